@@ -1,0 +1,79 @@
+# `make demo` and `make test` need git, make and Python 3.10 or newer; they set up .venv themselves.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+DEMO := runs/demo
+
+.PHONY: help demo test lint types tests docs serve format clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo    train, judge and use LeNet-5 on real handwritten digits: under a minute after the install"
+	@echo "make test    lint, types, tests and the documentation: what continuous integration runs"
+	@echo "             (each alone: make lint, make types, make tests, make docs)"
+	@echo "make serve   the documentation at http://127.0.0.1:8000"
+	@echo "make format  put the code into the house's layout"
+	@echo "make clean   remove what was built; .venv and runs stay"
+
+# Set-up. The stamps are older than what they depend on when a dependency has changed.
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "opsin needs Python 3.10 or newer; try: make PYTHON=python3.12")'
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "no virtual environment: on Debian and Ubuntu, apt install python3-venv"; exit 1; }
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing opsin into $(VENV); torch is large, this takes minutes"
+	@$(PIP) "pip>=23"
+	@$(PIP) -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing opsin and its development tools into $(VENV); torch is large, this takes minutes"
+	@$(PIP) "pip>=23"
+	@$(PIP) -e '.[dev,docs]'
+	@touch $(VENV)/.installed $@
+
+# The main job
+
+demo: $(VENV)/.installed
+	@rm -rf $(DEMO) $(DEMO)-pictures
+	$(BIN)/opsin train lenet5_digits --out $(DEMO)
+	$(BIN)/opsin eval $(DEMO) --split test
+	$(BIN)/opsin data digits --export $(DEMO)-pictures --split test --limit 8
+	$(BIN)/opsin predict $(DEMO) $(DEMO)-pictures --out $(DEMO)/predicted
+	@echo
+	@echo "the report:            $(DEMO)/report.html"
+	@echo "the annotated digits:  $(DEMO)/predicted"
+
+# The checks
+
+test: lint types tests docs
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(VENV)/.installed-dev
+	$(BIN)/pyright
+
+# One thread a process: the processes share the cores.
+tests: export OMP_NUM_THREADS = 1
+tests: $(VENV)/.installed-dev
+	$(BIN)/pytest -n auto
+
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: $(VENV)/.installed-dev
+	$(BIN)/mkdocs build --strict --quiet
+
+serve: $(VENV)/.installed-dev
+	$(BIN)/mkdocs serve
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:
+	rm -rf build dist site .pytest_cache .ruff_cache
+	find src tests benchmarks docs -name __pycache__ -prune -exec rm -rf {} +

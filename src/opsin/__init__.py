@@ -1,0 +1,53 @@
+"""opsin: the whole canon of deep vision, trained, judged, understood and shipped with the same few verbs.
+
+The verbs are imported when they are first used, so that `import opsin` stays fast and needs no torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from opsin.engine.evaluate import evaluate
+    from opsin.engine.predict import Predictor, load
+    from opsin.engine.train import Run, train
+    from opsin.errors import InputError, JobError
+    from opsin.registry import create_model, list_models
+
+_VERBS = {
+    "InputError": "opsin.errors",
+    "JobError": "opsin.errors",
+    "Predictor": "opsin.engine.predict",
+    "Run": "opsin.engine.train",
+    "create_model": "opsin.registry",
+    "evaluate": "opsin.engine.evaluate",
+    "list_models": "opsin.registry",
+    "load": "opsin.engine.predict",
+    "train": "opsin.engine.train",
+}
+
+__all__ = [
+    "InputError",
+    "JobError",
+    "Predictor",
+    "Run",
+    "create_model",
+    "evaluate",
+    "list_models",
+    "load",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _VERBS:
+        import importlib
+
+        return getattr(importlib.import_module(_VERBS[name]), name)
+    raise AttributeError(f"module 'opsin' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,1 @@
+"""Classification: what is in the picture, and how sure the network is."""

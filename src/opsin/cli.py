@@ -1,0 +1,370 @@
+"""The verbs on the command line. Each imports what it needs when it runs, so that help is instant."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from opsin import __version__
+from opsin.errors import InputError, JobError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+app = typer.Typer(
+    name="opsin",
+    help="Train, judge, use and understand any published vision network.",
+    epilog="Start with: opsin train lenet5_digits",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+# Typer carries click inside or depends on it, by version; its own exceptions lead to the common base either way.
+_UsageError: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the best there is if not given.")]
+DataSource = Annotated[
+    str | None,
+    typer.Option("--data", "-d", help="A built-in name, a folder, a zip, a CSV, an npz file or a folder of IDX files."),
+]
+
+
+def _examples(*calls: str) -> str:
+    return "\n\n".join(["Examples:", *(f"  opsin {call}" for call in calls)])
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"opsin {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    if debug:
+        os.environ["OPSIN_DEBUG"] = "1"
+
+
+@app.command(
+    epilog=_examples(
+        "train lenet5_digits",
+        "train classify --model resnet18 --data photos/ --epochs 20",
+        "train resnet20_fashion --set optim.lr=0.05 --set train.ema_decay=0.999",
+        "train --resume runs/lenet5_digits",
+    )
+)
+def train(
+    what: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="TASK|RECIPE",
+            help="A task (classify), a shipped recipe's name, or a recipe file.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="A name from `opsin models`.")] = None,
+    data: DataSource = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training pictures.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Pictures in a step of one process.")] = None,
+    lr: Annotated[float | None, typer.Option(help="The highest learning rate.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Decides the first weights, the order and every random choice.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that read pictures; does not change the result.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The run folder to make; runs/NAME if not given.")
+    ] = None,
+    resume: Annotated[Path | None, typer.Option(help="Continue this run where it stopped.")] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave unreadable pictures out instead of refusing.")
+    ] = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Any key of the recipe, for example optim.lr=0.01. Repeatable."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a model: by a recipe, or a task with --model and --data. Makes a run folder with the model and a report."""
+    from opsin import registry
+    from opsin.engine.recipe import parse_setting
+    from opsin.engine.train import train as run_training
+
+    flags = {
+        "model.name": model,
+        "data.source": data,
+        "train.epochs": epochs,
+        "train.batch_size": batch_size,
+        "optim.lr": lr,
+        "train.seed": seed,
+        "train.workers": workers,
+        "data.skip_bad": skip_bad or None,
+    }
+    overrides = {key: value for key, value in flags.items() if value is not None}
+    overrides |= dict(parse_setting(setting) for setting in settings or [])
+    recipe: Any = what
+    if what is not None and what in registry.list_tasks():
+        recipe = {"task": what}
+    elif what is None and resume is None:
+        if model is None:
+            raise InputError(
+                "say what to train: a recipe (opsin train lenet5_digits), or a task with --model and --data"
+            )
+        recipe = {}
+    run = run_training(recipe, overrides, out=out, resume=resume)
+    if as_json:
+        _print_json(
+            {
+                "run": str(run.path),
+                "split": run.split,
+                "metrics": run.metrics,
+                "report": str(run.report),
+                "epochs": run.epochs,
+            }
+        )
+
+
+@app.command(
+    name="eval",
+    epilog=_examples("eval runs/lenet5_digits", "eval runs/x --data other_photos/ --split test --json"),
+)
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run folder or a model.safetensors.", show_default=False)],
+    data: DataSource = None,
+    split: Annotated[str | None, typer.Option(help="train, val or test; test if there is one.")] = None,
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge a trained model on a split of its own data, or on other data of the same classes."""
+    from opsin.engine.evaluate import evaluate as judge
+
+    metrics = judge(run, data, split, device=device)
+    if as_json:
+        _print_json(metrics)
+    else:
+        width = max(len(name) for name in metrics)
+        for name, value in metrics.items():
+            print(f"{name:{width}}  {value:.4f}")
+
+
+@app.command(epilog=_examples("predict runs/lenet5_digits seven.png", "predict runs/x photos/ --out drawn/ --json"))
+def predict(
+    run: Annotated[Path, typer.Argument(help="A run folder or a model.safetensors.", show_default=False)],
+    inputs: Annotated[
+        list[Path], typer.Argument(metavar="INPUT...", help="Pictures, or folders of them.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write the pictures with their answers drawn here.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many classes to name for each picture in --json.")] = 5,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures at once.")] = 32,
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """Use a trained model on pictures: prints class and probability, and draws them with --out."""
+    from opsin.engine.predict import find_pictures, load
+
+    predictor = load(run, device)
+    pictures = find_pictures(inputs)
+    if out is not None:
+        _make_folder(out)
+    answers: list[dict[str, Any]] = []
+    failed = 0
+    for picture, answer in zip(pictures, predictor.stream(pictures, batch_size=batch_size, top=top), strict=True):
+        answers.append(answer)
+        if "error" in answer:
+            failed += 1
+            print(f"opsin: {answer['error']}", file=sys.stderr)
+            continue
+        if out is not None:
+            answer["drawn"] = str(_draw(predictor, picture, answer, out, inputs))
+        if not as_json:
+            print(f"{picture}  {_words(answer)}")
+    if as_json:
+        _print_json(answers)
+    if failed:
+        raise InputError(f"{failed} of {len(pictures)} pictures could not be read")
+
+
+@app.command(epilog=_examples("models", "models 'resnet*'", "models vgg --json"))
+def models(
+    pattern: Annotated[str, typer.Argument(help="Part of a name, or a shell pattern.")] = "*",
+    task: Annotated[str | None, typer.Option(help="Only models for this task.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the models there are, with their published facts."""
+    from opsin import registry
+
+    names = registry.list_models(pattern, task)
+    if not names:
+        raise InputError(f"no model matches {pattern!r}; `opsin models` lists them all")
+    entries = [registry.find_model(name) for name in names]
+    if as_json:
+        _print_json([_facts(entry) for entry in entries])
+        return
+    rows = [
+        (e.name, e.task, f"{e.published.params:,}", f"{e.published.macs:,}" if e.published.macs else "-",
+         "x".join(map(str, e.published.input)), str(e.published.year), e.published.paper, e.published.idea)
+        for e in entries
+    ]  # fmt: skip
+    _table(("name", "task", "params", "macs", "input", "year", "paper", "idea"), rows, right=(2, 3))
+
+
+@app.command(
+    epilog=_examples(
+        "data digits",
+        "data photos/ --sheet sheet.png",
+        "data digits --export pictures/ --split test --limit 8",
+    )
+)
+def data(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A built-in name, a folder, a zip, a CSV, an npz or a folder of IDX files.", show_default=False
+        ),
+    ],
+    task: Annotated[str, typer.Option(help="What the data is for.")] = "classify",
+    multi_label: Annotated[
+        bool, typer.Option("--multi-label", help="A picture may have any number of classes.")
+    ] = False,
+    sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet of the classes to this picture.")] = None,
+    export: Annotated[Path | None, typer.Option(help="Write pictures as PNG files into class folders here.")] = None,
+    split: Annotated[str | None, typer.Option(help="The split to export.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="How many pictures to export.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The doctor: what a data set is, how it is balanced, and everything that is wrong with it."""
+    from opsin import data as room
+
+    diagnosis = room.inspect(source, task, multi_label=multi_label)
+    if sheet is not None:
+        room.contact_sheet(room.open(source, task, multi_label=multi_label), sheet)
+    if export is not None:
+        _make_folder(export)
+        room.export(room.open(source, task, multi_label=multi_label), export, split=split, limit=limit)
+    if as_json:
+        _print_json(diagnosis.to_dict())
+    else:
+        print(room.render(diagnosis))
+    if any(problem.severity == "error" for problem in diagnosis.problems):
+        raise typer.Exit(1)
+
+
+def _facts(entry: Any) -> dict[str, Any]:
+    facts = entry.published
+    return {
+        "name": entry.name,
+        "task": entry.task,
+        "family": entry.family,
+        "params": facts.params,
+        "macs": facts.macs,
+        "input": list(facts.input),
+        "paper": facts.paper,
+        "year": facts.year,
+        "metrics": dict(facts.metrics),
+        "idea": facts.idea,
+        "source": facts.source,
+        "options": sorted(entry.options),
+    }
+
+
+def _words(answer: dict[str, Any]) -> str:
+    found = answer.get("labels", [answer])
+    return ", ".join(f"{one['label']} {100 * one['score']:.1f} %" for one in found) or "nothing"
+
+
+def _draw(predictor: Any, picture: Path, answer: dict[str, Any], out: Path, inputs: Sequence[Path]) -> Path:
+    """Write the annotated picture, under the folder structure it was found in."""
+    root = next((given for given in inputs if given.is_dir() and picture.is_relative_to(given)), picture.parent)
+    target = (out / picture.relative_to(root)).with_suffix(".png")
+    if target.exists() and target.resolve() == picture.resolve():
+        raise InputError(f"--out {out} would overwrite {picture}; choose another folder")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        predictor.annotate(picture, answer).save(target)
+    except OSError as error:
+        raise JobError(f"cannot write {target}: {error.strerror or error}") from None
+    return target
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {path}: {error.strerror}") from None
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
+    """A table that fits the terminal; plain aligned text where nobody watches."""
+    if not sys.stdout.isatty():
+        widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
+        for row in [columns, *rows]:
+            cells = [
+                f"{c:>{w}}" if i in right else f"{c:{w}}" for i, (c, w) in enumerate(zip(row, widths, strict=True))
+            ]
+            print("  ".join(cells).rstrip())
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="right" if place in right else "left", no_wrap=place < 6, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def main() -> NoReturn:
+    """The entry point: turns errors into one line and an exit status."""
+    try:
+        status = app(standalone_mode=False) or 0
+    except InputError as error:
+        status = _fail(str(error), 2)
+    except _UsageError as error:
+        status = _fail(error.format_message(), 2) if error.format_message() else 2
+    except JobError as error:
+        status = _fail(str(error), 1)
+    except (KeyboardInterrupt, typer.Abort):
+        status = _fail("stopped", 1)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    except Exception as error:
+        status = _fail(f"unexpected {type(error).__name__}: {error} (opsin --debug ... shows where)", 1)
+    sys.exit(status)
+
+
+def _fail(message: str, status: int) -> int:
+    if os.environ.get("OPSIN_DEBUG"):
+        import traceback
+
+        traceback.print_exc()
+    print(f"opsin: {' '.join(message.split())}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""The data room: formats, splits, preprocessing, augmentation, loading, and the doctor."""
+
+from opsin.data.augmentation import Augmentation, create_augmentation, describe_augmentation
+from opsin.data.dividing import divide, stratified, stratify
+from opsin.data.doctor import Diagnosis, inspect, render
+from opsin.data.images import IMAGE_SUFFIXES, UnreadableImage, read_image
+from opsin.data.loading import ImageLoader, create_loader
+from opsin.data.mixing import create_mixing
+from opsin.data.opening import open_source as open
+from opsin.data.picturing import contact_sheet, export, to_pillow
+from opsin.data.preprocessing import Preprocessing
+from opsin.data.source import Problem, Source, Split, check_trainable, class_counts, find_channels, verify
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "Augmentation",
+    "Diagnosis",
+    "ImageLoader",
+    "Preprocessing",
+    "Problem",
+    "Source",
+    "Split",
+    "UnreadableImage",
+    "check_trainable",
+    "class_counts",
+    "contact_sheet",
+    "create_augmentation",
+    "create_loader",
+    "create_mixing",
+    "describe_augmentation",
+    "divide",
+    "export",
+    "find_channels",
+    "inspect",
+    "open",
+    "read_image",
+    "render",
+    "stratified",
+    "stratify",
+    "to_pillow",
+    "verify",
+]

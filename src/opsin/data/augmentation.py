@@ -1,0 +1,251 @@
+"""Random changes of training pictures, by name: torchvision's v2 transforms, and two that it lacks."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.transforms import AutoAugmentPolicy, v2
+
+from opsin.data.preprocessing import INTERPOLATIONS, Preprocessing
+from opsin.errors import InputError, unknown
+
+Spec = Sequence[str | Mapping[str, Mapping[str, Any] | None]] | str | None
+
+PRESETS: dict[str, list[dict[str, dict[str, Any]]]] = {
+    "none": [],
+    # Small shifts, turns and sizes, as hands and scanners make them; no flips, which would make other digits.
+    "digits": [
+        {"random_affine": {"degrees": 10, "translate": [0.1, 0.1], "scale": [0.9, 1.1], "interpolation": "bilinear"}}
+    ],
+    # CIFAR's since Lee et al. 2015 (arXiv:1409.5185) and He et al. 2016, sec. 4.2, there with 4 of 32 pixels.
+    "light": [{"random_crop": {"padding": 4}}, {"random_horizontal_flip": {}}],
+    # Inception's: Szegedy et al. 2015 (arXiv:1409.4842), sec. 6.
+    "imagenet": [{"random_resized_crop": {}}, {"random_horizontal_flip": {}}],
+}
+
+
+class PCALighting(v2.Transform):
+    """Shift all pixels along the principal colours of ImageNet. Krizhevsky et al. 2012 (AlexNet), sec. 4.1.
+
+    RGB in [0, 1] gets sum_i alpha_i lambda_i p_i, with alpha_i from N(0, std) drawn once for each picture.
+    """
+
+    # Standard deviations and principal components (columns) of ImageNet's RGB values; of the paper's authors none are
+    # published, these are the ones of fb.resnet.torch, which the field uses.
+    _DEVIATIONS = torch.tensor([0.2175, 0.0188, 0.0045])
+    _COMPONENTS = torch.tensor([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
+
+    def __init__(self, std: float = 0.1) -> None:
+        super().__init__()
+        self.std = std
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        shift = self._COMPONENTS @ (torch.randn(3) * self.std * self._DEVIATIONS)
+        return {"shift": (255 * shift)[:, None, None]}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        if inpt.shape[-3] != 3:
+            raise ValueError(f"it shifts colours and needs 3 channels, got {inpt.shape[-3]}")
+        return inpt.float().add_(params["shift"]).round_().clamp_(0, 255).to(torch.uint8)
+
+
+class ScaleJitterCrop(v2.Transform):
+    """Resize so that the shorter side is a random number of pixels, then cut out a random place.
+
+    Simonyan and Zisserman 2015 (VGG, arXiv:1409.1556), sec. 3.1: S in [256, 512]; min = max is the fixed scale there.
+    """
+
+    def __init__(
+        self, size: Sequence[int], min: int = 256, max: int = 512, interpolation: Any = INTERPOLATIONS["bilinear"]
+    ) -> None:
+        super().__init__()
+        self.size = tuple(size)
+        if not self.size[0] <= min <= max or not self.size[1] <= min:
+            raise ValueError(f"min {min} and max {max} must be in order, and not below the size {self.size}")
+        self.min, self.max, self.interpolation = min, max, interpolation
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        height, width = flat_inputs[0].shape[-2:]
+        shorter = int(torch.randint(self.min, self.max + 1, ()))
+        resized = (shorter, shorter * width // height) if height <= width else (shorter * height // width, shorter)
+        top, left = (int(torch.randint(0, r - s + 1, ())) for r, s in zip(resized, self.size, strict=True))
+        return {"resized": list(resized), "top": top, "left": left}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        image = v2.functional.resize(inpt, params["resized"], self.interpolation, antialias=True)
+        return v2.functional.crop(image, params["top"], params["left"], *self.size)
+
+
+class Augmentation:
+    """A picture as it was read, uint8 (C, H, W) -> prepared and randomly changed, uint8 (channels, height, width).
+
+    Draws from torch's global CPU generator. A first step that sizes the picture stands in the place of `prepare`.
+    """
+
+    def __init__(
+        self, preprocessing: Preprocessing, sizing: v2.Transform | None, steps: Sequence[v2.Transform]
+    ) -> None:
+        self.preprocessing, self.sizing, self.steps = preprocessing, sizing, tuple(steps)
+
+    def __call__(self, image: Tensor) -> Tensor:
+        if self.sizing is None:
+            image = self.preprocessing.prepare(image)
+        else:
+            image = self.preprocessing.match_channels(self.sizing(image))
+        for step in self.steps:
+            image = step(image)
+        return image
+
+
+def create_augmentation(spec: Spec, preprocessing: Preprocessing) -> Augmentation | None:
+    """The augmentation that a recipe names, None where it names none.
+
+    spec: a preset (none, digits, light, imagenet), or a list of names and {name: options}; a name is that of a
+    torchvision.transforms.v2 class in snake_case, pca_lighting or scale_jitter_crop. random_resized_crop and
+    scale_jitter_crop must come first. Raises InputError for an unknown name or option, and for what cannot work.
+    """
+    parsed = _parse(spec)
+    if not parsed:
+        return None
+    sizing, steps = None, []
+    for place, (name, options) in enumerate(parsed):
+        step = _create(name, options, preprocessing)
+        if name not in _SIZING:
+            steps.append(step)
+        elif place == 0:
+            sizing = step
+        else:
+            raise InputError(f"augmentation {name} sets the size of the picture and must come first")
+    augmentation = Augmentation(preprocessing, sizing, steps)
+    _try(augmentation, [name for name, _ in parsed])
+    return augmentation
+
+
+def describe_augmentation(spec: Spec) -> list[str]:
+    """One line in plain words for each step, with its options and the probability that the reader cannot see."""
+    lines = []
+    for name, options in _parse(spec):
+        shown = {k: p.default for k, p in _options(name).items() if k == "p" and p.default is not p.empty} | options
+        if "p" in shown:
+            shown["probability"] = shown.pop("p")
+        told = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in shown.items())
+        lines.append(name.replace("_", " ") + (f" ({told})" if told else ""))
+    return lines
+
+
+_OURS = {"pca_lighting": PCALighting, "scale_jitter_crop": ScaleJitterCrop}
+_SIZING = ("random_resized_crop", "scale_jitter_crop")
+_SIZED = (*_SIZING, "random_crop")  # they get the size from the preprocessing
+# Transforms that are no augmentation of one uint8 picture: containers, conversions, boxes, batches, fixed sizes.
+_OTHERS = {
+    "Transform",
+    "Compose",
+    "RandomApply",
+    "RandomChoice",
+    "RandomOrder",
+    "Lambda",
+    "LinearTransformation",
+    "Normalize",
+    "GaussianNoise",
+    "ToDtype",
+    "ConvertImageDtype",
+    "ToImage",
+    "ToPILImage",
+    "PILToTensor",
+    "ToPureTensor",
+    "ToTensor",
+    "MixUp",
+    "CutMix",
+    "SanitizeBoundingBoxes",
+    "SanitizeKeyPoints",
+    "ClampBoundingBoxes",
+    "ClampKeyPoints",
+    "SetClampingMode",
+    "ConvertBoundingBoxFormat",
+    "RandomIoUCrop",
+    "UniformTemporalSubsample",
+    "FiveCrop",
+    "TenCrop",
+    "Identity",
+}
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+
+
+_KNOWN: dict[str, Any] = _OURS | {
+    _snake(name): value
+    for name, value in vars(v2).items()
+    if inspect.isclass(value) and issubclass(value, v2.Transform) and name not in _OTHERS
+}
+
+
+def _parse(spec: Spec) -> list[tuple[str, dict[str, Any]]]:
+    if spec is None:
+        return []
+    if isinstance(spec, str):
+        if spec not in PRESETS:
+            raise unknown("augmentation preset", spec, PRESETS)
+        spec = PRESETS[spec]
+    parsed = []
+    for step in spec:
+        if isinstance(step, Mapping) and len(step) != 1:
+            raise InputError(f"an augmentation step is a name or one {{name: options}}, got {dict(step)}")
+        name, options = next(iter(step.items())) if isinstance(step, Mapping) else (step, {})
+        if name not in _KNOWN:
+            raise unknown("augmentation", name, _KNOWN)
+        parsed.append((name, dict(options or {})))
+    return parsed
+
+
+def _options(name: str) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(_KNOWN[name]).parameters
+
+
+def _create(name: str, options: dict[str, Any], preprocessing: Preprocessing) -> v2.Transform:
+    for key in options:
+        if key not in _options(name):
+            raise unknown(f"option of {name}", key, _options(name))
+    if name in _SIZED:
+        options.setdefault("size", preprocessing.size)
+    if name in _SIZING:
+        options.setdefault("interpolation", preprocessing.interpolation)
+    if options.get("interpolation") is not None:
+        if options["interpolation"] not in INTERPOLATIONS:
+            raise unknown(f"interpolation of {name}", options["interpolation"], INTERPOLATIONS)
+        options["interpolation"] = INTERPOLATIONS[options["interpolation"]]
+    if name == "auto_augment" and isinstance(options.get("policy"), str):
+        policies = {policy.value: policy for policy in AutoAugmentPolicy}
+        if options["policy"] not in policies:
+            raise unknown("policy of auto_augment", options["policy"], policies)
+        options["policy"] = policies[options["policy"]]
+    try:
+        return _KNOWN[name](**options)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"augmentation {name} cannot be made with {options}: {error}") from error
+
+
+def _try(augmentation: Augmentation, names: list[str]) -> None:
+    """Run a blank picture through, to learn now and not in the first epoch what does not work."""
+    preprocessing = augmentation.preprocessing
+    expected = (preprocessing.channels, *preprocessing.size)
+    with torch.random.fork_rng(devices=[]):
+        for _ in range(3):
+            try:
+                image = augmentation(torch.zeros(expected, dtype=torch.uint8))
+            except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+                reason = " ".join(str(error).split())
+                raise InputError(
+                    f"augmentation {', '.join(names)} fails on pictures of shape {expected}: {reason}"
+                ) from error
+            if tuple(image.shape) != expected or image.dtype != torch.uint8:
+                raise InputError(
+                    f"augmentation {', '.join(names)} turns pictures of shape {expected} into {tuple(image.shape)} "
+                    f"{image.dtype}; end it with random_crop or leave out the step that changes the size"
+                )

@@ -1,0 +1,211 @@
+"""Batches for training and evaluation, the same whatever loads them.
+
+The order of an epoch derives from (seed, epoch), every random choice for a sample from (seed, epoch, index). So batches
+are equal for any number of workers and processes, and after a resume in the middle of an epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from opsin.data.preprocessing import Preprocessing
+from opsin.data.source import Split
+from opsin.errors import InputError
+from opsin.structures import Batch
+
+Key = tuple[int, int]  # (epoch, index)
+_ORDER = 0xFFFF_FFFF  # stands in the place of an index where the seed is that of an epoch's order
+
+
+class ImageLoader(DataLoader):
+    """A DataLoader of `Batch`: image uint8 (B, C, h, w), label, index, path. Made by `create_loader`.
+
+    `position` is (epoch, batches already trained on): iteration begins there. Iterating does not move it, since workers
+    run ahead; the trainer sets it. `len` is always the number of batches in a whole epoch.
+    """
+
+    def __init__(self, samples: _Samples, batches: _Batches, workers: int, pin_memory: bool) -> None:
+        super().__init__(
+            samples,
+            batch_sampler=batches,
+            num_workers=workers,
+            collate_fn=_as_is,
+            pin_memory=pin_memory,
+            persistent_workers=workers > 0,
+            generator=torch.Generator(),  # else each epoch's start would draw from the global one
+        )
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        return _raising(super().__iter__())
+
+    @property
+    def position(self) -> tuple[int, int]:
+        return self.batches.position
+
+    @position.setter
+    def position(self, value: tuple[int, int]) -> None:
+        self.batches.position = value
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to an epoch: to its first batch, unless the position is within it already."""
+        self.batches.set_epoch(epoch)
+
+    def state_dict(self) -> dict[str, int]:
+        """The position, as plain numbers."""
+        return {"epoch": self.position[0], "batch": self.position[1]}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on from the position that `state_dict` gave."""
+        self.position = (state["epoch"], state["batch"])
+
+
+def create_loader(
+    split: Split,
+    preprocessing: Preprocessing,
+    *,
+    batch_size: int,
+    training: bool = False,
+    augmentation: Callable[[Tensor], Tensor] | None = None,
+    seed: int = 0,
+    workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    drop_last: bool | None = None,
+    pin_memory: bool = False,
+) -> ImageLoader:
+    """A loader of a split's batches.
+
+    training: each epoch in another order. Process `rank` of `world_size` takes places [rank * B, (rank + 1) * B) of
+    each global batch of world_size * B. The last, smaller one is dropped, unless it is the only one or `drop_last` says
+    otherwise; kept, it is shared out evenly, and repeats samples only where there are fewer than processes.
+    Else in order: `rank` takes every world_size-th sample; nothing is dropped or repeated.
+    augmentation: what `create_augmentation` gives, in the place of `preprocessing.prepare`.
+    workers: processes that load ahead; 0 loads in this one. An unreadable file raises InputError that names it.
+    """
+    for name, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0), ("world_size", world_size, 1)):
+        if value < least:
+            raise InputError(f"{name} is {value}; expected {least} or more")
+    if not 0 <= rank < world_size:
+        raise InputError(f"rank is {rank}; expected 0 to {world_size - 1}")
+    if training and len(split) == 0:
+        raise InputError("the split to train on holds no pictures")
+    samples = _Samples(split, preprocessing, augmentation, seed)
+    batches = _Batches(len(split), batch_size, training, seed, rank, world_size, drop_last)
+    return ImageLoader(samples, batches, workers, pin_memory)
+
+
+class _Samples(Dataset):
+    """Whole batches by their keys. An InputError is returned, not raised: workers would wrap it in their traceback."""
+
+    def __init__(
+        self, split: Split, preprocessing: Preprocessing, augmentation: Callable[[Tensor], Tensor] | None, seed: int
+    ) -> None:
+        self.split, self.preprocessing, self.augmentation, self.seed = split, preprocessing, augmentation, seed
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitems__(self, keys: list[Key]) -> Batch | InputError:
+        state = torch.get_rng_state()
+        try:
+            images = [self._image(epoch, index) for epoch, index in keys]
+        except InputError as error:
+            return error
+        finally:
+            torch.set_rng_state(state)
+        indices = [index for _, index in keys]
+        return Batch(
+            image=torch.stack(images),
+            label=torch.from_numpy(self.split.labels[indices]),
+            index=torch.tensor(indices),
+            path=[self.split.name(index) for index in indices],
+        )
+
+    def _image(self, epoch: int, index: int) -> Tensor:
+        image = self.split.read(index)
+        if self.augmentation is None:
+            return self.preprocessing.prepare(image)
+        torch.default_generator.manual_seed(derive_seed(self.seed, epoch, index))
+        return self.augmentation(image)
+
+
+class _Batches(Sampler[list[Key]]):
+    """The keys of one process's batches, from `position` to the end of its epoch."""
+
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        training: bool,
+        seed: int,
+        rank: int,
+        world_size: int,
+        drop_last: bool | None,
+    ) -> None:
+        self.length, self.size, self.training, self.seed = length, batch_size, training, seed
+        self.rank, self.world_size = rank, world_size
+        self.drop_last = drop_last if drop_last is not None else training and length >= batch_size * world_size
+        self.position: tuple[int, int] = (0, 0)
+
+    @property
+    def sampler(self) -> _Batches:
+        """Itself: where Lightning looks for `set_epoch`."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        if epoch != self.position[0]:
+            self.position = (epoch, 0)
+
+    def __len__(self) -> int:
+        share = self.size * self.world_size if self.training else self.size
+        length = self.length if self.training else len(range(self.rank, self.length, self.world_size))
+        return length // share if self.drop_last else -(-length // share)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        epoch, done = self.position
+        places = self._permutation(epoch) if self.training else np.arange(self.rank, self.length, self.world_size)
+        share = self.size * self.world_size if self.training else self.size
+        chunks = [places[start : start + share] for start in range(done * share, len(self) * share, share)]
+        mine = [self._mine(chunk) for chunk in chunks] if self.training else chunks
+        return iter([[(epoch, index) for index in chunk.tolist()] for chunk in mine])
+
+    def _mine(self, chunk: np.ndarray) -> np.ndarray:
+        """This process's part of a global batch."""
+        if len(chunk) == self.size * self.world_size:
+            return chunk[self.rank * self.size : (self.rank + 1) * self.size]
+        if len(chunk) < self.world_size:  # every process needs a sample, or the others would wait for it
+            chunk = np.resize(chunk, self.world_size)
+        return np.array_split(chunk, self.world_size)[self.rank]
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch, _ORDER))
+        return torch.randperm(self.length, generator=generator).numpy()
+
+
+def _raising(batches: Iterator[Any]) -> Iterator[Any]:
+    for batch in batches:
+        if isinstance(batch, InputError):
+            raise batch
+        yield batch
+
+
+def _as_is(batch: Any) -> Any:
+    return batch
+
+
+def derive_seed(*numbers: int) -> int:
+    """One well-mixed seed of 64 bits from several numbers: splitmix64 (Steele et al. 2014), one round a number."""
+    state, mask = 0, 0xFFFF_FFFF_FFFF_FFFF
+    for number in numbers:
+        state = (state + number + 0x9E37_79B9_7F4A_7C15) & mask
+        state = ((state ^ (state >> 30)) * 0xBF58_476D_1CE4_E5B9) & mask
+        state = ((state ^ (state >> 27)) * 0x94D0_49BB_1331_11EB) & mask
+        state ^= state >> 31
+    return state

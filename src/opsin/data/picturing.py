@@ -1,0 +1,107 @@
+"""Pictures out of a source again: a contact sheet of its classes, and PNG files in class folders."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from opsin.data.dividing import stratified
+from opsin.data.images import UnreadableImage
+from opsin.data.preprocessing import Preprocessing
+from opsin.data.source import Source, Split
+from opsin.errors import InputError, JobError, unknown
+
+_MARGIN, _LABEL = 4, 140  # pixels between cells, and for the class names at the left
+_MOST_ROWS = 100
+
+
+def contact_sheet(source: Source, path: str | Path, *, per_class: int = 10, cell: int = 64) -> Path:
+    """Write a picture with one labelled row of examples for each class, evenly spaced over the training split.
+
+    At most 100 classes are drawn. A picture that cannot be read is a crossed cell. The file's ending sets its format.
+    """
+    split = next(source.splits[key] for key in ("train", "all", *source.splits) if key in source.splits)
+    classes = source.classes[:_MOST_ROWS]
+    step = cell + _MARGIN
+    sheet = Image.new("RGB", (_LABEL + per_class * step + _MARGIN, len(classes) * step + _MARGIN), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    for row, name in enumerate(classes):
+        top = _MARGIN + row * step
+        draw.text((_MARGIN, top + cell // 2 - 8), _shortened(name, draw, font), fill="black", font=font)
+        members = np.flatnonzero(split.labels[:, row] > 0 if split.labels.ndim == 2 else split.labels == row)
+        chosen = members[np.unique(np.linspace(0, len(members) - 1, min(per_class, len(members))).astype(int))]
+        for column, index in enumerate(chosen.tolist()):
+            _paste(sheet, draw, split, index, (_LABEL + column * step, top), cell)
+    return _save(sheet, Path(path))
+
+
+def export(source: Source, path: str | Path, *, split: str | None = None, limit: int | None = None) -> list[Path]:
+    """Write pictures as PNG files into folders: class folders of one split, or of every split in a folder of its name.
+
+    limit: how many of each split, stratified. Returns the files. Raises InputError for multi-label data.
+    """
+    if source.multi_label:
+        raise InputError(f"{source.name} is multi-label: its pictures belong to no single class folder")
+    if split is not None and split not in source.splits:
+        raise unknown(f"split of {source.name}", split, source.splits)
+    written = []
+    for key in source.splits if split is None else [split]:
+        part = source.splits[key]
+        root = Path(path) if split is not None or key == "all" else Path(path) / key
+        for index in stratified(part.labels, limit if limit is not None else len(part)).tolist():
+            label = int(part.labels[index])
+            name = _safe(source.classes[label]) if label >= 0 else "unlabelled"
+            written.append(_save(to_pillow(part.read(index)), root / name / f"{index:06d}.png"))
+    return written
+
+
+def to_pillow(image: Tensor) -> Image.Image:
+    """uint8 (C, H, W), C = 1 or 3 -> a Pillow image."""
+    array = image.permute(1, 2, 0).contiguous().numpy()
+    return Image.fromarray(array[..., 0] if image.shape[0] == 1 else array)
+
+
+def _paste(
+    sheet: Image.Image, draw: ImageDraw.ImageDraw, split: Split, index: int, place: tuple[int, int], cell: int
+) -> None:
+    try:
+        image = split.read(index)
+    except UnreadableImage:
+        x, y = place
+        draw.line((x, y, x + cell, y + cell), fill="red", width=2)
+        draw.line((x, y + cell, x + cell, y), fill="red", width=2)
+        return
+    height, width = image.shape[-2:]
+    grown = max(1, cell // max(height, width))  # small pictures are enlarged by whole factors, to show their pixels
+    image = torch.repeat_interleave(torch.repeat_interleave(image, grown, 1), grown, 2)
+    fitted = Preprocessing(size=(cell, cell), channels=3, mean=(0.0,) * 3, std=(1.0,) * 3, fit="pad").prepare(image)
+    sheet.paste(to_pillow(fitted), place)
+
+
+def _shortened(name: str, draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    if draw.textlength(name, font) <= _LABEL - 2 * _MARGIN:
+        return name
+    while name and draw.textlength(f"{name}...", font) > _LABEL - 2 * _MARGIN:
+        name = name[:-1]
+    return f"{name}..."
+
+
+def _safe(name: str) -> str:
+    """A class name as a folder's name on every system."""
+    return re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", name).strip(". ") or "_"
+
+
+def _save(picture: Image.Image, path: Path) -> Path:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path)
+    except ValueError as error:  # Pillow's answer to an ending that it does not know
+        raise InputError(f"cannot write a picture to {path}: {error}; end its name in .png or .jpg") from error
+    except OSError as error:
+        raise JobError(f"cannot write {path}: {error.strerror or error}") from error
+    return path

@@ -1,0 +1,244 @@
+"""A data source: its classes, its splits, and whether it can be trained on. Every format opens as one of these."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+from torch import Tensor
+
+from opsin.data import zips
+from opsin.data.images import Header, UnreadableImage, decode, read_bytes, read_header
+from opsin.errors import InputError
+
+T = TypeVar("T")
+Progress = Callable[[int, int], None]  # (done, total)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong with a data source. path: the file, with the line or place in it.
+
+    An "error" makes training refuse; a "warning" should be looked at; a "note" is good to know.
+    """
+
+    kind: str
+    path: str
+    reason: str
+    severity: Literal["error", "warning", "note"] = "error"
+
+
+class Split(ABC):
+    """The pictures and labels of one part of a source.
+
+    labels: (N,) int64, or (N, K) float32 of 0 and 1 if multi-label; -1 is a label out of range.
+    """
+
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def read(self, index: int) -> Tensor:
+        """A picture: uint8 (C, H, W), C = 1 or 3. Raises UnreadableImage."""
+
+    @abstractmethod
+    def name(self, index: int) -> str:
+        """Where a picture came from: a path, or a place as in "digits[12]"."""
+
+    @abstractmethod
+    def select(self, indices: np.ndarray, labels: np.ndarray) -> Split:
+        """The pictures at `indices`, in that order, with other labels."""
+
+    def subset(self, indices: Sequence[int] | np.ndarray) -> Split:
+        """The examples at `indices`, in that order."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        return self.select(chosen, self.labels[chosen])
+
+    def relabel(self, places: Sequence[int] | np.ndarray, num_classes: int) -> Split:
+        """The same pictures with class k called `places[k]` of `num_classes`."""
+        new = np.asarray(places, dtype=np.int64)
+        if self.labels.ndim == 1:
+            labels = np.where(self.labels < 0, -1, new[self.labels])
+        else:
+            labels = np.zeros((len(self), num_classes), np.float32)
+            labels[:, new] = self.labels
+        return self.with_labels(labels)
+
+    def with_labels(self, labels: np.ndarray) -> Split:
+        """The same pictures with other labels."""
+        return self.select(np.arange(len(self)), labels)
+
+
+class ArraySplit(Split):
+    """Pictures that lie in memory. images: uint8 (M, C, H, W), shared by subsets. prefix: of names, as "digits"."""
+
+    def __init__(self, images: Tensor, labels: np.ndarray, prefix: str, places: np.ndarray | None = None) -> None:
+        self.images, self.labels, self.prefix = images, labels, prefix
+        self.places = np.arange(len(images)) if places is None else places
+
+    def read(self, index: int) -> Tensor:
+        return self.images[self.places[index]]
+
+    def name(self, index: int) -> str:
+        return f"{self.prefix}[{self.places[index]}]"
+
+    def select(self, indices: np.ndarray, labels: np.ndarray) -> ArraySplit:
+        return ArraySplit(self.images, labels, self.prefix, self.places[indices])
+
+
+class FileSplit(Split):
+    """Pictures in files, or in the members of a zip archive where `archive` is its path."""
+
+    def __init__(self, files: list[str], labels: np.ndarray, archive: str | None = None) -> None:
+        self.files, self.labels, self.archive = files, labels, archive
+
+    def encoded(self, index: int) -> bytes:
+        """A picture as it lies on disk. Raises UnreadableImage."""
+        file = self.files[index]
+        return read_bytes(file) if self.archive is None else zips.read_member(self.archive, file)
+
+    def header(self, index: int) -> Header:
+        """What a picture says of itself, not decoded. Raises UnreadableImage."""
+        if self.archive is None:
+            return read_header(Path(self.files[index]), self.name(index))
+        return read_header(self.encoded(index), self.name(index))
+
+    def read(self, index: int) -> Tensor:
+        return decode(self.encoded(index), self.name(index))
+
+    def name(self, index: int) -> str:
+        return self.files[index] if self.archive is None else f"{self.archive}/{self.files[index]}"
+
+    def select(self, indices: np.ndarray, labels: np.ndarray) -> FileSplit:
+        return FileSplit([self.files[i] for i in indices.tolist()], labels, self.archive)
+
+
+@dataclass
+class Source:
+    """A data set, opened. splits: those of "train", "val" and "test" that it separates itself, or else only "all".
+
+    skipped: files left out because they could not be read. problems: what was found while opening.
+    """
+
+    name: str
+    format: str
+    classes: list[str]
+    splits: dict[str, Split]
+    multi_label: bool = False
+    skipped: list[Problem] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+    def without(self, problems: Iterable[Problem]) -> Source:
+        """The source less its unreadable files, which are remembered in `skipped`."""
+        bad = {problem.path: problem for problem in problems if problem.kind == "unreadable"}
+        splits, skipped = {}, list(self.skipped)
+        for key, split in self.splits.items():
+            names = [split.name(i) for i in range(len(split))]
+            splits[key] = split.subset([i for i, name in enumerate(names) if name not in bad])
+            skipped += [bad[name] for name in names if name in bad]
+        return replace(self, splits=splits, skipped=skipped)
+
+
+def verify(
+    source: Source, workers: int | None = None, progress: Progress | None = None, full: int = 20_000
+) -> list[Problem]:
+    """Every unreadable file of a source. Pictures in memory are always readable.
+
+    Decodes every file where there are at most `full`, else it reads headers only: a file that is truncated then makes
+    itself known when the loader comes to it. workers: threads, one a core if None.
+    """
+    jobs = [(split, i) for split in source.splits.values() if isinstance(split, FileSplit) for i in range(len(split))]
+    deep = len(jobs) <= full
+
+    def check(job: tuple[FileSplit, int]) -> Problem | None:
+        split, index = job
+        try:
+            if deep:
+                split.read(index)
+            else:
+                split.header(index)
+        except UnreadableImage as error:
+            return Problem("unreadable", error.path, error.reason)
+        return None
+
+    return [problem for problem in map_threads(check, jobs, workers, progress) if problem is not None]
+
+
+def map_threads(
+    function: Callable[[T], object], jobs: Sequence[T], workers: int | None = None, progress: Progress | None = None
+) -> list:
+    """The function's results in the order of the jobs. Decoding releases Python's lock, so threads use every core."""
+    results = []
+    with ThreadPoolExecutor(workers or min(16, os.cpu_count() or 1)) as pool:
+        for start in range(0, len(jobs), 1024):  # in pieces, so that Ctrl-C and errors do not wait for the last file
+            results += pool.map(function, jobs[start : start + 1024])
+            if progress is not None:
+                progress(len(results), len(jobs))
+    return results
+
+
+def check_trainable(source: Source, val_fraction: float = 0.1, test_fraction: float = 0.2) -> None:
+    """Raise InputError with the first reason why a classifier cannot be trained and judged on a source."""
+    where, classes = source.name, source.classes
+    for problem in source.problems:
+        if problem.severity == "error":
+            raise InputError(f"{problem.path}: {problem.reason}")
+    key = "train" if "train" in source.splits else "all"
+    if key not in source.splits:
+        raise InputError(f"{where} has no training split, only {', '.join(source.splits)}; name it train")
+    if len(classes) < 2:
+        only = f"only the class {classes[0]!r}" if classes else "no classes"
+        raise InputError(f"{where} has {only}; a classifier needs two or more, each in a folder of its own or a column")
+    for name, split in source.splits.items():
+        if len(split) == 0:
+            raise InputError(f"{where}: the {name} split holds no pictures")
+    counts = {name: class_counts(split.labels, len(classes)) for name, split in source.splits.items()}
+    lost = [c for k, c in enumerate(classes) if source.skipped and counts[key][k] == 0]
+    if lost:
+        raise InputError(f"{where}: no readable training pictures of class {listed(lost)}; mend or remove them")
+    unseen = [c for k, c in enumerate(classes) if counts[key][k] == 0 and any(n[k] for n in counts.values())]
+    if unseen:
+        raise InputError(
+            f"{where}: no training pictures of class {listed(unseen)}, which other splits hold; all must have the same"
+        )
+    parted = test_fraction > 0 or val_fraction > 0 if key == "all" else val_fraction > 0 and "val" not in source.splits
+    single = [c for k, c in enumerate(classes) if counts[key][k] == 1]
+    if parted and single and not source.multi_label:
+        raise InputError(
+            f"{where}: only one picture of class {listed(single)}, which cannot be both trained on and judged; "
+            "add pictures, remove the class, or give separate splits and data.val_fraction=0"
+        )
+
+
+def class_counts(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """How many examples each class has: (num_classes,) int64. Negative labels count for none."""
+    if labels.ndim == 2:
+        return labels.sum(axis=0).astype(np.int64)
+    return np.bincount(labels[labels >= 0], minlength=num_classes)
+
+
+def find_channels(split: Split, limit: int = 1000) -> int:
+    """1 if every picture is grey, else 3. At most `limit` pictures are read, evenly spaced."""
+    places = np.unique(np.linspace(0, len(split) - 1, min(limit, len(split))).astype(int)).tolist()
+    return 3 if any(split.read(i).shape[0] == 3 for i in places) else 1
+
+
+def one_hot(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """(N,) int64 -> (N, num_classes) float32, a row of zeros for a negative label; what is 2-D already stays."""
+    if labels.ndim == 2:
+        return labels
+    return (labels[:, None] == np.arange(num_classes)).astype(np.float32)
+
+
+def listed(names: Sequence[str]) -> str:
+    """`'a'`, or `'a', 'b', 'c', 'd', 'e' and 7 more`."""
+    shown = ", ".join(repr(name) for name in names[:5])
+    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown

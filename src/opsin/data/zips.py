@@ -1,0 +1,49 @@
+"""Zip archives, read in place: nothing is unpacked, and every process opens the archive for itself."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from functools import lru_cache
+
+from opsin.data.images import UnreadableImage
+from opsin.errors import InputError
+
+_MAX_BYTES = 1 << 30  # of one member: a zip can hold a terabyte of zeros in a megabyte
+
+
+def list_members(archive: str) -> tuple[list[str], list[str]]:
+    """The files and the folders of an archive. Raises InputError where it is no readable zip."""
+    try:
+        names = _opened(archive, os.getpid()).namelist()
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise InputError(f"{archive} is not a readable zip: {error}; make it anew") from error
+    files = [name for name in names if not name.endswith("/")]
+    folders = {name.rstrip("/") for name in names if name.endswith("/")}
+    for name in files:
+        parts = name.split("/")[:-1]
+        folders |= {"/".join(parts[: i + 1]) for i in range(len(parts))}
+    return files, sorted(folders)
+
+
+def read_member(archive: str, name: str) -> bytes:
+    """The content of one member. Raises UnreadableImage."""
+    path = f"{archive}/{name}"
+    try:
+        opened = _opened(archive, os.getpid())
+        if opened.getinfo(name).file_size > _MAX_BYTES:
+            raise UnreadableImage(path, f"it unpacks to more than {_MAX_BYTES:,} bytes")
+        return opened.read(name)
+    except KeyError as error:
+        raise UnreadableImage(path, "there is no such file in the zip") from error
+    except RuntimeError as error:  # zipfile's answer to encrypted members, with NotImplementedError for rare methods
+        raise UnreadableImage(path, f"it cannot be unpacked: {error}") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+        raise UnreadableImage(path, f"damaged in the zip: {error}") from error
+
+
+@lru_cache(maxsize=16)
+def _opened(archive: str, process: int) -> zipfile.ZipFile:
+    """The archive's handle of one process: a forked worker must not share its parent's place in the file."""
+    return zipfile.ZipFile(archive)

@@ -1,0 +1,344 @@
+"""What happens around the training steps: averaging, records, checkpoints, progress, a clean stop."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from opsin.engine.run import RunFolder, atomic
+from opsin.engine.task import Task
+from opsin.errors import JobError
+
+
+class Position(Callback):
+    """Tells the loader how far training has come, so that a checkpoint of any step resumes with the next batch."""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        loader: Any = trainer.train_dataloader
+        done = batch_idx + 1 >= len(loader)
+        loader.position = (trainer.current_epoch + 1, 0) if done else (trainer.current_epoch, batch_idx + 1)
+
+
+class MovingAverage(Callback):
+    """Exponential moving average of the weights and norm statistics; validation and the saved model use it.
+
+    average = d * average + (1 - d) * weights after each optimizer step, with d = min(decay, (1 + n) / (10 + n)) so that
+    the first steps do not linger.
+    """
+
+    def __init__(self, decay: float) -> None:
+        self.decay = decay
+        self.steps = 0
+        self.average: dict[str, Tensor] = {}
+        self._own: dict[str, Tensor] | None = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        state = _model_state(pl_module)
+        loaded, self.average = self.average, {k: v.detach().clone() for k, v in state.items()}
+        for key, value in loaded.items():
+            self.average[key].copy_(value)
+
+    @torch.no_grad()
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        if step == self.steps:  # gradients are still being accumulated
+            return
+        self.steps = step
+        decay = min(self.decay, (1 + step) / (10 + step))
+        state = _model_state(pl_module)
+        floats = [k for k, v in state.items() if v.is_floating_point()]
+        lerp = get_ema_multi_avg_fn(decay)
+        lerp([self.average[k] for k in floats], [state[k] for k in floats], step)
+        for key, value in state.items():
+            if not value.is_floating_point():
+                self.average[key].copy_(value)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        state = _model_state(pl_module)
+        self._own = {k: v.detach().clone() for k, v in state.items()}
+        _copy_into(state, self.average)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._own is not None:
+            _copy_into(_model_state(pl_module), self._own)
+            self._own = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self.steps, "average": {k: v.cpu() for k, v in self.average.items()}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.steps, self.average = state_dict["steps"], state_dict["average"]
+
+
+class History(Callback):
+    """One row an epoch: on the console, in metrics.csv and in TensorBoard."""
+
+    def __init__(self, run: RunFolder, say: Callable[[str], None]) -> None:
+        self.run = run
+        self.say = say
+        self.rows: list[dict[str, float]] = []
+        self._started = 0.0
+        self._spent = 0.0  # seconds of this epoch before an interruption
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._started, self._spent = time.monotonic(), 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._started = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, Task)
+        row: dict[str, float] = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
+        row["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
+        row |= pl_module.train_losses()
+        row |= {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val_")}
+        row["seconds"] = round(self._spent + time.monotonic() - self._started, 3)
+        self.rows.append(row)
+        if trainer.is_global_zero:
+            write_rows(self.run.metrics, self.rows)
+            for logger in trainer.loggers:
+                logger.log_metrics({k: v for k, v in row.items() if k not in ("epoch", "step")}, trainer.global_step)
+            self.say(self._line(row, pl_module.recipe.train.epochs))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows, "spent": self._spent + time.monotonic() - self._started}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows, self._spent = list(state_dict["rows"]), state_dict["spent"]
+
+    @staticmethod
+    def _line(row: dict[str, float], epochs: int) -> str:
+        shown = [f"epoch {int(row['epoch'])}/{epochs}", f"loss {row['train_loss']:.4f}"]
+        shown += [f"{k} {v:.4f}" for k, v in row.items() if k.startswith("val_")]
+        return "  ".join([*shown, f"lr {row['lr']:.2g}", f"{row['seconds']:.1f} s"])
+
+
+class Checkpoints(Callback):
+    """last.ckpt at each epoch's end and every N steps; best.ckpt and a model file when the metric is better."""
+
+    def __init__(
+        self,
+        run: RunFolder,
+        monitor: str,
+        mode: str,
+        every: int | None,
+        save_weights: Callable[[dict[str, Tensor]], None],
+    ) -> None:
+        self.run = run
+        self.monitor = monitor
+        self.sign = 1.0 if mode == "max" else -1.0
+        self.every = every
+        self.save_weights = save_weights
+        self.best: float | None = None
+        self.best_epoch = 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self.every and (batch_idx + 1) % self.every == 0 and batch_idx + 1 < len(trainer.train_dataloader):  # type: ignore[arg-type]
+            trainer.save_checkpoint(self.run.last)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        value = trainer.callback_metrics.get(self.monitor)
+        if value is not None and (self.best is None or self.sign * float(value) > self.sign * self.best):
+            self.best, self.best_epoch = float(value), trainer.current_epoch + 1
+            trainer.save_checkpoint(self.run.best)
+            if trainer.is_global_zero:
+                self.save_weights(judged_weights(trainer, pl_module))
+        trainer.save_checkpoint(self.run.last)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
+
+
+class StepLimit(Callback):
+    """Ends the training after so many optimizer steps, with a validation, as an epoch's end would."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step >= self.steps:
+            trainer.should_stop = True
+
+
+class CleanStop(Callback):
+    """Ctrl-C and SIGTERM end the training after the step under way, with a checkpoint; a second Ctrl-C at once."""
+
+    def __init__(self, run: RunFolder, say: Callable[[str], None]) -> None:
+        self.run = run
+        self.say = say
+        self.asked = False
+        self._previous: dict[int, Any] = {}
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._ask)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        last = batch_idx + 1 >= len(trainer.train_dataloader)  # type: ignore[arg-type]
+        if not last and self._agreed(trainer, pl_module):  # after the last batch, the epoch's end writes the checkpoint
+            trainer.save_checkpoint(self.run.last)
+            self._stop(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        finished = trainer.current_epoch + 1 >= (trainer.max_epochs or 0) or trainer.should_stop
+        if self._agreed(trainer, pl_module) and not finished:
+            self._stop(trainer)
+
+    def _ask(self, number: int, frame: Any) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        self.say("stopping after this step; press Ctrl-C again to stop at once")
+
+    def _agreed(self, trainer: Trainer, pl_module: LightningModule) -> bool:
+        if trainer.world_size == 1:
+            return self.asked
+        flag = torch.tensor(int(self.asked), device=pl_module.device)
+        torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
+        return bool(flag)
+
+    def _stop(self, trainer: Trainer) -> None:
+        raise StoppedError(
+            f"stopped at epoch {trainer.current_epoch + 1}, step {trainer.global_step}; nothing is lost: "
+            f"opsin train --resume {self.run.path}"
+        )
+
+
+class StoppedError(JobError):
+    """The user stopped the training; its state was saved."""
+
+
+class ProgressBar(Callback):
+    """A bar for the epoch under way, on a terminal only."""
+
+    def __init__(self, console: Console) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self.progress = Progress(*columns, TextColumn("{task.fields[loss]}"), console=console, transient=True)
+        self.bar: TaskID | None = None
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._begin(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", len(trainer.train_dataloader))  # type: ignore[arg-type]
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self.bar is None:
+            self.on_train_epoch_start(trainer, pl_module)
+        loss = f"loss {float(outputs['loss']):.4f}" if batch_idx % 10 == 0 and isinstance(outputs, dict) else None
+        assert self.bar is not None
+        fields: dict[str, Any] = {} if loss is None else {"loss": loss}
+        self.progress.update(self.bar, completed=batch_idx + 1, **fields)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._begin("validation", sum(int(n) for n in trainer.num_val_batches))
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        assert self.bar is not None
+        self.progress.update(self.bar, completed=batch_idx + 1)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._end()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._end()
+
+    def _begin(self, title: str, total: int) -> None:
+        self._end()
+        self.progress.start()
+        self.bar = self.progress.add_task(title, total=total, loss="")
+
+    def _end(self) -> None:
+        if self.bar is not None:
+            self.progress.remove_task(self.bar)
+            self.bar = None
+        self.progress.stop()
+
+
+def early_stopping(monitor: str, mode: str, patience: int) -> EarlyStopping:
+    """Lightning's early stopping, which keeps its own state over a resume."""
+    return EarlyStopping(monitor, mode=mode, patience=patience, check_finite=False)
+
+
+def judged_weights(trainer: Trainer, pl_module: LightningModule) -> dict[str, Tensor]:
+    """The weights that validation judges: the moving average where there is one, else the model's own."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, MovingAverage):
+            return dict(callback.average)
+    return _model_state(pl_module)
+
+
+def write_rows(path: Path, rows: list[dict[str, float]]) -> None:
+    """Write metrics.csv anew, with every column that any row has."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    with atomic(path) as temporary:
+        temporary.write_text(text.getvalue(), encoding="utf-8")
+
+
+def read_rows(path: Path) -> list[dict[str, float]]:
+    """The rows of metrics.csv; none if there is no such file."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return [{k: float(v) for k, v in row.items() if k and v} for row in csv.DictReader(file)]
+
+
+def on_terminal() -> bool:
+    """Whether a person watches standard error."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _model_state(pl_module: LightningModule) -> dict[str, Tensor]:
+    return pl_module.model.state_dict()  # type: ignore[union-attr, operator, return-value]
+
+
+def _copy_into(state: dict[str, Tensor], values: dict[str, Tensor]) -> None:
+    with torch.no_grad():
+        for key, value in values.items():
+            state[key].copy_(value)

@@ -1,0 +1,147 @@
+"""Judge a trained model on a split, and write down what was found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from opsin import data, registry
+from opsin.data import Source, Split
+from opsin.engine.callbacks import read_rows
+from opsin.engine.checkpoint import Saved, read_model
+from opsin.engine.report import Code, Section, Table, curves, environment, profile_section, write_report
+from opsin.engine.run import RunFolder, atomic
+from opsin.engine.task import Task
+from opsin.errors import InputError
+from opsin.nn.counting import count_macs, count_parameters, layer_table
+
+
+@dataclass
+class Judged:
+    """A split's metrics and the judgement behind them."""
+
+    metrics: dict[str, float]
+    judgement: Any
+    split: Split
+    details: dict[str, Any]
+
+
+@torch.no_grad()
+def judge_split(task: Task, split: Split, *, calibrate: bool = False, batch_size: int | None = None) -> Judged:
+    """Run the model over a split and judge it. calibrate: fit the task's calibration on this split first."""
+    was_training = task.training
+    task.eval()
+    evaluator = task.create_evaluator()
+    loader = data.create_loader(
+        split,
+        task.preprocessing,
+        batch_size=batch_size or task.recipe.train.batch_size,
+        workers=task.recipe.train.workers,
+    )
+    for batch in loader:
+        batch["image"] = batch["image"].to(task.device)
+        evaluator.update(task.model(task.images(batch)), batch)
+    if calibrate:
+        task.calibrate(evaluator)
+    metrics, judgement = task.evaluate(evaluator)
+    task.train(was_training)
+    return Judged(metrics, judgement, split, task.details(judgement))
+
+
+def evaluate(
+    run: str | Path, data: str | Path | None = None, split: str | None = None, *, device: str | None = None
+) -> dict[str, float]:
+    """The metrics of a run's model on a split of its own data, or of another source with the same classes.
+
+    run: a run folder or a model.safetensors. split: "train", "val" or "test"; None takes test, else val, else all there
+    is. A run judged on its own data gets evaluation_<split>.json with everything that was found.
+    """
+    saved = read_model(run)
+    judged, name = _judge(saved, data, split, device)
+    folder = RunFolder(Path(run))
+    if folder.path.is_dir() and data is None:
+        report_file = folder.path / f"evaluation_{name}.json"
+        with atomic(report_file) as temporary:
+            temporary.write_text(json.dumps({"split": name, "metrics": judged.metrics, **judged.details}, indent=1))
+    return judged.metrics
+
+
+def _judge(saved: Saved, source_name: str | Path | None, split: str | None, device: str | None) -> tuple[Judged, str]:
+    section = saved.recipe.data
+    source = data.open(source_name or section.source, saved.recipe.task, multi_label=section.multi_label)
+    if section.skip_bad:
+        source = source.without(data.verify(source))
+    own = source_name is None
+    splits = (
+        data.divide(
+            source, val_fraction=section.val_fraction, test_fraction=section.test_fraction, seed=section.split_seed
+        )
+        if own
+        else source.splits
+    )
+    name = split or next((n for n in ("test", "val", "all") if n in splits), "train")
+    if name not in splits:
+        raise InputError(f"{source.name} has no split {name!r}; it has {', '.join(splits)}")
+    task = restore_task(saved, source, device)
+    chosen = _with_classes(splits[name], source.classes, saved.classes)
+    return judge_split(task, chosen), name
+
+
+def _with_classes(split: Split, own: list[str], trained: list[str]) -> Split:
+    """The split with its labels in the model's order. Raises InputError for a class that the model never saw."""
+    if own == trained:
+        return split
+    missing = [name for name in own if name not in trained]
+    if missing:
+        raise InputError(
+            f"the model does not know the classes {', '.join(missing[:5])}; it was trained on {', '.join(trained[:10])}"
+        )
+    return split.relabel(torch.tensor([trained.index(name) for name in own]).numpy(), len(trained))
+
+
+def restore_task(saved: Saved, source: Source, device: str | None) -> Task:
+    """The task of a saved model, ready to judge."""
+    task_class = registry.find_task(saved.recipe.task)
+    task: Task = task_class(saved.build(), saved.recipe, saved.preprocessing, saved.classes)
+    return task.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+
+
+def write_run_report(
+    task: Task, folder: RunFolder, judged: Mapping[str, Judged], history: list[dict[str, float]], source: Source
+) -> Path:
+    """report.html of a run: curves, judgement, mistakes, profile, recipe, environment."""
+    recipe = task.recipe
+    split = "test" if "test" in judged else next(iter(judged), None)
+    sections: list[Section] = []
+    headline: dict[str, str] = {}
+    if split is not None:
+        metrics = judged[split].metrics
+        headline = {f"{split} {k.replace('_', ' ')}": _format(k, v) for k, v in list(metrics.items())[:4]}
+        rows = [[k, *(_format(k, j.metrics.get(k)) for j in judged.values())] for k in metrics]
+        sections.append(Table("Metrics", ["metric", *judged], rows))
+        sections += task.sections(judged[split].judgement, judged[split].split)
+    sections[1:1] = curves(history, *task.monitored)
+    size = (task.preprocessing.channels, *task.preprocessing.size)
+    layers = layer_table(task.model, size)
+    totals = {"parameters": count_parameters(task.model), "macs": count_macs(task.model, size)}
+    headline |= {"parameters": f"{totals['parameters']:,}", "multiply-adds": f"{totals['macs']:,}"}
+    sections.append(profile_section(layers, totals))
+    sections.append(Code("Recipe", recipe.to_yaml()))
+    sections.append(Table("Environment", ["what", "version"], [[k, v] for k, v in environment().items()]))
+    return write_report(folder.report, f"{recipe.model.name} on {source.name}", headline, sections)
+
+
+def _format(name: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return (
+        f"{value:.4f}" if name in ("loss", "nll", "ece", "temperature", "ece_uncalibrated") else f"{100 * value:.2f} %"
+    )
+
+
+__all__ = ["Judged", "evaluate", "judge_split", "read_rows", "restore_task", "write_run_report"]

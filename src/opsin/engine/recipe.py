@@ -1,0 +1,258 @@
+"""A recipe: everything that decides the result of a training, on one screen.
+
+From YAML (a file, or a name of one shipped with opsin), from flags, or from a dict; `--set optim.lr=0.01` reaches every
+key. A default stands here and nowhere else. Model options are not listed: they are checked against the builder.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from opsin import registry
+from opsin.errors import InputError, unknown
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[int, Field(gt=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
+
+
+class _Named(_Section):
+    """A section of a name and of options that the named thing's own signature checks."""
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keys beyond those that the section itself declares."""
+        return dict(self.model_extra or {})
+
+
+class ModelSection(_Named):
+    """A registered model and its builder's options."""
+
+
+class DataSection(_Section):
+    """What to learn from, how it is split, and how a picture becomes the network's input."""
+
+    source: str
+    val_fraction: Fraction = 0.1
+    test_fraction: Fraction = 0.2
+    split_seed: int = 0
+    size: Positive | tuple[Positive, Positive] | None = None  # height, width; the model's published input if null
+    channels: Literal[1, 3] | None = None  # 1 if every picture is grey, else 3, if null
+    fit: Literal["squash", "crop", "pad"] = "squash"
+    crop_ratio: Annotated[float, Field(gt=0, le=1)] = 0.875
+    interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
+    mean: list[float] | None = None  # of pictures scaled to [0, 1]; ImageNet's, or 0.5 for grey, if null
+    std: list[Annotated[float, Field(gt=0)]] | None = None
+    multi_label: bool = False
+    skip_bad: bool = False
+    limit: Positive | None = None  # use only that many examples of each split, for a quick look
+
+
+class MixingSection(_Section):
+    """Batch mixing, after collate. The value is the Beta distribution's alpha; 0 is off."""
+
+    mixup: Annotated[float, Field(ge=0)] = 0.0
+    cutmix: Annotated[float, Field(ge=0)] = 0.0
+
+
+class LossSection(_Named):
+    """The criterion. `null`: the model's own, which is cross-entropy unless its paper says otherwise."""
+
+    name: str | None = None  # type: ignore[assignment]
+    class_weights: Literal["balanced"] | list[Annotated[float, Field(ge=0)]] | None = None
+
+
+class OptimSection(_Named):
+    """The optimizer."""
+
+    name: str = "sgd"
+    lr: Annotated[float, Field(gt=0)] = 0.1
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    decay_norm_and_bias: bool = True
+
+
+class ScheduleSection(_Named):
+    """The learning rate over the training, after a linear warm-up."""
+
+    name: str = "cosine"
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+
+
+class TrainSection(_Section):
+    """How long, how fast, on what; passed on to Lightning where it has the same option."""
+
+    epochs: Positive = 30
+    max_steps: Positive | None = None
+    batch_size: Positive = 64  # of one process
+    seed: int = 0
+    workers: Annotated[int, Field(ge=0)] = 0
+    accelerator: str = "auto"
+    devices: int | str | list[int] = 1
+    num_nodes: Positive = 1
+    strategy: str = "auto"
+    precision: str = "32-true"
+    accumulate: Positive = 1
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    sync_batchnorm: bool = False
+    channels_last: bool = False
+    deterministic: bool = False
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    early_stopping_patience: Positive | None = None  # epochs without a better `monitor`
+    monitor: str | None = None  # a val_ column of metrics.csv; the task's own if null
+    keep: Literal["best", "last"] = "best"  # which weights become model.safetensors
+    save_every_steps: Positive | None = None  # last.ckpt is written at each epoch's end, and this often in between
+    init: str | None = None  # a run or a safetensors file whose fitting tensors are the first weights
+    tensorboard: bool = True
+
+
+class Recipe(_Section):
+    """One training, completely."""
+
+    task: str = "classify"
+    model: ModelSection
+    data: DataSection
+    augment: list[str | dict[str, dict[str, Any] | None]] | str | None = None
+    mixing: MixingSection = MixingSection()
+    loss: LossSection = LossSection()
+    optim: OptimSection = OptimSection()
+    schedule: ScheduleSection = ScheduleSection()
+    train: TrainSection = TrainSection()
+
+    def to_yaml(self) -> str:
+        """The recipe as YAML with every key written out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+
+
+def load_recipe(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Read, override and check a recipe. Raises InputError that names the key, and the nearest one if it is unknown.
+
+    source: a shipped recipe's name, a YAML file, or a mapping. overrides: {"optim.lr": 0.01, ...}.
+    """
+    values = read_recipe(source) if isinstance(source, str | Path) else _copy(source)
+    for key, value in (overrides or {}).items():
+        _assign(values, key, value)
+    try:
+        recipe = Recipe.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error, values) from None
+    registry.find_task(recipe.task)
+    _check_model(recipe)
+    return recipe
+
+
+def read_recipe(source: str | Path) -> dict[str, Any]:
+    """The values of a recipe file, or of a shipped recipe by name."""
+    path = Path(source)
+    if path.suffix not in (".yaml", ".yml"):
+        shipped = list_recipes()
+        if str(source) not in shipped:
+            raise unknown("recipe", source, [*shipped, *registry.list_tasks()])
+        path = shipped[str(source)]
+    try:
+        return parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    except OSError as error:
+        raise InputError(f"recipe {source} cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"recipe {source} is not UTF-8 text") from None
+
+
+def parse_yaml(text: str, name: str) -> dict[str, Any]:
+    """A mapping from YAML text; `name` says in errors where the text came from."""
+    try:
+        values = yaml.load(text, Loader=_Loader)  # a SafeLoader: builds plain values only
+    except yaml.YAMLError as error:
+        raise InputError(f"{name} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise InputError(
+            f"{name} must hold a mapping of sections (task, model, data, ...), got {type(values).__name__}"
+        )
+    return values
+
+
+def parse_setting(setting: str) -> tuple[str, Any]:
+    """`"optim.lr=1e-3"` -> `("optim.lr", 0.001)`. The value is read as YAML."""
+    key, equals, value = setting.partition("=")
+    if not equals or not key.strip():
+        raise InputError(f"--set takes key=value, for example optim.lr=0.01; got {setting!r}")
+    try:
+        return key.strip(), yaml.load(value, Loader=_Loader)
+    except yaml.YAMLError:
+        raise InputError(f"--set {key}: {value!r} is not a valid YAML value") from None
+
+
+def list_recipes() -> dict[str, Path]:
+    """The recipes shipped with opsin, by name."""
+    return {path.stem: path for path in sorted(RECIPES.glob("*/*.yaml"))}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 floats: 1e-4 is a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
+)
+
+
+def _copy(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: _copy(v) if isinstance(v, Mapping) else v for k, v in values.items()}
+
+
+def _assign(values: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    place = values
+    for part in parents:
+        inner = place.get(part)
+        if inner is None:
+            inner = place[part] = {}
+        if not isinstance(inner, dict):
+            raise InputError(f"cannot set {key}: {part} is {inner!r}, not a section")
+        place = inner
+    place[last] = value
+
+
+def _explain(error: ValidationError, values: Mapping[str, Any]) -> InputError:
+    """The first problem of a recipe, in one line."""
+    first = error.errors()[0]
+    place = [str(part) for part in first["loc"]]
+    if first["type"] == "extra_forbidden":
+        section = Recipe.model_fields.get(place[0]) if len(place) > 1 else None
+        model = section.annotation if section is not None else Recipe
+        names = list(getattr(model, "model_fields", {}))
+        known = [".".join([*place[:-1], name]) for name in names]
+        return unknown("recipe key", ".".join(place), known)
+    if first["type"] == "missing":
+        flag = {"data": " (--data)", "data.source": " (--data)", "model": " (--model)", "model.name": " (--model)"}
+        key = ".".join(place)
+        return InputError(f"the recipe lacks {key}{flag.get(key, '')}")
+    # Pydantic names the branch of a union behind the key; users know only the key.
+    key = ".".join(place[:2])
+    given: Any = values
+    for part in place[:2]:
+        given = given.get(part) if isinstance(given, Mapping) else given
+    return InputError(f"recipe key {key}: {first['msg'][0].lower()}{first['msg'][1:]}, got {given!r}")
+
+
+def _check_model(recipe: Recipe) -> None:
+    entry = registry.find_model(recipe.model.name)
+    if entry.task != recipe.task:
+        raise InputError(f"{entry.name} is a model for {entry.task}, not for {recipe.task}")
+    for option in recipe.model.options:
+        if option in ("num_classes", "in_channels"):
+            raise InputError(f"model.{option} follows from the data; remove it (data.channels sets the channels)")
+        if option not in entry.options:
+            raise unknown(f"option of {entry.name}", option, set(entry.options) - {"num_classes", "in_channels"})

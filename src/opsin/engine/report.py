@@ -1,0 +1,328 @@
+"""The report of a run: one HTML file that opens anywhere, without a network, a script or a second file."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import io
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from PIL import Image
+from torch import Tensor
+
+from opsin.engine import charts
+from opsin.engine.environment import environment
+from opsin.engine.run import atomic
+
+__all__ = [
+    "Code",
+    "Figure",
+    "Gallery",
+    "GalleryItem",
+    "Section",
+    "Table",
+    "Text",
+    "curves",
+    "environment",
+    "profile_section",
+    "render",
+    "to_pil",
+    "write_report",
+]
+
+Cell = str | int | float | None
+_LARGEST_PICTURE = 256  # pixels; larger ones are shrunk, so that a report with a gallery can be sent by mail
+_SMALLEST_SHARP = 96  # pictures below are shown as pixels instead of a blur
+_MEASURED = re.compile(r"-?[\d,]+(\.\d+)?(e[-+]?\d+)? %|-?\d+\.\d+(e[-+]?\d+)?")  # "7" may well be a class
+
+
+@dataclass
+class Table:
+    """Rows of cells. A float is written with four digits, None as a dash; in a column of `bars`, a share as a bar."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    note: str = ""
+    bars: Sequence[str] = ()
+
+
+@dataclass
+class Figure:
+    """A picture: SVG or PNG. Narrow ones stand side by side."""
+
+    title: str
+    image: bytes
+    caption: str = ""
+    wide: bool = False
+
+
+@dataclass
+class GalleryItem:
+    """One example. image: uint8 (C, H, W), C 1 or 3. The caption's first line stands out."""
+
+    image: Tensor
+    caption: str
+    wrong: bool = False
+
+
+@dataclass
+class Gallery:
+    """Examples side by side."""
+
+    title: str
+    items: Sequence[GalleryItem] = field(default_factory=list)
+    note: str = ""
+
+
+@dataclass
+class Text:
+    """Paragraphs, with an empty line between them."""
+
+    title: str
+    body: str
+
+
+@dataclass
+class Code:
+    """Something to copy, in a fixed-width font."""
+
+    title: str
+    body: str
+
+
+Section = Table | Figure | Gallery | Text | Code
+
+
+def write_report(
+    path: str | Path, title: str, headline: Mapping[str, str], sections: Sequence[Section], subtitle: str = ""
+) -> Path:
+    """Write the report atomically. headline: the few numbers that matter, name -> value; the first is the largest.
+
+    Raises JobError where the file cannot be written.
+    """
+    path = Path(path)
+    page = render(title, headline, sections, subtitle)
+    with atomic(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return path
+
+
+def render(title: str, headline: Mapping[str, str], sections: Sequence[Section], subtitle: str = "") -> str:
+    """The report as HTML. Nothing of a name or a caption is taken as markup."""
+    views = _views(sections)
+    return _template().render(
+        title=title,
+        subtitle=subtitle,
+        headline=list(headline.items()),
+        sections=views,
+        groups=_side_by_side(views),
+        opsin=environment()["opsin"],
+        written=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
+    )
+
+
+def curves(history: Sequence[Mapping[str, Any]], monitor: str = "val_accuracy", mode: str = "max") -> list[Figure]:
+    """Charts of losses, validation metrics and learning rate over epochs. A dashed line marks the best epoch.
+
+    history: a mapping an epoch (epoch, train_loss, val_loss, val_accuracy, lr...), values may be missing or not finite.
+    monitor, mode: what made an epoch the best, "max" or "min"; without that column, the lowest val_loss.
+    """
+    columns = list(dict.fromkeys(name for row in history for name in row))
+    series = {name: points for name in columns if (points := _points(history, name))[0]}
+    monitor, mode = (monitor, mode) if monitor in series else ("val_loss", "min")
+    best, praise = _best(series, monitor, mode)
+    losses = [n for n in series if n.startswith("train_") or n in ("val_loss", "val_nll")]
+    shares = [n for n in series if n.startswith("val_") and n not in losses and max(series[n][1]) <= 1]
+    rates = [n for n in series if n == "lr" or n.startswith("lr-")]
+    figures = []
+    if losses:
+        log = charts.spread([v for n in losses for v in series[n][1]]) > 50
+        figures.append(_curve("Loss", series, losses, best, praise if monitor in losses else "", log=log))
+    if shares:
+        title = _words(shares[0]).capitalize() if len(shares) == 1 else "Validation"
+        figures.append(_curve(title, series, shares, best, praise if monitor in shares else "", percent=True))
+    if rates:
+        log = charts.spread([v for n in rates for v in series[n][1] if v > 0]) > 50
+        figures.append(_curve("Learning rate", series, rates, best, log=log))
+    return figures
+
+
+def profile_section(rows: Iterable[Any], totals: Mapping[str, int], title: str = "Network") -> Table:
+    """What each layer costs. rows: mappings or objects with name, type, output_shape, params, macs.
+
+    totals: of the network, name -> number; they stand in the note.
+    """
+    layers = [row if isinstance(row, Mapping) else vars(row) for row in rows]
+    all_macs = sum(layer["macs"] for layer in layers) or 1
+    all_params = sum(layer["params"] for layer in layers) or 1
+    cells = [
+        [
+            layer["name"] or "(network)",
+            layer["type"],
+            " x ".join(map(str, layer["output_shape"])),
+            layer["params"],
+            layer["params"] / all_params,
+            layer["macs"],
+            layer["macs"] / all_macs,
+        ]
+        for layer in layers
+    ]
+    sums = ", ".join(f"{number:,} {'multiply-adds' if name == 'macs' else name}" for name, number in totals.items())
+    note = f"In total {sums}, for one input." if sums else ""
+    columns = ["layer", "type", "output", "parameters", "share", "multiply-adds", "share"]
+    return Table(title, columns, cells, note, bars=("share",))
+
+
+def to_pil(image: Tensor) -> Image.Image:
+    """uint8 (C, H, W), C 1 or 3, as a PIL image."""
+    array = image.detach().cpu().numpy()
+    return Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0))
+
+
+def _curve(
+    title: str,
+    series: Mapping[str, tuple[list[float], list[float]]],
+    names: list[str],
+    best: float | None,
+    caption: str = "",
+    **options: bool,
+) -> Figure:
+    chosen = {_words(name): series[name] for name in names[: len(charts.LINES)]}
+    return Figure(title, charts.lines(chosen, best=best, **options), caption)
+
+
+def _points(history: Sequence[Mapping[str, Any]], name: str) -> tuple[list[float], list[float]]:
+    """(epochs, values) of a column, without what is missing or not finite."""
+    x, y = [], []
+    for place, row in enumerate(history):
+        value = row.get(name)
+        if isinstance(value, (int, float)) and math.isfinite(value):
+            x.append(float(row.get("epoch", place + 1)))
+            y.append(float(value))
+    return x, y
+
+
+def _best(series: Mapping[str, tuple[list[float], list[float]]], monitor: str, mode: str) -> tuple[float | None, str]:
+    """The first epoch with the best value, and a sentence about it."""
+    if monitor not in series:
+        return None, ""
+    epochs, values = series[monitor]
+    value = max(values) if mode == "max" else min(values)
+    epoch = epochs[values.index(value)]
+    shown = f"{100 * value:.2f} %" if mode == "max" and value <= 1 else f"{value:.4g}"
+    return epoch, f"Best {_words(monitor)} {shown}, after epoch {epoch:g} (dashed line)."
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ").replace("val ", "validation ").replace("train ", "training ")
+
+
+@cache
+def _template() -> jinja2.Template:
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("report.html.j2")
+
+
+def _views(sections: Sequence[Section]) -> list[dict[str, Any]]:
+    """What the template prints: everything formatted, nothing left to decide."""
+    views: list[dict[str, Any]] = []
+    taken: set[str] = set()
+    for section in sections:
+        anchor = re.sub(r"[^a-z0-9]+", "-", section.title.lower()).strip("-") or "section"
+        while anchor in taken:
+            anchor += "-more"
+        taken.add(anchor)
+        kind = type(section).__name__.lower()
+        views.append({"kind": kind, "title": section.title, "anchor": anchor, "wide": False} | _view(section))
+    return views
+
+
+def _view(section: Section) -> dict[str, Any]:
+    match section:
+        case Table():
+            return {"note": section.note, **_table(section)}
+        case Figure():
+            return {"source": _figure_uri(section.image), "caption": section.caption, "wide": section.wide}
+        case Gallery():
+            return {"note": section.note, "items": [_gallery_item(item) for item in section.items]}
+        case Text():
+            return {"paragraphs": [p for p in re.split(r"\n\s*\n", section.body.strip()) if p]}
+        case Code():
+            return {"body": section.body.strip("\n")}
+
+
+def _side_by_side(views: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Runs of narrow figures stand together, everything else alone."""
+    groups: list[list[dict[str, Any]]] = []
+    for view in views:
+        narrow = view["kind"] == "figure" and not view["wide"]
+        if narrow and groups and groups[-1][-1]["kind"] == "figure" and not groups[-1][-1]["wide"]:
+            groups[-1].append(view)
+        else:
+            groups.append([view])
+    return groups
+
+
+def _table(table: Table) -> dict[str, Any]:
+    barred = [name in table.bars for name in table.columns]
+    rows = [[_cell(cell, bar) for cell, bar in zip(row, barred, strict=True)] for row in table.rows]
+    numeric = [_is_numeric([row[i] for row in table.rows]) for i in range(len(table.columns))]
+    columns = [
+        {"name": name, "numeric": number, "bar": bar}
+        for name, number, bar in zip(table.columns, numeric, barred, strict=True)
+    ]
+    return {"columns": columns, "rows": rows}
+
+
+def _is_numeric(cells: Sequence[Cell]) -> bool:
+    """Whether a column holds numbers: those stand right-aligned."""
+    filled = [c for c in cells if c not in (None, "-", "")]
+    return bool(filled) and all(
+        _MEASURED.fullmatch(c) if isinstance(c, str) else not isinstance(c, bool) for c in filled
+    )
+
+
+def _cell(cell: Cell, bar: bool) -> dict[str, Any]:
+    share = None
+    if cell is None:
+        text = "-"
+    elif bar and isinstance(cell, (int, float)) and math.isfinite(cell):
+        share = round(100 * min(1.0, max(0.0, cell)), 2)
+        text = f"{100 * cell:.1f} %"
+    elif isinstance(cell, (bool, str)):
+        text = str(cell)
+    elif isinstance(cell, int):
+        text = f"{cell:,}"
+    else:
+        text = f"{cell:.4g}"
+    return {"text": text, "share": share}
+
+
+def _gallery_item(item: GalleryItem) -> dict[str, Any]:
+    first, _, rest = item.caption.partition("\n")
+    picture = to_pil(item.image)
+    tiny = min(picture.size) < _SMALLEST_SHARP
+    picture.thumbnail((_LARGEST_PICTURE, _LARGEST_PICTURE), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    source = _data_uri("image/png", buffer.getvalue())
+    return {"source": source, "first": first, "rest": rest, "wrong": item.wrong, "tiny": tiny, "alt": item.caption}
+
+
+def _figure_uri(image: bytes) -> str:
+    return _data_uri("image/png" if image.startswith(b"\x89PNG") else "image/svg+xml", image)
+
+
+def _data_uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,0 +1,113 @@
+"""The folder of one training, and how files are written so that a crash never leaves half of one."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from opsin.errors import InputError, JobError
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """`runs/<name>/`: recipe.yaml, metrics.csv, tensorboard/, last.ckpt, best.ckpt, model.safetensors, report.html."""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        return self.path / "recipe.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.csv"
+
+    @property
+    def last(self) -> Path:
+        return self.path / "last.ckpt"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "best.ckpt"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model.safetensors"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @classmethod
+    def create(cls, out: str | Path | None, name: str) -> RunFolder:
+        """A new folder: `out`, or the first free of runs/name, runs/name-2, ... InputError if it cannot be used."""
+        if out is not None:
+            folder = cls(Path(out))
+            if folder.recipe.exists():
+                raise InputError(f"{out} already holds a run; continue it with --resume {out}, or choose another --out")
+        else:
+            number = 1
+            folder = cls(Path("runs") / name)
+            while folder.path.exists():
+                number += 1
+                folder = cls(Path("runs") / f"{name}-{number}")
+        try:
+            folder.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder.path):
+                pass
+        except OSError as error:
+            raise InputError(
+                f"cannot write to the output folder {folder.path}: {error.strerror}; choose another --out"
+            ) from None
+        return folder
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunFolder:
+        """The folder of an existing run. Raises InputError if there is none."""
+        folder = cls(Path(path))
+        if not folder.path.exists():
+            near = (
+                sorted(p.parent.as_posix() for p in folder.path.parent.glob("*/recipe.yaml"))
+                if folder.path.parent.is_dir()
+                else []
+            )
+            hint = f"; runs there: {', '.join(near[:5])}" if near else ""
+            raise InputError(f"no run at {path}{hint}")
+        if not folder.recipe.exists():
+            raise InputError(f"{path} is not a run: it has no recipe.yaml")
+        return folder
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that replaces it when the block ends well, and is removed when it does not.
+
+    The bytes are on the disk before the name is, so a crash leaves the old file or the new one. Raises JobError if the
+    disk is full or the folder cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise write_failure(path, error) from error
+    except Exception as error:
+        # safetensors and torch wrap the system's error in types of their own
+        if any(word in str(error) for word in ("No space left", "os error 28", "PytorchStreamWriter failed")):
+            raise write_failure(path, OSError(errno.ENOSPC, "No space left on device")) from error
+        raise
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_failure(path: Path, error: OSError) -> JobError:
+    """The JobError for a file that could not be written."""
+    return JobError(f"cannot write {path}: {error.strerror or error}; free some space or choose another --out")

@@ -1,0 +1,351 @@
+"""Train, from a recipe to a run folder with a judged model and a report."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from rich.console import Console
+
+from opsin import data, registry
+from opsin.data import Source, Split, describe_augmentation
+from opsin.engine import callbacks
+from opsin.engine.checkpoint import CheckpointFiles, read_checkpoint, read_model, read_tensors, save_model
+from opsin.engine.evaluate import judge_split, write_run_report
+from opsin.engine.recipe import Recipe, load_recipe, read_recipe
+from opsin.engine.run import RunFolder, atomic
+from opsin.engine.task import Task, create_preprocessing
+from opsin.errors import InputError, JobError
+
+_RUN_VARIABLE = "OPSIN_RUN_FOLDER"  # tells the processes that Lightning starts which folder the first one made
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Run:
+    """A finished training: its folder, and its model's metrics on the test split (val where there is no test)."""
+
+    path: Path
+    metrics: dict[str, float]
+    split: str
+    epochs: int
+    report: Path | None = None
+    history: list[dict[str, float]] = field(default_factory=list, repr=False)
+
+
+def train(
+    recipe: str | Path | Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
+    say: Say | None = None,
+) -> Run:
+    """Train a model as a recipe says, or go on with an interrupted run.
+
+    recipe: a shipped recipe's name, a YAML file or a mapping. overrides: {"train.epochs": 5, ...}. out: the run folder
+    to make, runs/<name> if None. resume: a run to continue; `overrides` may then change it, and `recipe` stays None.
+    say: receives progress lines, standard error if None. Raises InputError before anything is trained, JobError after.
+    """
+    say = say or _say
+    if resume is not None:
+        if recipe is not None or out is not None:
+            raise InputError(
+                "a resumed run has its recipe and folder already; give resume alone, with overrides if needed"
+            )
+        folder = RunFolder.open(resume)
+        loaded = load_recipe(read_recipe(folder.recipe), overrides)
+    else:
+        if recipe is None:
+            raise InputError("nothing to train: give a recipe, or a run to resume")
+        loaded = load_recipe(recipe, overrides)
+        folder = None
+    with _quiet_lightning():
+        torch.manual_seed(loaded.train.seed)  # the first weights; all other randomness derives from it step by step
+        task, source, splits = prepare(loaded, say)
+        folder = folder or _create_folder(out, recipe, loaded)
+        trainer = _fit(task, splits, folder, say, resume=resume is not None)
+        if not trainer.is_global_zero:
+            sys.exit(0)  # the first process alone judges and reports
+        return _finish(task, source, splits, folder, say)
+
+
+def prepare(recipe: Recipe, say: Say) -> tuple[Task, Source, dict[str, Split]]:
+    """Open and check the data, divide it, and build the task's model for it."""
+    section = recipe.data
+    source = data.open(section.source, recipe.task, multi_label=section.multi_label)
+    problems = data.verify(source)
+    if problems and not section.skip_bad:
+        listed = "; ".join(f"{p.path}: {p.reason}" for p in problems[:5])
+        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise InputError(
+            f"{len(problems)} unreadable files in {section.source}: {listed}{more}; remove them or pass --skip-bad"
+        )
+    if problems:
+        source = source.without(problems)
+        for problem in problems:
+            say(f"skipped {problem.path}: {problem.reason}")
+    data.check_trainable(source)
+    splits = data.divide(
+        source, val_fraction=section.val_fraction, test_fraction=section.test_fraction, seed=section.split_seed
+    )
+    if section.limit is not None:
+        splits = {
+            name: split.subset(data.stratified(split.labels, section.limit, seed=0)) for name, split in splits.items()
+        }
+    preprocessing = create_preprocessing(recipe, section.channels or data.find_channels(splits["train"]))
+    task = registry.find_task(recipe.task).build(recipe, preprocessing, source, splits["train"].labels)
+    task.create_optimizer(steps_per_epoch=1)  # a wrong option is refused before anything is written
+    if recipe.train.init is not None:
+        _initialize(task, recipe.train.init, say)
+    for line in _announce(task, source, splits):
+        say(line)
+    return task, source, splits
+
+
+def _announce(task: Task, source: Source, splits: Mapping[str, Split]) -> list[str]:
+    """What is about to happen, with every setting that changes the result without showing."""
+    recipe, train = task.recipe, task.recipe.train
+    counts = ", ".join(f"{len(split)} {name}" for name, split in splits.items())
+    size = f"{task.preprocessing.channels}x{task.preprocessing.size[0]}x{task.preprocessing.size[1]}"
+    lines = [
+        f"{recipe.model.name} on {source.name} ({source.format}): {counts}; {len(task.classes)} classes; input {size}",
+        *task.choices(),
+    ]
+    if recipe.augment:
+        lines.append("augmentation: " + "; ".join(describe_augmentation(recipe.augment)))
+    if recipe.mixing.mixup or recipe.mixing.cutmix:
+        lines.append(f"batches are mixed: mixup alpha {recipe.mixing.mixup:g}, cutmix alpha {recipe.mixing.cutmix:g}")
+    if train.ema_decay is not None:
+        lines.append(f"moving average of the weights, decay {train.ema_decay:g}: it is what is judged and saved")
+    if train.early_stopping_patience is not None:
+        lines.append(f"stops early after {train.early_stopping_patience} epochs without a better {task.monitored[0]}")
+    if "val" in splits and train.keep == "best":
+        lines.append(f"the saved model is that of the epoch with the best {task.monitored[0]}")
+    return lines
+
+
+def _initialize(task: Task, path: str, say: Say) -> None:
+    """First weights from another training; says what was kept and what starts fresh."""
+    state = read_model(path).state if Path(path).is_dir() else read_tensors(Path(path))[0]
+    fresh: list[str] = task.model.initialize_from(state)  # type: ignore[operator, assignment]
+    own = [k for k in task.model.state_dict() if not k.startswith("criterion.")]
+    fresh = [k for k in fresh if k in own]
+    if len(fresh) == len(own):
+        raise InputError(f"train.init: no tensor of {path} fits {task.recipe.model.name}; it is another architecture's")
+    shown = ", ".join(fresh[:4]) + (f" and {len(fresh) - 4} more" if len(fresh) > 4 else "")
+    say(
+        f"initialized {len(own) - len(fresh)} of {len(own)} tensors from {path}"
+        + (f"; fresh: {shown}" if fresh else "")
+    )
+
+
+def _create_folder(out: str | Path | None, recipe: str | Path | Mapping[str, Any] | None, loaded: Recipe) -> RunFolder:
+    """The run folder; every further process of a distributed training takes that of the first."""
+    if int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0))) > 0:
+        made = os.environ.get(_RUN_VARIABLE, out)
+        if made is None:
+            raise InputError("processes that were not started by opsin itself need --out, to agree on the run folder")
+        return RunFolder(Path(made))
+    source = Path(loaded.data.source).name.split(".")[0]
+    name = Path(recipe).stem if isinstance(recipe, str | Path) else f"{loaded.model.name}_{source}"
+    folder = RunFolder.create(out, name)
+    os.environ[_RUN_VARIABLE] = str(folder.path.resolve())
+    return folder
+
+
+def _fit(task: Task, splits: Mapping[str, Split], folder: RunFolder, say: Say, *, resume: bool) -> Trainer:
+    recipe = task.recipe
+    task.failed_batch = folder.path / "failed_batch.safetensors"
+    checkpoint = folder.last if resume and folder.last.exists() else None
+    if checkpoint is not None:
+        _check_resumable(checkpoint, task)
+    elif resume:
+        say("no checkpoint had been written yet; starting from the first step")
+    trainer = _create_trainer(task, folder, say, has_val="val" in splits)
+    world, rank = trainer.world_size, trainer.global_rank
+    if trainer.is_global_zero:
+        with atomic(folder.recipe) as temporary:
+            temporary.write_text(recipe.to_yaml(), encoding="utf-8")
+    common: dict[str, Any] = {
+        "preprocessing": task.preprocessing,
+        "batch_size": recipe.train.batch_size,
+        "seed": recipe.train.seed,
+        "workers": recipe.train.workers,
+        "rank": rank,
+        "world_size": world,
+        "pin_memory": trainer.accelerator.__class__.__name__ == "CUDAAccelerator",
+    }
+    augmentation = data.create_augmentation(recipe.augment, task.preprocessing)
+    loader = data.create_loader(splits["train"], training=True, augmentation=augmentation, **common)
+    task.epoch_batches = len(loader)
+    val = data.create_loader(splits["val"], **common) if "val" in splits else None
+    if checkpoint is not None:
+        # Lightning restores a loader only in the middle of an epoch, and after it has begun to iterate.
+        epoch, batch = read_checkpoint(checkpoint)["opsin"]["position"]
+        loader.position = (epoch, batch)
+    try:
+        trainer.fit(task, loader, val, ckpt_path=checkpoint)
+    except KeyboardInterrupt:
+        raise _stopped_at_once(folder) from None
+    except SystemExit as exit_:  # Lightning turns a second Ctrl-C into an exit
+        raise _stopped_at_once(folder) from exit_
+    return trainer
+
+
+def _stopped_at_once(folder: RunFolder) -> JobError:
+    return callbacks.StoppedError(
+        f"stopped; continue from the last checkpoint with: opsin train --resume {folder.path}"
+    )
+
+
+def _create_trainer(task: Task, folder: RunFolder, say: Say, *, has_val: bool) -> Trainer:
+    train = task.recipe.train
+    monitor, mode = task.monitored
+
+    def save_weights(state: dict[str, torch.Tensor]) -> None:
+        if train.keep == "best":
+            _save(task, folder, {}, state)
+
+    parts: list[Callback] = [callbacks.Position()]
+    if train.ema_decay is not None:
+        parts.append(callbacks.MovingAverage(train.ema_decay))
+    if train.max_steps is not None:
+        parts.append(callbacks.StepLimit(train.max_steps))
+    if train.early_stopping_patience is not None and has_val:
+        parts.append(callbacks.early_stopping(monitor, mode, train.early_stopping_patience))
+    parts.append(callbacks.History(folder, say))
+    if callbacks.on_terminal():
+        parts.append(callbacks.ProgressBar(Console(stderr=True)))
+    parts.append(callbacks.Checkpoints(folder, monitor, mode, train.save_every_steps, save_weights))
+    parts.append(callbacks.CleanStop(folder, say))
+    logger = TensorBoardLogger(folder.path, name="tensorboard", version="") if train.tensorboard else False
+    try:
+        return Trainer(
+            accelerator=train.accelerator,
+            devices=train.devices,
+            num_nodes=train.num_nodes,
+            strategy=train.strategy,
+            precision=train.precision,  # type: ignore[arg-type]
+            max_epochs=train.epochs,
+            accumulate_grad_batches=train.accumulate,
+            gradient_clip_val=train.clip_norm,
+            sync_batchnorm=train.sync_batchnorm,
+            deterministic=train.deterministic,
+            callbacks=parts,
+            logger=logger,
+            plugins=[CheckpointFiles()],
+            default_root_dir=folder.path,
+            use_distributed_sampler=False,
+            num_sanity_val_steps=0,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise InputError(f"the train section does not fit this machine: {' '.join(str(error).split())}") from None
+    except Exception as error:
+        if type(error).__name__ == "MisconfigurationException":
+            raise InputError(f"the train section does not fit this machine: {' '.join(str(error).split())}") from None
+        raise
+
+
+def _check_resumable(checkpoint: Path, task: Task) -> None:
+    """Refuse a checkpoint of other classes or another architecture, before Lightning meets it."""
+    content = read_checkpoint(checkpoint)
+    classes = content.get("opsin", {}).get("classes")
+    if classes != task.classes:
+        raise InputError(f"{checkpoint} was trained on the classes {classes}, the data now has {task.classes}")
+    own = task.state_dict()
+    for key, value in content["state_dict"].items():
+        if key not in own or own[key].shape != value.shape:
+            raise InputError(
+                f"{checkpoint} does not fit {task.recipe.model.name}: {key} differs; resume with the recipe it had"
+            )
+
+
+def _finish(task: Task, source: Source, splits: Mapping[str, Split], folder: RunFolder, say: Say) -> Run:
+    """Take the weights to keep, calibrate on val, judge on test, write the model and the report."""
+    recipe = task.recipe
+    if recipe.train.keep == "best" and folder.model.exists():
+        task.model.load_state_dict(read_model(folder.model).state, strict=False)
+    else:
+        _load_last(task, folder)
+    task.to(_device(recipe)).eval()
+    judged = {}
+    for name in [n for n in ("val", "test") if n in splits]:
+        judged[name] = judge_split(task, splits[name], calibrate=name == "val")
+    split = "test" if "test" in judged else "val" if "val" in judged else ""
+    metrics = judged[split].metrics if split else {}
+    _save(task, folder, {f"{split}_{k}": v for k, v in metrics.items()})
+    history = callbacks.read_rows(folder.metrics)
+    report = write_run_report(task, folder, judged, history, source)
+    for name, judgement in judged.items():
+        say(f"{name}: " + "  ".join(f"{k} {v:.4f}" for k, v in judgement.metrics.items()))
+    say(f"report: {report}")
+    return Run(folder.path, metrics, split, len(history), report, history)
+
+
+def _load_last(task: Task, folder: RunFolder) -> None:
+    """The weights after the last epoch: the moving average where there is one."""
+    content = read_checkpoint(folder.last)
+    state = {k.removeprefix("model."): v for k, v in content["state_dict"].items() if k.startswith("model.")}
+    averages = [v["average"] for v in content["callbacks"].values() if isinstance(v, dict) and "average" in v]
+    task.model.load_state_dict(averages[0] if averages else state)
+
+
+def _save(
+    task: Task, folder: RunFolder, metrics: Mapping[str, float], state: dict[str, torch.Tensor] | None = None
+) -> None:
+    save_model(
+        folder.model,
+        task.model,
+        recipe=task.recipe,
+        preprocessing=task.preprocessing,
+        classes=task.classes,
+        metrics=metrics,
+        state=state,
+    )
+
+
+def _device(recipe: Recipe) -> torch.device:
+    """Where the finished model is judged."""
+    wanted = recipe.train.accelerator
+    if wanted in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return torch.device("cuda")
+    if wanted in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def _say(line: str) -> None:
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _quiet_lightning():
+    """Lightning's hints are for those who write its loops; ours are told in plain words by `say`."""
+    loggers = [logging.getLogger(name) for name in ("lightning", "lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\..*")
+            warnings.filterwarnings("ignore", message=r".*(num_workers|GPU available|LeafSpec|pin_memory).*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

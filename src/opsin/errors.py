@@ -1,0 +1,31 @@
+"""The two errors that a user meets, and how they are worded."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(Exception):
+    """The call or its input is wrong: exit status 2. The message names the value, what was expected and the fix."""
+
+
+class JobError(Exception):
+    """The job failed on its way: exit status 1. The message says what happened and what was saved."""
+
+
+def unknown(kind: str, name: object, known: Iterable[str]) -> InputError:
+    """An InputError for a name that is not among `known`, with the nearest ones.
+
+    >>> str(unknown("model", "resnet5O", ["resnet50", "vgg16"]))
+    "unknown model 'resnet5O'; did you mean resnet50?"
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
+    if near:
+        hint = f"did you mean {' or '.join(near)}?"
+    elif len(names) <= 20:
+        hint = f"known: {', '.join(names)}" if names else "there are none"
+    else:
+        hint = f"{len(names)} are known, for example {', '.join(names[:5])}"
+    return InputError(f"unknown {kind} {str(name)!r}; {hint}")

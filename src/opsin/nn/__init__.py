@@ -1,0 +1,1 @@
+"""Layers that networks are built from, and what a network costs."""

@@ -1,0 +1,100 @@
+"""What a network costs: parameters and multiply-adds, in total and layer by layer."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One call of a layer. output_shape: of its first tensor, without the batch. A repeated call has no parameters."""
+
+    name: str
+    type: str
+    output_shape: tuple[int, ...]
+    params: int
+    macs: int
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Numbers in all learnable tensors, each tensor once, frozen ones included; buffers are not learnable."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def count_macs(model: nn.Module, input_size: tuple[int, int, int]) -> int:
+    """Multiply-adds of all convolutions and matrix products for one input of (C, H, W), in eval.
+
+    Biases, norms, activations and pooling are not counted, as in the papers. Nothing is computed or allocated, and the
+    model stays as it is. Raises InputError for an input that the model refuses.
+    """
+    with _counting(model, input_size) as (twin, images, counter):
+        twin(images)
+    return counter.get_total_flops() // 2
+
+
+def layer_table(model: nn.Module, input_size: tuple[int, int, int]) -> list[LayerRow]:
+    """A row for each call of a layer in the order of completion; the columns add up to the model's totals.
+
+    A layer is a module without children; one with children has a row too where it owns parameters or computes itself.
+    """
+    rows: list[LayerRow] = []
+    counted: set[int] = set()
+    open_calls: list[list[int]] = []  # of each module being run: [flops before it, flops of the modules inside it]
+
+    def enter(module: nn.Module, inputs: Any) -> None:
+        open_calls.append([counter.get_total_flops(), 0])
+
+    def leave(name: str, module: nn.Module, output: Any) -> None:
+        before, inside = open_calls.pop()
+        total = counter.get_total_flops() - before
+        if open_calls:
+            open_calls[-1][1] += total
+        fresh = [p for p in module.parameters(recurse=False) if id(p) not in counted]
+        counted.update(id(p) for p in fresh)
+        params, macs = sum(p.numel() for p in fresh), (total - inside) // 2
+        if params or macs or not any(module.children()):
+            rows.append(LayerRow(name, type(module).__name__, _shape(output), params, macs))
+
+    with _counting(model, input_size) as (twin, images, counter):
+        for name, module in twin.named_modules():
+            module.register_forward_pre_hook(enter)
+            module.register_forward_hook(lambda m, _, output, name=name: leave(name, m, output))
+        twin(images)
+    return rows
+
+
+@contextmanager
+def _counting(
+    model: nn.Module, input_size: tuple[int, int, int]
+) -> Iterator[tuple[nn.Module, Tensor, FlopCounterMode]]:
+    """A twin of the model without data, an input for it, and a counter of what runs."""
+    # A deep copy takes what its memo already holds: here, for every tensor, one on the meta device.
+    tensors = [*model.parameters(), *model.buffers()]
+    memo = {id(t): _meta(t) for t in tensors}
+    twin = copy.deepcopy(model, memo).eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        dtype = next((p.dtype for p in model.parameters()), torch.float32)
+        yield twin, torch.empty(1, *input_size, device="meta", dtype=dtype), counter
+
+
+def _meta(tensor: Tensor) -> Tensor:
+    meta = torch.empty_like(tensor, device="meta")
+    return nn.Parameter(meta, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else meta
+
+
+def _shape(output: Any) -> tuple[int, ...]:
+    while not isinstance(output, Tensor):
+        if isinstance(output, dict):
+            output = list(output.values())
+        if not isinstance(output, (list, tuple)) or not output:
+            return ()
+        output = output[0]
+    return tuple(output.shape[1:])

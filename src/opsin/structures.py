@@ -1,0 +1,88 @@
+"""The data types that cross rooms: a sample, a batch, and the instances in an image.
+
+One coordinate convention everywhere: boxes are xyxy in continuous pixels, x2 and y2 exclusive, so pixel `i` spans
+`[i, i + 1)` and a horizontal flip is `width - x`. Labels are 0-based without a background class; -1 means ignore.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypedDict
+
+import torch
+from torch import Tensor
+
+
+class Sample(TypedDict, total=False):
+    """One example of a data set. A key that a task does not use is absent.
+
+    image: uint8 (C, H, W), C = 1 or 3. label: class index, or a float tensor (num_classes,) of 0 and 1 for multi-label
+    data. index: the example's place in its split. path: where it came from, for messages and galleries.
+    """
+
+    image: Tensor
+    label: int | Tensor
+    mask: Tensor
+    instances: Instances
+    text: str
+    identity: int
+    points: Tensor
+    rays: Tensor
+    index: int
+    path: str
+
+
+class Batch(TypedDict, total=False):
+    """Collated samples. image: uint8 (B, C, H, W). label: (B,) int64 or (B, num_classes) float. Ragged: lists."""
+
+    image: Tensor
+    label: Tensor
+    mask: Tensor
+    instances: list[Instances]
+    text: list[str]
+    identity: Tensor
+    points: list[Tensor]
+    rays: Tensor
+    index: Tensor
+    path: list[str]
+
+
+@dataclass
+class Instances:
+    """The objects of one image, truth or prediction alike. Every field but `boxes` is optional; all have length N.
+
+    boxes: (N, 4) float, xyxy. labels: (N,) int64. scores: (N,) float in [0, 1]. masks: (N, H, W) bool.
+    points: (N, P, 2) float. polygons, texts: lists of N. ids: (N,) int64, the identity of a track.
+    """
+
+    boxes: Tensor
+    labels: Tensor | None = None
+    scores: Tensor | None = None
+    masks: Tensor | None = None
+    points: Tensor | None = None
+    polygons: list[Tensor] | None = None
+    texts: list[str] | None = None
+    ids: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.boxes.ndim != 2 or self.boxes.shape[1] != 4:
+            raise ValueError(f"boxes must be (N, 4), got {tuple(self.boxes.shape)}")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None and len(value) != len(self.boxes):
+                raise ValueError(f"{field.name} has length {len(value)}, boxes have {len(self.boxes)}")
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def __getitem__(self, index: Tensor | slice) -> Instances:
+        """The chosen instances, all fields together. index: a slice, or a 1-D tensor of bool or int64."""
+        chosen: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, list) and isinstance(index, Tensor):
+                places = index.nonzero()[:, 0] if index.dtype is torch.bool else index
+                chosen[field.name] = [value[i] for i in places.tolist()]
+            elif value is not None:
+                chosen[field.name] = value[index]
+        return replace(self, **chosen)

@@ -1,0 +1,38 @@
+"""For every test: no network, one thread a process, no display, and real data only where there is some."""
+
+from __future__ import annotations
+
+import os
+import runpy
+from pathlib import Path
+
+import pytest
+
+_OFFLINE = str(Path(__file__).parent / "offline")
+
+# Before anything imports torch or matplotlib; the processes that tests start inherit all of it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["MPLBACKEND"] = "Agg"
+os.environ["HF_HUB_OFFLINE"] = "1"  # the reference models of timm are built with random weights
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_OFFLINE, os.environ.get("PYTHONPATH")]))
+runpy.run_path(f"{_OFFLINE}/sitecustomize.py")  # this process began without it
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.environ.get("OPSIN_DATA"):
+        return
+    skip = pytest.mark.skip(reason="OPSIN_DATA is not set: no real data sets here")
+    for item in items:
+        if item.get_closest_marker("real_data"):
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of real data sets; for tests marked `real_data`."""
+    folder = os.environ.get("OPSIN_DATA")
+    if not folder:
+        pytest.skip("OPSIN_DATA is not set: no real data sets here")
+    path = Path(folder)
+    assert path.is_dir(), f"OPSIN_DATA is {folder}, which is not a folder"
+    return path

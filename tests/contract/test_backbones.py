@@ -1,0 +1,239 @@
+"""What every registered classification network must keep, whatever its family.
+
+Everything that needs no numbers runs on the meta device, for every name. The rest runs on one network of each
+structure, made small by its own options.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.export import Dim
+
+from opsin import registry
+from opsin.backbones import Backbone
+from opsin.errors import InputError
+from opsin.nn.counting import count_macs, count_parameters
+
+NAMES = registry.list_models(task="classify")
+WALKED = [name for name in NAMES if name != "resnet1202"]  # which is resnet110 with more of the same
+SMALL: dict[str, dict[str, Any]] = {
+    "lenet5_1998": {},
+    "lenet5": {},
+    "alexnet_2012": {"hidden_features": 16},
+    "alexnet": {"hidden_features": 16},
+    "vgg11_lrn": {"hidden_features": 16, "pooled_size": 1},
+    "vgg16_c_bn": {"hidden_features": 16, "pooled_size": 1},
+    "resnet18": {},
+    "resnet50": {},
+    "resnet50_v1": {},
+    "resnet20": {},
+}
+
+
+@functools.cache
+def on_meta(name: str) -> Backbone:
+    return build_on_meta(name)
+
+
+def build_on_meta(name: str, **options: Any) -> Backbone:
+    with torch.device("meta"):
+        model = registry.create_model(name, **options)
+    assert isinstance(model, Backbone)
+    return model.eval()
+
+
+@functools.cache
+def small(name: str) -> Backbone:
+    torch.manual_seed(0)
+    model = registry.create_model(name, num_classes=5, in_channels=2, **SMALL[name])
+    assert isinstance(model, Backbone)
+    return model.eval()
+
+
+def pictures(model: Backbone, batch: int = 2) -> Tensor:
+    size = model.fixed_size or max(model.min_size, 64)
+    return torch.randn(batch, model.in_channels, size, size, generator=torch.Generator().manual_seed(1))
+
+
+def meta_pictures(model: Backbone, height: int, width: int | None = None, batch: int = 2) -> Tensor:
+    return torch.empty(batch, model.in_channels, height, width or height, device="meta")
+
+
+def test_every_family_has_a_small_network() -> None:
+    assert {registry.find_model(n).family for n in SMALL} == {registry.find_model(n).family for n in NAMES}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_published_counts(name: str) -> None:
+    published, model = registry.find_model(name).published, on_meta(name)
+    assert count_parameters(model) == published.params
+    if published.macs is not None:
+        assert count_macs(model, published.input) == pytest.approx(published.macs, rel=0.005)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_published_facts_are_complete(name: str) -> None:
+    published = registry.find_model(name).published
+    assert published.paper and published.idea and published.source
+    assert 1980 < published.year < 2100
+    assert all(0 < value <= 100 for value in published.metrics.values())
+
+
+@pytest.mark.parametrize("name", WALKED)
+def test_output_and_features_are_as_declared(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, (channels, height, width) = on_meta(name), registry.find_model(name).published.input
+    assert model.in_channels == channels
+    assert model(meta_pictures(model, height, width)).shape == (2, model.num_classes)
+    monkeypatch.setattr(model, "_check", lambda images: None)  # to see past the one size that a fixed head allows
+    last = model.strides[-1]
+    maps, larger = (model.features(meta_pictures(model, height + more, width)) for more in (0, last))
+    assert len(maps) == len(model.stages) == len(model.channels) == len(model.strides)
+    for map_, grown, depth, stride in zip(maps, larger, model.channels, model.strides, strict=True):
+        assert map_.shape[1] == depth
+        assert grown.shape[2] - map_.shape[2] == last // stride
+        assert map_.shape[2] <= -(-height // stride) and map_.shape[3] <= -(-width // stride)
+
+
+@pytest.mark.parametrize("name", WALKED)
+def test_every_parameter_gets_a_gradient(name: str) -> None:
+    model = on_meta(name)
+    size = registry.find_model(name).published.input[1]
+    targets = torch.zeros(2, dtype=torch.int64, device="meta")
+    try:
+        outputs = model.train()(meta_pictures(model, size))
+        torch.stack(list(model.loss(outputs, targets).values())).sum().backward()
+        assert [n for n, p in model.named_parameters() if p.grad is None] == []
+    finally:
+        model.eval().zero_grad(set_to_none=True)
+
+
+@pytest.mark.parametrize("name", WALKED)
+def test_min_size_is_the_smallest_that_works(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = on_meta(name)
+    assert model(meta_pictures(model, model.min_size)).shape == (2, model.num_classes)
+    if model.min_size > 1:
+        small = meta_pictures(model, model.min_size - 1)
+        with pytest.raises(InputError, match=rf"{model.min_size}x{model.min_size}.*data\.size={model.min_size}"):
+            model(small)
+        monkeypatch.setattr(model, "_check", lambda images: None)
+        with pytest.raises(RuntimeError):
+            model(small)
+
+
+@pytest.mark.parametrize("name", WALKED)
+def test_odd_sizes_work_or_are_refused(name: str) -> None:
+    model = on_meta(name)
+    images = meta_pictures(model, model.min_size + 37, model.min_size + 90)
+    if model.fixed_size is None:
+        assert model(images).shape == (2, model.num_classes)
+    else:
+        with pytest.raises(InputError, match=f"{model.fixed_size}x{model.fixed_size} only"):
+            model(images)
+
+
+@pytest.mark.parametrize("name", WALKED)
+def test_wrong_input_is_refused(name: str) -> None:
+    model = on_meta(name)
+    images = meta_pictures(model, model.fixed_size or 224)
+    with pytest.raises(InputError, match=f"in_channels={model.in_channels + 1}"):
+        model(torch.cat([images, images[:, :1]], dim=1))
+    with pytest.raises(InputError, match=r"\(B, C, H, W\)"):
+        model(images[0])
+    with pytest.raises(InputError, match="uint8"):
+        model(images.byte())
+
+
+@pytest.mark.parametrize("name", WALKED)
+def test_options_of_every_classifier(name: str) -> None:
+    entry = registry.find_model(name)
+    assert all(option.default is not option.empty for option in entry.options.values())
+    defaults = {key: option.default for key, option in entry.options.items()}
+    same = build_on_meta(name, **defaults).state_dict()
+    assert {k: v.shape for k, v in same.items()} == {k: v.shape for k, v in on_meta(name).state_dict().items()}
+
+    other = build_on_meta(name, num_classes=7, in_channels=2)
+    assert (other.num_classes, other.in_channels) == (7, 2)
+    assert other(meta_pictures(other, other.fixed_size or 224)).shape == (2, 7)
+    for option in ("num_classes", "in_channels"):
+        with pytest.raises(InputError, match=f"{option} must be"):
+            build_on_meta(name, **{option: 0})
+    with pytest.raises(InputError, match="did you mean num_classes"):
+        build_on_meta(name, num_clases=7)
+
+
+@pytest.mark.parametrize("name", WALKED)
+def test_reset_head_changes_the_last_layer_only(name: str) -> None:
+    model = build_on_meta(name)
+    before = dict(model.state_dict(keep_vars=True))
+    model.reset_head(model.num_classes + 3)
+    after = dict(model.state_dict(keep_vars=True))
+    assert model(meta_pictures(model, model.fixed_size or 224)).shape == (2, model.num_classes)
+    changed = [k for k in after if after[k] is not before.get(k)]
+    assert before.keys() == after.keys() and 1 <= len(changed) <= 2
+    assert all(len(after[k]) == model.num_classes == len(before[k]) + 3 for k in changed)
+    with pytest.raises(InputError, match="num_classes must be"):
+        model.reset_head(0)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_batch_is_its_examples(name: str) -> None:
+    model, images = small(name), pictures(small(name))
+    with torch.no_grad():
+        together, apart = model(images), torch.cat([model(image[None]) for image in images])
+    torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(together[0], together[1])
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_no_gradient_is_zero(name: str) -> None:
+    # In eval: with the statistics of the batch, a bias before a batch norm has no effect.
+    model = small(name)
+    targets = torch.tensor([1, 4])
+    model.loss(model(pictures(model)), targets)["loss"].backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+    model.zero_grad(set_to_none=True)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_state_dict_round_trip(name: str) -> None:
+    model, images = small(name), pictures(small(name))
+    twin = registry.create_model(name, num_classes=5, in_channels=2, **SMALL[name]).eval()
+    assert twin.load_state_dict(model.state_dict()) == ([], [])
+    with torch.no_grad():
+        assert torch.equal(twin(images), model(images))
+    assert twin.initialize_from(model.state_dict()) == []  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_exports(name: str) -> None:
+    model, images = small(name), pictures(small(name), batch=3)
+    program = torch.export.export(model, (images[:2],), dynamic_shapes=({0: Dim("batch", max=64)},))
+    with torch.no_grad():
+        torch.testing.assert_close(program.module()(images), model(images), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_decode(name: str) -> None:
+    model = small(name)
+    logits = torch.tensor([[1.0, 3.0, 0.0, -1.0, 2.0]])
+    answer = model.decode(logits)
+    assert answer["labels"].tolist() == [1] and answer["labels"].dtype == torch.int64
+    torch.testing.assert_close(answer["scores"].sum(dim=1), torch.ones(1))
+
+
+def test_decode_of_many_labels_and_of_a_temperature() -> None:
+    model = registry.create_model("lenet5")
+    assert isinstance(model, Backbone)
+    logits = torch.tensor([[0.0, 1.0, -1.0]])
+    model.temperature = 0.5
+    torch.testing.assert_close(model.decode(logits)["scores"], torch.softmax(2 * logits, dim=1))
+    model.multi_label = True
+    answer = model.decode(logits)
+    torch.testing.assert_close(answer["scores"], torch.sigmoid(2 * logits))
+    assert answer["labels"].tolist() == [[True, True, False]]

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from torch import nn
+
+from opsin import registry
+from opsin.errors import InputError
+from opsin.registry import Published
+
+FACTS = Published(paper="none", year=2000, input=(1, 1, 1), params=6)
+
+
+class Line(nn.Linear):
+    def __init__(self, width: int, *, num_classes: int = 2, bias: bool = False) -> None:
+        if num_classes > 9:
+            raise ValueError("num_classes must be below ten")
+        super().__init__(width, num_classes, bias)
+
+
+@pytest.fixture(autouse=True)
+def empty_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_models", {})
+    monkeypatch.setattr(registry, "_MODEL_ROOMS", ())
+
+    @registry.register("line3", task="classify", published=FACTS)
+    def line3(*, extra: int = 1, **options: Any) -> Line:
+        return Line(3, **options)
+
+    @registry.register("plane", task="classify", published=FACTS)
+    def plane(size: int = 1) -> nn.Linear:
+        return nn.Linear(size, size)
+
+    # Annotations are looked up where the builder stands: here that is this module.
+    assert line3.__globals__["Line"] is Line
+
+
+def test_create_model() -> None:
+    model = registry.create_model("line3", num_classes=4, bias=True)
+    assert isinstance(model, Line)
+    assert model.weight.shape == (4, 3) and model.bias is not None
+
+
+def test_options_are_those_of_the_builder_and_the_choices_of_the_class() -> None:
+    assert list(registry.find_model("line3").options) == ["extra", "num_classes", "bias"]  # width is fixed by the name
+    assert list(registry.find_model("plane").options) == ["size"]
+
+
+def test_unknown_names_list_the_nearest() -> None:
+    with pytest.raises(InputError, match="unknown model 'lin3'; did you mean line3"):
+        registry.create_model("lin3")
+    with pytest.raises(InputError, match="unknown option of line3 'num_clases'; did you mean num_classes"):
+        registry.create_model("line3", num_clases=4)
+    with pytest.raises(InputError, match="unknown option of line3 'width'"):
+        registry.create_model("line3", width=4)
+
+
+def test_values_that_the_class_refuses_are_input_errors() -> None:
+    with pytest.raises(InputError, match=r"line3 cannot be built with .* num_classes must be below ten"):
+        registry.create_model("line3", num_classes=10)
+    with pytest.raises(InputError, match="line3 cannot be built with"):
+        registry.create_model("line3", num_classes="two")
+
+
+def test_list_models() -> None:
+    assert registry.list_models() == ["line3", "plane"]
+    assert registry.list_models("l*") == ["line3"]
+    assert registry.list_models("ne") == ["line3", "plane"]
+    assert registry.list_models("line[0-9]", task="classify") == ["line3"]
+    assert registry.list_models("x") == []
+    with pytest.raises(InputError, match="unknown task 'clasify'; did you mean classify"):
+        registry.list_models(task="clasify")
+
+
+def test_a_name_is_registered_once() -> None:
+    with pytest.raises(ValueError, match="'plane' is registered twice"):
+        registry.register("plane", task="classify", published=FACTS)(lambda: nn.Identity())
+
+
+def test_facts_cannot_be_changed() -> None:
+    published = Published(paper="none", year=2000, input=(1, 1, 1), params=6, metrics={"mnist accuracy": 99.0})
+    with pytest.raises(TypeError):
+        published.metrics["mnist accuracy"] = 100.0  # type: ignore[index]
+
+
+def test_family_is_the_file() -> None:
+    assert registry.find_model("plane").family == __name__.rpartition(".")[2]
+
+
+def test_tasks() -> None:
+    assert "classify" in registry.list_tasks()
+    with pytest.raises(InputError, match="unknown task 'detekt'"):
+        registry.find_task("detekt")
