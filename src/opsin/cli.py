@@ -103,6 +103,8 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train a model: by a recipe, or a task with --model and --data. Makes a run folder with the model and a report."""
+    if what is None and resume is None and model is None:
+        raise InputError("say what to train: a recipe (opsin train lenet5_digits), or a task with --model and --data")
     from opsin import registry
     from opsin.engine.recipe import parse_setting
     from opsin.engine.train import train as run_training
@@ -123,10 +125,6 @@ def train(
     if what is not None and what in registry.list_tasks():
         recipe = {"task": what}
     elif what is None and resume is None:
-        if model is None:
-            raise InputError(
-                "say what to train: a recipe (opsin train lenet5_digits), or a task with --model and --data"
-            )
         recipe = {}
     run = run_training(recipe, overrides, out=out, resume=resume)
     if as_json:

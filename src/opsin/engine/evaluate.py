@@ -12,7 +12,6 @@ import torch
 
 from opsin import data, registry
 from opsin.data import Source, Split
-from opsin.engine.callbacks import read_rows
 from opsin.engine.checkpoint import Saved, read_model
 from opsin.engine.report import Code, Section, Table, curves, environment, profile_section, write_report
 from opsin.engine.run import RunFolder, atomic
@@ -139,9 +138,4 @@ def write_run_report(
 def _format(name: str, value: float | None) -> str:
     if value is None:
         return "-"
-    return (
-        f"{value:.4f}" if name in ("loss", "nll", "ece", "temperature", "ece_uncalibrated") else f"{100 * value:.2f} %"
-    )
-
-
-__all__ = ["Judged", "evaluate", "judge_split", "read_rows", "restore_task", "write_run_report"]
+    return f"{value:.4f}" if name.startswith(("loss", "nll")) else f"{100 * value:.2f} %"

@@ -159,6 +159,8 @@ def read_recipe(source: str | Path) -> dict[str, Any]:
     path = Path(source)
     if path.suffix not in (".yaml", ".yml"):
         shipped = list_recipes()
+        if str(source) not in shipped and str(source) in registry.list_models():
+            raise InputError(f"{source} is a model, not a recipe: opsin train TASK --model {source} --data SOURCE")
         if str(source) not in shipped:
             raise unknown("recipe", source, [*shipped, *registry.list_tasks()])
         path = shipped[str(source)]

@@ -17,7 +17,7 @@ from opsin.data.loading import derive_seed
 from opsin.engine.recipe import Recipe
 from opsin.engine.report import Section
 from opsin.engine.run import atomic
-from opsin.errors import JobError, unknown
+from opsin.errors import InputError, JobError, unknown
 from opsin.structures import Batch
 
 
@@ -249,6 +249,12 @@ def create_preprocessing(recipe: Recipe, channels: int) -> Preprocessing:
     data, published = recipe.data, registry.find_model(recipe.model.name).published
     size = data.size if data.size is not None else published.input[1:]
     height, width = (size, size) if isinstance(size, int) else size
+    for name, values in (("mean", data.mean), ("std", data.std)):
+        if values is not None and len(values) != channels:
+            raise InputError(
+                f"data.{name} has {len(values)} values for pictures of {channels} channels; give {channels}, "
+                f"set data.{name}=null for the usual ones, or data.channels={len(values)}"
+            )
     # ImageNet's statistics, which every published colour model expects; the middle of the range for grey pictures.
     mean, std = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) if channels == 3 else ((0.5,), (0.5,))
     return Preprocessing(

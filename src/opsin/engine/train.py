@@ -85,7 +85,7 @@ def prepare(recipe: Recipe, say: Say) -> tuple[Task, Source, dict[str, Split]]:
     """Open and check the data, divide it, and build the task's model for it."""
     section = recipe.data
     source = data.open(section.source, recipe.task, multi_label=section.multi_label)
-    problems = data.verify(source)
+    problems = data.verify(source, progress=_show_reading)
     if problems and not section.skip_bad:
         listed = "; ".join(f"{p.path}: {p.reason}" for p in problems[:5])
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
@@ -96,7 +96,7 @@ def prepare(recipe: Recipe, say: Say) -> tuple[Task, Source, dict[str, Split]]:
         source = source.without(problems)
         for problem in problems:
             say(f"skipped {problem.path}: {problem.reason}")
-    data.check_trainable(source)
+    data.check_trainable(source, section.val_fraction, section.test_fraction)
     splits = data.divide(
         source, val_fraction=section.val_fraction, test_fraction=section.test_fraction, seed=section.split_seed
     )
@@ -327,6 +327,12 @@ def _device(recipe: Recipe) -> torch.device:
     if wanted in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
+
+
+def _show_reading(done: int, total: int) -> None:
+    """On a terminal, how far the check of the files has come."""
+    if callbacks.on_terminal() and total > 1024:
+        print(f"\rchecking files {done:,}/{total:,}", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
 
 def _say(line: str) -> None:
