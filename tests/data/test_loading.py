@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import multiprocessing
+import os
 import random
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -183,6 +186,15 @@ def test_unreadable_file_is_one_clear_line(workers: int, tmp_path: Path) -> None
         next(batches)
     assert caught.value.path == str(tmp_path / "b.png")
     assert "truncated" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_workers_leave_an_interrupt_to_the_main_process() -> None:
+    made = loader(workers=1)
+    batches = iter(made)
+    first = next(batches)
+    for worker in multiprocessing.active_children():
+        os.kill(worker.pid or 0, signal.SIGINT)
+    assert_equal([first, *batches], list(loader()))
 
 
 @pytest.mark.parametrize(

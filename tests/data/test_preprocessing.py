@@ -51,6 +51,14 @@ def test_crop_to_another_shape_covers_and_centres() -> None:
         assert replace(COLOUR, fit="crop").prepare(tiny).unique().tolist() == [9]
 
 
+def test_endless_pictures_do_not_fill_the_memory() -> None:
+    for shape in ((1, 50_000), (50_000, 1)):
+        assert (
+            replace(COLOUR, size=(224, 224), fit="crop").prepare(torch.zeros(3, *shape, dtype=torch.uint8)).shape[0]
+            == 3
+        )
+
+
 def test_pad_shrinks_but_never_enlarges() -> None:
     pad = replace(GREY, size=(6, 8), fit="pad")
     small = pad.prepare(torch.full((1, 2, 4), 7, dtype=torch.uint8))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import AutoAugmentPolicy, v2
 
-from opsin.data.preprocessing import INTERPOLATIONS, Preprocessing
+from opsin.data.preprocessing import INTERPOLATIONS, Preprocessing, cut_long
 from opsin.errors import InputError, unknown
 
 Spec = Sequence[str | Mapping[str, Mapping[str, Any] | None]] | str | None
@@ -70,14 +70,15 @@ class ScaleJitterCrop(v2.Transform):
         self.min, self.max, self.interpolation = min, max, interpolation
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        height, width = flat_inputs[0].shape[-2:]
+        height, width = cut_long(flat_inputs[0], *self.size).shape[-2:]
         shorter = int(torch.randint(self.min, self.max + 1, ()))
         resized = (shorter, shorter * width // height) if height <= width else (shorter * height // width, shorter)
         top, left = (int(torch.randint(0, r - s + 1, ())) for r, s in zip(resized, self.size, strict=True))
         return {"resized": list(resized), "top": top, "left": left}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        image = v2.functional.resize(inpt, params["resized"], self.interpolation, antialias=True)
+        image = cut_long(inpt, *self.size)
+        image = v2.functional.resize(image, params["resized"], self.interpolation, antialias=True)
         return v2.functional.crop(image, params["top"], params["left"], *self.size)
 
 

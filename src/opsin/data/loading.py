@@ -6,6 +6,7 @@ are equal for any number of workers and processes, and after a resume in the mid
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -37,6 +38,7 @@ class ImageLoader(DataLoader):
             num_workers=workers,
             collate_fn=_as_is,
             pin_memory=pin_memory,
+            worker_init_fn=_ignore_interrupt,
             persistent_workers=workers > 0,
             generator=torch.Generator(),  # else each epoch's start would draw from the global one
         )
@@ -194,6 +196,11 @@ def _raising(batches: Iterator[Any]) -> Iterator[Any]:
         if isinstance(batch, InputError):
             raise batch
         yield batch
+
+
+def _ignore_interrupt(worker: int) -> None:
+    """Leave Ctrl-C to the main process, which may want to end its step; workers end with their loader."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _as_is(batch: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
@@ -102,6 +103,8 @@ class Preprocessing:
     def _fitted(self, image: Tensor) -> Tensor:
         (height, width), (h, w) = self.size, image.shape[-2:]
         if self.fit == "crop":
+            image = cut_long(image, height, width)
+            h, w = image.shape[-2:]
             # The longer side is rounded down as in torchvision's Resize, so that published results carry over.
             least_h, least_w = round(height / self.crop_ratio), round(width / self.crop_ratio)
             if least_h * w >= least_w * h:
@@ -116,3 +119,15 @@ class Preprocessing:
         canvas = image.new_zeros(image.shape[0], height, width)
         canvas[..., top : top + image.shape[-2], left : left + image.shape[-1]] = image
         return canvas
+
+
+def cut_long(image: Tensor, height: int, width: int) -> Tensor:
+    """The middle of a picture that is over 8 times as long as height x width would have it; others are left alone.
+
+    Resized until its short side fits, a picture of 1x10000 pixels would fill gigabytes.
+    """
+    h, w = image.shape[-2:]
+    longest_h, longest_w = 8 * math.ceil(w * height / width), 8 * math.ceil(h * width / height)
+    if h <= longest_h and w <= longest_w:
+        return image
+    return F.center_crop(image, [min(h, longest_h), min(w, longest_w)])

@@ -16,7 +16,7 @@ import numpy as np
 
 from opsin.data.folders import SPLIT_NAMES
 from opsin.data.images import IMAGE_SUFFIXES
-from opsin.data.source import FileSplit, Problem, Source, Split
+from opsin.data.source import FileSplit, Source, Split
 from opsin.errors import InputError
 
 _ROLES = {
@@ -59,13 +59,7 @@ def _build(name: str, tables: dict[Path, tuple[list[_Row], list[str]]], multi_la
             labels.setdefault(row.split, []).append(_hot(ones, len(classes)) if multi_label else ones[0])
     dtype = np.float32 if multi_label else np.int64
     splits: dict[str, Split] = {key: FileSplit(files[key], np.array(labels[key], dtype)) for key in files}
-    problems = [
-        Problem("empty_class", f"{table}", f"no row has the label {label!r}", "error" if not multi_label else "warning")
-        for table, (rows, columns) in tables.items()
-        for label in columns
-        if not any(label in row.names for row in rows)
-    ]
-    return Source(name, "csv", classes, splits, multi_label, problems=problems)
+    return Source(name, "csv", classes, splits, multi_label)
 
 
 def _hot(places: Sequence[int], num_classes: int) -> np.ndarray:

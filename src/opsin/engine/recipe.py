@@ -6,6 +6,7 @@ key. A default stands here and nowhere else. Model options are not listed: they 
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -151,6 +152,8 @@ def load_recipe(source: str | Path | Mapping[str, Any], overrides: Mapping[str, 
         raise _explain(error, values) from None
     registry.find_task(recipe.task)
     _check_model(recipe)
+    for section in ("loss", "optim", "schedule"):
+        _check_slips(section, getattr(recipe, section))
     return recipe
 
 
@@ -247,6 +250,14 @@ def _explain(error: ValidationError, values: Mapping[str, Any]) -> InputError:
     for part in place[:2]:
         given = given.get(part) if isinstance(given, Mapping) else given
     return InputError(f"recipe key {key}: {first['msg'][0].lower()}{first['msg'][1:]}, got {given!r}")
+
+
+def _check_slips(section: str, values: _Named) -> None:
+    """Refuse an option that is a slip of a key of the section itself; the named thing checks all others."""
+    declared = type(values).model_fields
+    for option in values.options:
+        if difflib.get_close_matches(option, declared, cutoff=0.8):
+            raise unknown("recipe key", f"{section}.{option}", [f"{section}.{key}" for key in declared])
 
 
 def _check_model(recipe: Recipe) -> None:
