@@ -59,13 +59,11 @@ types: $(VENV)/.installed-dev
 	$(BIN)/pyright
 
 # One thread a process: the processes share the cores.
-tests: export OMP_NUM_THREADS = 1
 tests: $(VENV)/.installed-dev
-	$(BIN)/pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
 
-docs: export NO_MKDOCS_2_WARNING = 1
 docs: $(VENV)/.installed-dev
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 serve: $(VENV)/.installed-dev
 	$(BIN)/mkdocs serve

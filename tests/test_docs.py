@@ -29,7 +29,7 @@ def test_the_tutorial_runs(tmp_path: Path) -> None:
     for language, code in steps:
         command = ["bash", "-euo", "pipefail", "-c", code] if language == "bash" else [sys.executable, "-c", code]
         result = subprocess.run(
-            command, cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=120
+            command, cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=300
         )
         assert result.returncode == 0, f"{code}\n{result.stdout}\n{result.stderr}"
     for name in ("report.html", "model.safetensors", "last.ckpt", "recipe.yaml", "metrics.csv", "tensorboard"):
@@ -71,7 +71,7 @@ import hooks
 for marker in hooks.PARTS:
     print(hooks.on_page_markdown(marker))
 """
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
     for recipe in (ROOT / "src" / "opsin" / "recipes").rglob("*.yaml"):
         assert f"## {recipe.stem}\n" in result.stdout

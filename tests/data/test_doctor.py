@@ -165,11 +165,15 @@ def test_contact_sheet(root: Path, tmp_path: Path) -> None:
     (root / "train/cat/zz.png").write_text("broken")
     path = data.contact_sheet(data.open(root), tmp_path / "new/sheet.png", per_class=6, cell=30)
     sheet = np.asarray(Image.open(path))
-    assert sheet.shape == (2 * 34 + 4, 140 + 6 * 34 + 4, 3)
+    left = sheet.shape[1] - 6 * 34
+    assert sheet.shape[0] == 2 * 34 + 4 and 8 < left < 60
     blue = (sheet == (0, 0, 255)).all(axis=2)
     assert blue.sum() == 27 * 27 and blue[38:].sum() == 27 * 27  # three times as large, in the row of dogs
     assert (sheet == (255, 0, 0)).all(axis=2)[:38].any()  # the broken one is crossed out
-    assert (sheet[:, :140] < 100).any()  # the names
+    assert (sheet[:, :left] < 100).any()  # the names
+    (root / "train/cat").rename(root / f"train/{'c' * 99}")
+    longer = Image.open(data.contact_sheet(data.open(root / "train"), tmp_path / "long.png", per_class=6, cell=30))
+    assert 100 < longer.width - 6 * 34 <= 148  # a long name is cut
     with pytest.raises(InputError, match="end its name in"):
         data.contact_sheet(data.open(root), tmp_path / "sheet.xyz")
     (tmp_path / "file").touch()

@@ -403,6 +403,11 @@ def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         data.open("digits", "clasify")
 
 
+def test_name_of_the_folder_we_are_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(as_folder(tmp_path / "pets", FLAT))
+    assert data.open(".").name == data.open("../pets").name == "pets"
+
+
 def test_single_labels_become_rows(tmp_path: Path) -> None:
     source = data.open(as_folder(tmp_path, FLAT), multi_label=True)
     assert source.multi_label and source.splits["all"].labels.tolist() == [[1, 0]] * 4 + [[0, 1]] * 5

@@ -130,7 +130,7 @@ def _unfit(source: Source) -> list[Problem]:
     try:
         check_trainable(replace(source, problems=[]))
     except InputError as error:
-        return [Problem("untrainable", source.name, str(error))]
+        return [Problem("untrainable", source.name, str(error).removeprefix(f"{source.name}: "))]
     return []
 
 

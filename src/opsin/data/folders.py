@@ -162,7 +162,7 @@ def _collect(parts: dict[str, _Part], problems: list[Problem]) -> tuple[list[str
     number = {name: k for k, name in enumerate(classes)}
     splits: dict[str, Split] = {}
     for key, part in parts.items():
-        missing = [name for name in classes if name not in part.tree.tops()]
+        missing = sorted(set(classes) - set(part.tree.tops()))
         if missing:
             reason = f"classes differ between splits: no folder {listed(missing)} here; rename, or make an empty one"
             problems.append(Problem("class_mismatch", part.path("").rstrip("/"), reason))

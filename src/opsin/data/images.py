@@ -165,7 +165,7 @@ def _opened(data: bytes | Path, path: str) -> Iterator[Image.Image]:
     except UnreadableImage:
         raise
     except UnidentifiedImageError as error:
-        start = data[:12] if isinstance(data, bytes) else data.open("rb").read(12)
+        start = data[:12] if isinstance(data, bytes) else read_bytes(data)[:12]
         raise UnreadableImage(path, f"not a picture that can be read; it begins with {start!r}") from error
     except Image.DecompressionBombError as error:
         raise UnreadableImage(path, _TOO_LARGE) from error

@@ -28,6 +28,7 @@ def open_source(
     if task not in _TASKS:
         raise unknown("task", task, _TASKS)
     opened = BUILTIN[str(source)]() if str(source) in BUILTIN else _open_path(_find(source), multi_label)
+    opened.name = opened.name.strip(".") or Path(source).resolve().name  # of the folder "." too
     if multi_label:
         count = len(opened.classes)
         splits = {k: s.with_labels(one_hot(s.labels, count)) for k, s in opened.splits.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from opsin.data.preprocessing import Preprocessing
 from opsin.data.source import Source, Split
 from opsin.errors import InputError, JobError, unknown
 
-_MARGIN, _LABEL = 4, 140  # pixels between cells, and for the class names at the left
+_MARGIN, _WIDEST = 4, 140  # pixels between cells, and at most for the class names at the left
 _MOST_ROWS = 100
 
 
@@ -27,16 +28,18 @@ def contact_sheet(source: Source, path: str | Path, *, per_class: int = 10, cell
     """
     split = next(source.splits[key] for key in ("train", "all", *source.splits) if key in source.splits)
     classes = source.classes[:_MOST_ROWS]
-    step = cell + _MARGIN
-    sheet = Image.new("RGB", (_LABEL + per_class * step + _MARGIN, len(classes) * step + _MARGIN), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
-    for row, name in enumerate(classes):
+    font, step = ImageFont.load_default(13), cell + _MARGIN
+    names = [_shortened(name, font) for name in classes]
+    left = 2 * _MARGIN + math.ceil(max((font.getlength(name) for name in names), default=0))
+    sheet = Image.new("RGB", (left + per_class * step, len(classes) * step + _MARGIN), "white")
+    draw = ImageDraw.Draw(sheet)
+    for row, name in enumerate(names):
         top = _MARGIN + row * step
-        draw.text((_MARGIN, top + cell // 2 - 8), _shortened(name, draw, font), fill="black", font=font)
+        draw.text((_MARGIN, top + cell // 2 - 8), name, fill="black", font=font)
         members = np.flatnonzero(split.labels[:, row] > 0 if split.labels.ndim == 2 else split.labels == row)
         chosen = members[np.unique(np.linspace(0, len(members) - 1, min(per_class, len(members))).astype(int))]
         for column, index in enumerate(chosen.tolist()):
-            _paste(sheet, draw, split, index, (_LABEL + column * step, top), cell)
+            _paste(sheet, draw, split, index, (left + column * step, top), cell)
     return _save(sheet, Path(path))
 
 
@@ -83,10 +86,10 @@ def _paste(
     sheet.paste(to_pillow(fitted), place)
 
 
-def _shortened(name: str, draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    if draw.textlength(name, font) <= _LABEL - 2 * _MARGIN:
+def _shortened(name: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    if font.getlength(name) <= _WIDEST:
         return name
-    while name and draw.textlength(f"{name}...", font) > _LABEL - 2 * _MARGIN:
+    while name and font.getlength(f"{name}...") > _WIDEST:
         name = name[:-1]
     return f"{name}..."
 

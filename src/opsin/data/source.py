@@ -25,7 +25,7 @@ Progress = Callable[[int, int], None]  # (done, total)
 class Problem:
     """Something wrong with a data source. path: the file, with the line or place in it.
 
-    An "error" makes training refuse; a "warning" should be looked at; a "note" is good to know.
+    An "error" makes training refuse or its result mislead; a "warning" wants a look; a "note" is good to know.
     """
 
     kind: str
