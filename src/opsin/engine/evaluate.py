@@ -15,7 +15,7 @@ from opsin.data import Source, Split
 from opsin.engine.checkpoint import Saved, read_model
 from opsin.engine.report import Code, Section, Table, curves, environment, profile_section, write_report
 from opsin.engine.run import RunFolder, atomic
-from opsin.engine.task import Task
+from opsin.engine.task import Task, split_data
 from opsin.errors import InputError
 from opsin.nn.counting import count_macs, count_parameters, layer_table
 
@@ -75,14 +75,7 @@ def _judge(saved: Saved, source_name: str | Path | None, split: str | None, devi
     source = data.open(source_name or section.source, saved.recipe.task, multi_label=section.multi_label)
     if section.skip_bad:
         source = source.without(data.verify(source))
-    own = source_name is None
-    splits = (
-        data.divide(
-            source, val_fraction=section.val_fraction, test_fraction=section.test_fraction, seed=section.split_seed
-        )
-        if own
-        else source.splits
-    )
+    splits = split_data(saved.recipe, source) if source_name is None else source.splits
     name = split or next((n for n in ("test", "val", "all") if n in splits), "train")
     if name not in splits:
         raise InputError(f"{source.name} has no split {name!r}; it has {', '.join(splits)}")

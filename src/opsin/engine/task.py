@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from opsin import optim, registry
-from opsin.data import Preprocessing, Source, create_mixing
+from opsin.data import Preprocessing, Source, Split, create_mixing, divide, stratified
 from opsin.data.loading import derive_seed
 from opsin.engine.recipe import Recipe
 from opsin.engine.report import Section
@@ -221,7 +221,7 @@ class Task(LightningModule):
 
     def _non_finite(self, batch: Batch, losses: Mapping[str, Tensor]) -> JobError:
         """Save the batch that made the loss infinite, and say which files were in it."""
-        terms = ", ".join(f"{name} = {float(term):g}" for name, term in losses.items())
+        terms = ", ".join(f"{name} = {float(term.detach()):g}" for name, term in losses.items())
         paths = batch.get("path", [])
         shown = ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
         broken = [name for name, p in self.model.named_parameters() if not torch.isfinite(p).all()]
@@ -242,6 +242,17 @@ def save_batch(path: Path, batch: Batch) -> None:
     tensors = {k: v.cpu().contiguous() for k, v in batch.items() if isinstance(v, Tensor)}
     with atomic(path) as temporary:
         save_file(tensors, temporary, metadata={"paths": json.dumps(batch.get("path", []))})
+
+
+def split_data(recipe: Recipe, source: Source) -> dict[str, Split]:
+    """The train, val and test splits that a recipe makes of a source."""
+    section = recipe.data
+    splits = divide(
+        source, val_fraction=section.val_fraction, test_fraction=section.test_fraction, seed=section.split_seed
+    )
+    if section.limit is None:
+        return splits
+    return {name: split.subset(stratified(split.labels, section.limit)) for name, split in splits.items()}
 
 
 def create_preprocessing(recipe: Recipe, channels: int) -> Preprocessing:

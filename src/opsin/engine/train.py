@@ -24,7 +24,7 @@ from opsin.engine.checkpoint import CheckpointFiles, read_checkpoint, read_model
 from opsin.engine.evaluate import judge_split, write_run_report
 from opsin.engine.recipe import Recipe, load_recipe, read_recipe
 from opsin.engine.run import RunFolder, atomic
-from opsin.engine.task import Task, create_preprocessing
+from opsin.engine.task import Task, create_preprocessing, split_data
 from opsin.errors import InputError, JobError
 
 _RUN_VARIABLE = "OPSIN_RUN_FOLDER"  # tells the processes that Lightning starts which folder the first one made
@@ -97,13 +97,7 @@ def prepare(recipe: Recipe, say: Say) -> tuple[Task, Source, dict[str, Split]]:
         for problem in problems:
             say(f"skipped {problem.path}: {problem.reason}")
     data.check_trainable(source, section.val_fraction, section.test_fraction)
-    splits = data.divide(
-        source, val_fraction=section.val_fraction, test_fraction=section.test_fraction, seed=section.split_seed
-    )
-    if section.limit is not None:
-        splits = {
-            name: split.subset(data.stratified(split.labels, section.limit, seed=0)) for name, split in splits.items()
-        }
+    splits = split_data(recipe, source)
     preprocessing = create_preprocessing(recipe, section.channels or data.find_channels(splits["train"]))
     task = registry.find_task(recipe.task).build(recipe, preprocessing, source, splits["train"].labels)
     task.create_optimizer(steps_per_epoch=1)  # a wrong option is refused before anything is written
