@@ -27,7 +27,7 @@ from opsin import registry
 from opsin.data import Preprocessing
 from opsin.engine.recipe import load_recipe
 from opsin.engine.run import RunFolder
-from opsin.engine.train import _create_trainer
+from opsin.engine.train import _create_trainer, _quiet_lightning
 from opsin.structures import Batch
 
 CLASSES, BATCH, SIZE, WARMUP = 10, 32, 64, 8
@@ -111,7 +111,7 @@ def measure(steps: int, device: torch.device) -> Turns:
     preprocessing = Preprocessing(size=(SIZE, SIZE), channels=3, fit="squash", mean=MEAN, std=STD)
     model = registry.create_model("resnet18", num_classes=CLASSES)
     task = registry.find_task("classify")(model, recipe, preprocessing, [f"class {i}" for i in range(CLASSES)])
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _quiet_lightning():
         trainer = _create_trainer(task, RunFolder(Path(folder)), lambda line: None, has_val=False)
         trainer.fit(task, turns)
     return turns

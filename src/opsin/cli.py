@@ -315,7 +315,7 @@ def _print_json(value: Any) -> None:
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
-    """A table that fits the terminal; plain aligned text where nobody watches."""
+    """A table that fits the terminal, each row one line; plain aligned text where nobody watches."""
     if not sys.stdout.isatty():
         widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
         for row in [columns, *rows]:
@@ -327,12 +327,16 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequenc
     from rich.console import Console
     from rich.table import Table
 
+    console = Console()
+    shown = [i for i, name in enumerate(columns) if console.width >= 120 or name not in ("task", "paper")]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for place, column in enumerate(columns):
-        table.add_column(column, justify="right" if place in right else "left", no_wrap=place < 6, overflow="fold")
+    for place in shown:
+        width = None if place == len(columns) - 1 else min(30, max(len(row[place]) for row in [columns, *rows]))
+        justify = "right" if place in right else "left"
+        table.add_column(columns[place], justify=justify, no_wrap=True, min_width=width, max_width=width)
     for row in rows:
-        table.add_row(*row)
-    Console().print(table)
+        table.add_row(*(row[place] for place in shown))
+    console.print(table)
 
 
 def main() -> NoReturn:
