@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -41,7 +42,7 @@ class Evaluator(Protocol):
         ...
 
 
-class Task(LightningModule):
+class Task(LightningModule, ABC):
     """A model in training: its recipe, its data's classes, its preprocessing. One subclass a task room.
 
     The model, its criterion and everything else learnable are submodules, so the optimizer, DDP, EMA and the checkpoint
@@ -69,24 +70,24 @@ class Task(LightningModule):
     # What a task room says
 
     @classmethod
+    @abstractmethod
     def build(cls, recipe: Recipe, preprocessing: Preprocessing, source: Source, labels: Any) -> Task:
         """The task with a fresh model for a data source. labels: those of the training split."""
-        raise NotImplementedError
 
+    @abstractmethod
     def targets(self, batch: Batch) -> Any:
         """What the model's loss is given, from a batch on the device."""
-        raise NotImplementedError
 
+    @abstractmethod
     def create_evaluator(self) -> Evaluator:
         """A fresh evaluator for one pass over a split."""
-        raise NotImplementedError
 
     def calibrate(self, evaluator: Any) -> None:
         """Fit what is fitted after training on validation data, if anything."""
 
+    @abstractmethod
     def evaluate(self, evaluator: Any) -> tuple[dict[str, float], Any]:
         """Every metric of a split, and the judgement behind them for `sections` and `details`."""
-        raise NotImplementedError
 
     def details(self, judgement: Any) -> dict[str, Any]:
         """What an evaluation writes beside its metrics, as plain JSON values."""
