@@ -71,18 +71,24 @@ def layer_table(model: nn.Module, input_size: tuple[int, int, int]) -> list[Laye
     return rows
 
 
+def meta_twin(model: nn.Module, input_size: tuple[int, int, int]) -> tuple[nn.Module, Tensor]:
+    """A copy of the model without data, in eval, and one input of (C, H, W) for it: running it computes shapes only."""
+    # A deep copy takes what its memo already holds: here, for every tensor, one on the meta device.
+    tensors = [*model.parameters(), *model.buffers()]
+    memo = {id(t): _meta(t) for t in tensors}
+    twin = copy.deepcopy(model, memo).eval()
+    dtype = next((p.dtype for p in model.parameters()), torch.float32)
+    return twin, torch.empty(1, *input_size, device="meta", dtype=dtype)
+
+
 @contextmanager
 def _counting(
     model: nn.Module, input_size: tuple[int, int, int]
 ) -> Iterator[tuple[nn.Module, Tensor, FlopCounterMode]]:
     """A twin of the model without data, an input for it, and a counter of what runs."""
-    # A deep copy takes what its memo already holds: here, for every tensor, one on the meta device.
-    tensors = [*model.parameters(), *model.buffers()]
-    memo = {id(t): _meta(t) for t in tensors}
-    twin = copy.deepcopy(model, memo).eval()
+    twin, images = meta_twin(model, input_size)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        dtype = next((p.dtype for p in model.parameters()), torch.float32)
-        yield twin, torch.empty(1, *input_size, device="meta", dtype=dtype), counter
+        yield twin, images, counter
 
 
 def _meta(tensor: Tensor) -> Tensor:
