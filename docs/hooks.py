@@ -1,4 +1,4 @@
-"""Parts of pages that are written when the site is built, from the package itself: they cannot be out of date."""
+"""Parts of pages, and plots, made from the package itself when the site is built: they cannot be out of date."""
 
 from __future__ import annotations
 
@@ -7,11 +7,19 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from opsin.cli import app
+
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
+    from torch import Tensor
+
+    Curve = Callable[[Tensor], Tensor]  # (N,) -> (N,), each number by itself
 
 RECIPES = Path(__file__).parents[1] / "src" / "opsin" / "recipes"
 
@@ -80,3 +88,127 @@ def opsin(*arguments: str) -> str:
 
 
 PARTS = {"<!-- recipes -->": recipes, "<!-- models -->": models, "<!-- commands -->": commands}
+
+
+# Plots of values and gradients: `![...](plots/NAME.svg)` on a page of `blocks`
+
+
+def on_files(files: Files, config: MkDocsConfig) -> None:
+    """Called by mkdocs once it has found the pages: adds the plots, without a trace in the tree."""
+    from mkdocs.structure.files import File
+
+    for name, draw in PLOTS.items():
+        files.append(File.generated(config, f"blocks/plots/{name}.svg", content=draw()))
+
+
+def plot(curves: Mapping[str, Curve], low: float, high: float, label: str) -> bytes:
+    """Values and gradients of functions of one number between two, side by side, as SVG. label: what the number is."""
+    import torch
+
+    from opsin.engine import charts
+
+    x = torch.linspace(low, high, 801, dtype=torch.float64, requires_grad=True)
+
+    def draw(canvas: Any) -> None:
+        value, slope = canvas.subplots(1, 2)
+        for colour, (name, function) in zip(charts.LINES, curves.items(), strict=False):
+            y = function(x)
+            (gradient,) = torch.autograd.grad(y.sum(), x)
+            height = gradient.max() - gradient.min()
+            gradient[1:][gradient.diff().abs() > height / 10] = torch.nan  # a jump is a gap, not a line
+            value.plot(x.detach(), y.detach(), color=colour, label=name)
+            slope.plot(x.detach(), gradient, color=colour)
+        for axes, title in ((value, "value"), (slope, "gradient")):
+            axes.set_title(title, color=charts.MUTED, fontsize=10)
+            axes.set_xlabel(label)
+            axes.axhline(0, color=charts.MUTED, linewidth=0.8, zorder=1)
+        canvas.legend(*value.get_legend_handles_labels(), loc="outside upper left", ncols=5, handlelength=1.2)
+
+    return charts.svg(draw, 7.6, 3.2)
+
+
+def activations(*names: str, low: float = -6, high: float = 6) -> bytes:
+    """Activations by the names that `create_activation` knows."""
+    from opsin.nn.activation import create_activation
+
+    return plot({name: create_activation(name).double() for name in names}, low, high, "x")
+
+
+def loss(name: str, target: float, **options: Any) -> Curve:
+    """A loss by name as a function of one prediction for one target."""
+    import torch
+
+    from opsin.losses import create_loss
+
+    criterion = create_loss(name, reduction="none", **options)
+    return lambda x: criterion(x, torch.full_like(x, target))
+
+
+def regression(limit: float) -> bytes:
+    """Errors of coordinates."""
+    names = {"l1": {}, "smooth_l1": {}, "huber, beta=2": {"beta": 2.0}, "wing": {}, "l2": {}}
+    curves = {name: loss(name.partition(",")[0], 0, **options) for name, options in names.items()}
+    if limit > 3:
+        del curves["l2"]  # its parabola would press the others flat
+    return plot(curves, -limit, limit, "error")
+
+
+def adaptive_wing() -> bytes:
+    """Errors of a heatmap, on the background, on a slope and on a peak."""
+    curves = {f"y={y}": (lambda e, y=y: loss("adaptive_wing", y)(e + y)) for y in (0.0, 0.5, 1.0)}
+    return plot(curves, -1, 1, "error")
+
+
+def certainty() -> bytes:
+    """One logit whose target is 1: cross-entropy against the squared error of the same sigmoid."""
+    entropy, square = loss("sigmoid_cross_entropy", 1), loss("l2", 1)
+    return plot({"cross-entropy": entropy, "squared error": lambda z: square(z.sigmoid())}, -8, 8, "logit")
+
+
+def focal() -> bytes:
+    """One logit whose target is 1, by gamma."""
+    curves = {f"gamma={gamma}": loss("focal", 1, alpha=None, gamma=gamma) for gamma in (0, 0.5, 1, 2, 5)}
+    return plot(curves, -4, 6, "logit")
+
+
+def boxes() -> bytes:
+    """A box of 2x2 that slides along x over a target of 2x2."""
+    import torch
+
+    from opsin.losses import create_loss
+
+    target = torch.tensor([0.0, 0, 2, 2], dtype=torch.float64)
+
+    def curve(name: str) -> Curve:
+        criterion = create_loss(name, reduction="none")
+        return lambda x: criterion(target + x[:, None] * torch.tensor([1.0, 0, 1, 0]), target.expand(len(x), 4))
+
+    return plot({name: curve(name) for name in ("iou", "giou", "diou")}, -5, 5, "shift")
+
+
+def pairs() -> bytes:
+    """Contrastive loss of two embeddings at a distance, of one identity and of two."""
+    import torch
+
+    from opsin.losses import contrastive_loss
+
+    def curve(same: bool) -> Curve:
+        return lambda d: contrastive_loss(
+            d[:, None], torch.zeros_like(d[:, None]), torch.full_like(d, same), reduction="none"
+        )
+
+    return plot({"same": curve(True), "different": curve(False)}, 0.001, 2, "distance")
+
+
+PLOTS: dict[str, Callable[[], bytes]] = {
+    "squashing": partial(activations, "sigmoid", "tanh", "hard_sigmoid"),
+    "rectifiers": partial(activations, "relu", "leaky_relu", "prelu", "elu", "relu6", low=-4, high=8),
+    "smooth-rectifiers": partial(activations, "relu", "silu", "gelu", "mish", "hard_swish"),
+    "regression-near": partial(regression, 2),
+    "regression-far": partial(regression, 20),
+    "adaptive-wing": adaptive_wing,
+    "certainty": certainty,
+    "focal": focal,
+    "boxes": boxes,
+    "pairs": pairs,
+}

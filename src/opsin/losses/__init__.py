@@ -3,42 +3,159 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from opsin.errors import unknown
-from opsin.losses.classification import BinaryCrossEntropy, CrossEntropy, binary_cross_entropy, cross_entropy
-
-_LOSSES: dict[str, type[nn.Module]] = {"cross_entropy": CrossEntropy, "bce": BinaryCrossEntropy}
+from opsin.errors import InputError, unknown
+from opsin.losses.boxes import ciou_loss, diou_loss, giou_loss, iou_loss
+from opsin.losses.centre import CentreLoss
+from opsin.losses.classification import (
+    BinaryCrossEntropy,
+    CrossEntropy,
+    binary_cross_entropy,
+    cross_entropy,
+    kl_divergence,
+    sigmoid_cross_entropy,
+    softmax_cross_entropy,
+)
+from opsin.losses.criterion import Criterion
+from opsin.losses.embedding import contrastive_loss, margin_ranking_loss, triplet_loss
+from opsin.losses.focal import focal_loss, softmax_focal_loss
+from opsin.losses.landmarks import adaptive_wing_loss, wing_loss
+from opsin.losses.mining import hard_negatives
+from opsin.losses.overlap import dice_loss
+from opsin.losses.regression import huber_loss, l1_loss, l2_loss, smooth_l1_loss, sse_loss
+from opsin.losses.sequence import ctc_loss
+from opsin.losses.weighting import WeightedSum
 
 __all__ = [
     "BinaryCrossEntropy",
+    "CentreLoss",
+    "Criterion",
     "CrossEntropy",
+    "WeightedSum",
+    "adaptive_wing_loss",
     "binary_cross_entropy",
+    "ciou_loss",
+    "contrastive_loss",
     "create_loss",
     "cross_entropy",
+    "ctc_loss",
+    "dice_loss",
+    "diou_loss",
+    "focal_loss",
+    "giou_loss",
+    "hard_negatives",
+    "huber_loss",
+    "iou_loss",
+    "kl_divergence",
+    "l1_loss",
+    "l2_loss",
     "list_losses",
+    "margin_ranking_loss",
+    "sigmoid_cross_entropy",
+    "smooth_l1_loss",
+    "softmax_cross_entropy",
+    "softmax_focal_loss",
+    "sse_loss",
+    "triplet_loss",
+    "wing_loss",
 ]
+
+
+def _weighted_sum(
+    criteria: Mapping[str, Mapping[str, Any] | None],
+    weights: Mapping[str, float] | None = None,
+    learned: bool = False,
+) -> WeightedSum:
+    """A WeightedSum from names: {"cross_entropy": {"smoothing": 0.1}, "centre": {...}} and {"centre": 0.003}."""
+    if not isinstance(criteria, Mapping):
+        raise InputError(f"criteria are losses by name, each with its options; got {criteria!r}")
+    made = {name: create_loss(name, **(options or {})) for name, options in criteria.items()}
+    return WeightedSum(made, weights, learned=learned)
+
+
+_MODULES: dict[str, Callable[..., nn.Module]] = {
+    "bce": BinaryCrossEntropy,
+    "centre": CentreLoss,
+    "cross_entropy": CrossEntropy,
+    "weighted_sum": _weighted_sum,
+}
+
+
+def _pair(size: int) -> tuple[Tensor, ...]:
+    return torch.zeros(0, size), torch.zeros(0, size)
+
+
+def _labelled(size: int) -> tuple[Tensor, ...]:
+    return torch.zeros(0, size), torch.zeros(0, dtype=torch.int64)
+
+
+# Of each function what an empty batch looks like, for `size` classes or coordinates: options are tried on it.
+_FUNCTIONS: dict[str, tuple[Callable[..., Tensor], Callable[[int], tuple[Tensor, ...]]]] = {
+    "adaptive_wing": (adaptive_wing_loss, _pair),
+    "ciou": (ciou_loss, _pair),
+    "contrastive": (contrastive_loss, lambda size: (*_pair(size), torch.zeros(0))),
+    "ctc": (ctc_loss, lambda size: (torch.zeros(1, 0, 2**31), torch.zeros(0, 1, dtype=torch.int64))),
+    "dice": (dice_loss, _pair),
+    "diou": (diou_loss, _pair),
+    "focal": (focal_loss, _pair),
+    "giou": (giou_loss, _pair),
+    "huber": (huber_loss, _pair),
+    "iou": (iou_loss, _pair),
+    "kl": (kl_divergence, _pair),
+    "l1": (l1_loss, _pair),
+    "l2": (l2_loss, _pair),
+    "margin_ranking": (margin_ranking_loss, lambda size: (torch.zeros(0), torch.zeros(0), torch.zeros(0))),
+    "sigmoid_cross_entropy": (sigmoid_cross_entropy, _pair),
+    "smooth_l1": (smooth_l1_loss, _pair),
+    "softmax_cross_entropy": (softmax_cross_entropy, _pair),
+    "softmax_focal": (softmax_focal_loss, _pair),
+    "sse": (sse_loss, _pair),
+    "triplet": (triplet_loss, _labelled),
+    "wing": (wing_loss, _pair),
+}
 
 
 def list_losses() -> list[str]:
     """Names that `create_loss` knows."""
-    return sorted(_LOSSES)
+    return sorted([*_MODULES, *_FUNCTIONS])
 
 
 def create_loss(name: str, **options: Any) -> nn.Module:
-    """The criterion of a recipe: a module of (logits, targets) -> scalar. Class weights may be plain lists.
+    """The criterion of a recipe: a module that is called as the loss of that name, mostly (logits, targets) -> scalar.
 
-    Raises InputError for an unknown name or option, with the nearest known ones.
+    Options are the function's keywords, or the module's arguments; numbers for each class may be plain lists. Raises
+    InputError for an unknown name or option, with the nearest known ones, and for a value that the loss refuses.
     """
-    if name not in _LOSSES:
-        raise unknown("loss", name, _LOSSES)
-    known = inspect.signature(_LOSSES[name]).parameters
+    if name not in _MODULES and name not in _FUNCTIONS:
+        raise unknown("loss", name, list_losses())
+    make: Callable[..., Any] = _MODULES.get(name) or _FUNCTIONS[name][0]
+    known = {
+        n: p for n, p in inspect.signature(make).parameters.items() if name in _MODULES or p.kind is p.KEYWORD_ONLY
+    }
     for option, value in options.items():
         if option not in known:
             raise unknown(f"option of {name}", option, known)
         if isinstance(value, (list, tuple)):
-            options[option] = torch.tensor(value, dtype=torch.float32)
-    return _LOSSES[name](**options)
+            options[option] = _numbers(option, value)
+    missing = [n for n, p in known.items() if p.default is p.empty and n not in options]
+    if missing:
+        raise InputError(f"the loss {name} needs {' and '.join(missing)}; give {'=..., '.join(missing)}=...")
+    if name in _MODULES:
+        return make(**options)
+    function, empty_batch = _FUNCTIONS[name]
+    criterion = Criterion(function, **options)
+    size = next((len(value) for value in criterion.buffers()), 4)
+    criterion(*empty_batch(size))  # a wrong option is refused now, not in the first step
+    return criterion
+
+
+def _numbers(option: str, values: Sequence[Any]) -> Tensor:
+    try:
+        return torch.tensor(values, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"{option} takes numbers only, got {values!r}") from None

@@ -1,7 +1,8 @@
 """Losses of classifiers: one class of many, or any number of classes at once.
 
-Both compute in float32 or better whatever the precision of the logits, and are 0, with a gradient of 0, where there is
-no target to learn from.
+Softmax or sigmoid and logarithm are merged into one safe step: log p = z - logsumexp(z) for a softmax, and
+-log p = max(-z, 0) + log(1 + exp(-|z|)) for a sigmoid, so that no exponential overflows and no logarithm meets 0. The
+gradient with respect to a logit is p - y, whatever the logit.
 """
 
 from __future__ import annotations
@@ -11,6 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from opsin.errors import InputError
+from opsin.losses.terms import (
+    Reduction,
+    any_of_many,
+    check_probabilities,
+    check_shape,
+    divide,
+    full_precision,
+    one_of_many,
+    reduce,
+)
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, weight: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
@@ -20,18 +31,18 @@ def cross_entropy(logits: Tensor, targets: Tensor, weight: Tensor | None = None,
     The average is over the weight of the targets: equal to torch's for int64 targets. For float ones torch divides by B
     even with weights, so that a one-hot target and its class differ; here they are the same.
     """
-    logits = _full_precision(logits)
+    logits = full_precision(logits)
     weight = _fit("weight", weight, logits)
     if targets.is_floating_point():
-        _check(logits, targets, logits.shape)
+        check_shape(targets, logits.shape, logits)
         targets = targets.to(logits.dtype)
+        check_probabilities(targets)
         mass = targets.sum() if weight is None else (targets * weight).sum()
     else:
-        _check(logits, targets, logits.shape[:1])
-        seen = targets != -1
+        targets, seen = one_of_many(logits, targets)
         mass = seen.sum() if weight is None else (weight[targets.clamp(min=0)] * seen).sum()
     total = F.cross_entropy(logits, targets, weight, ignore_index=-1, reduction="sum", label_smoothing=smoothing)
-    return _divide(total, mass)
+    return divide(total, mass)
 
 
 def binary_cross_entropy(
@@ -47,19 +58,56 @@ def binary_cross_entropy(
     weight: (K,) scales each class. pos_weight: (K,) scales the term of the positives, negatives / positives balances
     them. smoothing moves targets towards 1/2: 0 becomes smoothing / 2.
     """
-    logits = _full_precision(logits)
-    if targets.ndim == 1 and not targets.is_floating_point():
-        _check(logits, targets, logits.shape[:1])
-        one_hot = F.one_hot(targets.clamp(min=0), logits.shape[1])
-        targets = torch.where(targets[:, None] == -1, -1, one_hot)
-    _check(logits, targets, logits.shape)
-    seen = targets != -1
-    soft = torch.where(seen, targets, 0).to(logits.dtype) * (1 - smoothing) + smoothing / 2
+    logits = full_precision(logits)
+    targets, seen = any_of_many(logits, targets)
+    soft = targets * (1 - smoothing) + smoothing / 2
     weight, pos_weight = _fit("weight", weight, logits), _fit("pos_weight", pos_weight, logits)
     terms = F.binary_cross_entropy_with_logits(logits, soft, pos_weight=pos_weight, reduction="none")
     if weight is not None:
         terms = terms * weight
-    return _divide((terms * seen).sum(), seen.sum())
+    return divide((terms * seen).sum(), seen.sum())
+
+
+def softmax_cross_entropy(logits: Tensor, targets: Tensor, *, reduction: Reduction = "mean") -> Tensor:
+    """Cross-entropy of softmax for each place of a dense output, softmax and logarithm merged.
+
+    logits: (..., K), classes last. targets: (...) int64, -1 is ignored, or (..., K) float that sum to 1. The terms are
+    (...); the mean is over those that are not ignored. For (B, K) it is `cross_entropy` without weights.
+    """
+    logits = full_precision(logits)
+    if targets.is_floating_point():
+        check_shape(targets, logits.shape, logits)
+        check_probabilities(targets)
+        return reduce(-(targets.to(logits.dtype) * logits.log_softmax(dim=-1)).sum(dim=-1), reduction)
+    targets, seen = one_of_many(logits, targets)
+    rows = logits.flatten(end_dim=-2) if logits.ndim > 1 else logits[None]
+    terms = F.cross_entropy(rows, targets.flatten(), ignore_index=-1, reduction="none").view(targets.shape)
+    return reduce(terms, reduction, seen.sum())
+
+
+def sigmoid_cross_entropy(logits: Tensor, targets: Tensor, *, reduction: Reduction = "mean") -> Tensor:
+    """Cross-entropy of a sigmoid for each logit of a dense output, sigmoid and logarithm merged.
+
+    logits: (..., K). targets: (..., K) in [0, 1], or (...) int64 taken as one-hot; -1 is ignored in both. The terms are
+    (..., K); the mean is over those that are not ignored. For (B, K) it is `binary_cross_entropy` without weights.
+    """
+    logits = full_precision(logits)
+    targets, seen = any_of_many(logits, targets)
+    terms = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return reduce(torch.where(seen, terms, 0), reduction, seen.sum())
+
+
+def kl_divergence(logits: Tensor, targets: Tensor, *, reduction: Reduction = "mean") -> Tensor:
+    """Kullback-Leibler divergence KL(targets || softmax(logits)): the cross-entropy less the targets' own entropy.
+
+    logits: (..., K). targets: (..., K) probabilities that sum to 1, not logarithms. The terms are (...), a sum over
+    classes in nats, and their mean is torch's "batchmean"; torch's "mean" divides by K once more.
+    """
+    logits = full_precision(logits)
+    check_shape(targets, logits.shape, logits)
+    check_probabilities(targets)
+    terms = F.kl_div(logits.log_softmax(dim=-1), targets.to(logits.dtype), reduction="none")
+    return reduce(terms.sum(dim=-1), reduction)
 
 
 class CrossEntropy(nn.Module):
@@ -99,15 +147,6 @@ class BinaryCrossEntropy(nn.Module):
         return f"smoothing={self.smoothing}, weighted={weighted}"
 
 
-def _full_precision(logits: Tensor) -> Tensor:
-    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-
-
-def _divide(total: Tensor, mass: Tensor) -> Tensor:
-    """total / mass, and 0 with a gradient of 0 where there is no mass; without a synchronisation of the device."""
-    return total / torch.where(mass == 0, torch.ones_like(mass), mass)
-
-
 def _fit(name: str, weight: Tensor | None, logits: Tensor) -> Tensor | None:
     if weight is None:
         return None
@@ -116,14 +155,6 @@ def _fit(name: str, weight: Tensor | None, logits: Tensor) -> Tensor | None:
             f"{name} has {len(weight)} numbers, the model {logits.shape[1]} classes; give one for each class"
         )
     return weight.to(logits)
-
-
-def _check(logits: Tensor, targets: Tensor, expected: torch.Size) -> None:
-    if targets.shape != expected:
-        raise InputError(
-            f"targets of shape {tuple(targets.shape)} do not fit logits of shape {tuple(logits.shape)}; "
-            f"expected {tuple(expected)} of {targets.dtype}"
-        )
 
 
 def _fraction(smoothing: float) -> float:
