@@ -27,6 +27,7 @@ SMALL = {"model": {"name": "lenet5"}, "data": {"source": "digits"}}
         ({"model.widht": 2}, r"unknown option of lenet5 'widht'"),
         ({"model.num_classes": 3}, r"model.num_classes follows from the data"),
         ({"task": "clasify"}, r"unknown task 'clasify'; did you mean classify|known: classify"),
+        ({"schedule.steps": 3}, r"schedule.steps follows from the training"),
         ({"model.name.x": 3}, r"cannot set model.name.x"),
     ],
 )

@@ -252,10 +252,15 @@ def _explain(error: ValidationError, values: Mapping[str, Any]) -> InputError:
     return InputError(f"recipe key {key}: {first['msg'][0].lower()}{first['msg'][1:]}, got {given!r}")
 
 
+_GIVEN = {"optim": ("model",), "schedule": ("optimizer", "steps", "steps_per_epoch")}  # what the engine passes itself
+
+
 def _check_slips(section: str, values: _Named) -> None:
     """Refuse an option that is a slip of a key of the section itself; the named thing checks all others."""
     declared = type(values).model_fields
     for option in values.options:
+        if option in _GIVEN.get(section, ()):
+            raise InputError(f"recipe key {section}.{option} follows from the training; remove it")
         if difflib.get_close_matches(option, declared, cutoff=0.8):
             raise unknown("recipe key", f"{section}.{option}", [f"{section}.{key}" for key in declared])
 
