@@ -1,0 +1,27 @@
+"""Every operation of the field written out once in NumPy, forward and backward, to be read.
+
+One idea a file, and each runs alone: `python -m opsin.scratch.convolution` prints an example small enough to
+check with a pencil. Nothing here is fast and nothing of opsin uses it; the tests hold all of it equal to
+torch.
+
+How to read it. L is the loss, whatever it is; `dy` is dL/dy, of the shape of y. Where the forward pass is
+
+    y = f(x, weight)
+
+the backward pass takes dy and gives dL/d(argument) for the arguments of f, in their order:
+
+    dx, dweight = f_backward(dy, x, weight)
+
+It is the chain rule, read from right to left. What f found out on its way and its backward pass needs again
+(the place of a maximum, a mean and a variance) is returned behind y and goes in behind dy.
+
+In this order it tells a story:
+
+    a layer         numerical_gradient, linear, convolution, im2col, pooling, receptive_field
+    what bends      sigmoid, activations, softmax, cross_entropy
+    what steadies   batch_norm, response_norm, dropout, mixup
+    what learns     sgd, adaptive_rates, adam, ranger
+    a network       lenet: all of the above read handwritten digits
+    sequences       rnn, lstm, gru, attention, multi_head_attention, ctc
+    geometry        iou, nms, bilinear
+"""
