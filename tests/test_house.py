@@ -18,6 +18,7 @@ CODE = [*MODULES, *sorted((ROOT / "tests").rglob("*.py")), *sorted((ROOT / "benc
 TASK_ROOMS = ["classify", "detect", "segment", "embed", "landmark", "read", "sequence", "track", "adapt", "render"]
 # From the ground up. A room imports itself and lower floors; within a floor only what `NEIGHBOURS` allows.
 FLOORS = [
+    ["scratch"],  # stands alone, on NumPy; nothing imports it
     ["errors"],
     ["structures", "registry"],
     ["ops"],
