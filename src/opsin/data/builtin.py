@@ -10,8 +10,9 @@ from opsin.data.source import ArraySplit, Source
 
 
 def digits() -> Source:
-    """1,797 handwritten digits of 8x8 grey pixels: scikit-learn's, from 43 people (UCI, Alpaydin and Kaynak 1998).
+    """1,797 handwritten digits of 8x8 grey pixels: scikit-learn's, by the 13 writers of the test part of UCI's.
 
+    Alpaydin and Kaynak 1998.
     Pixels 0..16 become 0..255. One fixed stratified fifth, 360 digits, is the test split, whatever the recipe's seed.
     """
     from sklearn.datasets import load_digits
