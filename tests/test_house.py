@@ -85,7 +85,7 @@ def test_imports_run_downward() -> None:
         own = room(name)
         for target in imports(ast.walk(tree(path))):
             other = room(target)
-            if own != other and (other == "scratch" or (own, other) not in NEIGHBOURS and FLOOR[other] >= FLOOR[own]):
+            if own != other and (other == "scratch" or ((own, other) not in NEIGHBOURS and FLOOR[other] >= FLOOR[own])):
                 wrong.append(f"{name} imports {target}")
     assert not wrong
 
