@@ -7,9 +7,21 @@ import torch
 from torch import Tensor, nn
 
 from opsin.errors import InputError
-from opsin.optim import create_optimizer
+from opsin.optim import create_optimizer, list_optimizers, parameter_groups
 
-NAMES = ["sgd", "adam", "adamw", "rmsprop", "adagrad", "adadelta", "nadam", "radam"]
+# Every name that is one class of torch: the class, and the paper's values where torch has others.
+TORCH = {
+    "sgd": ("SGD", {"momentum": 0.9}),
+    "momentum": ("SGD", {"momentum": 0.9}),
+    "nesterov": ("SGD", {"momentum": 0.9, "nesterov": True}),
+    "adagrad": ("Adagrad", {}),
+    "rmsprop": ("RMSprop", {"alpha": 0.9}),
+    "adadelta": ("Adadelta", {"rho": 0.95}),
+    "adam": ("Adam", {}),
+    "adamw": ("AdamW", {}),
+    "nadam": ("NAdam", {}),
+    "radam": ("RAdam", {}),
+}
 
 
 class Net(nn.Module):
@@ -72,24 +84,27 @@ def test_sgd_by_hand() -> None:
         assert model.weight.item() == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_steps_equal_the_torch_class(name: str) -> None:
-    def descend(make) -> Tensor:
-        torch.manual_seed(0)
-        model = nn.Linear(3, 2)
-        optimizer = make(model)
-        for _ in range(3):
-            optimizer.zero_grad()
-            model(torch.ones(1, 3)).square().sum().backward()
-            optimizer.step()
-        return model.weight.detach()
+def descend(make) -> Tensor:
+    torch.manual_seed(0)
+    model = nn.Linear(3, 2)
+    optimizer = make(model)
+    for _ in range(8):  # RAdam's rectification begins with the sixth
+        optimizer.zero_grad()
+        model(torch.ones(1, 3)).square().sum().backward()
+        optimizer.step()
+    return model.weight.detach()
 
-    kind = {"sgd": "SGD", "rmsprop": "RMSprop", "nadam": "NAdam", "radam": "RAdam", "adamw": "AdamW"}
-    reference = getattr(torch.optim, kind.get(name, name.capitalize()))
-    momentum = {"momentum": 0.9} if name == "sgd" else {}
+
+@pytest.mark.parametrize("name", TORCH)
+def test_steps_equal_the_torch_class(name: str) -> None:
+    kind, options = TORCH[name]
     ours = descend(lambda m: create_optimizer(m, name, lr=0.05, weight_decay=0.01))
-    theirs = descend(lambda m: reference(m.parameters(), lr=0.05, weight_decay=0.01, **momentum))
+    theirs = descend(lambda m: getattr(torch.optim, kind)(m.parameters(), lr=0.05, weight_decay=0.01, **options))
     assert torch.equal(ours, theirs)
+
+
+def test_every_name_is_tested() -> None:
+    assert list_optimizers() == sorted([*TORCH, "lookahead", "ranger"])
 
 
 def test_options_reach_the_optimizer() -> None:
@@ -109,6 +124,14 @@ def test_options_reach_the_optimizer() -> None:
         ({"name": "sgd", "lr": float("nan")}, "lr must be a number"),
         ({"name": "sgd", "lr": 0.1, "weight_decay": -1e-4}, "weight_decay must be a number of at least 0"),
         ({"name": "sgd", "lr": 0.1, "momentum": 0, "nesterov": True}, "sgd cannot work with .*momentum"),
+        ({"name": "sgd", "lr": 0.1, "look_ahead": True}, "unknown option of sgd 'look_ahead'; did you mean lookahead"),
+        ({"name": "adam", "lr": 0.1, "lookahead": {"q": 5}}, "unknown option of lookahead 'q'; known: alpha, k"),
+        ({"name": "adam", "lr": 0.1, "lookahead": {"k": 0}}, "k of Lookahead must be a whole number of at least 1"),
+        ({"name": "adam", "lr": 0.1, "lookahead": {"alpha": 2}}, "alpha of Lookahead must be a number above 0 and"),
+        ({"name": "adam", "lr": 0.1, "lookahead": 5}, r"lookahead must be true, false or \{k: 5, alpha: 0.5\}, got 5"),
+        ({"name": "adam", "lr": 0.1, "gradient_centralization": "yes"}, "must be true or false, got 'yes'"),
+        ({"name": "sgd", "lr": 0.1, "layer_decay": 1.5}, "layer_decay must be a number above 0 and at most 1, got 1.5"),
+        ({"name": "sgd", "lr": 0.1, "layer_decay": 0.5}, "needs a network of stem, stages and head; Linear has none"),
     ],
 )
 def test_wrong_calls_are_named(call: dict, message: str) -> None:
@@ -119,3 +142,48 @@ def test_wrong_calls_are_named(call: dict, message: str) -> None:
 def test_a_frozen_model_is_refused() -> None:
     with pytest.raises(InputError, match="no parameter of Linear requires a gradient; unfreeze"):
         create_optimizer(nn.Linear(2, 2).requires_grad_(False), lr=0.1)
+
+
+class Staged(nn.Module):
+    """What a backbone is to the optimizer, beside a criterion that learns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 2, 3)
+        self.stages = nn.ModuleList([nn.Sequential(nn.Conv2d(2, 2, 3, bias=False), nn.BatchNorm2d(2)), nn.Linear(2, 2)])
+        self.head = nn.Linear(2, 3)
+        self.criterion = nn.Linear(3, 3, bias=False)
+
+
+def rates(model: nn.Module, **options) -> dict[str, tuple[float, float]]:
+    """Rate and weight decay of each parameter."""
+    optimizer = create_optimizer(model, "sgd", lr=0.8, weight_decay=0.1, layer_decay=0.5, **options)
+    groups = optimizer.param_groups
+    return {name: (group["lr"], group["weight_decay"]) for group in groups for name in names(model, group)}
+
+
+def test_layer_decay_by_hand() -> None:
+    model = Staged()
+    depth = {"head": 0.8, "criterion": 0.8, "stages.1": 0.4, "stages.0": 0.2, "stem": 0.1}
+    expected = {n: (next(r for k, r in depth.items() if n.startswith(k)), 0.1) for n, _ in model.named_parameters()}
+    assert rates(model) == expected
+    spared = {
+        n: (rate, 0.1 if dict(model.named_parameters())[n].ndim > 1 else 0.0) for n, (rate, _) in expected.items()
+    }
+    assert rates(model, decay_norm_and_bias=False) == spared
+    # Inside a larger model, what stands beside the backbone is as new as its head.
+    outer = nn.Sequential(model, nn.Linear(3, 1))
+    assert rates(outer) == {f"0.{n}": v for n, v in expected.items()} | {"1.weight": (0.8, 0.1), "1.bias": (0.8, 0.1)}
+    # The first group, whose rate is shown in the records of a run, has the rate that was asked for.
+    groups = parameter_groups(model, 0.0, True, 0.8, 0.5)
+    assert [group["lr"] for group in groups] == [0.8, 0.4, 0.2, 0.1]
+
+
+def test_layer_decay_of_a_backbone() -> None:
+    from opsin.registry import create_model
+
+    model = create_model("resnet20")
+    found = rates(model)
+    assert found.keys() == dict(model.named_parameters()).keys()
+    assert {value for value, _ in found.values()} == {0.8, 0.4, 0.2, 0.1, 0.05}
+    assert found["stem.0.weight"][0] == 0.05 and found["head.2.weight"][0] == 0.8

@@ -1,4 +1,4 @@
-"""Random changes of training pictures, by name: torchvision's v2 transforms, and two that it lacks."""
+"""Random changes of training pictures, by name: torchvision's v2 transforms, and those that it lacks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ import torch
 from torch import Tensor
 from torchvision.transforms import AutoAugmentPolicy, v2
 
-from opsin.data.preprocessing import INTERPOLATIONS, Preprocessing, cut_long
+from opsin.data.colour import FusedColorJitter, PCALighting
+from opsin.data.preprocessing import INTERPOLATIONS, Preprocessing
+from opsin.data.warping import (
+    ElasticTransform,
+    RandomHorizontalFlip,
+    RandomVerticalFlip,
+    ScaleJitterCrop,
+    ThinPlateSpline,
+)
 from opsin.errors import InputError, unknown
 
 Spec = Sequence[str | Mapping[str, Mapping[str, Any] | None]] | str | None
@@ -27,59 +35,6 @@ PRESETS: dict[str, list[dict[str, dict[str, Any]]]] = {
     # Inception's: Szegedy et al. 2015 (arXiv:1409.4842), sec. 6.
     "imagenet": [{"random_resized_crop": {}}, {"random_horizontal_flip": {}}],
 }
-
-
-class PCALighting(v2.Transform):
-    """Shift all pixels along the principal colours of ImageNet. Krizhevsky et al. 2012 (AlexNet), sec. 4.1.
-
-    RGB in [0, 1] gets sum_i alpha_i lambda_i p_i, with alpha_i from N(0, std) drawn once for each picture.
-    """
-
-    # Standard deviations and principal components (columns) of ImageNet's RGB values; of the paper's authors none are
-    # published, these are the ones of fb.resnet.torch, which the field uses.
-    _DEVIATIONS = torch.tensor([0.2175, 0.0188, 0.0045])
-    _COMPONENTS = torch.tensor([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
-
-    def __init__(self, std: float = 0.1) -> None:
-        super().__init__()
-        self.std = std
-
-    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        shift = self._COMPONENTS @ (torch.randn(3) * self.std * self._DEVIATIONS)
-        return {"shift": (255 * shift)[:, None, None]}
-
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        if inpt.shape[-3] != 3:
-            raise ValueError(f"it shifts colours and needs 3 channels, got {inpt.shape[-3]}")
-        return inpt.float().add_(params["shift"]).round_().clamp_(0, 255).to(torch.uint8)
-
-
-class ScaleJitterCrop(v2.Transform):
-    """Resize so that the shorter side is a random number of pixels, then cut out a random place.
-
-    Simonyan and Zisserman 2015 (VGG, arXiv:1409.1556), sec. 3.1: S in [256, 512]; min = max is the fixed scale there.
-    """
-
-    def __init__(
-        self, size: Sequence[int], min: int = 256, max: int = 512, interpolation: Any = INTERPOLATIONS["bilinear"]
-    ) -> None:
-        super().__init__()
-        self.size = tuple(size)
-        if not self.size[0] <= min <= max or not self.size[1] <= min:
-            raise ValueError(f"min {min} and max {max} must be in order, and not below the size {self.size}")
-        self.min, self.max, self.interpolation = min, max, interpolation
-
-    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        height, width = cut_long(flat_inputs[0], *self.size).shape[-2:]
-        shorter = int(torch.randint(self.min, self.max + 1, ()))
-        resized = (shorter, shorter * width // height) if height <= width else (shorter * height // width, shorter)
-        top, left = (int(torch.randint(0, r - s + 1, ())) for r, s in zip(resized, self.size, strict=True))
-        return {"resized": list(resized), "top": top, "left": left}
-
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        image = cut_long(inpt, *self.size)
-        image = v2.functional.resize(image, params["resized"], self.interpolation, antialias=True)
-        return v2.functional.crop(image, params["top"], params["left"], *self.size)
 
 
 class Augmentation:
@@ -107,8 +62,9 @@ def create_augmentation(spec: Spec, preprocessing: Preprocessing) -> Augmentatio
     """The augmentation that a recipe names, None where it names none.
 
     spec: a preset (none, digits, light, imagenet), or a list of names and {name: options}; a name is that of a
-    torchvision.transforms.v2 class in snake_case, pca_lighting or scale_jitter_crop. random_resized_crop and
-    scale_jitter_crop must come first. Raises InputError for an unknown name or option, and for what cannot work.
+    torchvision.transforms.v2 class in snake_case, or pca_lighting, fused_color_jitter, scale_jitter_crop or
+    thin_plate_spline. random_resized_crop and scale_jitter_crop must come first. Raises InputError for an unknown name
+    or option, and for what cannot work.
     """
     parsed = _parse(spec)
     if not parsed:
@@ -139,7 +95,16 @@ def describe_augmentation(spec: Spec) -> list[str]:
     return lines
 
 
-_OURS = {"pca_lighting": PCALighting, "scale_jitter_crop": ScaleJitterCrop}
+# Those that torchvision has too are its own, but for what they do to boxes and points.
+_OURS = {
+    "elastic_transform": ElasticTransform,
+    "fused_color_jitter": FusedColorJitter,
+    "pca_lighting": PCALighting,
+    "random_horizontal_flip": RandomHorizontalFlip,
+    "random_vertical_flip": RandomVerticalFlip,
+    "scale_jitter_crop": ScaleJitterCrop,
+    "thin_plate_spline": ThinPlateSpline,
+}
 _SIZING = ("random_resized_crop", "scale_jitter_crop")
 _SIZED = (*_SIZING, "random_crop")  # they get the size from the preprocessing
 # Of torchvision's: all that are called Random..., but for containers and what needs boxes; and these.
@@ -153,11 +118,11 @@ def _snake(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
 
 
-_KNOWN: dict[str, Any] = _OURS | {
+_KNOWN: dict[str, Any] = {
     _snake(name): value
     for name, value in vars(v2).items()
     if (name.startswith("Random") and name not in _NO_AUGMENTATIONS) or name in _NOT_CALLED_RANDOM.split()
-}
+} | _OURS
 
 
 def _parse(spec: Spec) -> list[tuple[str, dict[str, Any]]]:

@@ -1,6 +1,19 @@
 """Optimizers and learning-rate schedules, by name."""
 
-from opsin.optim.optimizers import create_optimizer
-from opsin.optim.schedules import Schedule, create_schedule
+from opsin.optim.optimizers import create_optimizer, list_optimizers, parameter_groups
+from opsin.optim.schedules import Schedule, create_schedule, list_schedules
+from opsin.optim.tracing import plot_rates, trace_rates
+from opsin.optim.wrapping import GradientCentralization, Lookahead
 
-__all__ = ["Schedule", "create_optimizer", "create_schedule"]
+__all__ = [
+    "GradientCentralization",
+    "Lookahead",
+    "Schedule",
+    "create_optimizer",
+    "create_schedule",
+    "list_optimizers",
+    "list_schedules",
+    "parameter_groups",
+    "plot_rates",
+    "trace_rates",
+]

@@ -5,24 +5,47 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 from torch import nn, optim
 
 from opsin.errors import InputError, unknown
+from opsin.optim.wrapping import GradientCentralization, Lookahead
 
-# Our defaults where they differ from torch's. 0.9: the momentum of every network in `backbones`.
-_OPTIMIZERS: Mapping[str, tuple[type[optim.Optimizer], dict[str, Any]]] = MappingProxyType(
+
+@dataclass(frozen=True)
+class _Entry:
+    """A torch optimizer, our defaults where they differ from torch's, and what is put around it."""
+
+    kind: type[optim.Optimizer]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    lookahead: Mapping[str, Any] | None = None
+    gradient_centralization: bool = False
+
+
+# 0.9: the momentum of every network in `backbones`.
+_OPTIMIZERS: Mapping[str, _Entry] = MappingProxyType(
     {
-        "sgd": (optim.SGD, {"momentum": 0.9}),
-        "adam": (optim.Adam, {}),
-        "adamw": (optim.AdamW, {}),
-        "rmsprop": (optim.RMSprop, {}),
-        "adagrad": (optim.Adagrad, {}),
-        "adadelta": (optim.Adadelta, {}),
-        "nadam": (optim.NAdam, {}),
-        "radam": (optim.RAdam, {}),
+        "sgd": _Entry(optim.SGD, {"momentum": 0.9}),
+        "momentum": _Entry(optim.SGD, {"momentum": 0.9}),
+        "nesterov": _Entry(optim.SGD, {"momentum": 0.9, "nesterov": True}),
+        "adagrad": _Entry(optim.Adagrad),
+        "rmsprop": _Entry(optim.RMSprop, {"alpha": 0.9}),  # Hinton's lecture 6e; torch has 0.99
+        "adadelta": _Entry(optim.Adadelta, {"rho": 0.95}),  # Zeiler 2012, section 4.1; torch has 0.9
+        "adam": _Entry(optim.Adam),
+        "adamw": _Entry(optim.AdamW),
+        "nadam": _Entry(optim.NAdam),
+        "radam": _Entry(optim.RAdam),
+        "lookahead": _Entry(optim.SGD, {"momentum": 0.9}, lookahead={}),
+        # Its author's values: github.com/lessw2020/Ranger-Deep-Learning-Optimizer, 20.4.11.
+        "ranger": _Entry(
+            optim.RAdam,
+            {"betas": (0.95, 0.999), "eps": 1e-5, "decoupled_weight_decay": True},
+            lookahead={"k": 6, "alpha": 0.5},
+            gradient_centralization=True,
+        ),
     }
 )
 
@@ -34,49 +57,111 @@ def create_optimizer(
     lr: float,
     weight_decay: float = 0.0,
     decay_norm_and_bias: bool = True,
+    layer_decay: float = 1.0,
+    lookahead: bool | Mapping[str, Any] | None = None,
+    gradient_centralization: bool | None = None,
     **options: Any,
 ) -> optim.Optimizer:
     """An optimizer over every parameter of a model that requires a gradient, its criterion's included, each once.
 
-    name: sgd (momentum 0.9 unless given), adam, adamw, rmsprop, adagrad, adadelta, nadam, radam; options are those of
-    the torch class. weight_decay acts as the class defines it: decoupled in adamw, an L2 term in the others.
+    name: sgd and momentum (momentum 0.9 unless given), nesterov, adagrad, rmsprop, adadelta, adam, adamw, nadam, radam,
+    lookahead (around momentum), ranger (RAdam, Lookahead and gradient centralisation); options are those of the torch
+    class. weight_decay acts as the class defines it: decoupled in adamw and ranger, an L2 term in the others.
     decay_norm_and_bias=False keeps it off biases and normalisation (He et al. 2019, arXiv:1812.01187, section 3.1).
+    layer_decay: see `parameter_groups`. lookahead: {k, alpha} or True puts `Lookahead` around any of them, and
+    gradient_centralization=True `GradientCentralization`; False takes them away from a name that has them.
     Raises InputError for an unknown name or option and for values that the optimizer refuses.
     """
     if name not in _OPTIMIZERS:
         raise unknown("optimizer", name, _OPTIMIZERS)
-    kind, defaults = _OPTIMIZERS[name]
-    known = inspect.signature(kind).parameters.keys() - {"params", "lr", "weight_decay"}
+    entry = _OPTIMIZERS[name]
+    known = inspect.signature(entry.kind).parameters.keys() - {"params", "lr", "weight_decay"}
     for option in options:
         if option not in known:
-            raise unknown(f"option of {name}", option, known)
+            raise unknown(f"option of {name}", option, known | {"layer_decay", "lookahead", "gradient_centralization"})
     for key, value in (("lr", lr), ("weight_decay", weight_decay)):
         if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
             raise InputError(f"{key} must be a number of at least 0, got {value!r}")
     # YAML has no tuples, torch wants them: betas.
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
-    groups = parameter_groups(model, weight_decay, decay_norm_and_bias)
+    groups = parameter_groups(model, weight_decay, decay_norm_and_bias, lr, layer_decay)
     try:
-        return kind(groups, **{"lr": lr, "weight_decay": weight_decay, **defaults, **values})
+        optimizer = entry.kind(groups, **{"lr": lr, "weight_decay": weight_decay, **entry.defaults, **values})
     except (TypeError, ValueError) as error:
         raise InputError(f"{name} cannot work with {options}: {error}") from error
+    centralized = entry.gradient_centralization if gradient_centralization is None else gradient_centralization
+    if not isinstance(centralized, bool):
+        raise InputError(f"gradient_centralization must be true or false, got {centralized!r}")
+    if centralized:
+        optimizer = GradientCentralization(optimizer)
+    ahead = _lookahead_options(entry, lookahead)
+    return optimizer if ahead is None else Lookahead(optimizer, **ahead)
 
 
-def parameter_groups(model: nn.Module, weight_decay: float, decay_norm_and_bias: bool) -> list[dict[str, Any]]:
-    """The parameters of a model that require a gradient, each once, split by weight decay where that is asked for.
+def list_optimizers() -> list[str]:
+    """Names that `create_optimizer` knows."""
+    return sorted(_OPTIMIZERS)
+
+
+def parameter_groups(
+    model: nn.Module,
+    weight_decay: float,
+    decay_norm_and_bias: bool,
+    lr: float | None = None,
+    layer_decay: float = 1.0,
+) -> list[dict[str, Any]]:
+    """The parameters of a model that require a gradient, each once, split by weight decay and rate where asked for.
 
     Without decay are vectors and scalars (biases, affine parameters, slopes of PReLU) and whatever a layer or RMS norm
-    holds, whose parameters may have more dimensions. Raises InputError when no parameter requires a gradient.
+    holds, whose parameters may have more dimensions. layer_decay: d of the rate lr * d**depth, for fine-tuning (Howard
+    and Ruder 2018, arXiv:1801.06146, section 3.2), where the head of a `Backbone` and whatever stands beside it have
+    depth 0, its last stage 1, the stage before it 2, and so on to the stem. Groups of less depth come first.
+    Raises InputError when no parameter requires a gradient, and where there are no stages to tell depths by.
     """
-    decayed: dict[nn.Parameter, None] = {}  # dicts as ordered sets: a tied parameter counts once, where it comes first
-    spared: dict[nn.Parameter, None] = {}
+    depths = _depths(model, layer_decay)
+    groups: dict[tuple[int, bool], dict[nn.Parameter, None]] = {}  # dicts as ordered sets
+    seen: set[nn.Parameter] = set()  # a tied parameter counts once, where it comes first
     for module in model.modules():
         is_norm = isinstance(module, nn.LayerNorm | nn.RMSNorm)
         for parameter in module.parameters(recurse=False):
-            if parameter.requires_grad and parameter not in decayed and parameter not in spared:
+            if parameter.requires_grad and parameter not in seen:
+                seen.add(parameter)
                 spare = not decay_norm_and_bias and (parameter.ndim <= 1 or is_norm)
-                (spared if spare else decayed)[parameter] = None
-    if not decayed and not spared:
+                groups.setdefault((depths.get(parameter, 0), spare), {})[parameter] = None
+    if not groups:
         raise InputError(f"no parameter of {type(model).__name__} requires a gradient; unfreeze what is to be trained")
-    groups = [(list(decayed), weight_decay), (list(spared), 0.0)]
-    return [{"params": params, "weight_decay": decay} for params, decay in groups if params]
+    found = []
+    for (depth, spare), parameters in sorted(groups.items(), key=lambda item: item[0]):
+        found.append({"params": list(parameters), "weight_decay": 0.0 if spare else weight_decay})
+        if layer_decay != 1 and lr is not None:
+            found[-1]["lr"] = lr * layer_decay**depth
+    return found
+
+
+def _depths(model: nn.Module, layer_decay: float) -> dict[nn.Parameter, int]:
+    """How many layers, counted in stages, lie between each parameter and the output. Empty where it does not matter."""
+    if isinstance(layer_decay, bool) or not isinstance(layer_decay, int | float) or not 0 < layer_decay <= 1:
+        raise InputError(f"layer_decay must be a number above 0 and at most 1, got {layer_decay!r}")
+    if layer_decay == 1:
+        return {}
+    for module in model.modules():
+        stem, stages = getattr(module, "stem", None), getattr(module, "stages", None)
+        if isinstance(stem, nn.Module) and isinstance(stages, nn.ModuleList):
+            below = [*reversed(stages), stem]
+            return {p: depth for depth, layer in enumerate(below, 1) for p in layer.parameters()}
+    raise InputError(
+        f"layer_decay needs a network of stem, stages and head; {type(model).__name__} has none: leave it out"
+    )
+
+
+def _lookahead_options(entry: _Entry, lookahead: bool | Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The options of Lookahead, None where there is to be none."""
+    if not isinstance(lookahead, Mapping | bool | None):
+        raise InputError(f"lookahead must be true, false or {{k: 5, alpha: 0.5}}, got {lookahead!r}")
+    given = dict(lookahead) if isinstance(lookahead, Mapping) else {}
+    if lookahead is False or (lookahead is None and entry.lookahead is None):
+        return None
+    for option in given:
+        if option not in ("k", "alpha"):
+            raise unknown("option of lookahead", option, ("k", "alpha"))
+    return {**(entry.lookahead or {}), **given}

@@ -193,6 +193,14 @@ _CURVES: Mapping[str, Callable[..., Curve]] = MappingProxyType(
 )
 
 
+_BUILDERS: Mapping[str, Callable[..., Any]] = MappingProxyType({**_CURVES, "plateau": Plateau})
+
+
+def list_schedules() -> list[str]:
+    """Names that `create_schedule` knows."""
+    return sorted(_BUILDERS)
+
+
 def create_schedule(
     optimizer: Optimizer,
     name: str = "cosine",
@@ -209,10 +217,9 @@ def create_schedule(
     training; cosine, poly and linear begin to fall where the warm-up ends.
     Raises InputError for an unknown name or option, a missing one, and values out of range.
     """
-    builders = {**_CURVES, "plateau": Plateau}
-    if name not in builders:
-        raise unknown("schedule", name, builders)
-    parameters = inspect.signature(builders[name]).parameters.values()
+    if name not in _BUILDERS:
+        raise unknown("schedule", name, _BUILDERS)
+    parameters = inspect.signature(_BUILDERS[name]).parameters.values()
     known = {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
     for option in options:
         if option not in known:
