@@ -1,0 +1,36 @@
+"""Pure tensor functions: boxes and anchors, suppression, convolution by several algorithms, decoding of sequences."""
+
+from opsin.ops.anchors import AnchorClusters, cell_anchors, grid_anchors, kmeans_anchors
+from opsin.ops.boxes import box_area, clip_boxes, convert_boxes, decode_boxes, encode_boxes, iou, pairwise_iou
+from opsin.ops.convolution import ConvolutionCost, conv2d, convolution_cost
+from opsin.ops.decoding import Decoded, ctc_greedy, ctc_prefix_beam
+from opsin.ops.language import CharacterModel, Lexicon
+from opsin.ops.sequence import edit_distance, edit_distances
+from opsin.ops.suppression import batched_nms, nms, soft_nms
+
+__all__ = [
+    "AnchorClusters",
+    "CharacterModel",
+    "ConvolutionCost",
+    "Decoded",
+    "Lexicon",
+    "batched_nms",
+    "box_area",
+    "cell_anchors",
+    "clip_boxes",
+    "conv2d",
+    "convert_boxes",
+    "convolution_cost",
+    "ctc_greedy",
+    "ctc_prefix_beam",
+    "decode_boxes",
+    "edit_distance",
+    "edit_distances",
+    "encode_boxes",
+    "grid_anchors",
+    "iou",
+    "kmeans_anchors",
+    "nms",
+    "pairwise_iou",
+    "soft_nms",
+]
