@@ -150,6 +150,8 @@ criterion = CentreLoss(3, 2)
 for _ in range(3):
     criterion(x[rank::2], labels[rank::2])
 torch.save(criterion.centres, f"{folder}/centres{rank}.pt")
+distributed.barrier()
+distributed.destroy_process_group()  # else gloo's threads may outlive the interpreter, which then aborts
 """
 
 
