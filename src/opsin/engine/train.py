@@ -195,6 +195,9 @@ def _fit(task: Task, splits: Mapping[str, Split], folder: RunFolder, say: Say, *
         raise _stopped_at_once(folder) from None
     except SystemExit as exit_:  # Lightning turns a second Ctrl-C into an exit
         raise _stopped_at_once(folder) from exit_
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()  # else its threads may outlive the interpreter, which then aborts
     return trainer
 
 
