@@ -156,6 +156,7 @@ class TestPrefixBeam:
         assert ctc_prefix_beam(outputs(0, 2, 3)) == [[([], 0.0)]] * 2
         assert ctc_prefix_beam(outputs(5, 0, 3)) == [] == ctc_greedy(outputs(5, 0, 3))
         assert ctc_greedy(outputs(0, 1, 3)) == [([], 0.0)]
+        assert ctc_prefix_beam(torch.full((3, 1, 4), -math.inf)) == [[]]
 
 
 class TestPriors:
@@ -194,6 +195,13 @@ class TestPriors:
         texts = [labels for labels, _ in ctc_prefix_beam(outputs(6, 1, 5), width=500, lexicon=lexicon)[0]]
         assert [1, 4, 2, 3] in texts and [2, 3, 4, 1, 4, 1] in texts
         assert all(all(word in ([1], [2, 3]) for word in split(text, 4)) for text in texts)
+
+    def test_a_width_above_the_number_of_words(self) -> None:
+        """Slots that no word fills stay empty, and do not come back to life."""
+        words = [(1, 1), (1, 2)]
+        for seed in range(10):
+            (strings,) = ctc_prefix_beam(outputs(8, 1, 4, seed=seed), width=30, lexicon=Lexicon(words))
+            assert sorted(tuple(labels) for labels, _ in strings) == words
 
     def test_no_word_fits(self) -> None:
         assert ctc_prefix_beam(outputs(2, 1, 5), lexicon=Lexicon([(1, 2, 3)])) == [[]]
@@ -265,6 +273,7 @@ def split(text: list[int], separator: int) -> list[list[int]]:
         (lambda: ctc_prefix_beam(outputs(3, 2, 4), [3]), r"lengths must be 2 numbers from 0 to 3, got \[3\]"),
         (lambda: ctc_prefix_beam(outputs(3, 1, 4), torch.tensor([4])), "from 0 to 3, got"),
         (lambda: ctc_prefix_beam(outputs(3, 1, 4), width=0), "width=0 must be at least 1"),
+        (lambda: ctc_prefix_beam(outputs(3, 1, 4), language_weight=0), "language_weight=0 must be above 0; leave"),
         (lambda: ctc_prefix_beam(outputs(3, 1, 4), lexicon=Lexicon([(4,)])), r"labels outside 0..3 or the blank 0"),
         (lambda: ctc_prefix_beam(outputs(3, 1, 4), language_model=lambda p: np.zeros((1, 3))), r"gave \(1, 3\) for 1"),
         (lambda: Lexicon([]), "the lexicon has no words"),

@@ -72,6 +72,8 @@ def ctc_prefix_beam(
     counts = _checked(log_probs, lengths, blank).numpy()
     if width < 1:
         raise InputError(f"width={width} must be at least 1, for example 100")
+    if not language_weight > 0:
+        raise InputError(f"language_weight={language_weight} must be above 0; leave the language model out instead")
     if lexicon is not None and not lexicon.fits(log_probs.shape[2], blank):
         raise InputError(f"the lexicon has labels outside 0..{log_probs.shape[2] - 1} or the blank {blank}")
     values = log_probs.detach().cpu().double().numpy()
@@ -117,13 +119,13 @@ class _Search:
     def __init__(self, values: Array, blank: int, width: int, prior: _Prior) -> None:
         steps, count, classes = values.shape
         self.values, self.blank, self.width, self.classes, self.prior = values, blank, width, classes, prior
+        most = self._lay_out_candidates(count)
         labels = np.delete(np.arange(classes), blank)
-        by_value = np.argsort(-values[:, :, labels], axis=2, kind="stable")
-        self.labels = labels[by_value]  # (T, B, K - 1): of each step, most probable first
+        by_value = np.argsort(-values[:, :, labels], axis=2, kind="stable")[:, :, :most]
+        self.labels = labels[by_value]  # (T, B, most): of each step, most probable first
         self.ordered = np.take_along_axis(values, self.labels, axis=2)
-        self.ranks = np.full(values.shape, classes)  # of each label in that order; the blank is behind all
-        np.put_along_axis(self.ranks, self.labels, np.broadcast_to(np.arange(classes - 1), self.labels.shape), axis=2)
-        self._lay_out_candidates(count)
+        self.ranks = np.full(values.shape, classes, np.int32)  # of each label in that order; the blank is behind all
+        np.put_along_axis(self.ranks, self.labels, np.arange(most, dtype=np.int32)[None, None], axis=2)
 
         slots = count * width
         self.ends_blank = np.full(slots, -np.inf)  # log-probability of the paths that end in a blank
@@ -138,6 +140,7 @@ class _Search:
         self.prefixes = {-1 - b: b for b in range(count)}  # (prefix * classes + label) -> prefix; the empty ones
         self.none = room  # stands for no prefix
         self.parent_of = np.full(room + 1, self.none)
+        self.label_of = np.full(room + 1, -1)
         self.slot_of = np.full(room + 1, -1)
         self.prefix = np.full(slots, self.none)
         self.prefix[::width] = np.arange(count)
@@ -148,8 +151,8 @@ class _Search:
             self.texts: list[tuple[int, ...]] = [()] * count
             self.next_log_probs = self._ask_language_model(np.zeros(slots, np.int64))
 
-    def _lay_out_candidates(self, count: int) -> None:
-        """Which extensions are looked at: by the slot and by the label's rank.
+    def _lay_out_candidates(self, count: int) -> int:
+        """Which extensions are looked at, by the slot and by the label's rank; gives the number of ranks.
 
         Without a prior on labels, slot i with the label of rank j (from 0) cannot be among the best `width` if
         (i + 1) j > width. Slots up to i with labels up to rank j score no less, all are other strings, and of the
@@ -172,9 +175,10 @@ class _Search:
         self.starts = rows * self.row + width + np.tile(starts, count)
         self.waste = rows * self.row + self.row - 1
         self.class_offset = rows * self.classes
-        self.label_offset = rows * ranks
+        self.label_offset = rows * int(looked_at.max())
         self.slot_offset = rows * width
         self.row_offset = rows * self.row
+        return int(looked_at.max())
 
     def advance(self, step: int, active: int) -> None:
         """Take in one step of the first `active` sequences."""
@@ -207,6 +211,8 @@ class _Search:
         """Keep the best of the slots and their extensions."""
         width, n = self.width, active * self.width
         priors = self._priors(step, active)
+        if priors is not None:
+            scores[priors == -np.inf] = -np.inf
         ranking = scores if priors is None else scores + priors
         best = np.argpartition(ranking, -width, axis=1)[:, -width:]
         row = np.arange(active)[:, None]
@@ -222,21 +228,24 @@ class _Search:
         self.ends_label[:n] = np.where(stays, stay_label.take(source), total)
         self.total[:n] = total
         self.last[:n] = np.where(stays, self.last.take(source), labels)
+        new = np.flatnonzero((total > -np.inf) & ~stays)
+        self._number(n, source, new)
+        self._follow(n, source, new)
 
-        there = total > -np.inf
-        new = np.flatnonzero(there & ~stays)
+    def _number(self, n: int, source: Array, new: Array) -> None:
+        """The prefix of each slot and where its parent is. source: the slot it comes from; new: those extended."""
         before = self.prefix.take(source)
-        keys = (before.take(new) * self.classes + labels.take(new)).tolist()
+        keys = (before.take(new) * self.classes + self.last.take(new)).tolist()
         known = self.prefixes
         self.slot_of[self.prefix[:n]] = -1
-        prefix = np.where(there, before, self.none)
+        prefix = np.where(self.total[:n] > -np.inf, before, self.none)
         prefix[new] = [known.setdefault(key, len(known)) for key in keys]
         self.parent_of[prefix[new]] = before.take(new)
+        self.label_of[prefix[new]] = self.last.take(new)
         self.slot_of[prefix] = np.arange(n)
         self.slot_of[self.none] = -1
         self.prefix[:n] = prefix
         self.parents[:n] = self.slot_of.take(self.parent_of.take(prefix))
-        self._follow(n, source, new)
 
     def _priors(self, step: int, active: int) -> Array | None:
         """What the prior adds to each score of a row, None where there is none."""
@@ -287,18 +296,18 @@ class _Search:
         scores = self.total + self.bonus
         if self.prior.lexicon is not None:
             scores[~self.prior.lexicon.complete[self.states]] = -np.inf
-        keys = list(self.prefixes)
+        # From the last label of every prefix back to the first, all at once; -1 before the first.
+        letters, prefix = [np.full(len(self.prefix), -1)], self.prefix
+        while (prefix != self.none).any():
+            letters.append(self.label_of[prefix])
+            prefix = self.parent_of[prefix]
+        texts = np.stack(letters[::-1], axis=1)
         found = []
         for begin in range(0, len(scores), self.width):
             slots = begin + np.argsort(-scores[begin : begin + self.width], kind="stable")
-            strings = []
-            for slot in slots[scores[slots] > -np.inf].tolist():
-                labels, prefix = [], int(self.prefix[slot])
-                while keys[prefix] >= 0:
-                    prefix, label = divmod(keys[prefix], self.classes)
-                    labels.append(label)
-                strings.append(Decoded(labels[::-1], float(scores[slot])))
-            found.append(strings)
+            slots = slots[scores[slots] > -np.inf]
+            rows, values = texts[slots], scores[slots].tolist()
+            found.append([Decoded(row[row >= 0].tolist(), value) for row, value in zip(rows, values, strict=True)])
         return found
 
 
