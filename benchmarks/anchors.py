@@ -36,8 +36,8 @@ def fit(sizes: Tensor, anchors: Tensor) -> float:
 
 def measure(sizes: Tensor, k: int) -> list[dict[str, Any]]:
     ways: dict[str, Callable[[], Tensor]] = {
-        "1 - IoU, means": lambda: kmeans_anchors(sizes, k).sizes,
-        "1 - IoU, medians": lambda: kmeans_anchors(sizes, k, centre="median").sizes,
+        "1 - IoU, means": lambda: kmeans_anchors(sizes, k, centre="mean").sizes,
+        "1 - IoU, medians": lambda: kmeans_anchors(sizes, k).sizes,
         "squared distance (scikit-learn)": lambda: torch.from_numpy(
             KMeans(k, n_init=3, random_state=0).fit(sizes.numpy()).cluster_centers_  # type: ignore[arg-type]
         ),

@@ -8,10 +8,11 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import diagrams
 from opsin.cli import app
 
 if TYPE_CHECKING:
@@ -24,12 +25,17 @@ if TYPE_CHECKING:
 RECIPES = Path(__file__).parents[1] / "src" / "opsin" / "recipes"
 
 
+_DIAGRAM = re.compile(r"^```diagram[ \t]*(.*)\n((?:.*\n)*?)```[ \t]*$", re.MULTILINE)
+_FAMILY = re.compile(r"<!-- models (\w+) -->")
+
+
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Called by mkdocs for every page: fills in the marked places."""
+    """Called by mkdocs for every page: fills in the marked places, and draws the diagrams."""
     for marker, write in PARTS.items():
         if marker in markdown:
             markdown = markdown.replace(marker, "\n".join(write()))
-    return markdown
+    markdown = _FAMILY.sub(lambda found: "\n".join(family(found[1])), markdown)
+    return _DIAGRAM.sub(lambda found: diagrams.draw(found[2], found[1].strip()), markdown)
 
 
 def recipes() -> Iterator[str]:
@@ -59,14 +65,38 @@ def header_to_markdown(comments: list[str]) -> Iterator[str]:
 
 def models() -> Iterator[str]:
     """A table of every registered model."""
-    yield "| name | parameters | multiply-adds | input | year | paper | idea |"
-    yield "|---|--:|--:|---|---|---|---|"
-    for model in json.loads(opsin("models", "--json")):
-        macs = f"{model['macs']:,}" if model["macs"] else ""
+    yield "| name | parameters | multiply-adds | input | year | paper | idea | weights |"
+    yield "|---|--:|--:|---|---|---|---|---|"
+    for model in _models():
         paper = re.sub(r"arXiv:(\d+\.\d+)", r"[arXiv:\1](https://arxiv.org/abs/\1)", model["paper"])
-        size = "x".join(map(str, model["input"]))
-        cells = [f"`{model['name']}`", f"{model['params']:,}", macs, size, str(model["year"]), paper, model["idea"]]
+        cells = [*_counts(model), str(model["year"]), paper, model["idea"], _weights(model)]
         yield f"| {' | '.join(cells)} |"
+
+
+def family(name: str) -> Iterator[str]:
+    """A table of the models of one file of `opsin.backbones`, with what was published of each."""
+    rows = [model for model in _models() if model["family"] == name]
+    if not rows:
+        raise ValueError(f"<!-- models {name} -->: no model of that family is registered")
+    yield "| name | parameters | multiply-adds | input | published results | weights |"
+    yield "|---|--:|--:|---|---|---|"
+    for model in sorted(rows, key=lambda model: (-model["input"][1], model["params"])):
+        results = ", ".join(f"{metric} {value:g} %" for metric, value in model["metrics"].items())
+        yield f"| {' | '.join([*_counts(model), results, _weights(model)])} |"
+
+
+@cache
+def _models() -> list[dict[str, Any]]:
+    return json.loads(opsin("models", "--json"))
+
+
+def _counts(model: Mapping[str, Any]) -> list[str]:
+    macs = f"{model['macs']:,}" if model["macs"] else ""
+    return [f"`{model['name']}`", f"{model['params']:,}", macs, "x".join(map(str, model["input"]))]
+
+
+def _weights(model: Mapping[str, Any]) -> str:
+    return ", ".join(f"`{name}`" for name in model["weights"])
 
 
 def commands() -> Iterator[str]:
@@ -99,6 +129,8 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 
     for name, draw in PLOTS.items():
         files.append(File.generated(config, f"blocks/plots/{name}.svg", content=draw()))
+    curves = training_losses(Path(config.docs_dir) / "networks" / "plain_vs_residual.csv")
+    files.append(File.generated(config, "networks/plots/plain-vs-residual.svg", content=curves))
 
 
 def plot(curves: Mapping[str, Curve], low: float, high: float, label: str) -> bytes:
@@ -125,6 +157,31 @@ def plot(curves: Mapping[str, Curve], low: float, high: float, label: str) -> by
         canvas.legend(*value.get_legend_handles_labels(), loc="outside upper left", ncols=5, handlelength=1.2)
 
     return charts.svg(draw, 7.6, 3.2)
+
+
+def training_losses(path: Path) -> bytes:
+    """A table of measured losses over its first column, the epochs, as SVG: plain nets dashed, a colour a depth."""
+    import csv
+
+    from opsin.engine import charts
+
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = [name for name in rows[0] if name != "epoch"]
+    colours = dict(zip(dict.fromkeys(name.split()[1] for name in names), charts.LINES, strict=False))
+
+    def draw(canvas: Any) -> None:
+        axes = canvas.add_subplot()
+        for name in names:
+            kind, depth = name.split()
+            style = "--" if kind == "plain" else "-"
+            losses = [float(row[name]) for row in rows]
+            axes.plot([int(row["epoch"]) for row in rows], losses, style, color=colours[depth], label=name)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("training loss")
+        canvas.legend(loc="outside right center")
+
+    return charts.svg(draw, 7.6, 3.6)
 
 
 def activations(*names: str, low: float = -6, high: float = 6) -> bytes:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from opsin import registry
+
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 
@@ -63,6 +65,21 @@ def test_every_page_is_in_the_navigation() -> None:
     assert pages(settings["nav"]) == {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
 
 
+def test_every_family_of_networks_has_a_page() -> None:
+    inside = {"__init__", "backbone", "weights"}
+    families = {p.stem for p in (ROOT / "src" / "opsin" / "backbones").glob("*.py")} - inside
+    families = {f for f in families if any(registry.find_model(n).family == f for n in registry.list_models())}
+    settings = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    wrong = []
+    for family in sorted(families):
+        page = DOCS / "networks" / f"{family}.md"
+        if not page.exists() or f"<!-- models {family} -->" not in page.read_text(encoding="utf-8"):
+            wrong.append(f"docs/networks/{family}.md lacks its table of models")
+        if f"networks/{family}.md\n" not in settings:
+            wrong.append(f"mkdocs.yml does not list networks/{family}.md")
+    assert not wrong
+
+
 def test_the_written_parts_hold_everything() -> None:
     code = """
 import sys
@@ -70,6 +87,7 @@ sys.path.insert(0, "docs")
 import hooks
 for marker in hooks.PARTS:
     print(hooks.on_page_markdown(marker))
+print(hooks.on_page_markdown("<!-- models vgg -->"))
 """
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
@@ -78,4 +96,5 @@ for marker in hooks.PARTS:
     for command in ("train", "eval", "predict", "models", "data"):
         assert f"## opsin {command}\n" in result.stdout
     assert "| `resnet50` | 25,557,032 |" in result.stdout
+    assert "| `vgg16` | 138,357,544 | 15,470,264,320 | 3x224x224 | imagenet1k top-1 71.592 %" in result.stdout
     assert "<!--" not in result.stdout

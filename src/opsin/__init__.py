@@ -10,33 +10,41 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from opsin.analyze.explaining import explain
     from opsin.engine.evaluate import evaluate
     from opsin.engine.predict import Predictor, load
     from opsin.engine.train import Run, train
     from opsin.errors import InputError, JobError
+    from opsin.nn.inference import Optimized, optimize
     from opsin.registry import create_model, list_models
 
 _VERBS = {
     "InputError": "opsin.errors",
     "JobError": "opsin.errors",
+    "Optimized": "opsin.nn.inference",
     "Predictor": "opsin.engine.predict",
     "Run": "opsin.engine.train",
     "create_model": "opsin.registry",
     "evaluate": "opsin.engine.evaluate",
+    "explain": "opsin.analyze.explaining",
     "list_models": "opsin.registry",
     "load": "opsin.engine.predict",
+    "optimize": "opsin.nn.inference",
     "train": "opsin.engine.train",
 }
 
 __all__ = [
     "InputError",
     "JobError",
+    "Optimized",
     "Predictor",
     "Run",
     "create_model",
     "evaluate",
+    "explain",
     "list_models",
     "load",
+    "optimize",
     "train",
 ]
 

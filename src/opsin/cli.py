@@ -14,7 +14,7 @@ from opsin import __version__
 from opsin.errors import InputError, JobError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 app = typer.Typer(
     name="opsin",
@@ -37,6 +37,13 @@ DataSource = Annotated[
     typer.Option("--data", "-d", help="A built-in name, a folder, a zip, a CSV, an npz file or a folder of IDX files."),
 ]
 
+Trained = Annotated[
+    Path,
+    typer.Argument(
+        help="A run folder, a model.safetensors, or published weights such as resnet50:imagenet1k.", show_default=False
+    ),
+]
+
 
 def _examples(*calls: str) -> str:
     return "\n\n".join(["Examples:", *(f"  opsin {call}" for call in calls)])
@@ -54,7 +61,10 @@ def root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = False,
 ) -> None:
+    if offline:
+        os.environ["OPSIN_OFFLINE"] = "1"
     if debug:
         os.environ["OPSIN_DEBUG"] = "1"
 
@@ -62,7 +72,8 @@ def root(
 @app.command(
     epilog=_examples(
         "train lenet5_digits",
-        "train classify --model resnet18 --data photos/ --epochs 20",
+        "train classify --model resnet18 --weights imagenet1k --data photos/ --epochs 20",
+        "train detect --model ssdlite --data annotated/ --epochs 50",
         "train resnet20_fashion --set optim.lr=0.05 --set train.ema_decay=0.999",
         "train --resume runs/lenet5_digits",
     )
@@ -72,11 +83,14 @@ def train(
         str | None,
         typer.Argument(
             metavar="TASK|RECIPE",
-            help="A task (classify), a shipped recipe's name, or a recipe file.",
+            help="A task (classify, detect), a shipped recipe's name, or a recipe file.",
             show_default=False,
         ),
     ] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="A name from `opsin models`.")] = None,
+    weights: Annotated[
+        str | None, typer.Option("--weights", "-w", help="Published weights of the model to start from, by name.")
+    ] = None,
     data: DataSource = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training pictures.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Pictures in a step of one process.")] = None,
@@ -111,6 +125,7 @@ def train(
 
     flags = {
         "model.name": model,
+        "model.weights": weights,
         "data.source": data,
         "train.epochs": epochs,
         "train.batch_size": batch_size,
@@ -141,10 +156,10 @@ def train(
 
 @app.command(
     name="eval",
-    epilog=_examples("eval runs/lenet5_digits", "eval runs/x --data other_photos/ --split test --json"),
+    epilog=_examples("eval runs/lenet5_digits", "eval resnet50:imagenet1k --data photos/ --json"),
 )
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A run folder or a model.safetensors.", show_default=False)],
+    run: Trained,
     data: DataSource = None,
     split: Annotated[str | None, typer.Option(help="train, val or test; test if there is one.")] = None,
     device: Device = None,
@@ -162,30 +177,49 @@ def evaluate(
             print(f"{name:{width}}  {value:.4f}")
 
 
-@app.command(epilog=_examples("predict runs/lenet5_digits seven.png", "predict runs/x photos/ --out drawn/ --json"))
+@app.command(
+    epilog=_examples("predict runs/lenet5_digits seven.png", "predict resnet50:imagenet1k photos/ --out drawn/")
+)
 def predict(
-    run: Annotated[Path, typer.Argument(help="A run folder or a model.safetensors.", show_default=False)],
+    run: Trained,
     inputs: Annotated[
-        list[Path], typer.Argument(metavar="INPUT...", help="Pictures, or folders of them.", show_default=False)
+        list[Path],
+        typer.Argument(metavar="INPUT...", help="Pictures, videos, or folders of them.", show_default=False),
     ],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write the pictures with their answers drawn here.")
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="How many classes to name for each picture in --json.")] = 5,
+    top: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of a classifier: how many classes to name in --json; 5.", show_default=False),
+    ] = None,
+    score_threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Of a detector: the least score of an object; the one that was best in validation.",
+            show_default=False,
+        ),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures at once.")] = 32,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """Use a trained model on pictures: prints class and probability, and draws them with --out."""
+    """Use a trained model on pictures and videos: prints what it finds, and draws it with --out."""
     from opsin.engine.predict import find_pictures, load
+    from opsin.engine.video import is_video
 
+    found = find_pictures(inputs, videos=True)
+    pictures, videos = [p for p in found if not is_video(p)], [p for p in found if is_video(p)]
+    given = {"top": top, "score_threshold": score_threshold}
+    options = {"batch_size": batch_size} | {key: value for key, value in given.items() if value is not None}
     predictor = load(run, device)
-    pictures = find_pictures(inputs)
     if out is not None:
         _make_folder(out)
     answers: list[dict[str, Any]] = []
     failed = 0
-    for picture, answer in zip(pictures, predictor.stream(pictures, batch_size=batch_size, top=top), strict=True):
+    for picture, answer in zip(pictures, predictor.stream(pictures, **options), strict=True):
         answers.append(answer)
         if "error" in answer:
             failed += 1
@@ -194,7 +228,14 @@ def predict(
         if out is not None:
             answer["drawn"] = str(_draw(predictor, picture, answer, out, inputs))
         if not as_json:
-            print(f"{picture}  {_words(answer)}")
+            print(f"{picture}  {predictor.describe(answer)}")
+    for video in videos:
+        drawn = None if out is None else _target(video, out, inputs, ".mp4")
+        for answer in _watch(predictor, video, drawn, options):
+            if as_json:
+                answers.append(answer)
+            else:
+                print(f"{video}  {answer['time']:.2f} s  {predictor.describe(answer)}")
     if as_json:
         _print_json(answers)
     if failed:
@@ -219,10 +260,88 @@ def models(
         return
     rows = [
         (e.name, e.task, f"{e.published.params:,}", f"{e.published.macs:,}" if e.published.macs else "-",
-         "x".join(map(str, e.published.input)), str(e.published.year), e.published.paper, e.published.idea)
+         "x".join(map(str, e.published.input)), str(e.published.year), e.published.paper, " ".join(e.weights) or "-",
+         e.published.idea)
         for e in entries
     ]  # fmt: skip
-    _table(("name", "task", "params", "macs", "input", "year", "paper", "idea"), rows, right=(2, 3))
+    _table(("name", "task", "params", "macs", "input", "year", "paper", "weights", "idea"), rows, right=(2, 3))
+
+
+@app.command(
+    epilog=_examples(
+        "explain resnet50",
+        "explain runs/lenet5_digits --html lenet5.html --pictures seven.png",
+        "explain resnet50 mobilenet_v2 shufflenet_v2_x1_0 --measure",
+        "explain lenet5_digits --json",
+    )
+)
+def explain(
+    what: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL|RUN|RECIPE...",
+            help="A model, a run, published weights (resnet50:imagenet1k) or a recipe; several are compared.",
+            show_default=False,
+        ),
+    ],
+    size: Annotated[
+        str | None, typer.Option("--input", metavar="C,H,W", help="Channels, height and width of one picture.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures at once, for memory.")] = 32,
+    optimizer: Annotated[
+        str | None,
+        typer.Option(help="Whose state training holds: sgd, plain_sgd or adamw; the recipe's if it has one."),
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Run it too: latency of one picture, and peak memory at the batch.")
+    ] = False,
+    html: Annotated[Path | None, typer.Option(help="Write one page with pictures here.", show_default=False)] = None,
+    pictures: Annotated[
+        list[Path] | None, typer.Option(help="For a run's page: pictures to look at. Repeatable.", show_default=False)
+    ] = None,
+    layers: Annotated[
+        list[str] | None, typer.Option("--layer", help="For a run's page: layers to show. Repeatable.")
+    ] = None,
+    units: Annotated[
+        list[int] | None, typer.Option("--unit", help="For a run's page: units to project back. Repeatable.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What a network is, costs, sees and needs, and what the literature would change. Several are compared."""
+    seen = {"--pictures": pictures, "--layer": layers, "--unit": units}
+    if html is None and (given := next((flag for flag, value in seen.items() if value), None)):
+        raise InputError(f"{given} belongs to a page; add --html FILE")
+    from opsin.analyze.explaining import explain as find_out
+
+    asked = None if size is None else _input(size)
+    found = [find_out(one, input_size=asked, batch=batch, optimizer=optimizer, measure=measure) for one in what]
+    if html is not None:
+        from opsin.analyze.page import write_page
+
+        write_page(html, found, pictures=pictures or (), layers=layers, units=units)
+    if len(found) == 1:
+        if as_json:
+            _print_json(found[0].to_dict())
+        else:
+            from opsin.analyze.terminal import show
+
+            show(found[0])
+        return
+    from opsin.analyze.comparing import compare
+    from opsin.analyze.terminal import show_comparison
+
+    compared = compare(found)
+    if as_json:
+        _print_json(compared)
+    else:
+        show_comparison(compared)
+
+
+def _input(size: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in size.replace("x", ",").split(","))
+    except ValueError:
+        raise InputError(f"--input takes C,H,W, for example 3,224,224; got {size!r}") from None
 
 
 @app.command(
@@ -281,21 +400,50 @@ def _facts(entry: Any) -> dict[str, Any]:
         "idea": facts.idea,
         "source": facts.source,
         "options": sorted(entry.options),
+        "weights": {name: _weights_facts(weights) for name, weights in entry.weights.items()},
     }
 
 
-def _words(answer: dict[str, Any]) -> str:
-    found = answer.get("labels", [answer])
-    return ", ".join(f"{one['label']} {100 * one['score']:.1f} %" for one in found) or "nothing"
+def _weights_facts(weights: Any) -> dict[str, Any]:
+    return {
+        "url": weights.url,
+        "sha256": weights.sha256,
+        "licence": weights.licence,
+        "source": weights.source,
+        "num_classes": weights.num_classes,
+        "preprocessing": dict(weights.preprocessing),
+        "metrics": dict(weights.metrics),
+    }
+
+
+def _target(given: Path, out: Path, inputs: Sequence[Path], suffix: str) -> Path:
+    """Where the annotated form of a file goes: under the folder structure it was found in."""
+    root = next((folder for folder in inputs if folder.is_dir() and given.is_relative_to(folder)), given.parent)
+    target = (out / given.relative_to(root)).with_suffix(suffix)
+    if target.exists() and target.resolve() == given.resolve():
+        raise InputError(f"--out {out} would overwrite {given}; choose another folder")
+    _make_folder(target.parent)
+    return target
+
+
+def _watch(predictor: Any, video: Path, drawn: Path | None, options: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The answers of a video's frames, which are written with their answers drawn on them where `drawn` says."""
+    from contextlib import ExitStack
+
+    from opsin.engine.video import frame_rate, write_video
+
+    with ExitStack() as stack:
+        write = None if drawn is None else stack.enter_context(write_video(drawn, frame_rate(video)))
+        for image, answer in predictor.stream_video(video, **options):
+            if write is not None:
+                write(predictor.annotate(image, answer))
+                answer["drawn"] = str(drawn)
+            yield answer
 
 
 def _draw(predictor: Any, picture: Path, answer: dict[str, Any], out: Path, inputs: Sequence[Path]) -> Path:
-    """Write the annotated picture, under the folder structure it was found in."""
-    root = next((given for given in inputs if given.is_dir() and picture.is_relative_to(given)), picture.parent)
-    target = (out / picture.relative_to(root)).with_suffix(".png")
-    if target.exists() and target.resolve() == picture.resolve():
-        raise InputError(f"--out {out} would overwrite {picture}; choose another folder")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    """Write the annotated picture."""
+    target = _target(picture, out, inputs, ".png")
     try:
         predictor.annotate(picture, answer).save(target)
     except OSError as error:

@@ -1,8 +1,10 @@
-"""The two errors that a user meets, and how they are worded."""
+"""What a user is told: the two errors, how they are worded, and lines of progress."""
 
 from __future__ import annotations
 
 import difflib
+import os
+import sys
 from collections.abc import Iterable
 
 
@@ -29,3 +31,9 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> InputError:
     else:
         hint = f"{len(names)} are known, for example {', '.join(names[:5])}"
     return InputError(f"unknown {kind} {str(name)!r}; {hint}")
+
+
+def say(line: str) -> None:
+    """A line on standard error; of several processes of a training the first alone says it."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(line, file=sys.stderr, flush=True)

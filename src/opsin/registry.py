@@ -6,6 +6,7 @@ is looked up by registration: losses, optimizers and transforms are plain functi
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
@@ -14,13 +15,15 @@ from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from opsin import errors
 from opsin.errors import InputError, unknown
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
-_MODEL_ROOMS = ("opsin.backbones",)
-_TASKS = {"classify": "opsin.classify.task:ClassifyTask"}
+_MODEL_ROOMS = ("opsin.backbones", "opsin.detect")
+_TASKS = {"classify": "opsin.classify.task:ClassifyTask", "detect": "opsin.detect.task:DetectTask"}
+_LOADER = "opsin.backbones.weights"
 
 Builder = TypeVar("Builder", bound=Callable[..., Any])
 
@@ -48,6 +51,29 @@ class Published:
 
 
 @dataclass(frozen=True)
+class Weights:
+    """A published file of weights of a registered model, in its default form, as data.
+
+    url: of a .pth or .safetensors state dict. sha256: hexadecimal, whole or as many leading digits as the publisher
+    states, at least 8. licence: SPDX name where there is one, and what else binds. source: whose they are.
+    preprocessing: what their network expects, keys of `opsin.data.Preprocessing`. metrics: what the publisher measured
+    with them, keyed "data set metric", in percent. num_classes: of the file. classes: the list of
+    `opsin.data.class_names` that names them, "" if there is none. arrange: puts their state dict into the order of our
+    tensors where walking both in order is not enough, as in .safetensors files, which are sorted by name.
+    """
+
+    url: str
+    sha256: str
+    licence: str
+    source: str
+    preprocessing: Mapping[str, Any]
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    num_classes: int = 1000
+    classes: str = "imagenet1k"
+    arrange: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None
+
+
+@dataclass(frozen=True)
 class Entry:
     """A registered model."""
 
@@ -55,6 +81,7 @@ class Entry:
     task: str
     builder: Callable[..., nn.Module]
     published: Published
+    weights: Mapping[str, Weights] = field(default_factory=dict)
 
     @property
     def family(self) -> str:
@@ -70,15 +97,17 @@ class Entry:
 _models: dict[str, Entry] = {}
 
 
-def register(name: str, *, task: str, published: Published) -> Callable[[Builder], Builder]:
-    """Enter a builder under a name. A second builder of the same name is an error."""
+def register(
+    name: str, *, task: str, published: Published, weights: Mapping[str, Weights] | None = None
+) -> Callable[[Builder], Builder]:
+    """Enter a builder under a name, with its published weights by theirs. A second builder of a name is an error."""
 
     def enter(builder: Builder) -> Builder:
         if name in _models:
             raise ValueError(
                 f"model {name!r} is registered twice: {_models[name].builder.__module__} and {builder.__module__}"
             )
-        _models[name] = Entry(name, task, builder, published)
+        _models[name] = Entry(name, task, builder, published, MappingProxyType(dict(weights or {})))
         return builder
 
     return enter
@@ -102,22 +131,52 @@ def list_models(pattern: str = "*", task: str | None = None) -> list[str]:
     return sorted(n for n, e in _models.items() if fnmatchcase(n, pattern) and task in (None, e.task))
 
 
-def create_model(name: str, **options: Any) -> nn.Module:
+def find_weights(name: str, weights: str) -> Weights:
+    """Published weights of a model. Raises InputError with the nearest names when there are none of that name."""
+    known = find_model(name).weights
+    if not known:
+        others = [n for n in list_models() if _models[n].weights]
+        near = difflib.get_close_matches(name, others, n=3)
+        hint = f"; others have: {', '.join(near)}" if near else ""
+        raise InputError(f"no published weights of {name} are known{hint}; build it without weights and train it")
+    if weights not in known:
+        raise unknown(f"weights of {name}", weights, known)
+    return known[weights]
+
+
+def create_model(
+    name: str,
+    *,
+    weights: str | None = None,
+    offline: bool | None = None,
+    say: Callable[[str], None] = errors.say,
+    **options: Any,
+) -> nn.Module:
     """Build a model by name, with its builder's options: for classifiers `num_classes` and `in_channels` among them.
 
-    Raises InputError for an unknown name or option, with the nearest known ones.
+    weights: a name of published ones, downloaded once into OPSIN_HOME and verified; None starts from random numbers.
+    With another `num_classes` the last layer starts fresh, with another `in_channels` the first; `say` is told which,
+    standard error by default. offline: only what was downloaded before; OPSIN_OFFLINE decides if None.
+
+    Raises InputError for an unknown name or option, with the nearest known ones, and for weights that do not fit.
     """
     entry = find_model(name)
     known = entry.options
     for option in options:
         if option not in known:
             raise unknown(f"option of {name}", option, known)
+    if weights is not None:
+        find_weights(name, weights)
     try:
-        return entry.builder(**options)
+        model = entry.builder(**options)
     except (TypeError, ValueError) as error:
         if error.__traceback__ is not None and error.__traceback__.tb_next is None:
             raise
         raise InputError(f"{name} cannot be built with {options}: {error}") from error
+    if weights is not None:
+        loader = importlib.import_module(_LOADER)
+        loader.load_published(model, name, weights, options, offline=offline, say=say)
+    return model
 
 
 def list_tasks() -> list[str]:

@@ -17,7 +17,8 @@ class Sample(TypedDict, total=False):
     """One example of a data set. A key that a task does not use is absent.
 
     image: uint8 (C, H, W), C = 1 or 3. label: class index, or a float tensor (num_classes,) of 0 and 1 for multi-label
-    data. index: the example's place in its split. path: where it came from, for messages and galleries.
+    data. index: the example's place in its split. path: where it came from, for messages and galleries. instances: in
+    pixels of `image`. size: (height, width) of the picture as it was read, before it was prepared.
     """
 
     image: Tensor
@@ -30,10 +31,14 @@ class Sample(TypedDict, total=False):
     rays: Tensor
     index: int
     path: str
+    size: tuple[int, int]
 
 
 class Batch(TypedDict, total=False):
-    """Collated samples. image: uint8 (B, C, H, W). label: (B,) int64 or (B, num_classes) float. Ragged: lists."""
+    """Collated samples. image: uint8 (B, C, H, W). label: (B,) int64 or (B, num_classes) float. size: (B, 2) int64.
+
+    What is ragged is a list.
+    """
 
     image: Tensor
     label: Tensor
@@ -45,6 +50,7 @@ class Batch(TypedDict, total=False):
     rays: Tensor
     index: Tensor
     path: list[str]
+    size: Tensor
 
 
 @dataclass
@@ -86,3 +92,14 @@ class Instances:
             elif value is not None:
                 chosen[field.name] = value[index]
         return replace(self, **chosen)
+
+    def to(self, device: torch.device | str) -> Instances:
+        """The same instances on another device."""
+        moved: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                moved[field.name] = value.to(device)
+        if self.polygons is not None:
+            moved["polygons"] = [polygon.to(device) for polygon in self.polygons]
+        return replace(self, **moved)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -167,7 +168,11 @@ def test_modern_options() -> None:
     model = lenet.lenet5(activation="tanh", pool="avg")
     kinds = {type(m) for m in model.modules()}
     assert {nn.Tanh, nn.AvgPool2d} < kinds and not {nn.ReLU, nn.MaxPool2d} & kinds
-    for options, message in [({"activation": "rely"}, "did you mean relu"), ({"pool": "min"}, "unknown pool 'min'")]:
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"activation": "rely"}, "did you mean relu"),
+        ({"pool": "min"}, "unknown pool 'min'"),
+    ]
+    for options, message in wrong:
         with pytest.raises(InputError, match=message):
             registry.create_model("lenet5", **options)
 

@@ -16,7 +16,7 @@ from opsin import registry
 from opsin.backbones import resnet
 from opsin.backbones.resnet import Block
 from opsin.errors import InputError
-from opsin.nn.counting import count_parameters
+from opsin.nn.counting import count_macs, count_parameters
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"])
@@ -78,6 +78,21 @@ def test_cifar_net_counts_with_projections(depth: int, params: int) -> None:
         assert count_parameters(registry.create_model(f"resnet{depth}", shortcut="B")) == params
 
 
+@pytest.mark.parametrize(("name", "params"), [("resnet50", 22_780_456), ("resnext50_32x4d", 22_252_328)])
+def test_darknets_baselines_have_no_projections(name: str, params: int) -> None:
+    """Its resnet50.cfg and resnext50.cfg, the baselines of the CSPNet paper."""
+    with torch.device("meta"):
+        model = registry.create_model(name, shortcut="A")
+    assert count_parameters(model) == params
+    assert count_macs(model, (3, 256, 256)) == {"resnet50": 4_870_586_368, "resnext50_32x4d": 5_055_135_744}[name]
+
+
+def test_dropout_leaves_the_names_of_the_tensors() -> None:
+    model = resnet.resnet20(dropout=0.5)
+    assert model.state_dict().keys() == resnet.resnet20().state_dict().keys()
+    assert [m.p for m in model.head.modules() if isinstance(m, nn.Dropout)] == [0.5]
+
+
 def test_shortcuts_differ_by_their_projections() -> None:
     def count(name: str, **options: Any) -> int:
         with torch.device("meta"):
@@ -131,6 +146,7 @@ def test_options_are_checked() -> None:
     for options, message in [
         ({"shortcut": "D"}, "unknown shortcut 'D'"),
         ({"norm": "layer"}, "unknown norm 'layer'"),
+        ({"dropout": 1}, "dropout must be"),
         ({"zero_init_residual": True, "norm": None}, "zero_init_residual needs"),
         ({"zero_init_residual": True, "residual": False}, "zero_init_residual needs"),
     ]:

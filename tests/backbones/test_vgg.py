@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from opsin.errors import InputError
 from opsin.nn.counting import count_parameters
 
 IN_TORCHVISION = [f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "_bn")]
-small = {"hidden_features": 8, "pooled_size": 1, "num_classes": 5}
+small: dict[str, Any] = {"hidden_features": 8, "pooled_size": 1, "num_classes": 5}
 
 
 @pytest.mark.parametrize("name", IN_TORCHVISION)

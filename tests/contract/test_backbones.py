@@ -7,6 +7,7 @@ structure, made small by its own options.
 from __future__ import annotations
 
 import functools
+import re
 from typing import Any
 
 import pytest
@@ -16,11 +17,30 @@ from torch.export import Dim
 
 from opsin import registry
 from opsin.backbones import Backbone
+from opsin.backbones.backbone import logits_of
 from opsin.errors import InputError
 from opsin.nn.counting import count_macs, count_parameters
 
 NAMES = registry.list_models(task="classify")
-WALKED = [name for name in NAMES if name != "resnet1202"]  # which is resnet110 with more of the same
+SLOW = {  # smaller ones of the same structure are walked
+    "resnet1202",
+    "preact_resnet1001",
+    "preact_resnet152",
+    "preact_resnet200",
+    "pyramidnet101_a360",
+    "pyramidnet164_a270",
+    "pyramidnet200_a240",
+    "pyramidnet200_a300",
+    "pyramidnet200_a450",
+    "pyramidnet236_a220",
+    "pyramidnet272_a200",
+    "resnet152_v1",
+    "resnet200_v1",
+    "se_resnet152",
+    "se_resnext101_32x4d",
+}
+# A name that ends in a size is the same network on smaller pictures.
+WALKED = [name for name in NAMES if name not in SLOW and not re.search(r"_(96|128|160|192)$", name)]
 SMALL: dict[str, dict[str, Any]] = {
     "lenet5_1998": {},
     "lenet5": {},
@@ -32,6 +52,44 @@ SMALL: dict[str, dict[str, Any]] = {
     "resnet50": {},
     "resnet50_v1": {},
     "resnet20": {},
+    "preact_resnet18": {},
+    "wrn16_8": {"widening": 1},
+    "resnext29_32x4d": {},
+    "wide_resnet50_2": {"width_per_group": 16},
+    "se_resnet18": {},
+    "cbam_resnet18": {},
+    "cbam_resnet18_paper": {},
+    "pyramidnet110_a48": {"alpha": 4},
+    "googlenet": {},
+    "googlenet_bn": {},
+    "inception_v2": {},
+    "bn_inception": {},
+    "inception_v3": {},
+    "inception_v4": {"depths": (1, 1, 1)},
+    "inception_resnet_v1_512": {"depths": (1, 1, 1)},
+    "xception": {"depth": 1},
+    "shufflenet_v2_x0_5": {},
+    "densenet121": {"depths": (2, 2, 2), "growth": 8, "recompute": True},
+    "densenet40_k12": {"depths": (2, 2, 2)},
+    "mobilenet_v2": {"width": 0.35},
+    "mobilenet_v3_small": {"width": 0.5},
+    "tf_mobilenet_v3_large_minimalistic": {"width": 0.35},
+    "regnetx_200mf": {},
+    "regnety_200mf": {},
+    "darknet19": {},
+    "darknet53": {},
+    "cspresnext50": {},
+    "cspdensenet121": {"growth": 8},
+    "shufflenet_v1_g3_x0_5": {},
+    "shufflenet_v1_g8_x0_5_megvii": {},
+    "nin": {},
+    "nin_cifar10": {},
+    "zfnet": {"hidden_features": 16},
+    "highway_a": {},
+    "highway10_16": {},
+    "mobilenet_v1_x0_25": {},
+    "efficientnet_b0": {"width": 0.25},
+    "tf_efficientnet_b0": {"width": 0.25, "depth": 0.5},
 }
 
 
@@ -64,6 +122,10 @@ def meta_pictures(model: Backbone, height: int, width: int | None = None, batch:
     return torch.empty(batch, model.in_channels, height, width or height, device="meta")
 
 
+def logits(model: Backbone, images: Tensor) -> Tensor:
+    return logits_of(model(images))
+
+
 def test_every_family_has_a_small_network() -> None:
     assert {registry.find_model(n).family for n in SMALL} == {registry.find_model(n).family for n in NAMES}
 
@@ -73,7 +135,9 @@ def test_published_counts(name: str) -> None:
     published, model = registry.find_model(name).published, on_meta(name)
     assert count_parameters(model) == published.params
     if published.macs is not None:
-        assert count_macs(model, published.input) == pytest.approx(published.macs, rel=0.005)
+        # Published MACs are those of use, without auxiliary heads; published parameters are with them.
+        plain = build_on_meta(name, aux_heads=False) if model.aux_taps else model
+        assert count_macs(plain, published.input) == pytest.approx(published.macs, rel=0.005)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -88,7 +152,7 @@ def test_published_facts_are_complete(name: str) -> None:
 def test_output_and_features_are_as_declared(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, (channels, height, width) = on_meta(name), registry.find_model(name).published.input
     assert model.in_channels == channels
-    assert model(meta_pictures(model, height, width)).shape == (2, model.num_classes)
+    assert logits(model, meta_pictures(model, height, width)).shape == (2, model.num_classes)
     monkeypatch.setattr(model, "_check", lambda images: None)  # to see past the one size that a fixed head allows
     last = model.strides[-1]
     maps, larger = (model.features(meta_pictures(model, height + more, width)) for more in (0, last))
@@ -115,7 +179,7 @@ def test_every_parameter_gets_a_gradient(name: str) -> None:
 @pytest.mark.parametrize("name", WALKED)
 def test_min_size_is_the_smallest_that_works(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = on_meta(name)
-    assert model(meta_pictures(model, model.min_size)).shape == (2, model.num_classes)
+    assert logits(model, meta_pictures(model, model.min_size)).shape == (2, model.num_classes)
     if model.min_size > 1:
         small = meta_pictures(model, model.min_size - 1)
         with pytest.raises(InputError, match=rf"{model.min_size}x{model.min_size}.*data\.size={model.min_size}"):
@@ -130,7 +194,7 @@ def test_odd_sizes_work_or_are_refused(name: str) -> None:
     model = on_meta(name)
     images = meta_pictures(model, model.min_size + 37, model.min_size + 90)
     if model.fixed_size is None:
-        assert model(images).shape == (2, model.num_classes)
+        assert logits(model, images).shape == (2, model.num_classes)
     else:
         with pytest.raises(InputError, match=f"{model.fixed_size}x{model.fixed_size} only"):
             model(images)
@@ -158,7 +222,7 @@ def test_options_of_every_classifier(name: str) -> None:
 
     other = build_on_meta(name, num_classes=7, in_channels=2)
     assert (other.num_classes, other.in_channels) == (7, 2)
-    assert other(meta_pictures(other, other.fixed_size or 224)).shape == (2, 7)
+    assert logits(other, meta_pictures(other, other.fixed_size or 224)).shape == (2, 7)
     for option in ("num_classes", "in_channels"):
         with pytest.raises(InputError, match=f"{option} must be"):
             build_on_meta(name, **{option: 0})
@@ -172,9 +236,11 @@ def test_reset_head_changes_the_last_layer_only(name: str) -> None:
     before = dict(model.state_dict(keep_vars=True))
     model.reset_head(model.num_classes + 3)
     after = dict(model.state_dict(keep_vars=True))
-    assert model(meta_pictures(model, model.fixed_size or 224)).shape == (2, model.num_classes)
+    outputs = model(meta_pictures(model, model.fixed_size or 224))
+    made = list(outputs.values()) if isinstance(outputs, dict) else [outputs]
+    assert [tuple(one.shape) for one in made] == [(2, model.num_classes)] * (1 + len(model.aux_taps))
     changed = [k for k in after if after[k] is not before.get(k)]
-    assert before.keys() == after.keys() and 1 <= len(changed) <= 2
+    assert before.keys() == after.keys() and len(made) <= len(changed) <= 2 * len(made)
     assert all(len(after[k]) == model.num_classes == len(before[k]) + 3 for k in changed)
     with pytest.raises(InputError, match="num_classes must be"):
         model.reset_head(0)
@@ -184,7 +250,7 @@ def test_reset_head_changes_the_last_layer_only(name: str) -> None:
 def test_a_batch_is_its_examples(name: str) -> None:
     model, images = small(name), pictures(small(name))
     with torch.no_grad():
-        together, apart = model(images), torch.cat([model(image[None]) for image in images])
+        together, apart = logits(model, images), torch.cat([logits(model, image[None]) for image in images])
     torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(together[0], together[1])
 
@@ -194,7 +260,7 @@ def test_no_gradient_is_zero(name: str) -> None:
     # In eval: with the statistics of the batch, a bias before a batch norm has no effect.
     model = small(name)
     targets = torch.tensor([1, 4])
-    model.loss(model(pictures(model)), targets)["loss"].backward()
+    torch.stack(list(model.loss(model(pictures(model)), targets).values())).sum().backward()
     assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
     model.zero_grad(set_to_none=True)
@@ -206,7 +272,7 @@ def test_state_dict_round_trip(name: str) -> None:
     twin = registry.create_model(name, num_classes=5, in_channels=2, **SMALL[name]).eval()
     assert twin.load_state_dict(model.state_dict()) == ([], [])
     with torch.no_grad():
-        assert torch.equal(twin(images), model(images))
+        assert torch.equal(logits_of(twin(images)), logits(model, images))
     assert twin.initialize_from(model.state_dict()) == []  # type: ignore[operator]
 
 
@@ -216,6 +282,29 @@ def test_exports(name: str) -> None:
     program = torch.export.export(model, (images[:2],), dynamic_shapes=({0: Dim("batch", max=64)},))
     with torch.no_grad():
         torch.testing.assert_close(program.module()(images), model(images), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in SMALL if "aux_heads" in registry.find_model(name).options])
+def test_dropping_auxiliary_heads_leaves_the_logits(name: str) -> None:
+    torch.manual_seed(0)
+    model = registry.create_model(name, num_classes=5, in_channels=2, aux_heads=True).eval()
+    assert isinstance(model, Backbone) and model.aux_taps
+    targets, images = torch.tensor([1, 4]), pictures(model)
+    with torch.no_grad():
+        outputs = model(images)
+        losses = model.loss(outputs, targets)
+        assert list(outputs) == ["logits", *model.aux_taps] and list(losses) == ["main", *model.aux_taps]
+        for aux in model.aux_taps:
+            torch.testing.assert_close(losses[aux], model.aux_weight * model.criterion(outputs[aux], targets))
+        assert torch.equal(model.decode(outputs)["scores"], model.decode(outputs["logits"])["scores"])
+        plain = build_on_meta(name, num_classes=5, in_channels=2, aux_heads=False)
+        model.drop_aux_heads()
+        assert torch.equal(model(images), outputs["logits"])
+        assert list(model.state_dict()) == list(plain.state_dict())
+        torch.testing.assert_close(model.loss(model(images), targets)["loss"], losses["main"])
+    model.reset_head(3)
+    model.drop_aux_heads()  # again: nothing left to drop
+    assert model(images).shape == (2, 3)
 
 
 @pytest.mark.parametrize("name", SMALL)

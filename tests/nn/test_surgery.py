@@ -19,7 +19,7 @@ from opsin.nn.conv import create_conv
 from opsin.nn.counting import count_macs, count_parameters
 from opsin.nn.surgery import conv_to_linear, decompose_linear, fold_batch_norm, linear_to_conv
 
-SMALL = {"num_classes": 10, "hidden_features": 64}
+SMALL: dict[str, Any] = {"num_classes": 10, "hidden_features": 64}
 
 
 def lived_in(model: nn.Module) -> nn.Module:
@@ -148,7 +148,7 @@ def test_the_original_stays() -> None:
 
 @pytest.mark.parametrize("name", ["resnet20", "vgg11_bn", "resnet50"])
 def test_folded_networks_compute_the_same(name: str) -> None:
-    options = {"hidden_features": 64, "pooled_size": 1} if name == "vgg11_bn" else {}
+    options: dict[str, Any] = {"hidden_features": 64, "pooled_size": 1} if name == "vgg11_bn" else {}
     model = lived_in(registry.create_model(name, **options))
     surgery = fold_batch_norm(model, (3, 64, 64))
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from torch import nn
 
 from opsin.backbones.backbone import Backbone, positive
+from opsin.backbones.weights import torchvision_weights
 from opsin.errors import InputError, unknown
 from opsin.nn.norm import alexnet_lrn
 from opsin.registry import Published, register
@@ -149,6 +150,7 @@ def alexnet_2012(*, norm: Literal["lrn"] | None = "lrn", groups: int = 2, **opti
         idea="AlexNet in one tower, without response normalisation",
         source="counted and weights' results read: torchvision",
     ),
+    weights=torchvision_weights(("alexnet-owt-7be5be79", 56.522, 79.066)),
 )
 def alexnet(**options: Any) -> AlexNet:
     return AlexNet(_2014, **options)

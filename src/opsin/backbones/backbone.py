@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from opsin.errors import InputError
 from opsin.losses import CrossEntropy
+
+Outputs: TypeAlias = Tensor | dict[str, Tensor]  # logits, or with auxiliary heads {"logits": ..., "aux1": ..., ...}
 
 
 class Backbone(nn.Module):
@@ -21,24 +24,35 @@ class Backbone(nn.Module):
     width it can take. fixed_size: the only one, where its head allows no other.
 
     What the name of a network fixes is positional in that constructor, what its user may choose is keyword-only.
+    `preprocessing` is what the published weights in it expect of a picture, keys of `opsin.data.Preprocessing`.
     `forward` is pure: the same in train and eval, exportable. `criterion` makes the loss; a recipe may set another.
+
+    A network with auxiliary classifiers, which bring gradient to its middle in training, also sets `aux_heads` (between
+    stages and head, as published files order them), where each one reads (`aux_taps`, name -> (stage, block), the stage
+    being a Sequential of blocks) and what its loss weighs beside the main one (`aux_weight`). `drop_aux_heads` leaves
+    them out for good.
     """
 
     stem: nn.Module
     stages: nn.ModuleList
+    aux_heads: nn.ModuleDict
     head: nn.Module
+    aux_taps: Mapping[str, tuple[int, int]]
+    aux_weight: float = 0.0
     channels: tuple[int, ...]
     strides: tuple[int, ...]
     num_classes: int
     in_channels: int
     min_size: int = 1
     fixed_size: int | None = None
+    preprocessing: Mapping[str, Any] | None = None
 
     def __init__(self, num_classes: int, in_channels: int) -> None:
         super().__init__()
         self.num_classes = positive("num_classes", num_classes)
         self.in_channels = positive("in_channels", in_channels)
         self.criterion: nn.Module = CrossEntropy()
+        self.aux_taps = {}
         self.multi_label = False
         self.temperature = 1.0  # fitted on validation data after training; logits are divided by it in decode only
 
@@ -56,17 +70,42 @@ class Backbone(nn.Module):
             outputs.append(x)
         return outputs
 
-    def forward(self, images: Tensor) -> Tensor:
-        """images: (B, in_channels, H, W) float -> logits (B, num_classes)."""
-        return self.head(self.features(images)[-1])
+    def forward(self, images: Tensor) -> Outputs:
+        """images: (B, in_channels, H, W) float -> logits (B, num_classes).
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Named terms whose sum is minimised. targets: (B,) int64, or (B, num_classes) float in [0, 1] when soft."""
-        return {"loss": self.criterion(outputs, targets)}
+        With auxiliary heads a dict: "logits", and what each of them makes by its name, (B, num_classes) all.
+        """
+        if not self.aux_taps:
+            return self.head(self.features(images)[-1])
+        self._check(images)
+        reading = {place: name for name, place in self.aux_taps.items()}
+        x, auxiliary = self.stem(images), {}
+        for stage, blocks in enumerate(self.stages):
+            assert isinstance(blocks, nn.Sequential)
+            for place, block in enumerate(blocks):
+                x = block(x)
+                if name := reading.get((stage, place)):
+                    auxiliary[name] = self.aux_heads[name](x)
+        return {"logits": self.head(x), **auxiliary}
 
-    def decode(self, outputs: Tensor) -> dict[str, Tensor]:
-        """Logits (B, K) -> scores (B, K) in [0, 1], and labels: (B,) int64, if multi-label (B, K) of scores >= 0.5."""
-        logits = outputs.float() / self.temperature
+    def loss(self, outputs: Outputs, targets: Tensor) -> dict[str, Tensor]:
+        """Named terms whose sum is minimised. targets: (B,) int64, or (B, num_classes) float in [0, 1] when soft.
+
+        "loss" alone; with auxiliary heads "main", and one term for each head by its name, times `aux_weight`.
+        """
+        if isinstance(outputs, Tensor):
+            return {"loss": self.criterion(outputs, targets)}
+        losses = {"main": self.criterion(outputs["logits"], targets)}
+        for name in self.aux_taps:
+            losses[name] = self.aux_weight * self.criterion(outputs[name], targets)
+        return losses
+
+    def decode(self, outputs: Outputs) -> dict[str, Tensor]:
+        """Logits (B, K) -> scores (B, K) in [0, 1], and labels: (B,) int64, if multi-label (B, K) of scores >= 0.5.
+
+        Auxiliary heads have no say.
+        """
+        logits = logits_of(outputs).float() / self.temperature
         if self.multi_label:
             scores = torch.sigmoid(logits)
             return {"scores": scores, "labels": scores >= 0.5}
@@ -74,17 +113,26 @@ class Backbone(nn.Module):
         return {"scores": scores, "labels": scores.argmax(dim=1)}
 
     def reset_head(self, num_classes: int) -> None:
-        """Replace the layer that makes the logits by a fresh one for another number of classes."""
+        """Replace the layers that make logits, of the head and of auxiliary ones, by fresh ones for other classes."""
         self.num_classes = positive("num_classes", num_classes)
         self._replace_output()
 
+    def drop_aux_heads(self) -> None:
+        """Leave out the auxiliary heads, where there are any: `forward` gives the same logits, as a plain tensor.
+
+        For use and export of a trained network. Its `aux_heads=False` builds one whose weights fit what is left.
+        """
+        if self.aux_taps:
+            self.aux_taps, self.aux_heads = {}, nn.ModuleDict()
+
     def _replace_output(self) -> None:
-        """A fresh last layer, for `num_classes`: here the last linear one of the head."""
-        name, last = [(n, m) for n, m in self.head.named_modules() if isinstance(m, nn.Linear)][-1]
-        fresh = nn.Linear(
-            last.in_features, self.num_classes, last.bias is not None, last.weight.device, last.weight.dtype
-        )
-        self.head.set_submodule(name, fresh)
+        """A fresh last layer, for `num_classes`: here the last linear one of the head and of each auxiliary head."""
+        for head in [self.head, *(self.aux_heads[name] for name in self.aux_taps)]:
+            name, last = [(n, m) for n, m in head.named_modules() if isinstance(m, nn.Linear)][-1]
+            fresh = nn.Linear(
+                last.in_features, self.num_classes, last.bias is not None, last.weight.device, last.weight.dtype
+            )
+            head.set_submodule(name, fresh)
 
     def initialize_from(self, state: Mapping[str, Tensor]) -> list[str]:
         """Copy every tensor whose name and shape fit. Returns the names of our tensors that were not filled."""
@@ -120,6 +168,11 @@ class Backbone(nn.Module):
                 f"{name} needs images of at least {self.min_size}x{self.min_size}, got {height}x{width}; "
                 f"enlarge them (data.size={self.min_size} or more)"
             )
+
+
+def logits_of(outputs: Outputs) -> Tensor:
+    """The logits (B, K) of a classification network's outputs, whether it has auxiliary heads or not."""
+    return outputs if isinstance(outputs, Tensor) else outputs["logits"]
 
 
 def positive(option: str, value: int) -> int:

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from opsin.backbones.backbone import Backbone
+from opsin.backbones.backbone import Backbone, Outputs
 from opsin.errors import InputError, unknown
 from opsin.registry import Published, register
 
@@ -164,7 +164,7 @@ class LeNet1998(Backbone):
         self.criterion = RejectingLoss()
         self._initialize()
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    def loss(self, outputs: Outputs, targets: Tensor) -> dict[str, Tensor]:
         if self.multi_label:
             raise InputError("lenet5_1998 finds the one nearest code, it has no multi-label form; use lenet5")
         return super().loss(outputs, targets)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from opsin.backbones.backbone import Backbone, positive
+from opsin.backbones.weights import torchvision_weights
 from opsin.errors import unknown
 from opsin.nn.norm import alexnet_lrn
 from opsin.registry import Published, register
@@ -129,7 +130,12 @@ def _published(params: int, macs: int, top1: float | None = None, top5: float | 
     )
 
 
-@register("vgg11", task="classify", published=_published(132_863_336, 7_609_090_048, 69.02, 88.628))
+@register(
+    "vgg11",
+    task="classify",
+    published=_published(132_863_336, 7_609_090_048, 69.02, 88.628),
+    weights=torchvision_weights(("vgg11-8a719046", 69.02, 88.628)),
+)
 def vgg11(**options: Any) -> VGG:
     return VGG(_A, **options)
 
@@ -139,17 +145,32 @@ def vgg11_lrn(**options: Any) -> VGG:
     return VGG(_A, "lrn", **options)
 
 
-@register("vgg11_bn", task="classify", published=_published(132_868_840, 7_609_090_048, 70.37, 89.81))
+@register(
+    "vgg11_bn",
+    task="classify",
+    published=_published(132_868_840, 7_609_090_048, 70.37, 89.81),
+    weights=torchvision_weights(("vgg11_bn-6002323d", 70.37, 89.81)),
+)
 def vgg11_bn(**options: Any) -> VGG:
     return VGG(_A, "bn", **options)
 
 
-@register("vgg13", task="classify", published=_published(133_047_848, 11_308_466_176, 69.928, 89.246))
+@register(
+    "vgg13",
+    task="classify",
+    published=_published(133_047_848, 11_308_466_176, 69.928, 89.246),
+    weights=torchvision_weights(("vgg13-19584684", 69.928, 89.246)),
+)
 def vgg13(**options: Any) -> VGG:
     return VGG(_B, **options)
 
 
-@register("vgg13_bn", task="classify", published=_published(133_053_736, 11_308_466_176, 71.586, 90.374))
+@register(
+    "vgg13_bn",
+    task="classify",
+    published=_published(133_053_736, 11_308_466_176, 71.586, 90.374),
+    weights=torchvision_weights(("vgg13_bn-abd245e5", 71.586, 90.374)),
+)
 def vgg13_bn(**options: Any) -> VGG:
     return VGG(_B, "bn", **options)
 
@@ -164,21 +185,41 @@ def vgg16_c_bn(**options: Any) -> VGG:
     return VGG(_C, "bn", **options)
 
 
-@register("vgg16", task="classify", published=_published(138_357_544, 15_470_264_320, 71.592, 90.382))
+@register(
+    "vgg16",
+    task="classify",
+    published=_published(138_357_544, 15_470_264_320, 71.592, 90.382),
+    weights=torchvision_weights(("vgg16-397923af", 71.592, 90.382)),
+)
 def vgg16(**options: Any) -> VGG:
     return VGG(_D, **options)
 
 
-@register("vgg16_bn", task="classify", published=_published(138_365_992, 15_470_264_320, 73.36, 91.516))
+@register(
+    "vgg16_bn",
+    task="classify",
+    published=_published(138_365_992, 15_470_264_320, 73.36, 91.516),
+    weights=torchvision_weights(("vgg16_bn-6c64b313", 73.36, 91.516)),
+)
 def vgg16_bn(**options: Any) -> VGG:
     return VGG(_D, "bn", **options)
 
 
-@register("vgg19", task="classify", published=_published(143_667_240, 19_632_062_464, 72.376, 90.876))
+@register(
+    "vgg19",
+    task="classify",
+    published=_published(143_667_240, 19_632_062_464, 72.376, 90.876),
+    weights=torchvision_weights(("vgg19-dcbb9e9d", 72.376, 90.876)),
+)
 def vgg19(**options: Any) -> VGG:
     return VGG(_E, **options)
 
 
-@register("vgg19_bn", task="classify", published=_published(143_678_248, 19_632_062_464, 74.218, 91.842))
+@register(
+    "vgg19_bn",
+    task="classify",
+    published=_published(143_678_248, 19_632_062_464, 74.218, 91.842),
+    weights=torchvision_weights(("vgg19_bn-c79401a0", 74.218, 91.842)),
+)
 def vgg19_bn(**options: Any) -> VGG:
     return VGG(_E, "bn", **options)

@@ -2,13 +2,152 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import pickle
+from collections.abc import Callable, Mapping
 from itertools import zip_longest
+from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from opsin import errors, registry
+from opsin.downloading import fetch
 from opsin.errors import InputError
+from opsin.registry import Weights
+
+_AUXILIARY = "aux_heads."  # what only training needs: a model may leave it out, and takes the rest of the file
+
+
+def imagenet_weights(
+    url: str,
+    licence: str,
+    source: str,
+    top1: float,
+    top5: float,
+    *,
+    size: int = 224,
+    resized: int = 256,
+    interpolation: str = "bilinear",
+) -> Weights:
+    """A file whose name ends in its hash, for the middle of a picture resized to `resized`, with ImageNet's colours."""
+    return Weights(
+        url=url,
+        sha256=url.rpartition("-")[2].partition(".")[0],
+        licence=f"{licence}; trained on ImageNet-1k (non-commercial research terms of the data)",
+        source=source,
+        preprocessing={
+            "size": [size, size],
+            "channels": 3,
+            "mean": [0.485, 0.456, 0.406],
+            "std": [0.229, 0.224, 0.225],
+            "fit": "crop",
+            "crop_ratio": size / resized,
+            "interpolation": interpolation,
+        },
+        metrics={"imagenet1k top-1": top1, "imagenet1k top-5": top5},
+    )
+
+
+def torchvision_weights(
+    v1: tuple[str, float, float] | None, v2: tuple[str, float, float] | None = None
+) -> dict[str, Weights]:
+    """torchvision's files, each with its top-1 and top-5: of the first recipe, and of the long one of 2021."""
+    found = {"imagenet1k": (v1, "IMAGENET1K_V1", 256), "imagenet1k_v2": (v2, "IMAGENET1K_V2", 232)}
+    return {
+        name: imagenet_weights(
+            f"https://download.pytorch.org/models/{facts[0]}.pth",
+            "BSD-3-Clause",
+            f"torchvision, {recipe}",
+            *facts[1:],
+            resized=resized,
+        )
+        for name, (facts, recipe, resized) in found.items()
+        if facts is not None
+    }
+
+
+def load_published(
+    model: nn.Module,
+    name: str,
+    weights: str,
+    options: Mapping[str, Any],
+    *,
+    offline: bool | None = None,
+    say: Callable[[str], None] = errors.say,
+) -> list[str]:
+    """Fill a model, built as `name` with these options, with published weights. Returns what did not fit and is fresh.
+
+    Another number of classes leaves the last layer fresh, and of input channels the first; `say` is told.
+    Options that change anything else are refused: InputError names the first tensor that does not fit.
+    Auxiliary heads that the model leaves out are left in the file. The file is fetched unless it is there.
+    """
+    entry, published = registry.find_model(name), registry.find_weights(name, weights)
+    path = fetch(published.url, published.sha256, offline=offline, say=say)
+    state = read_state(path)
+    if published.arrange is not None:
+        state = published.arrange(state)
+    shape = {"num_classes": published.num_classes, "in_channels": entry.published.input[0]}
+    with torch.device("meta"):
+        form = entry.builder(**shape)
+        asked = entry.builder(**{**options, **shape})
+    try:
+        given = {ours[0]: theirs[1] for ours, theirs in _pair(form, state)}
+    except InputError as error:
+        raise InputError(f"{path.name}: {error}") from None
+    _check_form(asked, given, f"weights {weights!r} of {name}", {k: v for k, v in options.items() if k not in shape})
+    own = dict(_weights(model.state_dict()))
+    fresh = [key for key, tensor in own.items() if given[key].shape != tensor.shape]
+    with torch.no_grad():
+        for key in own.keys() - set(fresh):
+            own[key].copy_(given[key])
+    if getattr(model, "in_channels", None) == shape["in_channels"]:
+        model.preprocessing = dict(published.preprocessing)  # type: ignore[assignment]
+    if fresh:
+        differ = [f"{v} {k.partition('_')[2] if k == 'num_classes' else 'input channels'}" for k, v in shape.items()
+                  if getattr(model, k) != v]  # fmt: skip
+        line = f"{name} keeps {len(own) - len(fresh)} of {len(own)} tensors of {path.name}, which is for "
+        say(f"{line}{' and '.join(differ)}; fresh: {', '.join(fresh)}")
+    return fresh
+
+
+def _check_form(asked: nn.Module, given: Mapping[str, Tensor], what: str, options: Mapping[str, Any]) -> None:
+    """Refuse a form of the network that is not the published one, but for auxiliary heads left out."""
+    own = dict(_weights(asked.state_dict()))
+    for key in [*own, *given]:
+        mine, theirs = own.get(key), given.get(key)
+        if mine is None and key.startswith(_AUXILIARY):
+            continue
+        if mine is None or theirs is None or mine.shape != theirs.shape:
+            shown = ", ".join(f"{k}={v!r}" for k, v in options.items())
+            raise InputError(
+                f"{what} do not fit {shown}: {key} is {_shape(theirs)} in the file and {_shape(mine)} in the model; "
+                "leave that option out, or train without weights"
+            )
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors or .pth file by name. Runs no code of the file. Raises InputError if it is neither.
+
+    A state dict that lies under "state_dict" or "model", beside what else a training saves, is found.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise InputError(f"{path} holds objects that only code can rebuild; it was not loaded") from None
+    except (SafetensorError, OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path} is not a readable file of weights: {reason}; delete it to have it again") from None
+    for key in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise InputError(f"{path} holds no state dict, a mapping of names to tensors")
+    return dict(content)
 
 
 def copy_in_order(model: nn.Module, reference_state: Mapping[str, Tensor]) -> None:
@@ -18,16 +157,25 @@ def copy_in_order(model: nn.Module, reference_state: Mapping[str, Tensor]) -> No
     and so do the batch counters of batch norm, which change no output and which old files lack.
     Raises InputError that names the first tensor that does not fit.
     """
-    pairs = list(zip_longest(_weights(model.state_dict()), _weights(reference_state)))
-    for place, (ours, theirs) in enumerate(pairs):
+    pairs = _pair(model, reference_state)
+    with torch.no_grad():
+        for ours, theirs in pairs:
+            ours[1].copy_(theirs[1])
+
+
+def _pair(
+    model: nn.Module, reference_state: Mapping[str, Tensor]
+) -> list[tuple[tuple[str, Tensor], tuple[str, Tensor]]]:
+    """Our tensors with theirs, in order, every shape checked."""
+    pairs = []
+    for place, (ours, theirs) in enumerate(zip_longest(_weights(model.state_dict()), _weights(reference_state))):
         if ours is None or theirs is None or ours[1].shape != theirs[1].shape:
             raise InputError(
                 f"weights do not fit {type(model).__name__}: tensor {place} is {_describe(theirs)} in the file, "
                 f"{_describe(ours)} in the model; they are of another architecture or other options"
             )
-    with torch.no_grad():
-        for ours, theirs in pairs:
-            ours[1].copy_(theirs[1])
+        pairs.append((ours, theirs))
+    return pairs
 
 
 def _weights(state: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
@@ -38,3 +186,7 @@ def _weights(state: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
 
 def _describe(entry: tuple[str, Tensor] | None) -> str:
     return "missing" if entry is None else f"{entry[0]} {tuple(entry[1].shape)}"
+
+
+def _shape(tensor: Tensor | None) -> str:
+    return "missing" if tensor is None else str(tuple(tensor.shape))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from opsin import registry
+from opsin.backbones.backbone import Outputs, logits_of
 from opsin.classify import draw, figures
 from opsin.classify.calibration import fit_temperature
 from opsin.classify.metrics import Judgement, judge
@@ -21,6 +22,9 @@ from opsin.errors import InputError
 from opsin.losses import binary_cross_entropy, create_loss, cross_entropy
 from opsin.structures import Batch
 
+if TYPE_CHECKING:
+    from opsin.engine.predict import Predictor
+
 
 class Logits:
     """Collects logits and labels of a split, on the CPU in float32."""
@@ -29,8 +33,8 @@ class Logits:
         self.multi_label = multi_label
         self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def update(self, outputs: Tensor, batch: Batch) -> None:
-        self._parts.append((outputs.float().cpu(), batch["label"].cpu(), batch["index"].cpu()))
+    def update(self, outputs: Outputs, batch: Batch) -> None:
+        self._parts.append((logits_of(outputs).float().cpu(), batch["label"].cpu(), batch["index"].cpu()))
 
     def state(self) -> list[tuple[Tensor, Tensor, Tensor]]:
         return self._parts
@@ -124,8 +128,11 @@ class ClassifyTask(Task):
         return lines
 
     @staticmethod
-    def answers(decoded: dict[str, Tensor], classes: list[str], top: int) -> list[dict[str, Any]]:
-        """Plain values from a decoded batch: label, score and the `top` most probable classes of each picture."""
+    def answers(
+        predictor: Predictor, outputs: Outputs, sizes: Sequence[tuple[int, int]], *, top: int = 5
+    ) -> list[dict[str, Any]]:
+        """Label, score and the `top` most probable classes of each picture."""
+        classes, decoded = predictor.classes, predictor.model.decode(outputs)  # type: ignore[operator]
         scores = decoded["scores"].cpu()
         ranked = scores.topk(min(top, len(classes)), dim=1)
         answers = []
@@ -141,9 +148,18 @@ class ClassifyTask(Task):
         return answers
 
     @staticmethod
-    def annotate(image: Tensor, answer: dict[str, Any]) -> Any:
+    def annotate(image: Tensor, answer: dict[str, Any], classes: list[str]) -> Any:
         """The picture with its class and probability, a PIL image."""
         return draw.annotate(image, answer)
+
+    @staticmethod
+    def describe(answer: dict[str, Any]) -> str:
+        """`cat 98.3 %`, or several of these of a multi-label model."""
+        found = answer.get("labels", [answer])
+        return ", ".join(f"{one['label']} {100 * one['score']:.1f} %" for one in found) or "nothing"
+
+
+_MULTI_LABEL = ("bce", "focal", "sigmoid_cross_entropy")  # losses that judge each class by itself
 
 
 def _create_criterion(recipe: Recipe, labels: np.ndarray, num_classes: int) -> torch.nn.Module | None:
@@ -153,11 +169,13 @@ def _create_criterion(recipe: Recipe, labels: np.ndarray, num_classes: int) -> t
     if loss.name is None and not (multi_label or mixed or loss.class_weights or loss.options):
         return None
     name = loss.name or ("bce" if multi_label else "cross_entropy")
-    if (name == "bce") != multi_label:
-        fitting = "bce" if multi_label else "cross_entropy"
+    if (name in _MULTI_LABEL) != multi_label:
+        fitting = " or ".join(_MULTI_LABEL) if multi_label else "cross_entropy"
         raise InputError(
             f"loss.name={name} does not fit data.multi_label={str(multi_label).lower()}; use loss.name={fitting}"
         )
+    if loss.class_weights is not None and multi_label and name != "bce":
+        raise InputError(f"loss.class_weights needs loss.name=bce for several labels; {name} takes none")
     options = dict(loss.options)
     if loss.class_weights is not None:
         weights = _balanced(labels, num_classes) if loss.class_weights == "balanced" else loss.class_weights

@@ -1,6 +1,7 @@
 """The data room: formats, splits, preprocessing, augmentation, loading, and the doctor."""
 
 from opsin.data.augmentation import Augmentation, create_augmentation, describe_augmentation
+from opsin.data.class_names import class_names, translate
 from opsin.data.dividing import divide, stratified, stratify
 from opsin.data.doctor import Diagnosis, inspect, render
 from opsin.data.images import IMAGE_SUFFIXES, UnreadableImage, read_image
@@ -23,6 +24,7 @@ __all__ = [
     "UnreadableImage",
     "check_trainable",
     "class_counts",
+    "class_names",
     "contact_sheet",
     "create_augmentation",
     "create_loader",
@@ -38,5 +40,6 @@ __all__ = [
     "stratified",
     "stratify",
     "to_pillow",
+    "translate",
     "verify",
 ]

@@ -66,7 +66,7 @@ def create_augmentation(spec: Spec, preprocessing: Preprocessing) -> Augmentatio
     thin_plate_spline. random_resized_crop and scale_jitter_crop must come first. Raises InputError for an unknown name
     or option, and for what cannot work.
     """
-    parsed = _parse(spec)
+    parsed = parse_steps(spec, _KNOWN, PRESETS)
     if not parsed:
         return None
     sizing, steps = None, []
@@ -85,9 +85,15 @@ def create_augmentation(spec: Spec, preprocessing: Preprocessing) -> Augmentatio
 
 def describe_augmentation(spec: Spec) -> list[str]:
     """One line in plain words for each step, with its options and the probability that the reader cannot see."""
+    return describe_steps(parse_steps(spec, _KNOWN, PRESETS), _KNOWN)
+
+
+def describe_steps(steps: Sequence[tuple[str, dict[str, Any]]], known: Mapping[str, Any]) -> list[str]:
+    """`describe_augmentation` of parsed steps, which are `known` by those names."""
     lines = []
-    for name, options in _parse(spec):
-        shown = {k: p.default for k, p in _options(name).items() if k == "p" and p.default is not p.empty} | options
+    for name, options in steps:
+        defaults = inspect.signature(known[name]).parameters.items()
+        shown = {k: p.default for k, p in defaults if k == "p" and p.default is not p.empty} | options
         if "p" in shown:
             shown["probability"] = shown.pop("p")
         told = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in shown.items())
@@ -125,36 +131,42 @@ _KNOWN: dict[str, Any] = {
 } | _OURS
 
 
-def _parse(spec: Spec) -> list[tuple[str, dict[str, Any]]]:
+def parse_steps(
+    spec: Spec, known: Mapping[str, Any], presets: Mapping[str, Sequence[Any]]
+) -> list[tuple[str, dict[str, Any]]]:
+    """The (name, options) that a recipe lists, of the names `known`. Raises InputError."""
     if spec is None:
         return []
     if isinstance(spec, str):
-        if spec not in PRESETS:
-            raise unknown("augmentation preset", spec, PRESETS)
-        spec = PRESETS[spec]
+        if spec not in presets:
+            raise unknown("augmentation preset", spec, presets)
+        spec = presets[spec]
     parsed = []
     for step in spec:
         if isinstance(step, Mapping) and len(step) != 1:
             raise InputError(f"an augmentation step is a name or one {{name: options}}, got {dict(step)}")
         name, options = next(iter(step.items())) if isinstance(step, Mapping) else (step, {})
-        if name not in _KNOWN:
-            raise unknown("augmentation", name, _KNOWN)
+        if name not in known:
+            raise unknown("augmentation", name, known)
         parsed.append((name, dict(options or {})))
     return parsed
 
 
-def _options(name: str) -> Mapping[str, inspect.Parameter]:
-    return inspect.signature(_KNOWN[name]).parameters
-
-
 def _create(name: str, options: dict[str, Any], preprocessing: Preprocessing) -> v2.Transform:
-    for key in options:
-        if key not in _options(name):
-            raise unknown(f"option of {name}", key, _options(name))
+    options = dict(options)
     if name in _SIZED:
         options.setdefault("size", preprocessing.size)
     if name in _SIZING:
         options.setdefault("interpolation", preprocessing.interpolation)
+    return create_step(name, options, _KNOWN[name])
+
+
+def create_step(name: str, options: Mapping[str, Any], kind: Any) -> Any:
+    """A step of a kind, with options as a recipe has them. Raises InputError for those that it does not take."""
+    options, known = dict(options), inspect.signature(kind).parameters
+    for key in options:
+        if key not in known:
+            raise unknown(f"option of {name}", key, known)
     if options.get("interpolation") is not None:
         if options["interpolation"] not in INTERPOLATIONS:
             raise unknown(f"interpolation of {name}", options["interpolation"], INTERPOLATIONS)
@@ -165,7 +177,7 @@ def _create(name: str, options: dict[str, Any], preprocessing: Preprocessing) ->
             raise unknown("policy of auto_augment", options["policy"], policies)
         options["policy"] = policies[options["policy"]]
     try:
-        return _KNOWN[name](**options)
+        return kind(**options)
     except (TypeError, ValueError) as error:
         raise InputError(f"augmentation {name} cannot be made with {options}: {error}") from error
 

@@ -57,6 +57,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = (_TURNS[5], _TURNS[6], _TURNS[7], _TURNS[8])  # those that swap height and width
 
 
 class UnreadableImage(InputError):  # noqa: N818
@@ -111,6 +112,13 @@ def read_header(data: bytes | Path, path: str) -> Header:
     """What an encoded picture, or the file at a Path, says of itself, not decoded. Raises UnreadableImage."""
     with _opened(data, path) as picture:
         return Header(picture.format or "?", picture.mode, picture.height, picture.width)
+
+
+def read_size(path: str | PathLike[str]) -> tuple[int, int]:
+    """(height, width) that the picture in a file has once decoded, turned as its EXIF asks. Raises UnreadableImage."""
+    with _opened(Path(path), str(path)) as picture:
+        width, height = picture.size
+        return (width, height) if _turn(picture) in _SIDEWAYS else (height, width)
 
 
 def _decode_jpeg(data: bytes) -> Tensor | None:
@@ -188,11 +196,15 @@ def _refuse_several(picture: Image.Image, path: str) -> None:
 def _upright(picture: Image.Image) -> Image.Image:
     """The picture turned as its EXIF asks. Unreadable EXIF counts as none."""
     picture.load()
-    try:
-        turn = _TURNS.get(picture.getexif().get(_ORIENTATION, 1))
-    except Exception:  # whatever a damaged EXIF makes Pillow raise
-        turn = None
+    turn = _turn(picture)
     return picture if turn is None else picture.transpose(turn)
+
+
+def _turn(picture: Image.Image) -> Image.Transpose | None:
+    try:
+        return _TURNS.get(picture.getexif().get(_ORIENTATION, 1))
+    except Exception:  # whatever a damaged EXIF makes Pillow raise
+        return None
 
 
 def _to_uint8(picture: Image.Image, path: str) -> np.ndarray:

@@ -2,30 +2,77 @@
 
 The order of an epoch derives from (seed, epoch), every random choice for a sample from (seed, epoch, index). So batches
 are equal for any number of workers and processes, and after a resume in the middle of an epoch.
+
+A split with instances gives batches with `instances`, in pixels of the input, and `size`, (height, width) of each
+picture as it was read; its augmentation is a `DetectionAugmentation`.
 """
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol, TypeAlias, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from opsin.data.placing import keep_inside
 from opsin.data.preprocessing import Preprocessing
 from opsin.data.source import Split
 from opsin.errors import InputError
-from opsin.structures import Batch
+from opsin.structures import Batch, Instances
 
 Key = tuple[int, int]  # (epoch, index)
+Annotated: TypeAlias = tuple[Tensor, Instances]  # a picture as read, uint8 (C, H, W), and its boxes and labels
 _ORDER = 0xFFFF_FFFF  # stands in the place of an index where the seed is that of an epoch's order
 
 
+class DetectionAugmentation(Protocol):
+    """A picture as it was read and its instances -> prepared and randomly changed, with the instances in their place.
+
+    Takes uint8 (C, H, W) and `Instances` with boxes and labels in its pixels; labels of -1, regions to ignore, move
+    like others. Gives uint8 (channels, h, w) of the preprocessing's size, and instances in pixels of that. Neither
+    argument is changed. It draws from torch's global CPU generator alone, which the loader has seeded with (seed,
+    epoch, index).
+
+    One that mixes pictures (mosaic, MixUp) has an attribute `partners`, the most it can want of one call, and is called
+    with a third argument: a `Partners` of that length. A partner is read when it is looked at, so that what is mixed
+    only now and then costs no reading else. Without the attribute, or with 0, it is called with two arguments.
+    """
+
+    def __call__(self, image: Tensor, instances: Instances, /, *partners: Partners) -> Annotated: ...
+
+
+class Partners(Sequence[Annotated]):
+    """Other examples of a split, chosen by the seeds given; `partners[k]` reads the picture, each time anew.
+
+    Any of the split may come, also the example itself, as in a split of one.
+    """
+
+    def __init__(self, read: Callable[[int], Annotated], indices: Sequence[int]) -> None:
+        self.indices = tuple(indices)
+        self._read = read
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @overload
+    def __getitem__(self, place: int) -> Annotated: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Partners: ...
+
+    def __getitem__(self, place: int | slice) -> Annotated | Partners:
+        if isinstance(place, slice):
+            return Partners(self._read, self.indices[place])
+        return self._read(self.indices[place])
+
+
 class ImageLoader(DataLoader):
-    """A DataLoader of `Batch`: image uint8 (B, C, h, w), label, index, path. Made by `create_loader`.
+    """A DataLoader of `Batch`: image uint8 (B, C, h, w), label, index, path; of a split with instances also `instances`
+    and `size`. Made by `create_loader`.
 
     `position` is (epoch, batches already trained on): iteration begins there. Iterating does not move it, since workers
     run ahead; the trainer sets it. `len` is always the number of batches in a whole epoch.
@@ -74,7 +121,7 @@ def create_loader(
     *,
     batch_size: int,
     training: bool = False,
-    augmentation: Callable[[Tensor], Tensor] | None = None,
+    augmentation: Callable[[Tensor], Tensor] | DetectionAugmentation | None = None,
     seed: int = 0,
     workers: int = 0,
     rank: int = 0,
@@ -88,7 +135,9 @@ def create_loader(
     each global batch of world_size * B. The last, smaller one is dropped, unless it is the only one or `drop_last` says
     otherwise; kept, it is shared out evenly, and repeats samples only where there are fewer than processes.
     Else in order: `rank` takes every world_size-th sample; nothing is dropped or repeated.
-    augmentation: what `create_augmentation` gives, in the place of `preprocessing.prepare`.
+    augmentation: what `create_augmentation` gives, in the place of `preprocessing.prepare`; of a split with instances a
+    `DetectionAugmentation`. Without one, boxes are cut at the border of the input and those outside it are dropped,
+    which only fit "crop" makes happen.
     workers: processes that load ahead; 0 loads in this one. An unreadable file raises InputError that names it.
     """
     for name, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0), ("world_size", world_size, 1)):
@@ -106,9 +155,7 @@ def create_loader(
 class _Samples(Dataset):
     """Whole batches by their keys. An InputError is returned, not raised: workers would wrap it in their traceback."""
 
-    def __init__(
-        self, split: Split, preprocessing: Preprocessing, augmentation: Callable[[Tensor], Tensor] | None, seed: int
-    ) -> None:
+    def __init__(self, split: Split, preprocessing: Preprocessing, augmentation: Any, seed: int) -> None:
         self.split, self.preprocessing, self.augmentation, self.seed = split, preprocessing, augmentation, seed
 
     def __len__(self) -> int:
@@ -116,19 +163,24 @@ class _Samples(Dataset):
 
     def __getitems__(self, keys: list[Key]) -> Batch | InputError:
         state = torch.get_rng_state()
-        try:
-            images = [self._image(epoch, index) for epoch, index in keys]
-        except InputError as error:
-            return error
-        finally:
-            torch.set_rng_state(state)
         indices = [index for _, index in keys]
-        return Batch(
-            image=torch.stack(images),
+        batch = Batch(
             label=torch.from_numpy(self.split.labels[indices]),
             index=torch.tensor(indices),
             path=[self.split.name(index) for index in indices],
         )
+        try:
+            if self.split.instances is None:
+                batch["image"] = torch.stack([self._image(epoch, index) for epoch, index in keys])
+            else:
+                images, instances, sizes = zip(*[self._annotated(epoch, index) for epoch, index in keys], strict=True)
+                batch["image"], batch["size"] = torch.stack(images), torch.tensor(sizes)
+                batch["instances"] = _Packed.of(instances)  # type: ignore[typeddict-item]
+        except InputError as error:
+            return error
+        finally:
+            torch.set_rng_state(state)
+        return batch
 
     def _image(self, epoch: int, index: int) -> Tensor:
         image = self.split.read(index)
@@ -136,6 +188,42 @@ class _Samples(Dataset):
             return self.preprocessing.prepare(image)
         torch.default_generator.manual_seed(derive_seed(self.seed, epoch, index))
         return self.augmentation(image)
+
+    def _annotated(self, epoch: int, index: int) -> tuple[Tensor, Instances, tuple[int, int]]:
+        image, instances = self._read(index)
+        height, width = image.shape[-2:]
+        if self.augmentation is None:
+            boxes = self.preprocessing.place_boxes(instances.boxes, (height, width))
+            placed = Instances(boxes, instances.labels)
+            return self.preprocessing.prepare(image), keep_inside(placed, self.preprocessing.size), (height, width)
+        count = getattr(self.augmentation, "partners", 0)
+        chosen = [derive_seed(self.seed, epoch, index, 1 + k) % len(self.split) for k in range(count)]
+        torch.default_generator.manual_seed(derive_seed(self.seed, epoch, index))
+        partners = (Partners(self._read, chosen),) if count else ()
+        return *self.augmentation(image, instances, *partners), (height, width)
+
+    def _read(self, index: int) -> Annotated:
+        assert self.split.instances is not None
+        return self.split.read(index), self.split.instances[index]
+
+
+class _Packed(NamedTuple):
+    """The instances of a batch as three tensors: each tensor that a worker sends costs an open file."""
+
+    boxes: Tensor  # (N, 4), of all pictures
+    labels: Tensor  # (N,)
+    counts: Tensor  # (B,)
+
+    @classmethod
+    def of(cls, instances: Sequence[Instances]) -> _Packed:
+        labels = [one.labels if one.labels is not None else one.boxes.new_zeros(len(one)).long() for one in instances]
+        boxes = torch.cat([one.boxes for one in instances])
+        return cls(boxes, torch.cat(labels), torch.tensor([len(one) for one in instances]))
+
+    def unpack(self) -> list[Instances]:
+        counts = self.counts.tolist()
+        pairs = zip(self.boxes.split(counts), self.labels.split(counts), strict=True)
+        return [Instances(boxes, labels) for boxes, labels in pairs]
 
 
 class _Batches(Sampler[list[Key]]):
@@ -195,6 +283,8 @@ def _raising(batches: Iterator[Any]) -> Iterator[Any]:
     for batch in batches:
         if isinstance(batch, InputError):
             raise batch
+        if "instances" in batch:
+            batch["instances"] = batch["instances"].unpack()
         yield batch
 
 

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from opsin.data import arrays, folders, idx, tables
+from opsin.data import arrays, boxes_csv, coco, folders, idx, tables, voc, yolo_txt
 from opsin.data.builtin import BUILTIN
-from opsin.data.source import Source, one_hot, verify
+from opsin.data.digit_scenes import SCENES, open_scenes
+from opsin.data.source import Problem, Source, one_hot, verify
 from opsin.errors import InputError, unknown
 
-_TASKS = ("classify",)
+_TASKS = ("classify", "detect")
 _FORMATS = "expected a folder of class folders, a zip of one, a CSV, an npz, or a folder of IDX files"
+_BOX_FORMATS = (
+    "expected Pascal VOC (Annotations/*.xml), COCO (annotations/*.json), YOLO (data.yaml or obj.data, or images and "
+    "labels), or a CSV of path,x1,y1,x2,y2,label"
+)
 
 
 def open_source(
@@ -21,22 +28,84 @@ def open_source(
 ) -> Source:
     """Open a built-in name, a path, or a name in the folder that OPSIN_DATA names, in this order.
 
+    task: "classify", or "detect" for pictures with boxes: then every split has instances, and labels are (N, K).
     multi_label: labels are (N, K) of 0 and 1; sources with one label a picture are converted. skip_bad: leave out files
     that cannot be read, after reading them all (see `verify`); otherwise nothing is decoded here.
     Raises InputError for what does not exist or is in no known format.
     """
     if task not in _TASKS:
         raise unknown("task", task, _TASKS)
-    opened = BUILTIN[str(source)]() if str(source) in BUILTIN else _open_path(_find(source), multi_label)
+    if task == "detect":
+        opened = _open_detection(source)
+    elif SCENES.fullmatch(str(source)) and not Path(source).exists():
+        raise InputError(f"{source} are pictures with boxes, for the task detect; to classify, take digits")
+    else:
+        opened = BUILTIN[str(source)]() if str(source) in BUILTIN else _open_path(_find(source), multi_label)
     opened.name = opened.name.strip(".") or Path(source).resolve().name  # of the folder "." too
-    if multi_label:
+    if multi_label and not opened.multi_label:
         count = len(opened.classes)
         splits = {k: s.with_labels(one_hot(s.labels, count)) for k, s in opened.splits.items()}
         opened = replace(opened, splits=splits, multi_label=True)
     return opened.without(verify(opened)) if skip_bad else opened
 
 
-def _find(source: str | Path) -> Path:
+def _open_detection(source: str | Path) -> Source:
+    name = str(source)
+    if SCENES.fullmatch(name):
+        return open_scenes(name)
+    if name in BUILTIN:
+        raise InputError(f"{name} has a class a picture but no boxes; the built-in data to detect is called scenes")
+    path = _find(source, ["scenes"])
+    try:
+        opened = _open_boxes(path)
+    except OSError as error:
+        raise InputError(f"cannot look into {path}: {(error.strerror or str(error)).lower()}") from error
+    if opened is None:
+        kind = "a folder" if path.is_dir() else "a file"
+        raise InputError(f"{path} is {kind} of no known format of boxes; {_BOX_FORMATS}")
+    return opened
+
+
+def _open_boxes(path: Path) -> Source | None:
+    """A source of boxes; None where the format is none of ours."""
+    suffix = path.suffix.lower()
+    if not path.is_dir():
+        if suffix == ".json":
+            return coco.open_coco([path], path.stem)
+        if suffix in (".yaml", ".yml", ".data"):
+            return yolo_txt.open_yolo(path)
+        return boxes_csv.open_boxes({"all": path}, path.stem) if suffix in (".csv", ".tsv") else None
+    found: dict[str, Callable[[], Source]] = {}
+    if voc.is_voc(path):
+        found["Pascal VOC"] = partial(voc.open_voc, path)
+    if files := coco.find_coco(path):
+        found["COCO"] = partial(coco.open_coco, files, path.name)
+    if (file := yolo_txt.find_yolo(path)) is not None:
+        found["YOLO"] = partial(yolo_txt.open_yolo, file)
+    if tabled := _box_tables(path):
+        found["CSV"] = partial(boxes_csv.open_boxes, tabled, path.name)
+    if not found:
+        inside = [p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")]
+        return _open_boxes(inside[0]) if len(inside) == 1 else None
+    taken, *others = found
+    opened = found[taken]()
+    if others:
+        reason = f"it also looks like {' and '.join(others)}; {taken} is read. Give the file itself for another"
+        opened.problems.append(Problem("several_formats", str(path), reason, "note"))
+    return replace(opened, name=path.name)
+
+
+def _box_tables(path: Path) -> dict[str, Path]:
+    files = {p.name: p for p in sorted(path.iterdir()) if p.is_file() and not p.name.startswith(".")}
+    if "train" in (parts := _by_split(files, ".csv")):
+        return parts
+    tables_ = [file for name, file in files.items() if name.lower().endswith((".csv", ".tsv"))]
+    named = [file for file in tables_ if file.stem.lower() in ("labels", "annotations", "boxes", "_annotations")]
+    chosen = named or tables_
+    return {"all": chosen[0]} if len(chosen) == 1 else {}
+
+
+def _find(source: str | Path, built_in: Sequence[str] = tuple(BUILTIN)) -> Path:
     path = Path(source).expanduser()
     if path.exists() and str(source):
         return path
@@ -48,7 +117,7 @@ def _find(source: str | Path) -> Path:
     if len(path.parts) > 1 or path.suffix:
         raise InputError(f"there is no file or folder {str(source)!r} to read data from; check the path")
     names = [p.name for p in Path(home).iterdir() if p.is_dir()] if home and Path(home).is_dir() else []
-    raise unknown("data source", source, [*BUILTIN, *names])
+    raise unknown("data source", source, [*built_in, *names])
 
 
 def _open_path(path: Path, multi_label: bool) -> Source:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import colorsys
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +18,21 @@ from opsin.data.images import UnreadableImage
 from opsin.data.preprocessing import Preprocessing
 from opsin.data.source import Source, Split
 from opsin.errors import InputError, JobError, unknown
+from opsin.structures import Instances
 
 _MARGIN, _WIDEST = 4, 140  # pixels between cells, and at most for the class names at the left
 _MOST_ROWS = 100
 
 
-def contact_sheet(source: Source, path: str | Path, *, per_class: int = 10, cell: int = 64) -> Path:
+def contact_sheet(source: Source, path: str | Path, *, per_class: int | None = None, cell: int | None = None) -> Path:
     """Write a picture with one labelled row of examples for each class, evenly spaced over the training split.
 
-    At most 100 classes are drawn. A picture that cannot be read is a crossed cell. The file's ending sets its format.
+    In pictures of detection data every box is drawn, in its class's colour and with its name; regions to ignore are
+    grey. per_class: examples, 10 unless set, 4 with boxes. cell: their sides in pixels, 64 or 256. At most 100 classes
+    are drawn. A picture that cannot be read is a crossed cell. The file's ending sets its format.
     """
     split = next(source.splits[key] for key in ("train", "all", *source.splits) if key in source.splits)
+    per_class, cell = (per_class or 4, cell or 256) if split.instances is not None else (per_class or 10, cell or 64)
     classes = source.classes[:_MOST_ROWS]
     font, step = ImageFont.load_default(13), cell + _MARGIN
     names = [_shortened(name, font) for name in classes]
@@ -39,7 +45,7 @@ def contact_sheet(source: Source, path: str | Path, *, per_class: int = 10, cell
         members = np.flatnonzero(split.labels[:, row] > 0 if split.labels.ndim == 2 else split.labels == row)
         chosen = members[np.unique(np.linspace(0, len(members) - 1, min(per_class, len(members))).astype(int))]
         for column, index in enumerate(chosen.tolist()):
-            _paste(sheet, draw, split, index, (left + column * step, top), cell)
+            _paste(sheet, draw, split, index, (left + column * step, top), cell, source.classes)
     return _save(sheet, Path(path))
 
 
@@ -70,7 +76,13 @@ def to_pillow(image: Tensor) -> Image.Image:
 
 
 def _paste(
-    sheet: Image.Image, draw: ImageDraw.ImageDraw, split: Split, index: int, place: tuple[int, int], cell: int
+    sheet: Image.Image,
+    draw: ImageDraw.ImageDraw,
+    split: Split,
+    index: int,
+    place: tuple[int, int],
+    cell: int,
+    classes: Sequence[str],
 ) -> None:
     try:
         image = split.read(index)
@@ -82,8 +94,38 @@ def _paste(
     height, width = image.shape[-2:]
     grown = max(1, cell // max(height, width))  # small pictures are enlarged by whole factors, to show their pixels
     image = torch.repeat_interleave(torch.repeat_interleave(image, grown, 1), grown, 2)
-    fitted = Preprocessing(size=(cell, cell), channels=3, mean=(0.0,) * 3, std=(1.0,) * 3, fit="pad").prepare(image)
-    sheet.paste(to_pillow(fitted), place)
+    fit = Preprocessing(size=(cell, cell), channels=3, mean=(0.0,) * 3, std=(1.0,) * 3, fit="pad")
+    fitted = to_pillow(fit.prepare(image))
+    if split.instances is not None:
+        one = split.instances[index]
+        boxes = fit.place_boxes(one.boxes * grown, image.shape[-2:])
+        draw_boxes(fitted, Instances(boxes, one.labels), classes)
+    sheet.paste(fitted, place)
+
+
+def draw_boxes(picture: Image.Image, instances: Instances, classes: Sequence[str]) -> None:
+    """Draw instances, in pixels of the picture, upon it: boxes in their class's colour, and names."""
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(10)
+    labels = instances.labels.tolist() if instances.labels is not None else [-1] * len(instances)
+    for (x1, y1, x2, y2), label in zip(instances.boxes.tolist(), labels, strict=True):
+        # A box spans whole pixels to its exclusive end; Pillow draws up to and with the last.
+        corners = (round(x1), round(y1), max(round(x1), round(x2) - 1), max(round(y1), round(y2) - 1))
+        colour = class_colour(label)
+        draw.rectangle(corners, outline=colour)
+        name = _shortened(classes[label], font) if label >= 0 else "ignored"
+        width = math.ceil(font.getlength(name))
+        left = max(0, min(corners[0], picture.width - width))
+        top = corners[1] - 11 if corners[1] >= 11 else corners[1]
+        draw.rectangle((left, top, left + width, top + 11), fill=colour)
+        draw.text((left, top), name, fill="white", font=font)
+
+
+def class_colour(label: int) -> tuple[int, int, int]:
+    """A colour of a class that white letters show upon, far from its neighbours'; grey for -1."""
+    if label < 0:
+        return 128, 128, 128
+    red, green, blue = colorsys.hsv_to_rgb(label * 0.618034 % 1, 0.85, 0.75)  # the golden ratio spreads any number
+    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def _shortened(name: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -100,25 +100,77 @@ class Preprocessing:
         except TypeError as error:
             raise InputError(f"the preprocessing is incomplete or damaged: {error}") from error
 
+    def transform(self, height: int, width: int) -> tuple[float, float, float, float]:
+        """Where a picture's pixels lie in the input: x -> x * scale_x + shift_x, and y likewise.
+
+        Returns (scale_x, scale_y, shift_x, shift_y). In continuous coordinates, as boxes have them, it is what
+        `prepare` does to a picture of this size, with the rounding of its sides.
+        """
+        place = self._place(height, width)
+        scale_x, scale_y = place.width / place.cut_width, place.height / place.cut_height
+        return scale_x, scale_y, place.left - place.cut_left * scale_x, place.top - place.cut_top * scale_y
+
+    def place_boxes(self, boxes: Tensor, size: Sequence[int]) -> Tensor:
+        """Boxes (..., 4) in pixels of a picture of (height, width) -> in pixels of the input, not cut at its border."""
+        scale, shift = self._affine(boxes, size)
+        return boxes * scale + shift
+
+    def return_boxes(self, boxes: Tensor, size: Sequence[int]) -> Tensor:
+        """The inverse of `place_boxes`: boxes (..., 4) in pixels of the input -> of the picture of (height, width).
+
+        What lies amid the black of fit "pad" lies outside of the picture; `ops.clip_boxes` cuts it.
+        """
+        scale, shift = self._affine(boxes, size)
+        return (boxes - shift) / scale
+
+    def _affine(self, boxes: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
+        scale_x, scale_y, shift_x, shift_y = self.transform(int(size[0]), int(size[1]))
+        return boxes.new_tensor([scale_x, scale_y] * 2), boxes.new_tensor([shift_x, shift_y] * 2)
+
+    def _place(self, height: int, width: int) -> _Place:
+        """How a picture of this size is laid into the input."""
+        rows, columns = self.size
+        if height < 1 or width < 1:
+            raise InputError(f"a picture of {height}x{width} has no pixels")
+        if self.fit == "squash":
+            return _Place(0, 0, height, width, rows, columns, 0, 0)
+        if self.fit == "pad":
+            scale = min(1.0, rows / height, columns / width)
+            h, w = max(1, round(height * scale)), max(1, round(width * scale))
+            return _Place(0, 0, height, width, h, w, (rows - h) // 2, (columns - w) // 2)
+        cut_h, cut_w = _least_long(height, width, rows, columns)
+        # The longer side is rounded down as in torchvision's Resize, so that published results carry over.
+        h, w = round(rows / self.crop_ratio), round(columns / self.crop_ratio)
+        if h * cut_w >= w * cut_h:
+            w = max(w, h * cut_w // cut_h)
+        else:
+            h = max(h, w * cut_h // cut_w)
+        top, left = -round((h - rows) / 2), -round((w - columns) / 2)
+        cut_top, cut_left = round((height - cut_h) / 2), round((width - cut_w) / 2)
+        return _Place(cut_top, cut_left, cut_h, cut_w, h, w, top, left)
+
     def _fitted(self, image: Tensor) -> Tensor:
-        (height, width), (h, w) = self.size, image.shape[-2:]
+        place, (rows, columns) = self._place(*image.shape[-2:]), self.size
+        image = image[..., place.cut_top :, place.cut_left :][..., : place.cut_height, : place.cut_width]
+        image = self.resize(image, place.height, place.width)
         if self.fit == "crop":
-            image = cut_long(image, height, width)
-            h, w = image.shape[-2:]
-            # The longer side is rounded down as in torchvision's Resize, so that published results carry over.
-            least_h, least_w = round(height / self.crop_ratio), round(width / self.crop_ratio)
-            if least_h * w >= least_w * h:
-                image = self.resize(image, least_h, max(least_w, least_h * w // h))
-            else:
-                image = self.resize(image, max(least_h, least_w * h // w), least_w)
-            top, left = round((image.shape[-2] - height) / 2), round((image.shape[-1] - width) / 2)
-            return image[..., top : top + height, left : left + width]
-        scale = min(1.0, height / h, width / w)
-        image = self.resize(image, max(1, round(h * scale)), max(1, round(w * scale)))
-        top, left = (height - image.shape[-2]) // 2, (width - image.shape[-1]) // 2
-        canvas = image.new_zeros(image.shape[0], height, width)
-        canvas[..., top : top + image.shape[-2], left : left + image.shape[-1]] = image
+            return image[..., -place.top :, -place.left :][..., :rows, :columns]
+        canvas = image.new_zeros(image.shape[0], rows, columns)
+        canvas[..., place.top :, place.left :][..., : place.height, : place.width] = image
         return canvas
+
+
+class _Place(NamedTuple):
+    """A part of a picture, cut out, resized and laid with its corner at (top, left) of the input."""
+
+    cut_top: int
+    cut_left: int
+    cut_height: int
+    cut_width: int
+    height: int
+    width: int
+    top: int
+    left: int
 
 
 def cut_long(image: Tensor, height: int, width: int) -> Tensor:
@@ -127,7 +179,9 @@ def cut_long(image: Tensor, height: int, width: int) -> Tensor:
     Resized until its short side fits, a picture of 1x10000 pixels would fill gigabytes.
     """
     h, w = image.shape[-2:]
-    longest_h, longest_w = 8 * math.ceil(w * height / width), 8 * math.ceil(h * width / height)
-    if h <= longest_h and w <= longest_w:
-        return image
-    return F.center_crop(image, [min(h, longest_h), min(w, longest_w)])
+    size = _least_long(h, w, height, width)
+    return image if size == (h, w) else F.center_crop(image, list(size))
+
+
+def _least_long(h: int, w: int, height: int, width: int) -> tuple[int, int]:
+    return min(h, 8 * math.ceil(w * height / width)), min(w, 8 * math.ceil(h * width / height))

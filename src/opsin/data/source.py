@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from opsin.data import zips
 from opsin.data.images import Header, UnreadableImage, decode, read_bytes, read_header
 from opsin.errors import InputError
+from opsin.structures import Instances
 
 T = TypeVar("T")
 Progress = Callable[[int, int], None]  # (done, total)
@@ -37,10 +39,13 @@ class Problem:
 class Split(ABC):
     """The pictures and labels of one part of a source.
 
-    labels: (N,) int64, or (N, K) float32 of 0 and 1 if multi-label; -1 is a label out of range.
+    labels: (N,) int64, or (N, K) float32 of 0 and 1 if multi-label; -1 is a label out of range. instances: of a
+    detection source, the objects of each picture, boxes float32 in pixels of the picture as `read` gives it, labels -1
+    for regions to ignore; `labels` is then which classes a picture holds.
     """
 
     labels: np.ndarray
+    instances: list[Instances] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -55,7 +60,7 @@ class Split(ABC):
 
     @abstractmethod
     def select(self, indices: np.ndarray, labels: np.ndarray) -> Split:
-        """The pictures at `indices`, in that order, with other labels."""
+        """The pictures at `indices`, in that order, with other labels and with their instances."""
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> Split:
         """The examples at `indices`, in that order."""
@@ -70,18 +75,32 @@ class Split(ABC):
         else:
             labels = np.zeros((len(self), num_classes), np.float32)
             labels[:, new] = self.labels
-        return self.with_labels(labels)
+        split = self.with_labels(labels)
+        if self.instances is not None:
+            table = torch.from_numpy(np.append(new, -1))  # the last for -1, a region to ignore
+            split.instances = [replace(one, labels=table[one.labels]) for one in self.instances]
+        return split
 
     def with_labels(self, labels: np.ndarray) -> Split:
         """The same pictures with other labels."""
         return self.select(np.arange(len(self)), labels)
 
+    def _instances_at(self, indices: np.ndarray) -> list[Instances] | None:
+        return None if self.instances is None else [self.instances[i] for i in indices.tolist()]
+
 
 class ArraySplit(Split):
     """Pictures that lie in memory. images: uint8 (M, C, H, W), shared by subsets. prefix: of names, as "digits"."""
 
-    def __init__(self, images: Tensor, labels: np.ndarray, prefix: str, places: np.ndarray | None = None) -> None:
-        self.images, self.labels, self.prefix = images, labels, prefix
+    def __init__(
+        self,
+        images: Tensor,
+        labels: np.ndarray,
+        prefix: str,
+        places: np.ndarray | None = None,
+        instances: list[Instances] | None = None,
+    ) -> None:
+        self.images, self.labels, self.prefix, self.instances = images, labels, prefix, instances
         self.places = np.arange(len(images)) if places is None else places
 
     def read(self, index: int) -> Tensor:
@@ -91,14 +110,20 @@ class ArraySplit(Split):
         return f"{self.prefix}[{self.places[index]}]"
 
     def select(self, indices: np.ndarray, labels: np.ndarray) -> ArraySplit:
-        return ArraySplit(self.images, labels, self.prefix, self.places[indices])
+        return ArraySplit(self.images, labels, self.prefix, self.places[indices], self._instances_at(indices))
 
 
 class FileSplit(Split):
     """Pictures in files, or in the members of a zip archive where `archive` is its path."""
 
-    def __init__(self, files: list[str], labels: np.ndarray, archive: str | None = None) -> None:
-        self.files, self.labels, self.archive = files, labels, archive
+    def __init__(
+        self,
+        files: list[str],
+        labels: np.ndarray,
+        archive: str | None = None,
+        instances: list[Instances] | None = None,
+    ) -> None:
+        self.files, self.labels, self.archive, self.instances = files, labels, archive, instances
 
     def encoded(self, index: int) -> bytes:
         """A picture as it lies on disk. Raises UnreadableImage."""
@@ -118,14 +143,16 @@ class FileSplit(Split):
         return self.files[index] if self.archive is None else f"{self.archive}/{self.files[index]}"
 
     def select(self, indices: np.ndarray, labels: np.ndarray) -> FileSplit:
-        return FileSplit([self.files[i] for i in indices.tolist()], labels, self.archive)
+        files = [self.files[i] for i in indices.tolist()]
+        return FileSplit(files, labels, self.archive, self._instances_at(indices))
 
 
 @dataclass
 class Source:
     """A data set, opened. splits: those of "train", "val" and "test" that it separates itself, or else only "all".
 
-    skipped: files left out because they could not be read. problems: what was found while opening.
+    skipped: files left out because they could not be read. problems: what was found while opening. task: what it was
+    opened for; "detect" means that every split has instances.
     """
 
     name: str
@@ -135,6 +162,7 @@ class Source:
     multi_label: bool = False
     skipped: list[Problem] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    task: str = "classify"
 
     def without(self, problems: Iterable[Problem]) -> Source:
         """The source less its unreadable files, which are remembered in `skipped`."""
@@ -162,7 +190,8 @@ def verify(
         split, index = job
         try:
             if deep:
-                split.read(index)
+                if reason := misfit(split, index, split.read(index).shape[-2:]):
+                    return Problem("unreadable", split.name(index), reason)
             else:
                 split.header(index)
         except UnreadableImage as error:
@@ -170,6 +199,23 @@ def verify(
         return None
 
     return [problem for problem in map_threads(check, jobs, workers, progress) if problem is not None]
+
+
+def misfit(split: Split, index: int, size: Sequence[int]) -> str | None:
+    """Why the boxes of a picture of (height, width) cannot be its own: they reach over a pixel beyond it. None if not.
+
+    When a source is opened, boxes are held against the size that the annotation gives, which may be wrong.
+    """
+    if split.instances is None or not len(split.instances[index]):
+        return None
+    right, bottom = split.instances[index].boxes[:, 2:].amax(dim=0).tolist()
+    height, width = size
+    if right <= width + 1 and bottom <= height + 1:
+        return None
+    return (
+        f"it has {width}x{height} pixels (width x height), but its boxes reach to {right:g}, {bottom:g}; "
+        "they were drawn for another size, or before it was turned"
+    )
 
 
 def map_threads(
@@ -186,7 +232,7 @@ def map_threads(
 
 
 def check_trainable(source: Source, val_fraction: float = 0.1, test_fraction: float = 0.2) -> None:
-    """Raise InputError with the first reason why a classifier cannot be trained and judged on a source."""
+    """Raise InputError with the first reason why a network cannot be trained for the source's task and judged on it."""
     where, classes = source.name, source.classes
     for problem in source.problems:
         if problem.severity == "error":
@@ -194,14 +240,17 @@ def check_trainable(source: Source, val_fraction: float = 0.1, test_fraction: fl
     key = "train" if "train" in source.splits else "all"
     if key not in source.splits:
         raise InputError(f"{where} has no training split, only {', '.join(source.splits)}; name it train")
-    if len(classes) < 2:
+    detecting = source.task == "detect"
+    if detecting and not any(len(one) for one in source.splits[key].instances or []):
+        raise InputError(f"{where}: no picture of the {key} split has a box; a detector needs some to learn from")
+    if len(classes) < 2 and not detecting:
         only = f"only the class {classes[0]!r}" if classes else "no classes"
         raise InputError(f"{where} has {only}; a classifier needs two or more, each in a folder of its own or a column")
     for name, split in source.splits.items():
         if len(split) == 0:
             raise InputError(f"{where}: the {name} split holds no pictures")
     counts = {name: class_counts(split.labels, len(classes)) for name, split in source.splits.items()}
-    lost = [c for k, c in enumerate(classes) if source.skipped and counts[key][k] == 0]
+    lost = [c for k, c in enumerate(classes) if source.skipped and counts[key][k] == 0 and not detecting]
     if lost:
         raise InputError(f"{where}: no readable training pictures of class {listed(lost)}; mend or remove them")
     unseen = [c for k, c in enumerate(classes) if counts[key][k] == 0 and any(n[k] for n in counts.values())]
@@ -211,7 +260,7 @@ def check_trainable(source: Source, val_fraction: float = 0.1, test_fraction: fl
         )
     parted = test_fraction > 0 or val_fraction > 0 if key == "all" else val_fraction > 0 and "val" not in source.splits
     single = [c for k, c in enumerate(classes) if counts[key][k] == 1]
-    if parted and single and not source.multi_label:
+    if parted and single and not source.multi_label and not detecting:
         raise InputError(
             f"{where}: only one picture of class {listed(single)}, which cannot be both trained on and judged; "
             "add pictures, remove the class, or give separate splits and data.val_fraction=0"

@@ -77,7 +77,7 @@ def _not_single(table: Path, row: _Row) -> InputError:
 
 def _read(table: Path, split: str) -> tuple[list[_Row], list[str]]:
     """The rows of a table, and the classes that are columns of it."""
-    cells = _cells(table)
+    cells = read_cells(table)
     header = [cell.strip().lower() for cell in cells[0][1]]
     if not _is_header(header, table):
         roles, columns = {"path": 0, "label": 1}, {}
@@ -126,7 +126,7 @@ def _row(table: Path, line: int, row: list[str], roles: dict[str, int], columns:
     return _Row(line, row[roles["path"]], names, split)
 
 
-def _cells(table: Path) -> list[tuple[int, list[str]]]:
+def read_cells(table: Path) -> list[tuple[int, list[str]]]:
     """Lines that are not blank, with their numbers."""
     try:
         text = table.read_text(encoding="utf-8-sig")

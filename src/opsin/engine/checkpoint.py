@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from opsin import __version__, registry
-from opsin.data import Preprocessing
+from opsin.data import Preprocessing, class_names
 from opsin.engine.recipe import Recipe, load_recipe
 from opsin.engine.run import atomic
 from opsin.errors import InputError
@@ -26,7 +26,7 @@ _CRITERION = "criterion."
 
 @dataclass
 class Saved:
-    """What a model.safetensors holds: weights, and all that is needed to use them."""
+    """What a model.safetensors or a published file holds: weights, and all that is needed to use them."""
 
     state: dict[str, Tensor]
     recipe: Recipe
@@ -34,6 +34,7 @@ class Saved:
     classes: list[str]
     temperature: float
     metrics: dict[str, float]
+    score_threshold: float | None = None  # of a detector, fitted after its training
 
     def build(self) -> nn.Module:
         """The network with its weights, in eval mode. Raises InputError if the weights are another architecture's."""
@@ -46,6 +47,8 @@ class Saved:
         load_exactly(model, self.state, self.recipe.model.name)
         model.temperature = self.temperature  # type: ignore[assignment]
         model.multi_label = self.recipe.data.multi_label  # type: ignore[assignment]
+        if self.score_threshold is not None:
+            model.score_threshold = self.score_threshold  # type: ignore[assignment]
         return model.eval()
 
 
@@ -67,6 +70,7 @@ def save_model(
         "classes": classes,
         "temperature": float(getattr(model, "temperature", 1.0)),
         "metrics": dict(metrics),
+        "score_threshold": getattr(model, "score_threshold", None),
     }
     state = model.state_dict() if state is None else state
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in state.items() if not k.startswith(_CRITERION)}
@@ -75,8 +79,17 @@ def save_model(
 
 
 def read_model(path: str | Path) -> Saved:
-    """Read a model.safetensors, or that of a run folder. Raises InputError for anything else, whatever it contains."""
-    path = Path(path)
+    """Read a model.safetensors, or that of a run folder, or published weights by name, such as resnet50:imagenet1k.
+
+    Raises InputError for anything else, whatever it contains.
+    """
+    path, (name, colon, weights) = Path(path), str(path).partition(":")
+    if not path.exists() and name in registry.list_models():
+        if not colon:
+            known = registry.find_model(name).weights
+            hint = f"; with published weights: {', '.join(f'{name}:{w}' for w in known)}" if known else ""
+            raise InputError(f"{name} is a model without weights, not a run{hint}")
+        return _published(name, weights)
     if path.is_dir():
         if not (path / "model.safetensors").exists():
             state = "its training has not saved a model yet" if (path / "recipe.yaml").exists() else "it is not a run"
@@ -92,11 +105,35 @@ def read_model(path: str | Path) -> Saved:
             classes=[str(name) for name in described["classes"]],
             temperature=float(described["temperature"]),
             metrics={str(k): float(v) for k, v in described["metrics"].items()},
+            score_threshold=None if described.get("score_threshold") is None else float(described["score_threshold"]),
         )
     except KeyError as error:
         raise InputError(f"{path} does not describe a model of opsin: it lacks {error.args[0]!r}") from None
     except (ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{path} has a damaged description: {error}") from None
+
+
+def _published(name: str, weights: str) -> Saved:
+    """A model with published weights, fetched unless they are there, as if it had been trained here."""
+    published = registry.find_weights(name, weights)
+    preprocessing = Preprocessing.from_dict(published.preprocessing)
+    model = registry.create_model(
+        name, weights=weights, num_classes=published.num_classes, in_channels=preprocessing.channels
+    )
+    return Saved(
+        state=model.state_dict(),
+        recipe=load_recipe(
+            {
+                "task": registry.find_model(name).task,
+                "model": {"name": name, "weights": weights},
+                "data": {"source": ""},
+            }
+        ),
+        preprocessing=preprocessing,
+        classes=list(class_names(published.classes, published.num_classes)),
+        temperature=1.0,
+        metrics={},
+    )
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

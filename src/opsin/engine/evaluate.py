@@ -57,8 +57,9 @@ def evaluate(
 ) -> dict[str, float]:
     """The metrics of a run's model on a split of its own data, or of another source with the same classes.
 
-    run: a run folder or a model.safetensors. split: "train", "val" or "test"; None takes test, else val, else all there
-    is. A run judged on its own data gets evaluation_<split>.json with everything that was found.
+    run: a run folder, a model.safetensors or published weights by name ("resnet50:imagenet1k"), which need data and
+    know ImageNet's folder names. split: "train", "val" or "test"; None takes test, else val, else all there is. A run
+    judged on its own data gets evaluation_<split>.json with everything that was found.
     """
     saved = read_model(run)
     judged, name = _judge(saved, data, split, device)
@@ -72,6 +73,8 @@ def evaluate(
 
 def _judge(saved: Saved, source_name: str | Path | None, split: str | None, device: str | None) -> tuple[Judged, str]:
     section = saved.recipe.data
+    if not (source_name or section.source):
+        raise InputError("published weights come without data; say on which to judge them, with --data")
     source = data.open(source_name or section.source, saved.recipe.task, multi_label=section.multi_label)
     if section.skip_bad:
         source = source.without(data.verify(source))
@@ -80,7 +83,7 @@ def _judge(saved: Saved, source_name: str | Path | None, split: str | None, devi
     if name not in splits:
         raise InputError(f"{source.name} has no split {name!r}; it has {', '.join(splits)}")
     task = restore_task(saved, source, device)
-    chosen = _with_classes(splits[name], source.classes, saved.classes)
+    chosen = _with_classes(splits[name], data.translate(source.classes, saved.classes), saved.classes)
     return judge_split(task, chosen), name
 
 
@@ -104,9 +107,14 @@ def restore_task(saved: Saved, source: Source, device: str | None) -> Task:
 
 
 def write_run_report(
-    task: Task, folder: RunFolder, judged: Mapping[str, Judged], history: list[dict[str, float]], source: Source
+    task: Task,
+    folder: RunFolder,
+    judged: Mapping[str, Judged],
+    history: list[dict[str, float]],
+    source: Source,
+    training: Split | None = None,
 ) -> Path:
-    """report.html of a run: curves, judgement, mistakes, profile, recipe, environment."""
+    """report.html of a run: curves, judgement, mistakes, profile, recipe, environment. training: the split it saw."""
     recipe = task.recipe
     split = "test" if "test" in judged else next(iter(judged), None)
     sections: list[Section] = []
@@ -117,6 +125,8 @@ def write_run_report(
         rows = [[k, *(_format(k, j.metrics.get(k)) for j in judged.values())] for k in metrics]
         sections.append(Table("Metrics", ["metric", *judged], rows))
         sections += task.sections(judged[split].judgement, judged[split].split)
+    if training is not None:
+        sections += task.inspections(training)
     sections[1:1] = curves(history, *task.monitored)
     size = (task.preprocessing.channels, *task.preprocessing.size)
     layers = layer_table(task.model, size)

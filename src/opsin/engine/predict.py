@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from opsin import registry
+from opsin.backbones import Backbone
 from opsin.data import Preprocessing
 from opsin.data.images import IMAGE_SUFFIXES, read_image
 from opsin.engine.checkpoint import read_model
 from opsin.engine.recipe import Recipe
-from opsin.errors import InputError
+from opsin.engine.video import VIDEO_SUFFIXES, batched, is_video, open_video
+from opsin.errors import InputError, unknown
 
 Picture = str | Path | np.ndarray | Tensor
 
@@ -35,70 +38,106 @@ class Predictor:
         """Where the model is."""
         return next(self.model.parameters()).device
 
-    def predict(self, pictures: Picture | Sequence[Picture], *, batch_size: int = 32, top: int = 5) -> Any:
-        """The answer for a picture, or the list of answers for several or for a folder.
+    def predict(self, pictures: Picture | Sequence[Picture], *, batch_size: int = 32, **options: Any) -> Any:
+        """The answer for a picture, or the list of answers for several, for a folder or for the frames of a video.
 
         pictures: a path, a folder, an array (H, W), (H, W, C) or a tensor (C, H, W), uint8 or float in [0, 1]; or a
-        sequence of these, or a tensor (B, C, H, W). Raises InputError for a picture that cannot be read.
+        sequence of these, or a tensor (B, C, H, W). options: the task's, `top` of a classifier, `score_threshold` of a
+        detector. Raises InputError for a picture that cannot be read.
         """
+        if isinstance(pictures, str | Path) and is_video(pictures):
+            return [answer for _, answer in self.stream_video(pictures, batch_size=batch_size, **options)]
         single = isinstance(pictures, str | Path) and not Path(pictures).is_dir()
         single = single or (isinstance(pictures, np.ndarray | Tensor) and pictures.ndim < 4)
         items: list[Picture] = [pictures] if single else list(_expand(pictures))  # type: ignore[list-item, arg-type]
-        answers = list(self.stream(items, batch_size=batch_size, top=top))
+        answers = list(self.stream(items, batch_size=batch_size, **options))
         for answer in answers:
             if "error" in answer:
                 raise InputError(answer["error"])
         return answers[0] if single else answers
 
-    @torch.inference_mode()
-    def stream(self, pictures: Sequence[Picture], *, batch_size: int = 32, top: int = 5) -> Iterator[dict[str, Any]]:
+    def stream(self, pictures: Sequence[Picture], *, batch_size: int = 32, **options: Any) -> Iterator[dict[str, Any]]:
         """Answers one by one, in order. One for an unreadable picture has the key `error` and nothing but its path."""
+        self._check(options)
         for start in range(0, len(pictures), batch_size):
             chunk = pictures[start : start + batch_size]
-            prepared: list[Tensor] = []
+            loaded: list[Tensor] = []
             errors: dict[int, str] = {}
             for place, picture in enumerate(chunk):
                 try:
-                    prepared.append(self.preprocessing.prepare(load_picture(picture)))
+                    loaded.append(load_picture(picture))
                 except InputError as error:
                     errors[place] = str(error)
-            answers = iter(self._answer(prepared, top) if prepared else [])
+            answers = iter(self._answer(loaded, options) if loaded else [])
             for place, picture in enumerate(chunk):
                 path = {"path": str(picture)} if isinstance(picture, str | Path) else {}
                 yield {**path, "error": errors[place]} if place in errors else {**path, **next(answers)}
 
-    def _answer(self, prepared: list[Tensor], top: int) -> list[dict[str, Any]]:
+    def stream_video(
+        self, path: str | Path, *, batch_size: int = 32, **options: Any
+    ) -> Iterator[tuple[Tensor, dict[str, Any]]]:
+        """Frames, uint8 (3, H, W), each with its answer, which has the keys `frame` and `time` in seconds too.
+
+        No more than a batch of frames is held at once. Raises InputError for a file that is no video.
+        """
+        self._check(options)
+        with open_video(path) as video:
+            for chunk in batched(video, batch_size):
+                for frame, answer in zip(chunk, self._answer([f.image for f in chunk], options), strict=True):
+                    yield frame.image, {"path": str(path), "frame": frame.index, "time": frame.time, **answer}
+
+    @torch.inference_mode()
+    def _answer(self, loaded: Sequence[Tensor], options: Mapping[str, Any]) -> list[dict[str, Any]]:
+        prepared = [self.preprocessing.prepare(image) for image in loaded]
         images = self.preprocessing.normalize(torch.stack(prepared).to(self.device))
-        decoded = self.model.decode(self.model(images))  # type: ignore[operator]
-        return self._task.answers(decoded, self.classes, top)
+        sizes = [(image.shape[-2], image.shape[-1]) for image in loaded]
+        return self._task.answers(self, self.model(images), sizes, **options)
+
+    def _check(self, options: Mapping[str, Any]) -> None:
+        parameters = inspect.signature(self._task.answers).parameters.values()
+        known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+        for name in options:
+            if name not in known:
+                raise unknown(f"option of prediction with {self.recipe.model.name}", name, known)
 
     def annotate(self, picture: Picture, answer: dict[str, Any]) -> Any:
         """The picture with its answer drawn on it, a PIL image."""
-        return self._task.annotate(load_picture(picture), answer)
+        return self._task.annotate(load_picture(picture), answer, self.classes)
+
+    def describe(self, answer: dict[str, Any]) -> str:
+        """An answer in a few words."""
+        return self._task.describe(answer)
 
 
 def load(run: str | Path, device: str | None = None) -> Predictor:
-    """A ready model from a run folder or a model.safetensors. device: "cpu", "cuda", ...; the best there is if None."""
+    """A ready model from a run folder, a model.safetensors, or published weights by name ("resnet50:imagenet1k").
+
+    device: "cpu", "cuda", ...; the best there is if None.
+    """
     saved = read_model(run)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         model = saved.build().to(device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
+    if isinstance(model, Backbone):
+        model.drop_aux_heads()  # they served the training
     return Predictor(model, saved.recipe, saved.preprocessing, saved.classes)
 
 
-def find_pictures(inputs: Sequence[str | Path]) -> list[Path]:
-    """The picture files of paths and folders, folders searched through and sorted. InputError where there are none."""
+def find_pictures(inputs: Sequence[str | Path], *, videos: bool = False) -> list[Path]:
+    """The picture files of paths and folders, folders searched through and sorted. InputError where there are none.
+
+    videos: find those in folders too.
+    """
+    known = IMAGE_SUFFIXES | VIDEO_SUFFIXES if videos else IMAGE_SUFFIXES
     found: list[Path] = []
     for given in inputs:
         path = Path(given)
         if path.is_dir():
-            inside = sorted(
-                p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")
-            )
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in known and not p.name.startswith("."))
             if not inside:
-                raise InputError(f"no pictures in {path}; known endings: {', '.join(sorted(IMAGE_SUFFIXES))}")
+                raise InputError(f"no pictures in {path}; known endings: {', '.join(sorted(known))}")
             found += inside
         elif path.exists():
             found.append(path)

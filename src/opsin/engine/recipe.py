@@ -43,9 +43,15 @@ class _Named(_Section):
 class ModelSection(_Named):
     """A registered model and its builder's options."""
 
+    weights: str | None = None  # published ones to start from, by name; random numbers if null
+    backbone_weights: str | None = None  # of a detector: published ones of the classification network inside
+
 
 class DataSection(_Section):
-    """What to learn from, how it is split, and how a picture becomes the network's input."""
+    """What to learn from, how it is split, and how a picture becomes the network's input.
+
+    What says so and is null is as the published weights of `model.weights` expect it, where there are some.
+    """
 
     source: str
     val_fraction: Fraction = 0.1
@@ -53,9 +59,9 @@ class DataSection(_Section):
     split_seed: int = 0
     size: Positive | tuple[Positive, Positive] | None = None  # height, width; the model's published input if null
     channels: Literal[1, 3] | None = None  # 1 if every picture is grey, else 3, if null
-    fit: Literal["squash", "crop", "pad"] = "squash"
-    crop_ratio: Annotated[float, Field(gt=0, le=1)] = 0.875
-    interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
+    fit: Literal["squash", "crop", "pad"] | None = None  # squash if null
+    crop_ratio: Annotated[float, Field(gt=0, le=1)] | None = None  # 0.875 if null
+    interpolation: Literal["nearest", "bilinear", "bicubic"] | None = None  # bilinear if null
     mean: list[float] | None = None  # of pictures scaled to [0, 1]; ImageNet's, or 0.5 for grey, if null
     std: list[Annotated[float, Field(gt=0)]] | None = None
     multi_label: bool = False
@@ -108,6 +114,7 @@ class TrainSection(_Section):
     precision: str = "32-true"
     accumulate: Positive = 1
     clip_norm: Annotated[float, Field(gt=0)] | None = None
+    multi_scale: list[Positive | tuple[Positive, Positive]] | None = None  # input sizes a detector changes between
     sync_batchnorm: bool = False
     channels_last: bool = False
     deterministic: bool = False
@@ -146,6 +153,7 @@ def load_recipe(source: str | Path | Mapping[str, Any], overrides: Mapping[str, 
     values = read_recipe(source) if isinstance(source, str | Path) else _copy(source)
     for key, value in (overrides or {}).items():
         _assign(values, key, value)
+    _complete(values)
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
@@ -230,6 +238,22 @@ def _assign(values: dict[str, Any], key: str, value: Any) -> None:
     place[last] = value
 
 
+def _complete(values: dict[str, Any]) -> None:
+    """Add the task's own defaults where they differ from those that stand here.
+
+    An optimizer or a schedule that is named keeps none of them, since they belong to another.
+    """
+    task = values.get("task", Recipe.model_fields["task"].default)
+    if task not in registry.list_tasks():
+        return  # refused below, with the nearest name
+    for section, defaults in registry.find_task(task).defaults.items():
+        given = values.get(section)
+        if given is None:
+            values[section] = dict(defaults)
+        elif isinstance(given, dict) and given.get("name", defaults.get("name")) == defaults.get("name"):
+            values[section] = {**defaults, **given}
+
+
 def _explain(error: ValidationError, values: Mapping[str, Any]) -> InputError:
     """The first problem of a recipe, in one line."""
     first = error.errors()[0]
@@ -267,8 +291,19 @@ def _check_slips(section: str, values: _Named) -> None:
 
 def _check_model(recipe: Recipe) -> None:
     entry = registry.find_model(recipe.model.name)
+    if recipe.model.weights is not None:
+        registry.find_weights(entry.name, recipe.model.weights)
+        if recipe.train.init is not None:
+            raise InputError("model.weights and train.init both give the first weights; leave one of them out")
     if entry.task != recipe.task:
         raise InputError(f"{entry.name} is a model for {entry.task}, not for {recipe.task}")
+    if recipe.model.backbone_weights is not None:
+        if recipe.task == "classify":
+            raise InputError(f"{entry.name} is a backbone itself: set model.weights, not model.backbone_weights")
+        if recipe.model.weights is not None or recipe.train.init is not None:
+            raise InputError(
+                "model.weights and train.init fill the backbone too; leave them or model.backbone_weights out"
+            )
     for option in recipe.model.options:
         if option in ("num_classes", "in_channels"):
             raise InputError(f"model.{option} follows from the data; remove it (data.channels sets the channels)")

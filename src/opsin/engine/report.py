@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jinja2
 from PIL import Image
@@ -39,8 +39,10 @@ __all__ = [
 
 Cell = str | int | float | None
 _LARGEST_PICTURE = 256  # pixels; larger ones are shrunk, so that a report with a gallery can be sent by mail
+_LARGEST_DRAWN = 640  # pixels of a picture with boxes and their labels, which must stay legible
 _SMALLEST_SHARP = 96  # pictures below are shown as pixels instead of a blur
-_MEASURED = re.compile(r"-?[\d,]+(\.\d+)?(e[-+]?\d+)? %|-?\d+\.\d+(e[-+]?\d+)?")  # "7" may well be a class
+# "7" may well be a class; 1.5 GB and 1.81 G are counts in short
+_MEASURED = re.compile(r"-?[\d,]+(\.\d+)?(e[-+]?\d+)? (%|[kMG]?B|[kMGT])|-?\d+\.\d+(e[-+]?\d+)?")
 
 
 @dataclass
@@ -75,11 +77,12 @@ class GalleryItem:
 
 @dataclass
 class Gallery:
-    """Examples side by side."""
+    """Examples side by side. large: shown with room for what is drawn on them, as photographs are."""
 
     title: str
     items: Sequence[GalleryItem] = field(default_factory=list)
     note: str = ""
+    large: bool = False
 
 
 @dataclass
@@ -98,7 +101,17 @@ class Code:
     body: str
 
 
-Section = Table | Figure | Gallery | Text | Code
+class Own(Protocol):
+    """A section of a page that extends the report's template, and draws it in the block `own` by the class's name."""
+
+    title: str
+
+    def view(self) -> dict[str, Any]:
+        """What the template prints of it."""
+        ...
+
+
+Section = Table | Figure | Gallery | Text | Code | Own
 
 
 def write_report(
@@ -115,10 +128,21 @@ def write_report(
     return path
 
 
-def render(title: str, headline: Mapping[str, str], sections: Sequence[Section], subtitle: str = "") -> str:
-    """The report as HTML. Nothing of a name or a caption is taken as markup."""
+def render(
+    title: str,
+    headline: Mapping[str, str],
+    sections: Sequence[Section],
+    subtitle: str = "",
+    template: Path | None = None,
+    **variables: Any,
+) -> str:
+    """The report as HTML. Nothing of a name or a caption is taken as markup.
+
+    template: of a page that extends `report.html.j2`, which gets `variables` too.
+    """
     views = _views(sections)
-    return _template().render(
+    return _template(template).render(
+        **variables,
         title=title,
         subtitle=subtitle,
         headline=list(headline.items()),
@@ -226,12 +250,14 @@ def _words(name: str) -> str:
 
 
 @cache
-def _template() -> jinja2.Template:
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+def _template(path: Path | None) -> jinja2.Template:
+    own = Path(__file__).with_name("report.html.j2")
+    path = path or own
+    loader = jinja2.FileSystemLoader([path.parent, own.parent])
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.get_template("report.html.j2")
+    return environment.get_template(path.name)
 
 
 def _views(sections: Sequence[Section]) -> list[dict[str, Any]]:
@@ -255,11 +281,14 @@ def _view(section: Section) -> dict[str, Any]:
         case Figure():
             return {"source": _figure_uri(section.image), "caption": section.caption, "wide": section.wide}
         case Gallery():
-            return {"note": section.note, "items": [_gallery_item(item) for item in section.items]}
+            items = [_gallery_item(item, section.large) for item in section.items]
+            return {"note": section.note, "items": items, "large": section.large}
         case Text():
             return {"paragraphs": [p for p in re.split(r"\n\s*\n", section.body.strip()) if p]}
         case Code():
             return {"body": section.body.strip("\n")}
+        case _:
+            return section.view()
 
 
 def _side_by_side(views: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
@@ -309,20 +338,25 @@ def _cell(cell: Cell, bar: bool) -> dict[str, Any]:
     return {"text": text, "share": share}
 
 
-def _gallery_item(item: GalleryItem) -> dict[str, Any]:
+def _gallery_item(item: GalleryItem, large: bool) -> dict[str, Any]:
     first, _, rest = item.caption.partition("\n")
     picture = to_pil(item.image)
     tiny = min(picture.size) < _SMALLEST_SHARP
-    picture.thumbnail((_LARGEST_PICTURE, _LARGEST_PICTURE), Image.Resampling.LANCZOS)
+    largest = _LARGEST_DRAWN if large else _LARGEST_PICTURE
+    picture.thumbnail((largest, largest), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
-    source = _data_uri("image/png", buffer.getvalue())
+    if large:
+        picture.save(buffer, "JPEG", quality=85)
+    else:
+        picture.save(buffer, "PNG", optimize=True)
+    source = data_uri("image/jpeg" if large else "image/png", buffer.getvalue())
     return {"source": source, "first": first, "rest": rest, "wrong": item.wrong, "tiny": tiny, "alt": item.caption}
 
 
 def _figure_uri(image: bytes) -> str:
-    return _data_uri("image/png" if image.startswith(b"\x89PNG") else "image/svg+xml", image)
+    return data_uri("image/png" if image.startswith(b"\x89PNG") else "image/svg+xml", image)
 
 
-def _data_uri(kind: str, content: bytes) -> str:
+def data_uri(kind: str, content: bytes) -> str:
+    """Bytes as a link that holds them. kind: their MIME type, "image/png"."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"

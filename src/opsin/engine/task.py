@@ -4,22 +4,35 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from opsin import optim, registry
-from opsin.data import Preprocessing, Source, Split, create_mixing, divide, stratified
+from opsin.backbones.extraction import find_backbone
+from opsin.data import (
+    Preprocessing,
+    Source,
+    Split,
+    create_augmentation,
+    create_mixing,
+    describe_augmentation,
+    divide,
+    stratified,
+)
 from opsin.data.loading import derive_seed
-from opsin.engine.recipe import Recipe
+from opsin.engine.recipe import ModelSection, Recipe
 from opsin.engine.report import Section
 from opsin.engine.run import atomic
 from opsin.errors import InputError, JobError, unknown
 from opsin.structures import Batch
+
+if TYPE_CHECKING:
+    from opsin.engine.predict import Predictor
 
 
 class Evaluator(Protocol):
@@ -51,6 +64,7 @@ class Task(LightningModule, ABC):
 
     monitor: ClassVar[str]  # the validation metric that says which epoch was best
     monitor_mode: ClassVar[str]  # "max" or "min"
+    defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # section -> keys of a recipe that differ for this task
 
     def __init__(self, model: nn.Module, recipe: Recipe, preprocessing: Preprocessing, classes: list[str]) -> None:
         super().__init__()
@@ -96,6 +110,40 @@ class Task(LightningModule, ABC):
     def sections(self, judgement: Any, split: Any) -> list[Section]:
         """The report's pictures and tables for one judged split."""
         return []
+
+    def inspections(self, split: Split) -> list[Section]:
+        """The report's pictures of how the training looked at its own split."""
+        return []
+
+    @staticmethod
+    def answers(predictor: Predictor, outputs: Any, sizes: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
+        """Plain values of what the network says of each picture. A task's keyword-only parameters are its options.
+
+        sizes: (height, width) of the pictures as they were given.
+        """
+        raise NotImplementedError
+
+    @staticmethod
+    def annotate(image: Tensor, answer: dict[str, Any], classes: list[str]) -> Any:
+        """A picture, uint8 (C, H, W), with its answer drawn on it, as a PIL image."""
+        raise NotImplementedError
+
+    @staticmethod
+    def describe(answer: dict[str, Any]) -> str:
+        """An answer in a few words, for a line on a terminal."""
+        raise NotImplementedError
+
+    def create_augmentation(self) -> Any:
+        """What changes training samples at random, for the loader; None if nothing does."""
+        return create_augmentation(self.recipe.augment, self.preprocessing)
+
+    def describe_augmentation(self) -> list[str]:
+        """A line in plain words for each step of it."""
+        return describe_augmentation(self.recipe.augment)
+
+    def load_backbone(self, weights: str, say: Callable[[str], None]) -> None:
+        """Fill the classification network inside the model with published weights."""
+        raise InputError(f"{self.recipe.model.name} has no backbone to load model.backbone_weights into")
 
     def choices(self) -> list[str]:
         """The settings that change a result without showing in a score, in plain words."""
@@ -256,25 +304,43 @@ def split_data(recipe: Recipe, source: Source) -> dict[str, Split]:
     return {name: split.subset(stratified(split.labels, section.limit)) for name, split in splits.items()}
 
 
-def create_preprocessing(recipe: Recipe, channels: int) -> Preprocessing:
-    """The preprocessing that a recipe asks for; its unset keys follow from the model's published input and the data."""
-    data, published = recipe.data, registry.find_model(recipe.model.name).published
-    size = data.size if data.size is not None else published.input[1:]
-    height, width = (size, size) if isinstance(size, int) else size
-    for name, values in (("mean", data.mean), ("std", data.std)):
-        if values is not None and len(values) != channels:
-            raise InputError(
-                f"data.{name} has {len(values)} values for pictures of {channels} channels; give {channels}, "
-                f"set data.{name}=null for the usual ones, or data.channels={len(values)}"
-            )
+def _stated_preprocessing(model: ModelSection) -> Mapping[str, Any]:
+    """What the published weights that a model starts from expect. Those of a backbone say nothing of the size."""
+    if model.weights is not None:
+        return registry.find_weights(model.name, model.weights).preprocessing
+    if model.backbone_weights is None:
+        return {}
+    with torch.device("meta"):
+        backbone = find_backbone(registry.create_model(model.name, **model.options))
+    if backbone is None:
+        raise InputError(f"{model.name} has no registered backbone; remove model.backbone_weights")
+    stated = registry.find_weights(backbone, model.backbone_weights).preprocessing
+    return {key: stated[key] for key in ("channels", "mean", "std", "interpolation") if key in stated}
+
+
+def create_preprocessing(recipe: Recipe, channels: int | None) -> Preprocessing:
+    """The preprocessing that a recipe asks for; its unset keys follow from the published weights or the model's input.
+
+    channels: of the data, where neither the recipe nor the weights say it.
+    """
+    data, model = recipe.data, recipe.model
+    given = _stated_preprocessing(model)
+    channels = data.channels or given.get("channels") or channels or 3
+    if channels != given.get("channels", channels):
+        given = {k: v for k, v in given.items() if k not in ("mean", "std")}
+    height, width = registry.find_model(model.name).published.input[1:]
     # ImageNet's statistics, which every published colour model expects; the middle of the range for grey pictures.
     mean, std = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) if channels == 3 else ((0.5,), (0.5,))
-    return Preprocessing(
-        size=(height, width),
-        channels=channels,
-        fit=data.fit,
-        crop_ratio=data.crop_ratio,
-        interpolation=data.interpolation,
-        mean=tuple(data.mean) if data.mean is not None else mean,
-        std=tuple(data.std) if data.std is not None else std,
-    )
+    values: dict[str, Any] = {"size": (height, width), "mean": mean, "std": std, **given}
+    for name in ("size", "fit", "crop_ratio", "interpolation", "mean", "std"):
+        if (asked := getattr(data, name)) is not None:
+            values[name] = asked
+    for name in ("mean", "std"):
+        if len(values[name]) != channels:
+            raise InputError(
+                f"data.{name} has {len(values[name])} values for pictures of {channels} channels; give {channels}, "
+                f"set data.{name}=null for the usual ones, or data.channels={len(values[name])}"
+            )
+    if isinstance(values["size"], int):
+        values["size"] = (values["size"], values["size"])
+    return Preprocessing(**{**values, "channels": channels})

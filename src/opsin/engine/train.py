@@ -17,12 +17,13 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 
-from opsin import data, registry
-from opsin.data import Source, Split, describe_augmentation
+from opsin import data, errors, registry
+from opsin.backbones.weights import load_published
+from opsin.data import Source, Split
 from opsin.engine import callbacks
 from opsin.engine.checkpoint import CheckpointFiles, read_checkpoint, read_model, read_tensors, save_model
 from opsin.engine.evaluate import judge_split, write_run_report
-from opsin.engine.recipe import Recipe, load_recipe, read_recipe
+from opsin.engine.recipe import ModelSection, Recipe, load_recipe, read_recipe
 from opsin.engine.run import RunFolder, atomic
 from opsin.engine.task import Task, create_preprocessing, split_data
 from opsin.errors import InputError, JobError
@@ -50,15 +51,15 @@ def train(
     *,
     out: str | Path | None = None,
     resume: str | Path | None = None,
-    say: Say | None = None,
+    say: Say = errors.say,
 ) -> Run:
     """Train a model as a recipe says, or go on with an interrupted run.
 
     recipe: a shipped recipe's name, a YAML file or a mapping. overrides: {"train.epochs": 5, ...}. out: the run folder
     to make, runs/<name> if None. resume: a run to continue; `overrides` may then change it, and `recipe` stays None.
-    say: receives progress lines, standard error if None. Raises InputError before anything is trained, JobError after.
+    say: receives progress lines, by default on standard error. Raises InputError before anything is trained, JobError
+    after.
     """
-    say = say or _say
     if resume is not None:
         if recipe is not None or out is not None:
             raise InputError(
@@ -73,7 +74,8 @@ def train(
         folder = None
     with _quiet_lightning():
         torch.manual_seed(loaded.train.seed)  # the first weights; all other randomness derives from it step by step
-        task, source, splits = prepare(loaded, say)
+        resumed = folder is not None and folder.last.exists()
+        task, source, splits = prepare(loaded, say, resumed=resumed)
         folder = folder or _create_folder(out, recipe, loaded)
         trainer = _fit(task, splits, folder, say, resume=resume is not None)
         if not trainer.is_global_zero:
@@ -81,8 +83,11 @@ def train(
         return _finish(task, source, splits, folder, say)
 
 
-def prepare(recipe: Recipe, say: Say) -> tuple[Task, Source, dict[str, Split]]:
-    """Open and check the data, divide it, and build the task's model for it."""
+def prepare(recipe: Recipe, say: Say, *, resumed: bool = False) -> tuple[Task, Source, dict[str, Split]]:
+    """Open and check the data, divide it, and build the task's model for it.
+
+    resumed: the weights come from a checkpoint, so that none are fetched or read here.
+    """
     section = recipe.data
     source = data.open(section.source, recipe.task, multi_label=section.multi_label)
     problems = data.verify(source, progress=_show_reading)
@@ -98,11 +103,16 @@ def prepare(recipe: Recipe, say: Say) -> tuple[Task, Source, dict[str, Split]]:
             say(f"skipped {problem.path}: {problem.reason}")
     data.check_trainable(source, section.val_fraction, section.test_fraction)
     splits = split_data(recipe, source)
-    preprocessing = create_preprocessing(recipe, section.channels or data.find_channels(splits["train"]))
+    known = section.channels or recipe.model.weights
+    preprocessing = create_preprocessing(recipe, None if known else data.find_channels(splits["train"]))
     task = registry.find_task(recipe.task).build(recipe, preprocessing, source, splits["train"].labels)
     task.create_optimizer(steps_per_epoch=1)  # a wrong option is refused before anything is written
-    if recipe.train.init is not None:
+    if not resumed and recipe.train.init is not None:
         _initialize(task, recipe.train.init, say)
+    elif not resumed and recipe.model.weights is not None:
+        _load_published(task, recipe.model, say)
+    elif not resumed and recipe.model.backbone_weights is not None:
+        task.load_backbone(recipe.model.backbone_weights, say)
     for line in _announce(task, source, splits):
         say(line)
     return task, source, splits
@@ -118,7 +128,7 @@ def _announce(task: Task, source: Source, splits: Mapping[str, Split]) -> list[s
         *task.choices(),
     ]
     if recipe.augment:
-        lines.append("augmentation: " + "; ".join(describe_augmentation(recipe.augment)))
+        lines.append("augmentation: " + "; ".join(task.describe_augmentation()))
     if recipe.mixing.mixup or recipe.mixing.cutmix:
         lines.append(f"batches are mixed: mixup alpha {recipe.mixing.mixup:g}, cutmix alpha {recipe.mixing.cutmix:g}")
     if train.ema_decay is not None:
@@ -143,6 +153,15 @@ def _initialize(task: Task, path: str, say: Say) -> None:
         f"initialized {len(own) - len(fresh)} of {len(own)} tensors from {path}"
         + (f"; fresh: {shown}" if fresh else "")
     )
+
+
+def _load_published(task: Task, section: ModelSection, say: Say) -> None:
+    """First weights from a published file; says what starts fresh, and under what terms the rest was published."""
+    assert section.weights is not None
+    published = registry.find_weights(section.name, section.weights)
+    options = {**section.options, "num_classes": len(task.classes), "in_channels": task.preprocessing.channels}
+    load_published(task.model, section.name, section.weights, options, say=say)
+    say(f"first weights: {section.weights} of {published.source} ({published.licence})")
 
 
 def _create_folder(out: str | Path | None, recipe: str | Path | Mapping[str, Any] | None, loaded: Recipe) -> RunFolder:
@@ -181,8 +200,7 @@ def _fit(task: Task, splits: Mapping[str, Split], folder: RunFolder, say: Say, *
         "world_size": world,
         "pin_memory": trainer.accelerator.__class__.__name__ == "CUDAAccelerator",
     }
-    augmentation = data.create_augmentation(recipe.augment, task.preprocessing)
-    loader = data.create_loader(splits["train"], training=True, augmentation=augmentation, **common)
+    loader = data.create_loader(splits["train"], training=True, augmentation=task.create_augmentation(), **common)
     task.epoch_batches = len(loader)
     val = data.create_loader(splits["val"], **common) if "val" in splits else None
     if checkpoint is not None:
@@ -287,7 +305,7 @@ def _finish(task: Task, source: Source, splits: Mapping[str, Split], folder: Run
     metrics = judged[split].metrics if split else {}
     _save(task, folder, {f"{split}_{k}": v for k, v in metrics.items()})
     history = callbacks.read_rows(folder.metrics)
-    report = write_run_report(task, folder, judged, history, source)
+    report = write_run_report(task, folder, judged, history, source, splits["train"])
     for name, judgement in judged.items():
         say(f"{name}: " + "  ".join(f"{k} {v:.4f}" for k, v in judgement.metrics.items()))
     say(f"report: {report}")
@@ -330,11 +348,6 @@ def _show_reading(done: int, total: int) -> None:
     """On a terminal, how far the check of the files has come."""
     if callbacks.on_terminal() and total > 1024:
         print(f"\rchecking files {done:,}/{total:,}", end="\n" if done == total else "", file=sys.stderr, flush=True)
-
-
-def _say(line: str) -> None:
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager

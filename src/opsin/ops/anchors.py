@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -51,97 +51,98 @@ class AnchorClusters(NamedTuple):
 
 
 def kmeans_anchors(
-    sizes: Tensor,
-    k: int,
-    *,
-    centre: Literal["mean", "median"] = "mean",
-    seed: int = 0,
-    restarts: int = 3,
-    max_iterations: int = 300,
+    sizes: Tensor, k: int, *, centre: Literal["median", "mean"] = "median", seed: int = 0, restarts: int = 3
 ) -> AnchorClusters:
     """Anchor sizes for a data set: k-means over boxes with the distance 1 - IoU. Redmon and Farhadi 2016,
     arXiv:1612.08242, section 2, "dimension clusters".
 
     sizes: (N, 2), widths and heights. IoU is that of boxes on one centre, so that only their shapes count; with squared
     distances large boxes would count more. It starts by k-means++ (Arthur and Vassilvitskii 2007) with this distance; a
-    cluster that empties takes the box that fits its anchor worst. A mean of boxes does not minimise 1 - IoU exactly, so
-    that a step may lose: the best step of all restarts is given. centre="median" comes nearer where sizes spread over
-    several octaves, as those of most data sets do.
+    cluster that empties takes the box that fits its anchor worst; the best step of all restarts is given.
+    centre: the paper does not say what the centre of a cluster is. The mean, which minimises squared distances, does
+    not minimise this one: its steps soon lose, where medians go on gaining.
     Raises InputError for sizes that are not finite and above 0, and for fewer different ones than k.
     """
     if sizes.ndim != 2 or sizes.shape[1] != 2:
         raise InputError(f"sizes must be (N, 2), widths and heights, got {tuple(sizes.shape)}")
-    points = sizes.detach().double()
+    points = sizes.detach().float()
     if not bool((points > 0).all() and points.isfinite().all()):
         wrong = points[~((points > 0) & points.isfinite()).all(dim=1)][0].tolist()
         raise InputError(f"size {wrong} is not finite and above 0; leave such boxes out")
     different = len(points.unique(dim=0))
     if not 1 <= k <= different:
         raise InputError(f"k={k} must be from 1 to {different}, the number of different sizes")
-    if centre not in _CENTRES:
-        raise unknown("centre of clusters", centre, _CENTRES)
+    if centre not in ("median", "mean"):
+        raise unknown("centre of clusters", centre, ("median", "mean"))
+    find_centres = _Medians(points) if centre == "median" else _Means(points)
     generator = torch.Generator().manual_seed(seed)
-    starts = [_spread(points, k, generator) for _ in range(max(1, restarts))]
-    runs = [_cluster(points, start, _CENTRES[centre], max_iterations) for start in starts]
+    runs = [_cluster(points, _spread(points, k, generator), find_centres) for _ in range(max(1, restarts))]
     mean_iou, centres = max(runs, key=lambda run: run[0])
     centres = centres[centres.prod(dim=1).argsort()]
-    counts = torch.bincount(_shape_iou(points, centres).argmax(dim=1), minlength=k)
-    return AnchorClusters(centres.to(torch.float32), mean_iou, counts)
+    return AnchorClusters(centres, mean_iou, torch.bincount(_shape_iou(points, centres).argmax(dim=0), minlength=k))
 
 
-def _means(points: Tensor, nearest: Tensor, counts: Tensor) -> Tensor:
-    sums = points.new_zeros(len(counts), 2).index_add_(0, nearest, points)
-    return sums / counts.clamp(min=1)[:, None]
+class _Means:
+    """The mean width and height of each cluster: nearest, (N,), and counts, (k,) -> (k, 2)."""
+
+    def __init__(self, points: Tensor) -> None:
+        self._points = points.double()
+
+    def __call__(self, nearest: Tensor, counts: Tensor) -> Tensor:
+        sums = self._points.new_zeros(len(counts), 2).index_add_(0, nearest, self._points)
+        return (sums / counts.clamp(min=1)[:, None]).float()
 
 
-def _medians(points: Tensor, nearest: Tensor, counts: Tensor) -> Tensor:
-    """The middle width and the middle height of each cluster: sorted by value, then by cluster."""
-    starts = counts.cumsum(0) - counts
-    middle = (starts + (counts - 1).clamp(min=0) // 2).clamp(max=len(points) - 1)
-    sides = []
-    for side in points.unbind(1):
-        order = side.argsort()
-        order = order[nearest[order].argsort(stable=True)]
-        sides.append(side[order[middle]])
-    return torch.stack(sides, dim=1)
+class _Medians:
+    """The median width and the median height of each cluster; the lower one of two."""
 
+    def __init__(self, points: Tensor) -> None:
+        self._sorted, self._order = points.T.sort(dim=1)  # once: each step counts along it
 
-_CENTRES = {"mean": _means, "median": _medians}
+    def __call__(self, nearest: Tensor, counts: Tensor) -> Tensor:
+        labels = torch.arange(len(counts), device=nearest.device)[:, None]
+        middles = ((counts + 1) // 2).clamp(min=1)[:, None]
+        sides = []
+        for values, order in zip(self._sorted, self._order, strict=True):
+            seen = (nearest[order] == labels).cumsum(dim=1)
+            places = torch.searchsorted(seen, middles)[:, 0].clamp(max=len(values) - 1)
+            sides.append(values[places])
+        return torch.stack(sides, dim=1)
 
 
 def _spread(points: Tensor, k: int, generator: torch.Generator) -> Tensor:
     """k-means++: each next centre is a box drawn with the probability of its squared distance to the nearest one."""
     chosen = [int(torch.randint(len(points), (), generator=generator))]
-    nearest = 1 - _shape_iou(points, points[chosen])[:, 0]
+    nearest = 1 - _shape_iou(points, points[chosen])[0].double()
     for _ in range(k - 1):
         weights = nearest.square().cumsum(0)
         place = torch.rand((), generator=generator, dtype=torch.float64).to(points.device) * weights[-1]
         chosen.append(int(torch.searchsorted(weights, place, right=True).clamp(max=len(points) - 1)))
-        nearest = torch.minimum(nearest, 1 - _shape_iou(points, points[chosen[-1:]])[:, 0])
+        nearest = torch.minimum(nearest, 1 - _shape_iou(points, points[chosen[-1:]])[0].double())
     return points[chosen]
 
 
-def _cluster(
-    points: Tensor, centres: Tensor, centre: Callable[[Tensor, Tensor, Tensor], Tensor], max_iterations: int
-) -> tuple[float, Tensor]:
+def _cluster(points: Tensor, centres: Tensor, find_centres: _Means | _Medians) -> tuple[float, Tensor]:
     """Lloyd's iterations from some centres: the best mean IoU on the way, and the centres that had it."""
-    best = (-1.0, centres)
-    assigned = None
-    for _ in range(max_iterations):
-        fit, nearest = _shape_iou(points, centres).max(dim=1)
-        best = max(best, (float(fit.mean()), centres), key=lambda step: step[0])
-        if assigned is not None and torch.equal(nearest, assigned):
-            break
-        assigned = nearest
+    best, since = (-1.0, centres), 0
+    while since < _PATIENCE:
+        fit, nearest = _shape_iou(points, centres).max(dim=0)
+        mean_iou = float(fit.double().mean())
+        best, since = ((mean_iou, centres), 0) if mean_iou > best[0] else (best, since + 1)
         counts = torch.bincount(nearest, minlength=len(centres))
-        centres = centre(points, nearest, counts)
+        centres = find_centres(nearest, counts)
         empty = (counts == 0).nonzero()[:, 0]
         if len(empty):
             centres[empty] = points[fit.argsort()[: len(empty)]]
     return best
 
 
+# Steps without a better one after which there will be none: medians gain to the end, means lose after a few.
+_PATIENCE = 10
+
+
 def _shape_iou(points: Tensor, centres: Tensor) -> Tensor:
-    """IoU of boxes on one centre, by their sides: (N, 2), (k, 2) -> (N, k)."""
-    shared = torch.minimum(points[:, None, 0], centres[:, 0]) * torch.minimum(points[:, None, 1], centres[:, 1])
-    return shared / (points.prod(dim=1)[:, None] + centres.prod(dim=1) - shared)
+    """IoU of boxes on one centre, by their sides: (N, 2), (k, 2) -> (k, N)."""
+    (width, height), (anchor_width, anchor_height) = points.T, centres.T[..., None]
+    shared = torch.minimum(width, anchor_width) * torch.minimum(height, anchor_height)
+    return shared / (width * height + anchor_width * anchor_height - shared)

@@ -1,0 +1,41 @@
+"""Names of the classes of public data sets, for weights that were trained on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from opsin.errors import unknown
+
+
+@cache
+def class_names(dataset: str, num_classes: int) -> tuple[str, ...]:
+    """The classes of a data set, in the order of labels; their numbers where nobody named them (dataset "").
+
+    "imagenet1k": English words, as torchvision has them.
+    """
+    if not dataset:
+        return tuple(map(str, range(num_classes)))
+    if dataset != "imagenet1k":
+        raise unknown("data set with class names", dataset, ["imagenet1k"])
+    from torchvision.models import AlexNet_Weights
+
+    return tuple(AlexNet_Weights.IMAGENET1K_V1.meta["categories"])
+
+
+def translate(folders: Sequence[str], classes: Sequence[str]) -> list[str]:
+    """ImageNet's folder names (n01440764) as the class names that they stand for, if a model has those; else as given.
+
+    ImageNet and its subsets name folders by WordNet's numbers. Sorted, these are in the order of the labels.
+    """
+    numbers = _wordnet_numbers()
+    if list(classes) != list(class_names("imagenet1k", 1000)) or not set(folders) <= numbers.keys():
+        return list(folders)
+    return [classes[numbers[folder]] for folder in folders]
+
+
+@cache
+def _wordnet_numbers() -> dict[str, int]:
+    text = Path(__file__).with_name("imagenet1k.txt").read_text(encoding="ascii")
+    return {number: label for label, number in enumerate(text.split())}

@@ -1,0 +1,83 @@
+"""The best instances of an image without a look at most of its predictions.
+
+Suppression takes boxes by falling score, and whether one is kept depends on better ones only. So the best `limit` that
+survive among all predictions are those that survive among the best few hundred, if there are as many; only if not, more
+are looked at. Boxes are computed for those alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from opsin.detect.detector import Selection
+from opsin.ops import batched_nms, soft_nms
+from opsin.structures import Instances
+
+# Places looked at first, in multiples of the instances wanted. Of a trained network's that pass the threshold, some
+# three in four go; the next time it is four times as many.
+_FIRST, _GROWTH = 4, 4
+# Scores of a place computed twice may differ by some rounding steps: what is within them of the best score that was
+# left out may itself have been left out.
+_SLACK = 1e-5
+
+
+@torch.no_grad()
+def select_candidates(
+    best: Tensor,
+    scores_of: Callable[[Tensor], Tensor],
+    boxes_of: Callable[[Tensor], Tensor],
+    selection: Selection,
+    levels: Tensor | None = None,
+) -> Instances:
+    """The instances of one image, best first: the same as of all predictions, `selection.candidates` in each group.
+
+    best: (A,), the highest score of each place. scores_of, boxes_of: (n,) places -> (n, K) scores and (n, 4) boxes.
+    levels: (A,), the group of each place; None makes each class a group, as SSD does.
+    """
+    count = _FIRST * selection.limit if selection.suppression == "hard" else len(best)
+    while True:
+        highest, places = best.topk(min(count, len(best)))
+        complete = count >= len(best) or bool(highest[-1] <= selection.score_threshold * (1 - _SLACK))
+        lowest = selection.score_threshold if complete else float(highest[-1]) * (1 + _SLACK)
+        scores = scores_of(places)
+        rows, labels = (scores > max(lowest, selection.score_threshold)).nonzero(as_tuple=True)
+        values, order = scores[rows, labels].sort(descending=True, stable=True)
+        places, labels = places[rows[order]], labels[order]
+        kept = _within_groups(labels if levels is None else levels[places], selection.candidates)
+        if kept is not None:
+            places, labels, values = places[kept], labels[kept], values[kept]
+        boxes = boxes_of(places)
+        if selection.suppression != "hard":
+            return _soften(Instances(boxes, labels, values), selection)
+        kept = batched_nms(boxes, values, labels, selection.iou_threshold)[: selection.limit]
+        if complete or len(kept) == selection.limit:
+            return Instances(boxes[kept], labels[kept], values[kept])
+        count *= _GROWTH
+
+
+def _within_groups(groups: Tensor, most: int) -> Tensor | None:
+    """Places of the first `most` of each group, in order; None for all. groups: (n,)."""
+    if len(groups) <= most:
+        return None
+    counts = torch.bincount(groups)
+    if int(counts.max()) <= most:
+        return None
+    order = groups.argsort(stable=True)
+    rank = torch.arange(len(groups), device=groups.device) - (counts.cumsum(0) - counts)[groups[order]]
+    return order[rank < most].sort().values
+
+
+def _soften(found: Instances, selection: Selection) -> Instances:
+    kept, lowered = soft_nms(
+        found.boxes,
+        found.scores,  # type: ignore[arg-type]
+        selection.suppression,  # type: ignore[arg-type]
+        groups=found.labels,
+        iou_threshold=selection.iou_threshold,
+        score_threshold=selection.score_threshold,
+    )
+    labels = found.labels[kept]  # type: ignore[index]
+    return Instances(found.boxes[kept], labels, lowered)[slice(selection.limit)]

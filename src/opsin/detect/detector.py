@@ -1,0 +1,166 @@
+"""What every detector is: images -> dense predictions -> losses or instances."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from opsin.errors import InputError
+from opsin.ops import batched_nms, clip_boxes, soft_nms
+from opsin.structures import Instances
+
+Outputs = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Which truth each place of one image answers for, to be drawn and counted.
+
+    boxes: (A, 4), the anchors, or the cells of a detector without anchors, in pixels of its input. matched: (A,) int64,
+    the place of the truth, -1 for background, -2 where the loss looks away.
+    """
+
+    boxes: Tensor
+    matched: Tensor
+
+
+@dataclass(frozen=True)
+class Selection:
+    """How dense predictions become instances.
+
+    score_threshold: less certain ones are dropped. iou_threshold: of the suppression within a class. candidates: the
+    best so many go into it. limit: instances of an image. suppression: "hard" or soft-NMS, "linear" or "gaussian".
+    """
+
+    score_threshold: float = 0.05
+    iou_threshold: float = 0.5
+    candidates: int = 1000
+    limit: int = 100
+    suppression: Literal["hard", "linear", "gaussian"] = "hard"
+
+
+class Detector(nn.Module):
+    """A network of `backbone -> neck -> head`. Boxes are xyxy in pixels of its input, labels 0-based, no background.
+
+    A subclass sets, in its constructor, strides: of the maps it predicts on. divisor: what both sides of an input must
+    be multiples of, 1 if anything goes. fixed_size: the only side of its input, where its head allows no other.
+
+    `forward` is pure: the same in train and eval, exportable, and never sees a target. What it gives is `Outputs`:
+    named tensors, batch first but for "anchors", (A, 4) where there are any.
+    """
+
+    num_classes: int
+    in_channels: int
+    strides: tuple[int, ...]
+    divisor: int = 1
+    fixed_size: int | None = None
+
+    def __init__(self, num_classes: int, in_channels: int) -> None:
+        super().__init__()
+        for name, value in (("num_classes", num_classes), ("in_channels", in_channels)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise InputError(f"{name} must be a whole number of at least 1, got {value!r}")
+        self.num_classes, self.in_channels = num_classes, in_channels
+        self.selection = Selection()
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Outputs:
+        """images: (B, in_channels, H, W) float, normalised."""
+
+    @abstractmethod
+    def loss(self, outputs: Outputs, targets: Sequence[Instances]) -> dict[str, Tensor]:
+        """Named terms whose sum is minimised, finite for images without truth. targets: boxes and labels of each image.
+
+        A label of -1 marks a region to ignore: no prediction there is wrong.
+        """
+
+    @abstractmethod
+    def predictions(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
+        """Boxes (B, A, 4) in pixels of the input, and scores (B, A, num_classes) in [0, 1]."""
+
+    @abstractmethod
+    def assign(self, outputs: Outputs, targets: Sequence[Instances]) -> list[Assignment]:
+        """What the loss makes of the truth of each image."""
+
+    def decode(self, outputs: Outputs, selection: Selection | None = None, **options: Any) -> list[Instances]:
+        """The instances of each image, best first: boxes, labels, scores. options: fields of `Selection` to change.
+
+        A place gives one instance for each class that is certain enough. Boxes are cut at the border of the input where
+        the outputs say its size, as "size" (2,), height and width.
+        """
+        selection = Selection(**{**vars(selection or self.selection), **options})
+        boxes, scores = self.predictions(outputs)
+        size = outputs.get("size")
+        found = []
+        for one, certain in zip(boxes.float(), scores.float(), strict=True):
+            instances = select(one, certain, selection)
+            if size is not None:
+                instances.boxes = clip_boxes(instances.boxes, size.tolist())
+            found.append(instances)
+        return found
+
+    def initialize_from(self, state: Mapping[str, Tensor]) -> list[str]:
+        """Copy every tensor whose name and shape fit; a classification network's go into the backbone.
+
+        Returns the names of our tensors that were not filled.
+        """
+        own = self.state_dict()
+        if not any(name in own for name in state):
+            state = {f"backbone.backbone.{name}": tensor for name, tensor in state.items()}
+        fitting = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
+        self.load_state_dict(fitting, strict=False)
+        return [k for k in own if k not in fitting]
+
+    def _check(self, images: Tensor) -> None:
+        if torch.compiler.is_compiling():
+            return  # a comparison of sizes would fix in the exported program what it may leave open
+        name = type(self).__name__
+        if images.ndim != 4 or not images.is_floating_point():
+            raise InputError(
+                f"{name} takes normalised images (B, C, H, W) of a floating-point type, got {images.dtype} "
+                f"{tuple(images.shape)}"
+            )
+        channels, height, width = images.shape[1:]
+        if channels != self.in_channels:
+            raise InputError(
+                f"{name} was built for {self.in_channels} input channels, got {channels}; "
+                f"convert the images or build it with in_channels={channels}"
+            )
+        if self.fixed_size is not None and (height, width) != (self.fixed_size, self.fixed_size):
+            raise InputError(
+                f"{name} takes images of {self.fixed_size}x{self.fixed_size} only, got {height}x{width}; "
+                f"resize them (data.size={self.fixed_size})"
+            )
+        if height % self.divisor or width % self.divisor:
+            up = [-(-side // self.divisor) * self.divisor for side in (height, width)]
+            raise InputError(
+                f"{name} takes images whose sides are multiples of {self.divisor}, got {height}x{width}; "
+                f"pad or resize them to {up[0]}x{up[1]} (data.size=[{up[0]}, {up[1]}])"
+            )
+
+
+def select(boxes: Tensor, scores: Tensor, selection: Selection) -> Instances:
+    """Dense predictions of one image as instances, best first. boxes: (A, 4). scores: (A, K)."""
+    places, labels = (scores > selection.score_threshold).nonzero(as_tuple=True)
+    values = scores[places, labels]
+    if len(values) > selection.candidates:
+        values, best = values.topk(selection.candidates)
+        places, labels = places[best], labels[best]
+    chosen = boxes[places]
+    if selection.suppression == "hard":
+        kept = batched_nms(chosen, values, labels, selection.iou_threshold)[: selection.limit]
+        return Instances(chosen[kept], labels[kept], values[kept])
+    kept, lowered = soft_nms(
+        chosen,
+        values,
+        selection.suppression,
+        groups=labels,
+        iou_threshold=selection.iou_threshold,
+        score_threshold=selection.score_threshold,
+    )
+    return Instances(chosen[kept], labels[kept], lowered)[slice(selection.limit)]

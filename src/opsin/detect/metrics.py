@@ -1,0 +1,178 @@
+"""How good a detector is: one judgement of what it found against the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from opsin.detect.budget import KINDS, Budget, error_budget
+from opsin.detect.precision import Array, CocoPrecision, Objects, Ranking, average_precision, coco_precision, rank
+from opsin.errors import JobError
+from opsin.structures import Instances
+
+CONFIDENCES = np.linspace(0.0, 1.0, 1001)
+
+
+@dataclass
+class Judgement:
+    """What `judge` found. Pictures are named by their place, predictions and objects by theirs in the picture.
+
+    metrics: values in [0, 1]. per_class: class, objects, found, precision, recall, f1, map, map_50, voc_map,
+    voc_map_11; None where a class has no object. threshold: the least score behind found, precision, recall and f1.
+    rankings: of each class at IoU 0.5. f1: (K, 1001), of each class at each of `CONFIDENCES`.
+    """
+
+    metrics: dict[str, float]
+    per_class: list[dict[str, Any]]
+    threshold: float
+    rankings: list[Ranking]
+    f1: Array
+    budget: Budget
+    truth: list[Objects]
+    found: list[Objects]
+    classes: list[str]
+
+    @property
+    def objects(self) -> int:
+        """Objects there are, without regions to ignore."""
+        return sum(ranking.count for ranking in self.rankings)
+
+    def outcomes(self) -> list[Outcome]:
+        """Of each picture what was right, wrong and missed among predictions of at least the threshold."""
+        outcomes = [Outcome([], [], []) for _ in self.truth]
+        taken: set[tuple[int, int]] = set()
+        for ranking in self.rankings:
+            for row in np.flatnonzero(ranking.scores >= self.threshold):
+                picture, place = int(ranking.picture[row]), int(ranking.place[row])
+                (outcomes[picture].right if ranking.right[row] else outcomes[picture].wrong).append(place)
+                taken.add((picture, int(ranking.truth[row])))
+        for picture, objects in enumerate(self.truth):
+            real = np.flatnonzero(objects.labels >= 0).tolist()
+            outcomes[picture].missed.extend(place for place in real if (picture, place) not in taken)
+        return outcomes
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the boxes as plain values, for JSON."""
+        return {
+            "pictures": len(self.truth),
+            "objects": self.objects,
+            "score_threshold": self.threshold,
+            "per_class": self.per_class,
+            "errors": {k: {"count": self.budget.counts[k], "cost": self.budget.costs[k]} for k in KINDS},
+        }
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One picture. right, wrong: places of predictions. missed: places of objects."""
+
+    right: list[int]
+    wrong: list[int]
+    missed: list[int]
+
+
+def judge(
+    truth: Sequence[Instances], found: Sequence[Instances], classes: list[str], *, threshold: float | None = None
+) -> Judgement:
+    """Compare what was found in each picture with its objects.
+
+    truth: boxes and labels, -1 for regions to ignore. found: boxes, labels and scores. threshold: the least score for
+    precision, recall and F1; None takes that with the best mean F1. Average precision needs none: it ranks all.
+
+    metrics: COCO's `map` (mean over IoU 0.5 to 0.95), `map_50`, `map_75`, of small, medium and large objects, and mean
+    recalls `mar_1`, `mar_10`, `mar_100`, ...; VOC's `voc_map` and `voc_map_11` at IoU 0.5; `precision`, `recall` and
+    `f1` at IoU 0.5, averaged over the classes; what each kind of error costs of `map_50`, as `cost_class`, ... Classes
+    without an object are left out of every average. A metric that is undefined, since there are no such objects, is
+    absent, but for `map` and `map_50`, which are then 0.
+    Raises JobError where boxes or scores are not finite.
+    """
+    objects, predictions = _as_objects(truth), _as_objects(found)
+    check_finite(predictions)
+    official = coco_precision(objects, predictions, len(classes))
+    rankings = [rank(objects, predictions, label) for label in range(len(classes))]
+    f1 = np.stack([_f1(ranking) for ranking in rankings])
+    if threshold is None:
+        threshold = best_threshold(f1, rankings)
+    per_class = _per_class(objects, predictions, classes, official, rankings, threshold)
+    budget = error_budget(objects, predictions, rankings)
+    metrics = {"map": 0.0, "map_50": 0.0} | official.metrics
+    for name in ("f1", "precision", "recall", "voc_map", "voc_map_11"):
+        known = [row[name] for row in per_class if row[name] is not None]
+        if known:
+            metrics[name] = float(np.mean(known))
+    metrics |= {f"cost_{kind}": cost for kind, cost in budget.costs.items()}
+    return Judgement(metrics, per_class, threshold, rankings, f1, budget, objects, predictions, classes)
+
+
+def brief_metrics(truth: Sequence[Instances], found: Sequence[Instances], num_classes: int) -> dict[str, float]:
+    """`map`, `map_50` and `map_75` alone, for every epoch; 0 where there are no objects."""
+    objects, predictions = _as_objects(truth), _as_objects(found)
+    check_finite(predictions)
+    metrics = coco_precision(objects, predictions, num_classes, brief=True).metrics
+    return {name: metrics.get(name, 0.0) for name in ("map", "map_50", "map_75")}
+
+
+def check_finite(found: Sequence[Objects]) -> None:
+    """Raise JobError where a box or a score is not a number."""
+    for picture, objects in enumerate(found):
+        if not (np.isfinite(objects.boxes).all() and np.isfinite(objects.scores).all()):
+            raise JobError(
+                f"the detector gave a box or a score that is not finite in picture {picture} of the split: "
+                "its weights have diverged; lower optim.lr or set train.clip_norm"
+            )
+
+
+def best_threshold(f1: Array, rankings: Sequence[Ranking]) -> float:
+    """The score from which on predictions have the best F1, averaged over the classes. f1: (K, 1001).
+
+    Of a range of equally good ones it is the middle, which serves other pictures best.
+    """
+    known = [row for row, ranking in zip(f1, rankings, strict=True) if ranking.count]
+    if not known:
+        return 0.5
+    mean = np.mean(known, axis=0)
+    first = int(mean.argmax())
+    if mean[first] == 0:
+        return 0.5
+    last = first
+    while last + 1 < len(mean) and mean[last + 1] == mean[first]:
+        last += 1
+    return float(CONFIDENCES[(first + last) // 2])
+
+
+def _as_objects(instances: Sequence[Instances]) -> list[Objects]:
+    return [Objects.of(one) for one in instances]
+
+
+def _f1(ranking: Ranking) -> Array:
+    """F1 of a class, were only predictions of at least each of `CONFIDENCES` made: 2 hits / (predictions + objects)."""
+    kept = np.searchsorted(-ranking.scores, -CONFIDENCES, side="right")
+    hits = np.append(0, np.cumsum(ranking.right))[kept]
+    return 2 * hits / np.maximum(1, kept + ranking.count)
+
+
+def _per_class(
+    truth: Sequence[Objects],
+    found: Sequence[Objects],
+    classes: list[str],
+    official: CocoPrecision,
+    rankings: Sequence[Ranking],
+    threshold: float,
+) -> list[dict[str, Any]]:
+    rows = []
+    for label, (name, ranking) in enumerate(zip(classes, rankings, strict=True)):
+        chosen = ranking.scores >= threshold
+        hits, predicted, count = int(ranking.right[chosen].sum()), int(chosen.sum()), ranking.count
+        voc = rank(truth, found, label, rule="voc")
+        row: dict[str, Any] = {"class": name, "objects": count, "found": predicted}
+        row |= dict.fromkeys(("precision", "recall", "f1", "map", "map_50", "voc_map", "voc_map_11"))
+        if count:
+            row |= {"precision": hits / max(1, predicted), "recall": hits / count, "f1": 2 * hits / (predicted + count)}
+            row |= official.per_class[label]
+            row["voc_map"] = average_precision(voc.right, voc.count, "voc")
+            row["voc_map_11"] = average_precision(voc.right, voc.count, "voc_11")
+        rows.append(row)
+    return rows

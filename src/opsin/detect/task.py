@@ -1,0 +1,340 @@
+"""Detection as a task: boxes, classes and scores of the objects in a picture."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from opsin import data, registry
+from opsin.backbones.extraction import find_backbone
+from opsin.data import Preprocessing, Source, Split
+from opsin.data.detecting import create_detection_augmentation, describe_detection_augmentation
+from opsin.data.loading import derive_seed
+from opsin.detect import draw, figures
+from opsin.detect.detector import Detector, Outputs
+from opsin.detect.metrics import Judgement, best_threshold, brief_metrics, judge
+from opsin.engine.recipe import Recipe
+from opsin.engine.report import Section
+from opsin.engine.task import Task
+from opsin.errors import InputError, JobError
+from opsin.ops import clip_boxes
+from opsin.structures import Batch, Instances
+
+if TYPE_CHECKING:
+    from opsin.engine.predict import Predictor
+
+_BATCHES_OF_A_SIZE = 10  # YOLO9000, sec. 2, multi-scale training
+_SIZES = 0x517E  # stands in the place of an index where the seed is that of a choice of size
+_JUDGED = 0.01  # a lower score adds nothing to average precision that could be seen
+_UNFITTED = 0.3  # the least score of an answer, where no validation has found a better one
+_SHOWN = 4  # training pictures whose assignment the report draws
+
+
+@dataclass
+class Picture:
+    """What one picture holds and what was found in it, in its own pixels."""
+
+    index: int
+    truth: Instances
+    found: Instances
+
+
+@dataclass
+class Collected:
+    """An evaluator's state: pictures, and the sum of their losses."""
+
+    pictures: list[Picture]
+    loss: float = 0.0
+
+
+class Detections:
+    """Collects what a detector finds in a split and the truth, brought back to pixels of the pictures as read."""
+
+    def __init__(self, task: DetectTask) -> None:
+        self.task = task
+        model = task.detector
+        self.selection = replace(model.selection, score_threshold=min(_JUDGED, model.selection.score_threshold))
+        self._collected = Collected([])
+
+    def update(self, outputs: Outputs, batch: Batch) -> None:
+        _check_numbers(outputs, batch)
+        model, preprocessing = self.task.detector, self.task.preprocessing
+        losses = model.loss(outputs, self.task.targets(batch))
+        self._collected.loss += sum(float(term.detach()) for term in losses.values()) * len(batch["image"])
+        found = model.decode(outputs, self.selection)
+        rows = zip(batch["index"].tolist(), batch["size"].tolist(), batch["instances"], found, strict=True)
+        for index, size, truth, instances in rows:
+            own = replace(truth, boxes=preprocessing.return_boxes(truth.boxes.cpu(), size))
+            picture = Picture(index, own.to("cpu"), to_picture(instances, preprocessing, size))
+            self._collected.pictures.append(picture)
+
+    def state(self) -> Collected:
+        return self._collected
+
+    def merge(self, states: Sequence[Collected]) -> None:
+        pictures = [picture for state in states for picture in state.pictures]
+        self._collected = Collected(pictures, sum(state.loss for state in states))
+
+    def collected(self) -> tuple[list[Instances], list[Instances]]:
+        """Truth and findings, in the order of the split whatever process saw them."""
+        ordered = sorted(self._collected.pictures, key=lambda picture: picture.index)
+        return [picture.truth for picture in ordered], [picture.found for picture in ordered]
+
+    @property
+    def loss(self) -> float:
+        """The mean training loss of a picture."""
+        return self._collected.loss / max(1, len(self._collected.pictures))
+
+    def metrics(self) -> dict[str, float]:
+        return {"loss": self.loss, **brief_metrics(*self.collected(), len(self.task.classes))}
+
+
+class DetectTask(Task):
+    """Trains a Detector. The loss is the detector's own; what it makes of the truth is in its `assign`."""
+
+    monitor: ClassVar[str] = "val_map"
+    monitor_mode: ClassVar[str] = "max"
+    # What trains any of the detectors on some hundred pictures; the papers' long schedules are in the recipes.
+    defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "optim": {"name": "adamw", "lr": 0.001, "weight_decay": 0.0001},
+        "schedule": {"name": "cosine", "warmup_epochs": 1.0},
+        "train": {"epochs": 50, "batch_size": 16, "clip_norm": 10.0},
+    }
+
+    def __init__(self, model: Detector, recipe: Recipe, preprocessing: Preprocessing, classes: list[str]) -> None:
+        super().__init__(model, recipe, preprocessing, classes)
+        self._size: tuple[int, int] | None = None  # of this batch, where it is not that of the preprocessing
+
+    @property
+    def detector(self) -> Detector:
+        """The model, by its type."""
+        return self.model  # type: ignore[return-value]
+
+    @classmethod
+    def build(cls, recipe: Recipe, preprocessing: Preprocessing, source: Source, labels: np.ndarray) -> DetectTask:
+        _check_recipe(recipe)
+        model = registry.create_model(
+            recipe.model.name,
+            num_classes=len(source.classes),
+            in_channels=preprocessing.channels,
+            **recipe.model.options,
+        )
+        assert isinstance(model, Detector)
+        check_size(model, recipe.model.name, preprocessing.size, "data.size")
+        for size in recipe.train.multi_scale or []:
+            check_size(model, recipe.model.name, _sides(size), "train.multi_scale")
+        return cls(model, recipe, preprocessing, source.classes)
+
+    def images(self, batch: Batch) -> Tensor:
+        images = super().images(batch)
+        if self._size is None or images.shape[-2:] == self._size:
+            return images
+        return interpolate(images, self._size, mode="bilinear", antialias=True)
+
+    def targets(self, batch: Batch) -> list[Instances]:
+        """The objects of each picture in pixels of this batch's input; see `usable` for those left out."""
+        height, width = batch["image"].shape[-2:]
+        rows, columns = self._size or (height, width)
+        scale = torch.tensor([columns / width, rows / height] * 2)
+        return [
+            usable(replace(one, boxes=one.boxes * scale.to(one.boxes)), (rows, columns)).to(self.device)
+            for one in batch["instances"]
+        ]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        self._size = self._choose_size(batch_idx)
+        try:
+            return super().training_step(batch, batch_idx)
+        finally:
+            self._size = None
+
+    def create_augmentation(self) -> Any:
+        return create_detection_augmentation(self.recipe.augment, self.preprocessing)
+
+    def describe_augmentation(self) -> list[str]:
+        return describe_detection_augmentation(self.recipe.augment)
+
+    def create_evaluator(self) -> Detections:
+        return Detections(self)
+
+    def calibrate(self, evaluator: Detections) -> None:
+        """The score threshold with the best F1 becomes the one that prediction uses."""
+        judgement = judge(*evaluator.collected(), self.classes)
+        self.model.score_threshold = best_threshold(judgement.f1, judgement.rankings)  # type: ignore[assignment]
+
+    def evaluate(self, evaluator: Detections) -> tuple[dict[str, float], Judgement]:
+        judgement = judge(*evaluator.collected(), self.classes, threshold=getattr(self.model, "score_threshold", None))
+        return {**judgement.metrics, "loss": evaluator.loss}, judgement
+
+    def details(self, judgement: Judgement) -> dict[str, Any]:
+        return judgement.to_dict()
+
+    def sections(self, judgement: Judgement, split: Split) -> list[Section]:
+        return figures.sections(judgement, split)
+
+    @torch.no_grad()
+    def inspections(self, split: Split) -> list[Section]:
+        """Which anchors or cells answer for the objects of a few training pictures."""
+        full = [place for place, one in enumerate(split.instances or []) if len(one)]
+        if not full:
+            return []
+        chosen = np.unique(np.linspace(0, len(full) - 1, _SHOWN).astype(int))
+        places = [full[place] for place in chosen]
+        loader = data.create_loader(split.subset(places), self.preprocessing, batch_size=len(places))
+        batch = next(iter(loader))
+        batch["image"] = batch["image"].to(self.device)
+        targets = self.targets(batch)
+        found = self.detector.assign(self.model(self.images(batch)), targets)
+        shown = [one.to("cpu") for one in targets]
+        return [figures.assignments(list(batch["image"].cpu()), found, shown, self.classes)]
+
+    def choices(self) -> list[str]:
+        lines, sizes = [], self.recipe.train.multi_scale
+        if sizes:
+            told = ", ".join("x".join(map(str, _sides(size))) for size in sizes)
+            lines.append(f"multi-scale: another input size every {_BATCHES_OF_A_SIZE} batches, of {told}")
+        suppression = self.detector.selection
+        lines.append(
+            f"judged on predictions of at least {min(_JUDGED, suppression.score_threshold):g}, after "
+            f"{suppression.suppression} suppression at an IoU of {suppression.iou_threshold:g}"
+        )
+        return lines
+
+    def load_backbone(self, weights: str, say: Callable[[str], None]) -> None:
+        name = find_backbone(self.model)
+        if name is None:
+            raise InputError(f"{self.recipe.model.name} has no registered backbone; remove model.backbone_weights")
+        published = registry.find_weights(name, weights)
+        network = registry.create_model(
+            name,
+            weights=weights,
+            num_classes=published.num_classes,
+            in_channels=self.preprocessing.channels,
+            say=say,
+        )
+        own = self.model.state_dict()
+        fresh = self.detector.initialize_from(network.state_dict())
+        if len(fresh) == len(own):
+            raise InputError(f"no tensor of {name}:{weights} fits the backbone of {self.recipe.model.name}")
+        say(f"backbone: {len(own) - len(fresh)} tensors of {name}:{weights}, {published.source} ({published.licence})")
+
+    @staticmethod
+    def answers(
+        predictor: Predictor,
+        outputs: Outputs,
+        sizes: Sequence[tuple[int, int]],
+        *,
+        score_threshold: float | None = None,
+        iou_threshold: float | None = None,
+        limit: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """Of each picture its instances, best first: box in its pixels, xyxy, label and score.
+
+        score_threshold: the least score; that with the best F1 in validation if None. iou_threshold, limit: of the
+        suppression; the detector's own if None.
+        """
+        model = predictor.model
+        assert isinstance(model, Detector)
+        fitted = getattr(model, "score_threshold", _UNFITTED)
+        given = {"iou_threshold": iou_threshold, "limit": limit}
+        changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+        changes["score_threshold"] = fitted if score_threshold is None else score_threshold
+        found = model.decode(outputs, replace(model.selection, **changes))
+        answers = []
+        for instances, size in zip(found, sizes, strict=True):
+            own = to_picture(instances, predictor.preprocessing, size)
+            assert own.labels is not None and own.scores is not None
+            rows = zip(own.boxes.tolist(), own.labels.tolist(), own.scores.tolist(), strict=True)
+            answers.append(
+                {
+                    "instances": [
+                        {"label": predictor.classes[label], "score": score, "box": [round(v, 2) for v in box]}
+                        for box, label, score in rows
+                    ]
+                }
+            )
+        return answers
+
+    @staticmethod
+    def annotate(image: Tensor, answer: dict[str, Any], classes: list[str]) -> Any:
+        """The picture with boxes, classes and scores, a PIL image."""
+        return draw.annotate(image, answer, classes)
+
+    @staticmethod
+    def describe(answer: dict[str, Any]) -> str:
+        """`2 cat, 1 dog`."""
+        counts = Counter(one["label"] for one in answer["instances"])
+        return ", ".join(f"{count} {label}" for label, count in counts.most_common()) or "nothing"
+
+    def _choose_size(self, batch_idx: int) -> tuple[int, int] | None:
+        """The input's size of a training batch, the same in every process and after a resume."""
+        sizes = self.recipe.train.multi_scale
+        if not sizes:
+            return None
+        turn = batch_idx // _BATCHES_OF_A_SIZE
+        return _sides(sizes[derive_seed(self.recipe.train.seed, self.current_epoch, turn, _SIZES) % len(sizes)])
+
+
+def usable(instances: Instances, size: tuple[int, int]) -> Instances:
+    """The objects that can be learned from, of an input of (height, width): boxes cut at its border.
+
+    Left out are those whose box is then narrower or lower than one pixel of the input, or not a number: no anchor can
+    match them, and their logarithms are not finite.
+    """
+    boxes = clip_boxes(instances.boxes, size)
+    kept = ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(dim=1)
+    return replace(instances, boxes=boxes)[kept]
+
+
+def to_picture(instances: Instances, preprocessing: Preprocessing, size: Sequence[int]) -> Instances:
+    """Instances in pixels of the network's input, as those of a picture of (height, width), on the CPU.
+
+    Boxes are cut at its border; those amid the black around a padded picture are left out.
+    """
+    instances = instances.to("cpu")
+    boxes = clip_boxes(preprocessing.return_boxes(instances.boxes.float(), size), size)
+    return replace(instances, boxes=boxes)[(boxes[:, 2:] > boxes[:, :2]).all(dim=1)]
+
+
+def check_size(model: Detector, name: str, size: tuple[int, int], key: str) -> None:
+    """Raise InputError for an input size that the detector refuses. key: of the recipe, that gave it."""
+    fixed, divisor = model.fixed_size, model.divisor
+    shown = f"{size[0]}x{size[1]}"
+    if fixed is not None and size != (fixed, fixed):
+        raise InputError(f"{name} takes {fixed}x{fixed} pictures only, {key} gives {shown}; set {key}={fixed}")
+    if size[0] % divisor or size[1] % divisor:
+        near = [max(divisor, round(side / divisor) * divisor) for side in size]
+        raise InputError(
+            f"{name} takes sides that are multiples of {divisor}, {key} gives {shown}; "
+            f"{near[0]}x{near[1]} is the nearest"
+        )
+
+
+def _check_recipe(recipe: Recipe) -> None:
+    """Refuse what belongs to classifiers."""
+    mixing, loss = recipe.mixing, recipe.loss
+    if mixing.mixup or mixing.cutmix:
+        raise InputError("mixing blends labels, which boxes have none of; detectors have mosaic and mixup in augment")
+    if loss.name is not None or loss.class_weights is not None or loss.options:
+        raise InputError(f"the loss of {recipe.model.name} is its own; its options are keys of model, not of loss")
+
+
+def _check_numbers(outputs: Outputs, batch: Batch) -> None:
+    for name, tensor in outputs.items():
+        if tensor.is_floating_point() and torch.isnan(tensor).any():
+            paths = ", ".join(batch.get("path", [])[:3])
+            raise JobError(
+                f"the detector's {name} are not numbers: its weights have diverged; lower optim.lr or set "
+                f"train.clip_norm (files: {paths})"
+            )
+
+
+def _sides(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])

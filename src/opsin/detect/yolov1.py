@@ -1,0 +1,283 @@
+"""YOLO: You Only Look Once: Unified, Real-Time Object Detection.
+
+Redmon, Divvala, Girshick and Farhadi 2015, arXiv:1506.02640. The idea: no proposals, no second look. The picture is a
+grid of 7x7 cells; the cell that holds the centre of an object says what class it is, and each of its 2 boxes where it
+is, and how well it thinks it says so: one regression from pixels to 7x7x30 numbers, by 24 convolutions and two fully
+connected layers.
+
+The loss (eq. 3) is a sum of squared errors. Of a cell's boxes the one with the highest IoU is responsible for its
+object: its offsets count 5 times, its confidence shall be that IoU; the confidence of every other box shall be 0, and
+counts half. Square roots of width and height make an error of 10 pixels worse for a small box. As in Darknet the
+network gives the square roots; where no box of a cell overlaps the truth, the nearest is responsible; a cell has one
+object, the first of the picture.
+
+yolov1 is the paper's figure 3, which has no norm. yolov1_darknet is the author's yolov1.cfg, another network: batch
+norm, three boxes, and a locally connected layer, a convolution whose weights are others at each place, where the paper
+has 4,096 neurons. yolov1_tiny is yolov1-tiny.cfg, "Fast YOLO": 8 convolutions and a fully connected layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, Literal, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from opsin.backbones.darknet import Layers, Norm, he_initialize
+from opsin.detect.detector import Assignment, Detector, Outputs, Selection
+from opsin.detect.yolo import Truths, gather_truths, overlaps
+from opsin.errors import InputError
+from opsin.losses import l2_loss, sse_loss
+from opsin.ops import iou
+from opsin.registry import Published, register
+from opsin.structures import Instances
+
+Top: TypeAlias = Literal["connected", "local", "none"]
+
+# (kernel, channels) of a convolution, (kernel, channels, stride), or a 2x2 max-pooling.
+Plan: TypeAlias = Sequence[tuple[int, ...] | Literal["pool"]]
+
+_PAPER: Plan = (
+    *((7, 64, 2), "pool"),
+    *((3, 192), "pool"),
+    *((1, 128), (3, 256), (1, 256), (3, 512), "pool"),
+    *((1, 256), (3, 512)) * 4,
+    *((1, 512), (3, 1024), "pool"),
+    *((1, 512), (3, 1024)) * 2,
+    *((3, 1024), (3, 1024, 2), (3, 1024), (3, 1024)),
+)
+_TINY: Plan = (
+    *((3, 16), "pool", (3, 32), "pool", (3, 64), "pool", (3, 128), "pool", (3, 256), "pool", (3, 512), "pool"),
+    *((3, 1024), (3, 256)),
+)
+
+
+class LocalConv2d(nn.Module):
+    """A 3x3 convolution with weights of its own at each place of a map of one size: (B, C, S, S) -> (B, K, S, S)."""
+
+    def __init__(self, in_channels: int, out_channels: int, side: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(side * side, out_channels, in_channels * 9))
+        self.bias = nn.Parameter(torch.zeros(out_channels, side, side))
+        nn.init.normal_(self.weight, std=(2 / (in_channels * 9)) ** 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        windows = F.unfold(x, 3, padding=1).permute(2, 1, 0)  # (places, C * 9, B)
+        return torch.bmm(self.weight, windows).permute(2, 1, 0).unflatten(2, self.bias.shape[1:]) + self.bias
+
+
+class YOLOv1(Detector):
+    """Convolutions, then layers that see the whole picture.
+
+    forward gives, of S x S cells row by row and n boxes each: "classes" (B, S S, K), "confidences" (B, S S, n) and
+    "boxes" (B, S S, n, 4): the centre within the cell in [0, 1], the square roots of width and height as shares of the
+    picture; all of them linear.
+
+    boxes: n. size: of the input, a multiple of 64; the fully connected layers know no other, and the grid has a cell
+    for each 64 pixels. dropout: before the last layer. norm: "bn" or None. coordinate_weight, background_weight: 5 and
+    0.5 of the paper. iou_target=False makes the target of confidence 1.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        top: Top,
+        *,
+        num_classes: int = 20,
+        in_channels: int = 3,
+        boxes: int = 2,
+        size: int = 448,
+        dropout: float = 0.5,
+        norm: Norm = None,
+        coordinate_weight: float = 5.0,
+        background_weight: float = 0.5,
+        iou_target: bool = True,
+    ) -> None:
+        super().__init__(num_classes, in_channels)
+        if size < 64 or size % 64:
+            raise InputError(f"size must be a multiple of 64, such as 448, got {size!r}")
+        if isinstance(boxes, bool) or not isinstance(boxes, int) or boxes < 1:
+            raise InputError(f"boxes must be a whole number of at least 1, got {boxes!r}")
+        self.side, self.boxes, self.fixed_size, self.strides = size // 64, boxes, size, (64,)
+        self.coordinate_weight, self.background_weight = coordinate_weight, background_weight
+        self.iou_target = iou_target
+        layers = Layers(norm, "leaky_relu", 0.1)
+        modules: list[nn.Module] = []
+        channels = in_channels
+        for step in plan:
+            if step == "pool":
+                modules.append(nn.MaxPool2d(2))
+            else:
+                kernel, width, *stride = step
+                modules.append(layers(channels, width, kernel, *stride))  # type: ignore[arg-type]
+                channels = width
+        self.features = nn.Sequential(*modules)
+        he_initialize(self.features)
+        self.head = self._head(top, channels, dropout)
+
+    def _head(self, top: Top, channels: int, dropout: float) -> nn.Sequential:
+        places = self.side**2
+        hidden: list[nn.Module] = [nn.Flatten()]
+        width = channels * places
+        if top == "connected":
+            hidden, width = [nn.Flatten(), nn.Linear(width, 4096), nn.LeakyReLU(0.1), nn.Dropout(dropout)], 4096
+        elif top == "local":
+            local = LocalConv2d(channels, 256, self.side)
+            hidden, width = [local, nn.LeakyReLU(0.1), nn.Dropout(dropout), nn.Flatten()], 256 * places
+        last = nn.Linear(width, places * (self.num_classes + 5 * self.boxes))
+        nn.init.normal_(last.weight, std=0.01)
+        nn.init.constant_(last.bias[places * (self.num_classes + self.boxes) :], 0.5)  # mid-cell, a quarter of the area
+        nn.init.zeros_(last.bias[: places * (self.num_classes + self.boxes)])
+        return nn.Sequential(*hidden, last)
+
+    def forward(self, images: Tensor) -> Outputs:
+        self._check(images)
+        raw = self.head(self.features(images))
+        places, classes = self.side**2, self.num_classes
+        parts = raw.split([places * classes, places * self.boxes, places * self.boxes * 4], dim=1)
+        return {
+            "classes": parts[0].unflatten(1, (places, classes)),
+            "confidences": parts[1].unflatten(1, (places, self.boxes)),
+            "boxes": parts[2].unflatten(1, (places, self.boxes, 4)),
+        }
+
+    def darknet_order(self) -> Iterator[nn.Module]:
+        yield from (self.features, self.head)
+
+    def predictions(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
+        confidences, classes = (outputs[name].float().clamp(0, 1) for name in ("confidences", "classes"))
+        scores = confidences[..., None] * classes[:, :, None]
+        return self._boxes(outputs).flatten(1, 2), scores.flatten(1, 2)
+
+    def decode(self, outputs: Outputs, selection: Selection | None = None, **options: Any) -> list[Instances]:
+        return super().decode({**outputs, "size": torch.tensor([self.fixed_size] * 2)}, selection, **options)
+
+    def loss(self, outputs: Outputs, targets: Sequence[Instances]) -> dict[str, Tensor]:
+        classes, confidences, raw = (outputs[name].float() for name in ("classes", "confidences", "boxes"))
+        boxes = self._boxes(outputs)
+        truths, regions = self._truths(targets, raw.device)
+        image, cell, place = self._responsible(boxes.detach(), truths)
+        wanted = torch.zeros_like(confidences)
+        overlap = iou(boxes[image, cell, place].detach(), truths.boxes)
+        wanted[image, cell, place] = overlap if self.iou_target else torch.ones_like(overlap)
+        weights = self.background_weight * (~self._ignored(boxes, regions)).float()
+        weights[image, cell, place] = 1
+        one_hot = F.one_hot(truths.labels, self.num_classes).to(classes)
+        images = max(len(raw), 1)
+        offsets = self.coordinate_weight * sse_loss(raw[image, cell, place], self._encode(truths.boxes, cell))
+        return {
+            "box": offsets / images,
+            "objectness": (weights * l2_loss(confidences, wanted, reduction="none")).sum() / images,
+            "class": sse_loss(classes[image, cell], one_hot) / images,
+        }
+
+    def assign(self, outputs: Outputs, targets: Sequence[Instances]) -> list[Assignment]:
+        """The boxes are those of the cells, each as often as it predicts boxes."""
+        predicted = self._boxes(outputs)
+        truths, regions = self._truths(targets, predicted.device)
+        image, cell, place = self._responsible(predicted, truths)
+        matched = self._ignored(predicted, regions).long().neg() - 1
+        matched[image, cell, place] = truths.number
+        step = torch.arange(self.side**2, device=predicted.device)
+        corners = torch.stack([step % self.side, step // self.side], dim=1) * 64.0
+        cells = torch.cat([corners, corners + 64], dim=1).repeat_interleave(self.boxes, dim=0)
+        return [Assignment(cells, one.flatten()) for one in matched]
+
+    def _boxes(self, outputs: Outputs) -> Tensor:
+        """xyxy in pixels: (B, S S, n, 4)."""
+        raw = outputs["boxes"].float()
+        step = torch.arange(self.side**2, device=raw.device)
+        corners = torch.stack([step % self.side, step // self.side], dim=1)[:, None]
+        centres = (raw[..., :2] + corners) * 64
+        halves = raw[..., 2:].square() * (self.side * 64 / 2)
+        return torch.cat([centres - halves, centres + halves], dim=-1)
+
+    def _encode(self, boxes: Tensor, cell: Tensor) -> Tensor:
+        """What the raw numbers have to be: (T, 4)."""
+        corners = torch.stack([cell % self.side, cell // self.side], dim=1)
+        centres = (boxes[:, :2] + boxes[:, 2:]) / 2 / 64 - corners
+        return torch.cat([centres, ((boxes[:, 2:] - boxes[:, :2]) / (self.side * 64)).sqrt()], dim=1)
+
+    def _truths(self, targets: Sequence[Instances], device: torch.device) -> tuple[Truths, Truths]:
+        """The truths that have a cell, the first one of each, and the regions to ignore."""
+        size = self.side * 64
+        truths, regions = gather_truths(targets, (size, size), self.num_classes, device)
+        places = truths.image * self.side**2 + self._cells(truths.boxes)
+        order = torch.arange(len(places), device=device)
+        first = torch.full((len(targets) * self.side**2,), len(places), device=device)
+        first.scatter_reduce_(0, places, order, "amin")
+        return truths.where(first[places] == order), regions
+
+    def _cells(self, boxes: Tensor) -> Tensor:
+        x, y = ((boxes[:, :2] + boxes[:, 2:]) / 2 / 64).long().clamp(0, self.side - 1).unbind(dim=1)
+        return y * self.side + x
+
+    @torch.no_grad()
+    def _responsible(self, boxes: Tensor, truths: Truths) -> tuple[Tensor, Tensor, Tensor]:
+        """Image, cell and box that answer for each truth."""
+        cell = self._cells(truths.boxes)
+        own = boxes[truths.image, cell]
+        overlap = iou(own, truths.boxes[:, None])
+        apart = (own - truths.boxes[:, None]).square().sum(dim=-1)
+        none = overlap.amax(dim=1, keepdim=True) == 0
+        return truths.image, cell, torch.where(none, -apart, overlap).argmax(dim=1)
+
+    @torch.no_grad()
+    def _ignored(self, boxes: Tensor, regions: Truths) -> Tensor:
+        """Half of the box is in a region to ignore: (B, S S, n)."""
+        found = torch.zeros(boxes.shape[:-1], dtype=torch.bool, device=boxes.device)
+        for row, one in enumerate(boxes):
+            inside = overlaps(one.flatten(0, 1), regions.boxes[regions.image == row], 0.5, inside=True)
+            found[row] = inside.view(found[row].shape)
+        return found
+
+
+_published = partial(Published, "arXiv:1506.02640", 2015, (3, 448, 448))
+
+
+@register(
+    "yolov1",
+    task="detect",
+    published=_published(
+        271_703_550,
+        20_285_153_280,
+        {"voc07 test mAP": 63.4, "voc12 test mAP": 57.9},
+        "one regression from pixels to a 7x7 grid of boxes and classes",
+        "derived: the paper's figure 3; results read: its tables",
+    ),
+)
+def yolov1(**options: Any) -> YOLOv1:
+    return YOLOv1(_PAPER, "connected", **options)
+
+
+@register(
+    "yolov1_darknet",
+    task="detect",
+    published=_published(
+        197_301_875,
+        20_210_729_728,
+        {},
+        "yolov1 as the author's cfg has it: batch norm, a locally connected layer, three boxes a cell",
+        "counted: the author's cfg",
+    ),
+)
+def yolov1_darknet(*, boxes: int = 3, norm: Norm = "bn", **options: Any) -> YOLOv1:
+    return YOLOv1(_PAPER, "local", boxes=boxes, norm=norm, **options)
+
+
+@register(
+    "yolov1_tiny",
+    task="detect",
+    published=_published(
+        27_095_374,
+        1_608_015_360,
+        {"voc07 test mAP": 52.7},
+        "YOLO with eight convolutions: 155 pictures a second in 2015",
+        "counted: the author's cfg; results read: the paper's table 1",
+    ),
+)
+def yolov1_tiny(*, norm: Norm = "bn", **options: Any) -> YOLOv1:
+    return YOLOv1(_TINY, "none", norm=norm, **options)

@@ -1,0 +1,313 @@
+"""Files from the network, and only when a user asked for one by name: resumed, verified, and never half a file.
+
+They lie in `OPSIN_HOME/weights`, each under the last part of its URL. OPSIN_HOME is by default `~/.cache/opsin`
+(`$XDG_CACHE_HOME/opsin`) on Linux, `~/Library/Caches/opsin` on macOS, `%LOCALAPPDATA%\\opsin` on Windows. Proxies are
+those of the environment, as urllib takes them: HTTPS_PROXY, HTTP_PROXY, NO_PROXY.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import http.client
+import json
+import os
+import re
+import shutil
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from opsin import errors
+from opsin.errors import InputError, JobError
+
+Say = Callable[[str], None]
+
+ATTEMPTS = 4  # connections, before a transfer that breaks off is given up
+PAUSE = 1.0  # seconds before the second connection, twice as many before each further one
+TIMEOUT = 30.0  # seconds without a byte
+_BLOCK = 1 << 20
+
+
+def home() -> Path:
+    """The folder of everything that was downloaded: OPSIN_HOME, or the platform's place for caches."""
+    if chosen := os.environ.get("OPSIN_HOME"):
+        return Path(chosen).expanduser()
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "opsin"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "opsin"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "opsin"
+
+
+def is_offline() -> bool:
+    """Whether OPSIN_OFFLINE forbids the network; `opsin --offline` sets it."""
+    return os.environ.get("OPSIN_OFFLINE", "").lower() not in ("", "0", "false", "no")
+
+
+def place(url: str) -> Path:
+    """Where the file of a URL lies, or would lie."""
+    return home() / "weights" / urllib.parse.unquote(urllib.parse.urlparse(url).path.rpartition("/")[2])
+
+
+def fetch(url: str, sha256: str, *, offline: bool | None = None, say: Say = errors.say) -> Path:
+    """The file of a URL, verified: from `place(url)` if it is there, else downloaded to it.
+
+    sha256: hexadecimal, whole or its first digits, at least 8. offline: never touch the network; OPSIN_OFFLINE if None.
+    say: receives what happens, standard error by default. A transfer that was interrupted goes on where it stopped.
+
+    Raises InputError when the file is missing offline or its folder cannot be written, JobError when the transfer
+    fails; both say where the file comes from and where it belongs.
+    """
+    if not re.fullmatch(r"[0-9a-f]{8,64}", sha256):
+        raise ValueError(f"sha256 of {url} is {sha256!r}; expected 8 to 64 hexadecimal digits in lower case")
+    offline = is_offline() if offline is None else offline
+    path = place(url)
+    if path.exists():
+        found = _digest_of_kept(path)
+        if found.startswith(sha256):
+            return path
+        wrong = f"{path} is damaged or another file: its SHA-256 is {found}, expected {_shown(sha256)}"
+        if offline:
+            raise InputError(f"{wrong}; replace it by {url}, or allow the network")
+        say(f"{wrong}; downloading it again")
+    elif offline:
+        raise InputError(f"offline, and {path.name} is not there: download {url} elsewhere and put it at {path}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(path, say):
+            if not (path.exists() and _digest_of_kept(path).startswith(sha256)):  # another process may have been first
+                _download(url, sha256, path, say)
+    except OSError as error:
+        raise _not_written(path, error) from error
+    return path
+
+
+def _download(url: str, sha256: str, path: Path, say: Say) -> None:
+    part = path.with_name(path.name + ".part")
+    resumed = part.exists()
+    digest = _transfer(url, path, part, say)
+    if resumed and not digest.startswith(sha256):
+        say(f"what an earlier transfer left of {path.name} does not belong to it; starting over")
+        part.unlink()
+        digest = _transfer(url, path, part, say)
+    if not digest.startswith(sha256):
+        part.unlink()
+        raise JobError(
+            f"{url} is not the file that was published: its SHA-256 is {digest}, expected {_shown(sha256)}; "
+            "it was deleted. A proxy may have answered in its place"
+        )
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    part.replace(path)
+    _remember(path, digest)
+
+
+def _transfer(url: str, path: Path, part: Path, say: Say) -> str:
+    """Fill `part` to its end, over as many connections as it takes. Returns its SHA-256."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return _connect(url, part, say)
+        except urllib.error.HTTPError as error:
+            if (error.code < 500 and error.code != 429) or attempt == ATTEMPTS:
+                raise JobError(
+                    f"{url} answered {error.code} {error.reason}; if you have the file, put it at {path}"
+                ) from None
+        except urllib.error.URLError as error:  # nobody answers: no second try
+            raise JobError(
+                f"cannot reach {urllib.parse.urlparse(url).netloc} ({error.reason}); check the network and "
+                f"HTTPS_PROXY, or put {url} at {path} by other means"
+            ) from None
+        except (OSError, http.client.HTTPException) as error:
+            if isinstance(error, _LocalError) or getattr(error, "errno", None) in _LOCAL:
+                raise
+            if attempt == ATTEMPTS:
+                raise JobError(
+                    f"{url} broke off after {_held(part)} ({error}); the next call goes on from there"
+                ) from None
+            say(f"the connection broke after {_held(part)}; going on")
+        except KeyboardInterrupt:
+            say(f"stopped after {_held(part)} of {path.name}; the next call goes on from there")
+            raise
+        time.sleep(PAUSE * 2 ** (attempt - 1))
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _connect(url: str, part: Path, say: Say) -> str:
+    """One connection: append what is missing, or write it all where the server cannot begin in the middle."""
+    size = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"User-Agent": "opsin"})
+    if request.type not in ("http", "https"):
+        raise ValueError(f"{url} is no http or https address")
+    if size:
+        request.add_header("Range", f"bytes={size}-")
+    try:
+        response = urllib.request.urlopen(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code != 416:  # "range not satisfiable": there is nothing behind what is here already
+            raise
+        return _digest(part)
+    with response:
+        if size and response.headers.get("Content-Range", "").startswith(f"bytes {size}-"):
+            digest, mode = _hash(part), "ab"
+        else:
+            digest, mode, size = hashlib.sha256(), "wb", 0
+        length = response.headers.get("Content-Length")
+        total = None if length is None else size + int(length)
+        _check_space(part, 0 if total is None else total - size)
+        with part.open(mode) as file, _progress(part.name.removesuffix(".part"), url, size, total, say) as advance:
+            while block := response.read(_BLOCK):
+                _write(file, block)
+                digest.update(block)
+                size += len(block)
+                advance(len(block))
+    if total is not None and size < total:
+        raise http.client.HTTPException(f"the server closed the connection after {size:,} of {total:,} bytes")
+    return digest.hexdigest()
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_LOCAL = (*_FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR)
+
+
+class _LocalError(OSError):
+    """A failure to write here, to tell it from one to read there: both are OSErrors."""
+
+
+def _write(file: IO[bytes], block: bytes) -> None:
+    try:
+        file.write(block)
+        file.flush()
+    except OSError as error:
+        if error.errno in _FULL:
+            with contextlib.suppress(OSError):
+                Path(file.name).unlink()  # it would keep the disk full
+        raise _LocalError(error.errno, error.strerror) from error
+
+
+def _check_space(part: Path, needed: int) -> None:
+    free = shutil.disk_usage(part.parent).free
+    if needed > free:
+        raise _LocalError(errno.ENOSPC, f"it needs {_megabytes(needed)} and {_megabytes(free)} are free")
+
+
+def _not_written(path: Path, error: OSError) -> InputError | JobError:
+    if error.errno in _FULL:
+        return JobError(f"the disk of {path.parent} is full: {error.strerror}; free some, or set OPSIN_HOME elsewhere")
+    return InputError(
+        f"cannot write to {path.parent}: {error.strerror or error}; set OPSIN_HOME to a folder that can be written"
+    )
+
+
+@contextlib.contextmanager
+def _lock(path: Path, say: Say) -> Iterator[None]:
+    """One process at a time downloads a file; the lock goes with the process, however that ends."""
+    name, told = path.with_name(path.name + ".lock"), False
+    while True:
+        with name.open("ab") as file:
+            current = False
+            if not _try_lock(file):
+                if not told:
+                    say(f"waiting for another process that downloads {path.name}")
+                told = True
+                time.sleep(0.2)
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                current = os.path.samestat(os.fstat(file.fileno()), name.stat())
+            if not current:
+                continue  # it was that of a process which has since removed it
+            try:
+                yield
+            finally:
+                with contextlib.suppress(OSError):
+                    name.unlink()
+            return
+
+
+def _try_lock(file: IO[bytes]) -> bool:
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        # A file system without locks: the name is taken atomically all the same.
+        return error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
+    return True
+
+
+def _digest_of_kept(path: Path) -> str:
+    """The SHA-256 of a file that may have been verified before: then its size and time of change say that it is so."""
+    stat = path.stat()
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        note = json.loads(_note(path).read_text(encoding="utf-8"))
+        if (note["size"], note["mtime_ns"]) == (stat.st_size, stat.st_mtime_ns):
+            return str(note["sha256"])
+    try:
+        digest = _digest(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
+    _remember(path, digest)
+    return digest
+
+
+def _remember(path: Path, digest: str) -> None:
+    stat = path.stat()
+    note = {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": digest}
+    with contextlib.suppress(OSError):  # a folder that is only read from: it is hashed every time
+        _note(path).write_text(json.dumps(note), encoding="utf-8")
+
+
+def _note(path: Path) -> Path:
+    return path.with_name(path.name + ".verified")
+
+
+def _digest(path: Path) -> str:
+    return _hash(path).hexdigest()
+
+
+def _hash(path: Path) -> Any:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest
+
+
+@contextlib.contextmanager
+def _progress(name: str, url: str, start: int, total: int | None, say: Say) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal; else one line that says what is being fetched."""
+    if not sys.stderr.isatty():
+        size = "" if total is None else f" ({_megabytes(total)})"
+        say(f"downloading {url}{size}" + (f", from {_megabytes(start)} on" if start else ""))
+        yield lambda count: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+        task = bar.add_task(name, total=total, completed=start)
+        yield lambda count: bar.advance(task, count)
+
+
+def _held(part: Path) -> str:
+    return _megabytes(part.stat().st_size if part.exists() else 0)
+
+
+def _shown(sha256: str) -> str:
+    return sha256 if len(sha256) == 64 else f"{sha256}..."
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"

@@ -1,0 +1,212 @@
+"""Video, frame by frame: read for prediction, written with the answers drawn on it. By PyAV, or OpenCV without it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from opsin.engine.run import atomic
+from opsin.errors import InputError, JobError
+
+VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
+_MISSING = "video needs PyAV, which is not installed: pip install 'opsin[video]'"
+
+T = TypeVar("T")
+
+
+class Frame(NamedTuple):
+    """A picture of a video. image: uint8 (3, H, W). index: from 0. time: in seconds from the video's beginning."""
+
+    image: Tensor
+    index: int  # type: ignore[assignment]  # the tuple's own method gives way
+    time: float
+
+
+def is_video(path: str | Path) -> bool:
+    """Whether a file's ending is that of a video."""
+    return Path(path).suffix.lower() in VIDEO_SUFFIXES
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of `size` items, the last maybe shorter; no more than one is held."""
+    iterator = iter(items)
+    while chunk := list(itertools.islice(iterator, size)):
+        yield chunk
+
+
+@contextmanager
+def open_video(path: str | Path) -> Iterator[Iterator[Frame]]:
+    """The frames of a video, decoded as they are asked for. Raises InputError for a file that is no video."""
+    path = _existing(path)
+    if (av := _import("av")) is not None:
+        with _opened(av, path) as container:
+            yield _frames_of_av(av, container, path)
+    elif (cv2 := _import("cv2")) is not None:
+        capture = cv2.VideoCapture(str(path))
+        try:
+            yield _frames_of_cv2(cv2, capture, path)
+        finally:
+            capture.release()
+    else:
+        raise InputError(_MISSING)
+
+
+def frame_rate(path: str | Path) -> Fraction:
+    """Frames a second; 25 where the file does not say."""
+    path = _existing(path)
+    if (av := _import("av")) is not None:
+        with _opened(av, path) as container:
+            stream = container.streams.video[0]
+            rate = stream.average_rate or stream.guessed_rate
+    elif (cv2 := _import("cv2")) is not None:
+        capture = cv2.VideoCapture(str(path))
+        rate = capture.get(cv2.CAP_PROP_FPS)
+        capture.release()
+    else:
+        raise InputError(_MISSING)
+    return Fraction(rate).limit_denominator(1001) if rate else Fraction(25)
+
+
+@contextmanager
+def write_video(path: str | Path, rate: Fraction) -> Iterator[Callable[[Image.Image], None]]:
+    """A function that appends a picture to an MP4 file, which appears whole or not at all.
+
+    Every picture is set to the size of the first; an odd side loses a line, since the format halves the colours' sides.
+    """
+    with atomic(Path(path)) as temporary:
+        if (av := _import("av")) is not None:
+            with av.open(str(temporary), "w", format="mp4") as container:
+                yield from _write_by_av(av, container, rate)
+        elif (cv2 := _import("cv2")) is not None:
+            yield from _write_by_cv2(cv2, temporary, rate)
+        else:
+            raise InputError(_MISSING)
+
+
+def _import(name: str) -> Any:
+    try:
+        return __import__(name)
+    except ImportError:
+        return None
+
+
+def _existing(path: str | Path) -> Path:
+    if not Path(path).is_file():
+        raise InputError(f"no file at {path}")
+    return Path(path)
+
+
+@contextmanager
+def _opened(av: Any, path: Path) -> Iterator[Any]:
+    try:
+        container = av.open(str(path))
+    except (av.error.FFmpegError, OSError) as error:
+        raise InputError(f"{path} cannot be read as a video: {getattr(error, 'strerror', None) or error}") from None
+    with container:
+        if not container.streams.video:
+            raise InputError(
+                f"{path} holds no pictures, only {', '.join(s.type for s in container.streams) or 'nothing'}"
+            )
+        yield container
+
+
+def _frames_of_av(av: Any, container: Any, path: Path) -> Iterator[Frame]:
+    stream = container.streams.video[0]
+    stream.thread_type = "AUTO"
+    rate = stream.average_rate or Fraction(25)
+    index = -1
+    try:
+        for index, frame in enumerate(container.decode(stream)):
+            array = frame.to_ndarray(format="rgb24")
+            time = float(index / rate) if frame.time is None else float(frame.time)
+            yield Frame(torch.from_numpy(array).permute(2, 0, 1), index, time)
+    except av.error.FFmpegError as error:
+        raise InputError(f"{path} is damaged: {error.strerror or error}") from None
+    if index < 0:
+        raise InputError(f"{path} holds no pictures")
+
+
+def _frames_of_cv2(cv2: Any, capture: Any, path: Path) -> Iterator[Frame]:
+    rate = capture.get(cv2.CAP_PROP_FPS) or 25.0
+    for index in itertools.count():
+        read, array = capture.read()
+        if not read:
+            if index == 0:
+                raise InputError(f"{path} cannot be read as a video")
+            return
+        colours = np.ascontiguousarray(array[..., ::-1])  # OpenCV has blue first
+        yield Frame(torch.from_numpy(colours).permute(2, 0, 1), index, index / rate)
+
+
+def _write_by_av(av: Any, container: Any, rate: Fraction) -> Iterator[Callable[[Image.Image], None]]:
+    streams: list[Any] = []
+
+    def write(picture: Image.Image) -> None:
+        if not streams:
+            streams.append(_add_stream(av, container, rate, _even(picture)))
+        stream = streams[0]
+        frame = av.VideoFrame.from_image(_fitting(picture, (stream.width, stream.height)))
+        container.mux(stream.encode(frame))
+
+    yield write
+    for stream in streams:
+        container.mux(stream.encode())  # what the encoder still holds
+
+
+def _add_stream(av: Any, container: Any, rate: Fraction, size: tuple[int, int]) -> Any:
+    # H.264 plays everywhere; a build of FFmpeg without it has MPEG-4.
+    name = next((codec for codec in ("libx264", "h264", "mpeg4") if _encodes(av, codec)), None)
+    if name is None:
+        raise JobError("this build of PyAV can encode neither H.264 nor MPEG-4, so no video can be written")
+    stream = container.add_stream(name, rate=rate)
+    stream.width, stream.height = size
+    stream.pix_fmt = "yuv420p"
+    if name == "mpeg4":
+        stream.bit_rate = 8_000_000
+    return stream
+
+
+def _encodes(av: Any, name: str) -> bool:
+    try:
+        return av.codec.Codec(name, "w") is not None
+    except (ValueError, av.error.FFmpegError):
+        return False
+
+
+def _write_by_cv2(cv2: Any, path: Path, rate: Fraction) -> Iterator[Callable[[Image.Image], None]]:
+    named = path.with_suffix(".mp4")  # OpenCV knows the format by the ending
+    writers: list[tuple[Any, tuple[int, int]]] = []
+
+    def write(picture: Image.Image) -> None:
+        if not writers:
+            size = _even(picture)
+            writers.append((cv2.VideoWriter(str(named), cv2.VideoWriter_fourcc(*"mp4v"), float(rate), size), size))
+        writer, size = writers[0]
+        writer.write(np.asarray(_fitting(picture, size))[..., ::-1])
+
+    yield write
+    for writer, _ in writers:
+        writer.release()
+        named.replace(path)
+
+
+def _even(picture: Image.Image) -> tuple[int, int]:
+    return max(2, picture.width // 2 * 2), max(2, picture.height // 2 * 2)
+
+
+def _fitting(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    picture = picture.convert("RGB")
+    if picture.size == size:
+        return picture
+    if (picture.width // 2 * 2, picture.height // 2 * 2) == size:
+        return picture.crop((0, 0, *size))
+    return picture.resize(size, Image.Resampling.BILINEAR)

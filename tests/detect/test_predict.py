@@ -1,0 +1,169 @@
+"""A trained detector in use: pictures, folders and video, in Python and on the command line."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+import opsin
+from opsin.cli import app
+from opsin.engine.checkpoint import save_model
+from opsin.engine.recipe import load_recipe
+from opsin.engine.task import create_preprocessing
+from opsin.engine.video import batched, frame_rate, open_video, write_video
+from opsin.errors import InputError
+
+
+@pytest.fixture
+def run(cells: str, tmp_path: Path) -> Path:
+    """A detector that says of every cell that a square of 16 pixels is there, of class "dot", where it is bright."""
+    recipe = load_recipe({"task": "detect", "model": {"name": cells, "width": 2}, "data": {"source": "scenes:4"}})
+    model: Any = opsin.create_model(cells, num_classes=2, width=2)
+    for parameter in model.parameters():
+        torch.nn.init.zeros_(parameter)
+    with torch.no_grad():
+        for place in (0, 3, 6, 9):  # the first channel carries the brightness of the cell through the network
+            model.body[place].weight[0, :, 1, 1] = 1.0 if place == 0 else 0.0
+            model.body[place].weight[0, 0, 1, 1] = 1.0
+            model.body[place + 1].weight[0] = 1.0
+        model.head.weight[0, 0, 1, 1] = 2.0
+        model.head.bias[:2] = torch.tensor([-4.0, -9.0])
+    model.score_threshold = 0.4
+    folder = tmp_path / "run"
+    folder.mkdir()
+    preprocessing = create_preprocessing(recipe, 3)
+    save_model(folder / "model.safetensors", model, recipe=recipe, preprocessing=preprocessing,
+               classes=["dot", "line"], metrics={})  # fmt: skip
+    return folder
+
+
+def picture(height: int = 128, width: int = 256) -> torch.Tensor:
+    """Black, with one bright spot in the middle of cell (3, 5) of the 64x64 input."""
+    image = torch.zeros(3, height, width, dtype=torch.uint8)
+    image[:, 24 * height // 64 : 32 * height // 64, 40 * width // 64 : 48 * width // 64] = 255
+    return image
+
+
+def save(image: torch.Tensor, path: Path) -> Path:
+    Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
+    return path
+
+
+def test_boxes_are_in_the_pictures_pixels(run: Path) -> None:
+    found = opsin.load(run).predict(picture())["instances"]
+    assert {one["label"] for one in found} == {"dot"}
+    # The cell's middle (44, 28) and a reach of 8 pixels each way, in an input that is 4 and 2 times smaller.
+    assert found[0]["box"] == pytest.approx([(44 - 8) * 4, (28 - 8) * 2, (44 + 8) * 4, (28 + 8) * 2])
+    assert found == sorted(found, key=lambda one: -one["score"])
+
+
+def test_the_threshold_is_the_fitted_one_unless_asked(run: Path) -> None:
+    predictor = opsin.load(run)
+    assert all(one["score"] >= 0.4 for one in predictor.predict(picture())["instances"])
+    assert len(predictor.predict(picture(), score_threshold=0.001)["instances"]) > 5
+    assert predictor.predict(picture(), score_threshold=1.0)["instances"] == []
+    assert len(predictor.predict(picture(), score_threshold=0.001, limit=2)["instances"]) == 2
+    with pytest.raises(InputError, match="score_threshold"):
+        predictor.predict(picture(), scorethreshold=0.1)
+
+
+def test_several_sizes_in_one_batch(run: Path) -> None:
+    predictor = opsin.load(run)
+    pictures = [picture(), picture(64, 64), picture(200, 90)]
+    assert predictor.predict(pictures) == [predictor.predict(one) for one in pictures]
+
+
+def test_the_command_line(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures" / "inner"
+    folder.mkdir(parents=True)
+    save(picture(), folder / "one.png")
+    save(torch.zeros_like(picture()), folder / "two.jpg")
+    call = ["predict", str(run), str(tmp_path / "pictures"), "--out", str(tmp_path / "drawn")]
+    told = CliRunner().invoke(app, call, catch_exceptions=False)
+    assert told.stdout.splitlines()[0].endswith("1 dot")
+    assert told.stdout.splitlines()[1].endswith("nothing")
+    drawn = np.asarray(Image.open(tmp_path / "drawn/inner/one.png"))
+    assert (drawn != picture().permute(1, 2, 0).repeat_interleave(2, 0).repeat_interleave(2, 1).numpy()).any()
+    answers = json.loads(CliRunner().invoke(app, [*call, "--json"], catch_exceptions=False).stdout)
+    assert [len(answer["instances"]) for answer in answers] == [1, 0]
+    assert set(answers[0]["instances"][0]) == {"label", "score", "box"}
+    none = CliRunner().invoke(app, [*call[:3], "--score-threshold", "1.0"], catch_exceptions=False)
+    assert [line.split()[-1] for line in none.stdout.splitlines()] == ["nothing", "nothing"]
+    with pytest.raises(InputError, match="top"):
+        CliRunner().invoke(app, [*call[:3], "--top", "3"], catch_exceptions=False)
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """Seven frames of which only the even ones have a spot."""
+    pytest.importorskip("av")
+    path = tmp_path / "clip.mp4"
+    with write_video(path, Fraction(10)) as write:
+        for index in range(7):
+            image = picture() if index % 2 == 0 else torch.zeros_like(picture())
+            write(Image.fromarray(image.permute(1, 2, 0).numpy()))
+    return path
+
+
+def test_a_video_is_read_as_it_was_written(clip: Path) -> None:
+    assert frame_rate(clip) == 10
+    with open_video(clip) as video:
+        frames = list(video)
+    assert [frame.index for frame in frames] == list(range(7))
+    assert [frame.time for frame in frames] == pytest.approx([k / 10 for k in range(7)])
+    for frame in frames:
+        expected = picture() if frame.index % 2 == 0 else torch.zeros_like(picture())
+        assert frame.image.shape == expected.shape
+        assert (frame.image.float() - expected.float()).abs().mean() < 6
+
+
+def test_a_video_is_answered_frame_by_frame(run: Path, clip: Path, tmp_path: Path) -> None:
+    answers = opsin.load(run).predict(clip, batch_size=3)
+    assert [len(answer["instances"]) for answer in answers] == [1, 0, 1, 0, 1, 0, 1]
+    assert [answer["frame"] for answer in answers] == list(range(7))
+    call = ["predict", str(run), str(clip), "--out", str(tmp_path / "drawn"), "--json"]
+    told = json.loads(CliRunner().invoke(app, call, catch_exceptions=False).stdout)
+    drawn = tmp_path / "drawn" / "clip.mp4"
+    assert {answer.pop("drawn") for answer in told} == {str(drawn)}
+    assert told == answers
+    with open_video(drawn) as video:
+        assert len(list(video)) == 7
+    assert [p.name for p in drawn.parent.iterdir()] == ["clip.mp4"]  # no temporary file is left
+
+
+def test_a_file_that_is_no_video_is_refused(run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    path = tmp_path / "broken.mp4"
+    path.write_bytes(b"nothing of the kind" * 99)
+    with pytest.raises(InputError, match=r"broken\.mp4"):
+        opsin.load(run).predict(path)
+    with pytest.raises(InputError, match="no file"):
+        opsin.load(run).predict(tmp_path / "absent.mp4")
+
+
+def test_without_a_decoder_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("opsin.engine.video._import", lambda name: None)
+    (tmp_path / "clip.mp4").write_bytes(b"")
+    with pytest.raises(InputError, match=r"opsin\[video\]"), open_video(tmp_path / "clip.mp4"):
+        pass
+    with (
+        pytest.raises(InputError, match=r"opsin\[video\]"),
+        write_video(tmp_path / "out.mp4", Fraction(25)) as write,
+    ):
+        write(Image.new("RGB", (8, 8)))
+
+
+def test_batches_hold_no_more_than_they_should() -> None:
+    seen: list[int] = []
+    chunks = batched((seen.append(k) or k for k in range(5)), 2)  # type: ignore[func-returns-value]
+    assert next(chunks) == [0, 1]
+    assert seen == [0, 1]
+    assert list(chunks) == [[2, 3], [4]]
