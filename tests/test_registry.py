@@ -22,6 +22,7 @@ class Line(nn.Linear):
 @pytest.fixture(autouse=True)
 def empty_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_models", {})
+    monkeypatch.setattr(registry, "_aliases", {})
     monkeypatch.setattr(registry, "_MODEL_ROOMS", ())
 
     @registry.register("line3", task="classify", published=FACTS)
@@ -76,6 +77,17 @@ def test_list_models() -> None:
 def test_a_name_is_registered_once() -> None:
     with pytest.raises(ValueError, match="'plane' is registered twice"):
         registry.register("plane", task="classify", published=FACTS)(lambda: nn.Identity())
+
+
+def test_an_alias_stands_for_the_name() -> None:
+    registry.register("wing2", task="classify", published=FACTS, alias="wing")(lambda: nn.Identity())
+    assert registry.find_model("wing").name == "wing2" and registry.is_model("wing")
+    assert "wing" not in registry.list_models() and not registry.is_model("wings")
+    with pytest.raises(InputError, match="unknown model 'wingg'; did you mean wing"):
+        registry.find_model("wingg")
+    for name, alias in (("wing", None), ("kite", "plane"), ("kite", "wing")):
+        with pytest.raises(ValueError, match="registered twice"):
+            registry.register(name, task="classify", published=FACTS, alias=alias)(lambda: nn.Identity())
 
 
 def test_facts_cannot_be_changed() -> None:

@@ -32,9 +32,14 @@ _UsageError: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the best there is if not given.")]
-DataSource = Annotated[
-    str | None,
-    typer.Option("--data", "-d", help="A built-in name, a folder, a zip, a CSV, an npz file or a folder of IDX files."),
+_SOURCES = (
+    "A built-in name (digits, scenes); class folders, a zip of them, a CSV, npz or IDX; with boxes: Pascal VOC, COCO "
+    "json, YOLO (data.yaml, obj.data) or a CSV."
+)
+DataSource = Annotated[str | None, typer.Option("--data", "-d", help=_SOURCES)]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any key of the recipe, for example optim.lr=0.01. Repeatable."),
 ]
 
 Trained = Annotated[
@@ -108,12 +113,7 @@ def train(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave unreadable pictures out instead of refusing.")
     ] = False,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Any key of the recipe, for example optim.lr=0.01. Repeatable."
-        ),
-    ] = None,
+    settings: Settings = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a model: by a recipe, or a task with --model and --data. Makes a run folder with the model and a report."""
@@ -242,6 +242,37 @@ def predict(
         raise InputError(f"{failed} of {len(pictures)} pictures could not be read")
 
 
+@app.command(
+    epilog=_examples(
+        "export runs/lenet5_digits",
+        "export runs/yolov3_bccd --format openvino --out cells.xml",
+        "export resnet50:imagenet1k --format torch",
+    )
+)
+def export(
+    run: Trained,
+    format: Annotated[
+        str, typer.Option("--format", "-f", metavar="onnx|openvino|torch", help="For which runtime.")
+    ] = "onnx",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="The file; model.onnx, model.xml or model.pt2 in the run if not given."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a trained model as a file for other runtimes, if it gives the same answers there as here.
+
+    Preprocessing and class names travel in the file. It is compared with the model on pictures of the run's own data.
+    """
+    from opsin.engine.export import export as write
+
+    written = write(run, format, out)
+    if as_json:
+        _print_json(written.to_dict())
+    else:
+        print(written.describe())
+
+
 @app.command(epilog=_examples("models", "models 'resnet*'", "models vgg --json"))
 def models(
     pattern: Annotated[str, typer.Argument(help="Part of a name, or a shell pattern.")] = "*",
@@ -348,21 +379,32 @@ def _input(size: str) -> tuple[int, ...]:
     epilog=_examples(
         "data digits",
         "data photos/ --sheet sheet.png",
+        "data annotated/ --sheet boxes.png",
+        "data annotated/ --model yolov3 --set data.size=320",
         "data digits --export pictures/ --split test --limit 8",
     )
 )
 def data(
-    source: Annotated[
-        str,
-        typer.Argument(
-            help="A built-in name, a folder, a zip, a CSV, an npz or a folder of IDX files.", show_default=False
-        ),
-    ],
-    task: Annotated[str, typer.Option(help="What the data is for.")] = "classify",
+    source: Annotated[str, typer.Argument(help=_SOURCES, show_default=False)],
+    task: Annotated[
+        str | None, typer.Option(help="classify or detect; detect where there are boxes, if not given.")
+    ] = None,
     multi_label: Annotated[
         bool, typer.Option("--multi-label", help="A picture may have any number of classes.")
     ] = False,
-    sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet of the classes to this picture.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="MODEL|RECIPE",
+            help="A detector, or a recipe of one: find the objects that none of its anchors or cells answers for.",
+        ),
+    ] = None,
+    settings: Settings = None,
+    sheet: Annotated[
+        Path | None, typer.Option(help="Write a contact sheet of the classes, with their boxes, to this picture.")
+    ] = None,
     export: Annotated[Path | None, typer.Option(help="Write pictures as PNG files into class folders here.")] = None,
     split: Annotated[str | None, typer.Option(help="The split to export.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="How many pictures to export.")] = None,
@@ -371,18 +413,42 @@ def data(
     """The doctor: what a data set is, how it is balanced, and everything that is wrong with it."""
     from opsin import data as room
 
-    diagnosis = room.inspect(source, task, multi_label=multi_label)
+    task = task or ("classify" if multi_label else room.recognize_task(source))
+    if model is None and settings:
+        raise InputError("--set changes the recipe of a detector; add --model NAME")
+    opened = room.open(source, task, multi_label=multi_label)
+    matches = None if model is None else _match(opened, source, model, settings or [])
+    diagnosis = room.inspect(opened, task)
     if sheet is not None:
-        room.contact_sheet(room.open(source, task, multi_label=multi_label), sheet)
+        room.contact_sheet(opened, sheet)
     if export is not None:
         _make_folder(export)
-        room.export(room.open(source, task, multi_label=multi_label), export, split=split, limit=limit)
+        room.export(opened, export, split=split, limit=limit)
+    if matches is not None:
+        diagnosis.problems += matches.problems
     if as_json:
-        _print_json(diagnosis.to_dict())
+        _print_json(diagnosis.to_dict() | ({} if matches is None else {"matches": matches.to_dict()}))
     else:
         print(room.render(diagnosis))
+        if matches is not None:
+            print(matches.render())
     if any(problem.severity == "error" for problem in diagnosis.problems):
         raise typer.Exit(1)
+
+
+def _match(opened: Any, source: str, model: str, settings: Sequence[str]) -> Any:
+    """How the objects of a source and the places of a detector fit, which a name or a recipe says."""
+    from opsin.detect.unmatched import find_unmatched
+    from opsin.engine.recipe import list_recipes, load_recipe, parse_setting
+
+    if opened.task != "detect":
+        raise InputError(
+            f"--model matches boxes with a detector, and {source} was opened to {opened.task}; leave it out"
+        )
+    named = model.endswith((".yaml", ".yml")) or model in list_recipes()
+    given: Any = model if named else {"model": {"name": model}}
+    overrides = dict(parse_setting(setting) for setting in settings)
+    return find_unmatched(opened, load_recipe(given, {**overrides, "task": "detect", "data.source": source}))
 
 
 def _facts(entry: Any) -> dict[str, Any]:

@@ -95,30 +95,49 @@ class Entry:
 
 
 _models: dict[str, Entry] = {}
+_aliases: dict[str, str] = {}
 
 
 def register(
-    name: str, *, task: str, published: Published, weights: Mapping[str, Weights] | None = None
+    name: str,
+    *,
+    task: str,
+    published: Published,
+    weights: Mapping[str, Weights] | None = None,
+    alias: str | None = None,
 ) -> Callable[[Builder], Builder]:
-    """Enter a builder under a name, with its published weights by theirs. A second builder of a name is an error."""
+    """Enter a builder under a name, with its published weights by theirs. A second builder of a name is an error.
+
+    alias: what its paper calls it, where our name says more: ssd300 for ssd300_vgg16.
+    """
 
     def enter(builder: Builder) -> Builder:
-        if name in _models:
-            raise ValueError(
-                f"model {name!r} is registered twice: {_models[name].builder.__module__} and {builder.__module__}"
-            )
+        for key in filter(None, (name, alias)):
+            if (other := _models.get(_aliases.get(key, key))) is not None:
+                raise ValueError(
+                    f"model {key!r} is registered twice: {other.builder.__module__} and {builder.__module__}"
+                )
         _models[name] = Entry(name, task, builder, published, MappingProxyType(dict(weights or {})))
+        if alias is not None:
+            _aliases[alias] = name
         return builder
 
     return enter
 
 
 def find_model(name: str) -> Entry:
-    """The entry of a model. Raises InputError with the nearest names when there is none."""
+    """The entry of a model, by its name or alias. Raises InputError with the nearest names when there is none."""
     _import_rooms()
+    name = _aliases.get(name, name)
     if name not in _models:
-        raise unknown("model", name, _models)
+        raise unknown("model", name, [*_models, *_aliases])
     return _models[name]
+
+
+def is_model(name: str) -> bool:
+    """Whether a model has this name or alias."""
+    _import_rooms()
+    return _aliases.get(name, name) in _models
 
 
 def list_models(pattern: str = "*", task: str | None = None) -> list[str]:

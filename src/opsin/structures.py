@@ -6,6 +6,7 @@ One coordinate convention everywhere: boxes are xyxy in continuous pixels, x2 an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypedDict
 
@@ -18,13 +19,15 @@ class Sample(TypedDict, total=False):
 
     image: uint8 (C, H, W), C = 1 or 3. label: class index, or a float tensor (num_classes,) of 0 and 1 for multi-label
     data. index: the example's place in its split. path: where it came from, for messages and galleries. instances: in
-    pixels of `image`. size: (height, width) of the picture as it was read, before it was prepared.
+    pixels of `image`. somewhere: labels of what a picture shows of which nobody knows where; None for a picture whose
+    instances are known. size: (height, width) of the picture as it was read, before it was prepared.
     """
 
     image: Tensor
     label: int | Tensor
     mask: Tensor
     instances: Instances
+    somewhere: list[int] | None
     text: str
     identity: int
     points: Tensor
@@ -44,6 +47,7 @@ class Batch(TypedDict, total=False):
     label: Tensor
     mask: Tensor
     instances: list[Instances]
+    somewhere: list[list[int] | None]
     text: list[str]
     identity: Tensor
     points: list[Tensor]
@@ -57,8 +61,8 @@ class Batch(TypedDict, total=False):
 class Instances:
     """The objects of one image, truth or prediction alike. Every field but `boxes` is optional; all have length N.
 
-    boxes: (N, 4) float, xyxy. labels: (N,) int64. scores: (N,) float in [0, 1]. masks: (N, H, W) bool.
-    points: (N, P, 2) float. polygons, texts: lists of N. ids: (N,) int64, the identity of a track.
+    boxes: (N, 4) float, xyxy; NaN of what is somewhere in the image. labels: (N,) int64. scores: (N,) float in [0, 1].
+    masks: (N, H, W) bool. points: (N, P, 2) float. polygons, texts: lists of N. ids: (N,) int64, identities of tracks.
     """
 
     boxes: Tensor
@@ -77,6 +81,11 @@ class Instances:
             value = getattr(self, field.name)
             if value is not None and len(value) != len(self.boxes):
                 raise ValueError(f"{field.name} has length {len(value)}, boxes have {len(self.boxes)}")
+
+    @classmethod
+    def somewhere(cls, labels: Sequence[int]) -> Instances:
+        """The truth of an image that says what it shows, not where: its boxes are NaN."""
+        return cls(torch.full((len(labels), 4), torch.nan), torch.tensor(labels, dtype=torch.int64))
 
     def __len__(self) -> int:
         return len(self.boxes)

@@ -26,6 +26,7 @@ from opsin.engine.recipe import load_recipe
 from opsin.engine.report import Table, Text
 from opsin.engine.task import create_preprocessing
 from opsin.errors import InputError
+from opsin.nn.counting import short_count
 
 HOSTILE = "<script>alert('1')</script> & \"quotes\""
 ADVICE = Advice("rule", "A title", "What is there.", "Why.", "What to do.", "A paper", ("a", "b"), {"n": 1.0}, {"n": 0})
@@ -249,4 +250,4 @@ def test_pictures_are_small_and_colours_right() -> None:
     photo = torch.from_numpy(np.random.default_rng(0).normal(128, 20, (3, 300, 300)).clip(0, 255).astype(np.uint8))
     assert len(plots.picture_uri(photo)) < 110_000
     assert plots.mosaic([picture] * 4).startswith("data:image/png")
-    assert [plots.short(v) for v in (1.8141e9, 25_557_032, 512, 6520)] == ["1.81 G", "25.6 M", "512", "6.52 k"]
+    assert [short_count(v) for v in (1.8141e9, 25_557_032, 512, 6520)] == ["1.81 G", "25.6 M", "512", "6.52 k"]

@@ -22,7 +22,7 @@ import opsin
 from opsin import registry
 from opsin.backbones import copy_in_order
 from opsin.backbones.weights import read_state
-from opsin.data import Preprocessing
+from opsin.data import Preprocessing, class_names
 from opsin.downloading import place
 from opsin.errors import InputError
 
@@ -104,7 +104,21 @@ def test_torchvisions_detectors_are_as_torchvision_says(name: str, weights: str)
     assert published.metrics == stated.metrics
     assert published.params == theirs.meta["num_params"]
     # torchvision's list begins with the background, which only RetinaNet's head keeps a place for.
-    assert stated.num_classes in (len(theirs.meta["categories"]), len(theirs.meta["categories"]) - 1)
+    assert stated.num_classes == len(theirs.meta["categories"]) - (not name.startswith("retinanet"))
+    names = class_names(stated.classes, stated.num_classes)
+    assert list(names) == theirs.meta["categories"][-stated.num_classes :]
+
+
+def test_names_of_cocos_classes() -> None:
+    eighty, ninety = class_names("coco", 80), class_names("coco", 90)
+    assert len(set(eighty)) == 80 and not {"N/A", "__background__"} & set(eighty)
+    # COCO numbers its categories from 1 to 90; the 80 that have pictures are counted from 0 without gaps.
+    for number, label, name in ((1, 0, "person"), (18, 16, "dog"), (44, 39, "bottle"), (90, 79, "toothbrush")):
+        assert ninety[number - 1] == eighty[label] == name
+    with pytest.raises(InputError, match="80, 90, 91, got 20"):
+        class_names("coco", 20)
+    with pytest.raises(InputError, match="did you mean coco"):
+        class_names("cocoa", 80)
 
 
 def test_timms_files_are_as_timm_says() -> None:

@@ -11,11 +11,8 @@ import torch
 from PIL import Image
 
 from opsin import data
-from opsin.data.box_doctor import anchor_problems, unmatchable
 from opsin.data.picturing import class_colour, draw_boxes
-from opsin.data.source import ArraySplit, Source
 from opsin.errors import InputError
-from opsin.ops import cell_anchors, grid_anchors, pairwise_iou
 from opsin.structures import Instances
 
 RANDOM = np.random.RandomState(0)
@@ -89,39 +86,33 @@ def test_boxes_of_another_picture_size(tmp_path: Path) -> None:
     assert problem.severity == "error" and "boxes reach to 200, 40" in problem.reason
 
 
-def test_objects_that_no_anchor_matches() -> None:
-    anchors = grid_anchors(cell_anchors([16, 32], [1.0]), (8, 8), 8)
-    boxes = torch.tensor([[4.0, 4, 20, 20], [0, 0, 4, 4], [10, 10, 50, 16], [0, 0, 3, 3], [12, 13, 41, 42]])
-    instances = [Instances(boxes[:3], torch.tensor([0, 1, 0])), Instances(boxes[3:], torch.tensor([-1, 0]))]
-    best = pairwise_iou(boxes, anchors).amax(dim=1).tolist()
-    assert [(k, n) for k, n, _ in unmatchable(instances, anchors)] == [(0, 1), (0, 2)]
-    assert unmatchable(instances, anchors)[1][2] == pytest.approx(best[2])
-    # By shape alone, as YOLO: 40x6 in 16x16 is 96 of 256 + 240 - 96.
-    shapes = torch.tensor([[16.0, 16.0]])
-    assert unmatchable(instances, shapes, 0.3)[1] == (0, 2, pytest.approx(96 / 400))
-    assert unmatchable([Instances(torch.zeros(0, 4), torch.zeros(0).long())], anchors) == []
-    assert unmatchable([], anchors) == []
-    with pytest.raises(InputError, match=r"anchors must be \(A, 4\) or \(A, 2\)"):
-        unmatchable(instances, torch.zeros(0, 4))
-
-
-def test_objects_that_no_anchor_matches_are_named() -> None:
-    one = Instances(torch.tensor([[0.0, 0, 40, 40], [10, 10, 14, 14]]), torch.tensor([1, 0]))
-    split = ArraySplit(torch.zeros(1, 3, 80, 80, dtype=torch.uint8), np.ones((1, 2), np.float32), "x", instances=[one])
-    source = Source("x", "npz", ["cat", "dog"], {"train": split}, multi_label=True, task="detect")
-    made = data.Preprocessing(size=(40, 40), channels=3, mean=(0.5,) * 3, std=(0.5,) * 3)
-    (problem,) = anchor_problems(source, made, torch.tensor([[20.0, 20.0]]))
-    assert problem.path == "x[0]" and "object 2, a cat of 2x2 input pixels" in problem.reason
-    assert "no anchor by more than 0.01 IoU; 0.5 is needed" in problem.reason
-
-
 def test_contact_sheet(tmp_path: Path) -> None:
     table(tmp_path, ["a.png,5,20,40,60,dog", "b.png,1,20,50,50,cat"], "ab")
     path = data.contact_sheet(data.open(tmp_path, "detect"), tmp_path / "sheet.png")
     with Image.open(path) as sheet:
-        assert sheet.height == 2 * 260 + 4 and sheet.width > 4 * 260
+        # A cell has the pictures' own shape: 100x80, twice as large, since three times would be more than 256.
+        assert sheet.height == 2 * (160 + 4) + 4 and sheet.width > 4 * (200 + 4)
+        pixels = np.asarray(sheet)
         colours = {colour for _, colour in sheet.getcolors(sheet.width * sheet.height) or []}
         assert {class_colour(0), class_colour(1)} <= colours
+    left = sheet.width - 4 * 204
+    assert (pixels[4:164, left : left + 200] < 255).any(axis=2).mean() > 0.95  # noise throughout: the cell is full
+    assert tuple(pixels[4 + 2 * 20, left + 2 * 30]) == class_colour(0)  # the cat's upper edge
+
+
+def test_contact_sheet_of_many_shapes(tmp_path: Path) -> None:
+    for name, size in (("a", (300, 200)), ("b", (100, 400)), ("c", (160, 160))):
+        Image.new("RGB", size, "black").save(tmp_path / f"{name}.png")
+    (tmp_path / "x.csv").write_text(
+        "path,x1,y1,x2,y2,label\na.png,5,5,99,99,cat\nb.png,5,5,99,99,cat\nc.png,5,5,99,99,cat"
+    )
+    with Image.open(data.contact_sheet(data.open(tmp_path, "detect"), tmp_path / "sheet.png", per_class=3)) as sheet:
+        pixels = np.asarray(sheet)
+        assert sheet.height == 256 + 8
+    dark = np.any(pixels < 255, axis=2)[4:260]
+    left = sheet.width - 3 * 260
+    seen = [dark[:, left + k * 260 : left + k * 260 + 256] for k in range(3)]
+    assert [(int(d.any(axis=0).sum()), int(d.any(axis=1).sum())) for d in seen] == [(256, 171), (64, 256), (256, 256)]
 
 
 def test_drawn_boxes_cover_their_pixels() -> None:
@@ -144,3 +135,34 @@ def test_blood_cells(data_dir: Path) -> None:
     assert diagnosis.healthy
     assert diagnosis.objects["train"] == {"Platelets": 209, "RBC": 2381, "WBC": 214}
     assert sorted(p.kind for p in diagnosis.problems) == ["degenerate_box", "degenerate_box", "imbalance"]
+
+
+def test_the_task_is_what_the_data_looks_like(tmp_path: Path) -> None:
+    pixels = Image.new("RGB", (9, 9))
+    for path in ("classes/cat/a.png", "classes/dog/b.png", "wrapped/voc/a.png", "yolo/images/a.png"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        pixels.save(tmp_path / path)
+    texts = {
+        "classes/about.json": "{}",
+        "wrapped/voc/a.xml": "<annotation></annotation>",
+        "yolo/labels/a.txt": "",
+        "coco/_annotations.coco.json": "broken",
+        "other/x.json": '{"images": [], "annotations": [], "categories": []}',
+        "boxes/x.csv": "image,label,xmin,ymin,xmax,ymax\na.png,cat,1,1,5,5",
+        "bare/x.csv": "a.png,1,1,5,5,cat",
+        "labels/x.csv": "path,label\na.png,cat",
+        "many/x.csv": "path,cat,dog,cow,pig,hen\na.png,0,1,0,0,1",
+        "bits/x.csv": "a.png,0,1,0,0,1",
+    }
+    for path, text in texts.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    boxed = {"wrapped", "yolo", "coco", "other", "boxes", "bare"}
+    folders = {path.name for path in tmp_path.iterdir()}
+    assert {name for name in folders if data.recognize_task(tmp_path / name) == "detect"} == boxed
+    assert data.recognize_task(tmp_path / "coco/_annotations.coco.json") == "detect"
+    assert data.recognize_task(tmp_path / "bare/x.csv") == "detect"
+    assert data.recognize_task(tmp_path / "labels/x.csv") == "classify"
+    assert [data.recognize_task(name) for name in ("digits", "scenes", "scenes:20")] == ["classify", "detect", "detect"]
+    with pytest.raises(InputError, match="there is no file or folder"):
+        data.recognize_task(tmp_path / "gone")

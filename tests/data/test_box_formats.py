@@ -563,3 +563,30 @@ def test_one_set_in_three_formats(data_dir: Path) -> None:
         labels = [(a, b) for (_, a), (_, b) in zip(expected, found["voc"][name], strict=True) if b != "ignored"]
         assert all(a == b for a, b in labels)
     assert sum(label == "ignored" for one in found["voc"].values() for _, label in one) == 38  # difficult
+
+
+def test_ids_and_classes_of_another_kind_have_their_place(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    box = {"bbox": [1, 1, 9, 9], "image_id": 1, "category_id": 1}
+    content = {
+        "images": [
+            {"id": 1, "file_name": "a.png"},
+            {"id": [2], "file_name": "a.png"},
+            {"id": {}, "file_name": "a.png"},
+        ],
+        "annotations": [box, {**box, "image_id": [1]}, {**box, "category_id": [1]}, {**box, "category_id": None}],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    source = data.open(write(tmp_path / "x.json", json.dumps(content)), "detect")
+    assert truth(source) == {"a": [("cat", [1, 1, 10, 10])]}
+    places = ["images[1]", "images[2]", "annotations[1]", "annotations[2]", "annotations[3]"]
+    assert [Path(p.path).name.removeprefix("x.json ") for p in source.problems] == places
+    assert {p.severity for p in source.problems} == {"error"}
+
+    picture(tmp_path / "yolo/images/a.png")
+    write(tmp_path / "yolo/classes.txt", "cat")
+    write(tmp_path / "yolo/labels/a.txt", "nan .5 .5 .1 .1\ninf .5 .5 .1 .1\n.5 .5 .5 .1 .1\n0 .5 .5 .5 .5")
+    source = data.open(tmp_path / "yolo", "detect")
+    assert len(truth(source)["a"]) == 1
+    reasons = [p.reason for p in source.problems]
+    assert reasons == [f"the class is {written}; expected a whole number" for written in ("nan", "inf", ".5")]

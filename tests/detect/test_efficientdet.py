@@ -237,6 +237,8 @@ def test_matching_on_a_hand_worked_picture() -> None:
     assert model.assign(outputs, [one])[0].matched.tolist() == [-1, -1, -1, 0, -1]
     one = truth([[24, 16, 80, 80], [-32, -32, 48, 96]], [2, -1])  # most of the first and the third anchor is ignored
     assert model.assign(outputs, [one])[0].matched.tolist() == [-2, -1, -2, 0, -2]
+    one = truth([[2, 2, 12, 10], [2, 2, 10, 10]], [2, 0])  # both are best on the first anchor
+    assert model.assign(outputs, [one])[0].matched.tolist() == [1, -1, -1, -1, -1]
     for nothing in (truth([], []), truth([[5, 5, 5, 9], [7, 7, 7, 7]], [0, 1])):
         assert model.assign(outputs, [nothing])[0].matched.tolist() == [-1] * 5
 

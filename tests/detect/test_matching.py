@@ -43,6 +43,22 @@ def test_positives_of_later_images_have_their_own_truth() -> None:
     ]
 
 
+def test_the_last_of_those_with_one_best_anchor_gets_it() -> None:
+    # Both are best on the first anchor, 3/4 and 1/2; the third is best on the last one, 1/4. A region and a truth
+    # without area play no part.
+    one = truth([[0, 0, 12, 4], [0, 0, 4, 3], [0, 0, 4, 2], [8, 0, 12, 1], [5, 1, 5, 3]], [-1, 1, 0, 1, 0])
+    assert assign_anchors(ANCHORS, [one], 2, rescue="last")[0].matched.tolist() == [2, -2, 3]
+    assert assign_anchors(ANCHORS, [one], 2, rescue=None)[0].matched.tolist() == [1, -2, -2]
+    for nothing in (truth([], []), truth([[0, 0, 4, 4]], [-1]), truth([[20, 0, 24, 4]], [0])):
+        assert max(assign_anchors(ANCHORS, [nothing], 2, rescue="last")[0].matched.tolist()) < 0
+    assert assign_anchors(ANCHORS[:0], [one], 2, rescue="last")[0].matched.tolist() == []
+
+
+def test_truths_without_labels_are_regions_to_ignore() -> None:
+    one = Instances(torch.tensor([[0.0, 0, 4, 4]]))
+    assert assign_anchors(ANCHORS, [one], 2)[0].matched.tolist() == [-2, -1, -1]
+
+
 def test_a_label_without_a_class_is_named() -> None:
     with pytest.raises(InputError, match=r"label 3.*num_classes=4"):
         assign_anchors(ANCHORS, [truth([[0, 0, 4, 4]], [3])], 3)

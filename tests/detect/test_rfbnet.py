@@ -15,7 +15,7 @@ from opsin.errors import InputError
 from opsin.nn.context import ReceptiveField
 from opsin.nn.counting import count_macs, count_parameters
 
-NAMES = ["rfbnet300_vgg16", "rfbnet512_vgg16", "rfbnet512_e_vgg16"]
+NAMES = ["rfbnet", "rfbnet300_vgg16", "rfbnet512_vgg16", "rfbnet512_e_vgg16"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -50,6 +50,18 @@ def test_default_boxes(name: str, size: int, count: int) -> None:
             model(torch.zeros(1, 3, 64, 64))
     assert outputs["logits"].shape == (1, count, 3)
     assert len(model.strides) == len(model.class_heads) == (6 if size == 300 else 7)
+
+
+def test_on_any_backbone() -> None:
+    """Maps of 8, 4 and 2 places, the last by a block of stride 2; six boxes a place."""
+    options: dict[str, Any] = {"backbone": "shufflenet_v2_x0_5", "strides": (8, 16), "extra_channels": (64,)}
+    model: Any = registry.create_model("rfbnet", num_classes=3, **options).train()
+    outputs = model(torch.rand(2, 3, 64, 64))
+    assert model.strides == (8, 16, 32)
+    assert outputs["logits"].shape == (2, 6 * (64 + 16 + 4), 4)
+    first, second = model.neck.blocks
+    assert (len(first.branches), len(second.branches), len(model.extra[0].branches)) == (4, 3, 3)
+    assert rates(second) == rates(model.extra[0]) == [2, 3, 5]
 
 
 def rates(block: ReceptiveField) -> list[int]:

@@ -15,6 +15,7 @@ from torchvision.models.detection.image_list import ImageList
 
 from opsin import registry
 from opsin.backbones import copy_in_order
+from opsin.backbones.extraction import find_backbone
 from opsin.detect.default_boxes import DefaultBoxes, evenly_spaced
 from opsin.detect.detector import Outputs
 from opsin.detect.ssd import COCO_300, COCO_512, RATIOS_300, RATIOS_512, SSD, VOC_300, VOC_512, thin_out
@@ -102,6 +103,11 @@ def test_default_boxes_are_torchvisions(
     )
     assert found.shape == (count, 4)
     assert torch.allclose(found, expected, atol=1e-3)
+
+
+def test_short_names() -> None:
+    found = [registry.find_model(name).name for name in ("ssd300", "ssd512", "ssdlite")]
+    assert found == ["ssd300_vgg16", "ssd512_vgg16", "ssdlite320_mobilenet_v3_large"]
 
 
 def test_default_boxes_by_hand() -> None:
@@ -353,8 +359,34 @@ def test_a_vgg_gives_its_layers_to_the_trunk() -> None:
         model = registry.find_model("ssd300_vgg16").builder()
         vgg = registry.create_model("vgg16")
         fresh = model.initialize_from(vgg.state_dict())  # type: ignore[operator]
+    assert find_backbone(model) == "vgg16"
     assert {name.partition(".")[0] for name in fresh} == {"neck", "extra", "class_heads", "box_heads"}
     assert [name for name in fresh if name.startswith("neck")] == ["neck.shallow.weight"]
+
+
+@pytest.mark.parametrize(
+    ("name", "deep"), [("rfbnet300_vgg16", "neck.deep"), ("rfbnet512_e_vgg16", "neck.deep"), ("m2det320_vgg16", "deep")]
+)
+def test_a_vgg_gives_its_layers_to_others_that_stand_on_it(name: str, deep: str) -> None:
+    with torch.device("meta"):
+        model: Any = registry.find_model(name).builder()
+        assert find_backbone(model) == "vgg16"
+        fresh = model.initialize_from(registry.create_model("vgg16").state_dict())
+    assert not [key for key in fresh if key.startswith((f"{deep}.", "backbone."))]
+    assert len(fresh) == len(model.state_dict()) - 2 * (13 + 2)
+
+
+# A reduced tail differs in the last 1x1 of its first block, 5 tensors with its norm, in the other two blocks, three
+# convolutions and 4 tensors of the squeeze each, and in the 1x1 behind them.
+@pytest.mark.parametrize(("reduced", "left"), [(False, 0), (True, 5 + 2 * (3 * 5 + 4) + 5)])
+def test_a_mobilenet_gives_its_layers_to_ssdlite(reduced: bool, left: int) -> None:
+    with torch.device("meta"):
+        model: Any = registry.find_model("ssdlite320_mobilenet_v3_large").builder(reduced_tail=reduced)
+        assert find_backbone(model) == "mobilenet_v3_large"
+        fresh = model.initialize_from(registry.create_model("mobilenet_v3_large").state_dict())
+    kept = [key for key in fresh if key.startswith("backbone") and not key.endswith("num_batches_tracked")]
+    assert len(kept) == left
+    assert all(key.startswith(("backbone.backbone.stages.4", "backbone.backbone.head")) for key in kept)
 
 
 def test_published_inputs_are_fixed_and_pooling_rounds_up() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from opsin import create_model, registry
-from opsin.detect.yolov2 import VOC_ANCHORS, YOLOv2, somewhere
+from opsin.detect.yolov2 import VOC_ANCHORS, YOLOv2
 from opsin.nn.counting import count_parameters
 from opsin.ops import pairwise_iou
 from opsin.structures import Instances
@@ -65,7 +65,7 @@ def test_published_anchors_are_in_pixels() -> None:
 
 def test_a_picture_that_says_what_and_not_where(small: YOLOv2) -> None:
     outputs = make_outputs(2, 64, 21, 1.0, strides=(32,))
-    alone = small.loss({"stride32": outputs["stride32"][:1]}, [somewhere([1])])
+    alone = small.loss({"stride32": outputs["stride32"][:1]}, [Instances.somewhere([1])])
     assert alone["box"] == alone["class"] == alone["objectness"] == 0
     _, scores = small.predictions(outputs)
     best = int(scores[0, :, 1].argmax())
@@ -73,7 +73,7 @@ def test_a_picture_that_says_what_and_not_where(small: YOLOv2) -> None:
     a, b = place.raw[5:]
     expected = math.log(1 + math.exp(a - b)) + 5 * max(0.3 - plain.sigmoid(place.raw[4]), 0) ** 2 / 2
     assert alone["somewhere"].item() == pytest.approx(expected, rel=1e-4)
-    both = small.loss(outputs, [somewhere([1]), truth([[24, 0, 56, 32]], [0])])
+    both = small.loss(outputs, [Instances.somewhere([1]), truth([[24, 0, 56, 32]], [0])])
     assert both["somewhere"].item() == pytest.approx(expected / 2, rel=1e-4)
     assert both["box"] > 0
     assert "somewhere" not in small.loss(outputs, [truth([], []), truth([], [])])

@@ -107,12 +107,12 @@ def check_input(values: Sequence[int]) -> tuple[int, int, int]:
 
 def _open(source: str, size: tuple[int, int, int] | None, real: bool) -> _Subject:
     path = Path(source)
-    weights = not path.exists() and ":" in source and source.partition(":")[0] in registry.list_models()
+    weights = not path.exists() and ":" in source and registry.is_model(source.partition(":")[0])
     if path.suffix in (".yaml", ".yml") or (not path.exists() and source in list_recipes()):
         return _from_recipe(source, size, real)
     if weights or path.is_dir() or path.suffix == ".safetensors":
         return _from_run(source, size)
-    if source in registry.list_models():
+    if registry.is_model(source):
         return _from_model(source, size, real)
     if path.exists():
         raise InputError(f"{source} is no run, recipe (.yaml) or model.safetensors")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from opsin.analyze import plots, viewing
-from opsin.analyze.explanation import Explanation
+from opsin.analyze.explanation import Explanation, Identity
 from opsin.analyze.sections import (
     ORIGINS,
     Advices,
@@ -29,6 +29,7 @@ from opsin.analyze.sections import (
 from opsin.engine.report import Figure, Section, Table, render
 from opsin.engine.run import atomic
 from opsin.errors import InputError
+from opsin.nn.counting import short_count
 
 _HERE = Path(__file__).parent
 
@@ -89,15 +90,15 @@ def one_page(
     sections += training_sections(explanation)
     headline = {
         "parameters": f"{totals.params:,}",
-        "MACs": plots.short(totals.macs),
-        "FLOPs": plots.short(totals.flops),
-        "activations": plots.short(totals.activations),
+        "MACs": short_count(totals.macs),
+        "FLOPs": short_count(totals.flops),
+        "activations": short_count(totals.activations),
         "FLOPs per byte": f"{totals.intensity:.3g}",
         "counted": f"{totals.coverage:.4g} %",
     }
     if identity.kind == "model":
         return _render(identity.name, identity.idea, headline, sections)
-    return _render(identity.source, f"{identity.name}: {identity.idea}", headline, sections)
+    return _render(_called(identity), f"{identity.name}: {identity.idea}", headline, sections)
 
 
 def comparison_page(explanations: Sequence[Explanation]) -> str:
@@ -153,9 +154,9 @@ def _comparison_table(explanations: Sequence[Explanation], names: Sequence[str])
             str(e.identity.year),
             dims(e.identity.input),
             e.totals.params,
-            plots.short(e.totals.macs),
-            plots.short(e.totals.flops),
-            plots.short(e.totals.activations),
+            short_count(e.totals.macs),
+            short_count(e.totals.flops),
+            short_count(e.totals.activations),
             amount(e.totals.bytes),
             round(e.totals.intensity, 1),
             amount(e.memory.train_peak),
@@ -201,11 +202,18 @@ def _costs(explanation: Explanation) -> dict[str, float | None]:
     return costs
 
 
+def _called(identity: Identity) -> str:
+    """The name of a model, of a run's folder, or of a recipe's file."""
+    if identity.kind == "model":
+        return identity.name
+    path = Path(identity.source).resolve()
+    if path.suffix in (".yaml", ".yml"):
+        return path.stem
+    return path.parent.name if path.name == "model.safetensors" else path.name
+
+
 def _names(explanations: Sequence[Explanation]) -> list[str]:
-    """What to call each: the network, the run's path, and a number where two are called the same."""
-    names: list[str] = []
-    for explanation in explanations:
-        identity = explanation.identity
-        name = identity.name if identity.kind == "model" else identity.source
-        names.append(name if name not in names else f"{name} ({names.count(name) + 1})")
-    return names
+    """What to call each, with a number where two are called the same."""
+    called = [_called(explanation.identity) for explanation in explanations]
+    before = [called[:place].count(name) for place, name in enumerate(called)]
+    return [f"{name} ({count + 1})" if count else name for name, count in zip(called, before, strict=True)]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from opsin.engine import charts
 from opsin.engine.report import data_uri, to_pil
+from opsin.nn.counting import short_count
 
 _SHADE = (12, 14, 18)  # near black: what does not count is darkened, on a light page as on a dark one
 # Evidence from none to much, from dark blue over red to yellow: five stops of matplotlib's inferno.
@@ -154,7 +155,7 @@ def _scatter(axes: Axes, points: Sequence[tuple[str, float, float]], cost: str) 
     if charts.spread(values) > 3:
         axes.set_xscale("log")
     axes.margins(x=0.12, y=0.14)
-    axes.xaxis.set_major_formatter(lambda value, _: short(value))
+    axes.xaxis.set_major_formatter(lambda value, _: short_count(value))
     axes.xaxis.set_minor_formatter("")
     axes.set_xlabel(cost)
     axes.grid(axis="x", alpha=0.6)
@@ -190,14 +191,6 @@ def _label(axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:
 
 def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
     return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-
-
-def short(value: float) -> str:
-    """A count in three digits: 1.81 G, 25.6 M, 512."""
-    for sign, scale in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if abs(value) >= scale:
-            return f"{value / scale:.3g} {sign}"
-    return f"{value:.3g}"
 
 
 def _shorten(text: str, length: int = 28) -> str:

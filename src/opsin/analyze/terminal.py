@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from opsin.analyze.explanation import Explanation, Field, Layer, Memory, Stage, Training
+from opsin.nn.counting import short_count
 
 _PLAIN_WIDTH = 160  # where nobody watches: a file or a pipe
 _ORIGIN = {"published": "published", "weights": "published weights", "recipe": "our recipe", "run": "this run"}
@@ -58,9 +59,9 @@ def show_comparison(compared: dict[str, Any], console: Console | None = None) ->
             str(row["year"] or "-"),
             _sides(row["input"]),
             f"{row['params']:,}",
-            short(row["macs"]),
-            short(row["flops"]),
-            short(row["activations"]),
+            short_count(row["macs"]),
+            short_count(row["flops"]),
+            short_count(row["activations"]),
             f"{row['intensity']:.1f}",
             _size(row["train_peak"]),
             _size(row["infer_peak"]),
@@ -69,14 +70,6 @@ def show_comparison(compared: dict[str, Any], console: Console | None = None) ->
             "-" if row["latency"] is None else f"{row['latency']:.1f}",
         )
     out.print(table)
-
-
-def short(count: float) -> str:
-    """4089184256 -> 4.09 G."""
-    for scale, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if abs(count) >= scale:
-            return f"{count / scale:.3g}{unit}" if count < 999.5 * scale else f"{count / scale:.0f}{unit}"
-    return f"{count:g}"
 
 
 def _console() -> Console:
@@ -138,7 +131,7 @@ def _stage_table(stages: Sequence[Stage]) -> Table:
             str(stage.stride or "-"),
             f"{stage.params:,}",
             _percent(stage.share["params"]),
-            short(stage.macs),
+            short_count(stage.macs),
             _percent(stage.share["macs"]),
             _field(seen),
             "-" if seen is None or seen.jump is None else _once(seen.jump),

@@ -148,26 +148,32 @@ class Backbone(nn.Module):
         if torch.compiler.is_compiling():
             return  # a comparison of sizes would fix in the exported program what it may leave open
         name = type(self).__name__
-        if images.ndim != 4:
-            raise InputError(f"{name} takes images of shape (B, C, H, W), got {tuple(images.shape)}")
-        if not images.is_floating_point():
-            raise InputError(f"{name} takes normalised images of a floating-point type, got {images.dtype}")
-        channels, height, width = images.shape[1:]
-        if channels != self.in_channels:
-            raise InputError(
-                f"{name} was built for {self.in_channels} input channels, got {channels}; "
-                f"convert the images or build it with in_channels={channels}"
-            )
-        if self.fixed_size is not None and (height, width) != (self.fixed_size, self.fixed_size):
-            raise InputError(
-                f"{name} takes images of {self.fixed_size}x{self.fixed_size} only, got {height}x{width}; "
-                f"resize them (data.size={self.fixed_size})"
-            )
+        check_images(name, images, self.in_channels, self.fixed_size)
+        height, width = images.shape[-2:]
         if min(height, width) < self.min_size:
             raise InputError(
                 f"{name} needs images of at least {self.min_size}x{self.min_size}, got {height}x{width}; "
                 f"enlarge them (data.size={self.min_size} or more)"
             )
+
+
+def check_images(name: str, images: Tensor, in_channels: int, fixed_size: int | None) -> None:
+    """Raise InputError for a batch that is not float, (B, in_channels, H, W), and of this side where there is one."""
+    if images.ndim != 4:
+        raise InputError(f"{name} takes images of shape (B, C, H, W), got {tuple(images.shape)}")
+    if not images.is_floating_point():
+        raise InputError(f"{name} takes normalised images of a floating-point type, got {images.dtype}")
+    channels, height, width = images.shape[1:]
+    if channels != in_channels:
+        raise InputError(
+            f"{name} was built for {in_channels} input channels, got {channels}; "
+            f"convert the images or build it with in_channels={channels}"
+        )
+    if fixed_size is not None and (height, width) != (fixed_size, fixed_size):
+        raise InputError(
+            f"{name} takes images of {fixed_size}x{fixed_size} only, got {height}x{width}; "
+            f"resize them (data.size={fixed_size})"
+        )
 
 
 def logits_of(outputs: Outputs) -> Tensor:

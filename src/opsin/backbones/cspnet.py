@@ -329,7 +329,7 @@ def _timm_plan(plan: Plan) -> Plan:
     task="classify",
     published=_published(21_616_168, 4_517_240_832, 79.59, 94.712, _TIMM, "cspresnet50 with timm's stem and splits"),
     weights=timm_weights(
-        "v0.1-weights/cspresnet50_ra", "d3e8d487", "cspresnet50.ra_in1k", 79.59, 94.712, 256, 0.887, "bilinear"
+        "v0.1-weights/cspresnet50_ra-d3e8d487", "cspresnet50.ra_in1k", 79.59, 94.712, 256, 0.887, "bilinear"
     ),
 )
 def cspresnet50_timm(*, negative_slope: float = 0.01, **options: Any) -> CSPNet:
@@ -341,7 +341,7 @@ def cspresnet50_timm(*, negative_slope: float = 0.01, **options: Any) -> CSPNet:
     task="classify",
     published=_published(20_569_896, 4_014_948_352, 80.556, 95.322, _TIMM, "cspresnext50 with timm's stem and splits"),
     weights=timm_weights(
-        "v0.1-weights/cspresnext50_ra_224", "648b4713", "cspresnext50.ra_in1k", 80.556, 95.322, 256, 0.887, "bilinear"
+        "v0.1-weights/cspresnext50_ra_224-648b4713", "cspresnext50.ra_in1k", 80.556, 95.322, 256, 0.887, "bilinear"
     ),
 )
 def cspresnext50_timm(*, negative_slope: float = 0.01, **options: Any) -> CSPNet:
@@ -353,7 +353,7 @@ def cspresnext50_timm(*, negative_slope: float = 0.01, **options: Any) -> CSPNet
     task="classify",
     published=_published(27_642_184, 6_533_652_480, 80.062, 95.08, _TIMM, "cspdarknet53 with leaky ReLU of slope 0.01"),
     weights=timm_weights(
-        "v0.1-weights/cspdarknet53_ra_256", "d05c7c21", "cspdarknet53.ra_in1k", 80.062, 95.08, 256, 0.887, "bilinear"
+        "v0.1-weights/cspdarknet53_ra_256-d05c7c21", "cspdarknet53.ra_in1k", 80.062, 95.08, 256, 0.887, "bilinear"
     ),
 )
 def cspdarknet53_timm(*, negative_slope: float = 0.01, **options: Any) -> CSPNet:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from opsin.backbones.backbone import Backbone
 from opsin.backbones.resnet import ZeroPad
+from opsin.backbones.weights import imagenet_weights
 from opsin.errors import unknown
 from opsin.nn.activation import create_activation, works_inplace
 from opsin.nn.conv import ConvNormActivation
@@ -245,27 +246,12 @@ def pooled_linear(channels: int, num_classes: int) -> nn.Sequential:
 
 
 def timm_weights(
-    path: str, sha256: str, name: str, top1: float, top5: float, size: int, crop_ratio: float, interpolation: str
+    path: str, name: str, top1: float, top5: float, size: int, crop_ratio: float, interpolation: str
 ) -> dict[str, Weights]:
     """timm's file for ImageNet-1k. path: in its releases. top1, top5: of its results-imagenet.csv, at this size."""
-    return {
-        "imagenet1k": Weights(
-            url=f"https://github.com/rwightman/pytorch-image-models/releases/download/{path}-{sha256}.pth",
-            sha256=sha256,
-            licence="Apache-2.0; trained on ImageNet-1k (non-commercial research terms of the data)",
-            source=f"timm, {name}",
-            preprocessing={
-                "size": [size, size],
-                "channels": 3,
-                "mean": [0.485, 0.456, 0.406],
-                "std": [0.229, 0.224, 0.225],
-                "fit": "crop",
-                "crop_ratio": crop_ratio,
-                "interpolation": interpolation,
-            },
-            metrics={"imagenet1k top-1": top1, "imagenet1k top-5": top5},
-        )
-    }
+    url = f"https://github.com/rwightman/pytorch-image-models/releases/download/{path}.pth"
+    options = {"size": size, "crop_ratio": crop_ratio, "interpolation": interpolation}
+    return {"imagenet1k": imagenet_weights(url, "Apache-2.0", f"timm, {name}", top1, top5, **options)}
 
 
 _19 = (64,), (128, 64, 128), (256, 128, 256), (512, 256, 512, 256, 512), (1024, 512, 1024, 512, 1024)
@@ -328,7 +314,7 @@ def darknet53(**options: Any) -> Darknet53:
         "counted: timm; results read: its results-imagenet.csv, at 288x288",
     ),
     weights=timm_weights(
-        "v0.1-tpu-weights/darknet53_256_c2ns", "3aeff817", "darknet53.c2ns_in1k", 80.536, 95.434, 288, 1.0, "bicubic"
+        "v0.1-tpu-weights/darknet53_256_c2ns-3aeff817", "darknet53.c2ns_in1k", 80.536, 95.434, 288, 1.0, "bicubic"
     ),
 )
 def darknet53_timm(*, negative_slope: float = 0.01, **options: Any) -> Darknet53:

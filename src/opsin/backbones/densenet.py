@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from opsin.backbones.backbone import Backbone, positive
+from opsin.backbones.weights import torchvision_weights
 from opsin.errors import InputError
 from opsin.nn.naming import check_probability
 from opsin.registry import Published, Weights, register
@@ -232,27 +233,6 @@ def _cifar(depth: int, growth: int, compact: bool, params: int, macs: int, error
         )
 
 
-def _torchvision(digest: str, name: str, top1: float, top5: float) -> dict[str, Weights]:
-    return {
-        "imagenet1k": Weights(
-            url=f"https://download.pytorch.org/models/{name}-{digest}.pth",
-            sha256=digest,
-            licence="BSD-3-Clause; trained on ImageNet-1k (non-commercial research terms of the data)",
-            source="torchvision, converted from the authors' Torch files",
-            preprocessing={
-                "size": [224, 224],
-                "channels": 3,
-                "mean": [0.485, 0.456, 0.406],
-                "std": [0.229, 0.224, 0.225],
-                "fit": "crop",
-                "crop_ratio": 224 / 256,
-                "interpolation": "bilinear",
-            },
-            metrics={"imagenet1k top-1": top1, "imagenet1k top-5": top5},
-        )
-    }
-
-
 for _name, _depths, _growth, _params, _macs, _top1, _top5, _digest in (
     ("densenet121", (6, 12, 24, 16), 32, 7_978_856, 2_834_161_664, 74.434, 91.972, "a639ec97"),
     ("densenet161", (6, 12, 36, 24), 48, 28_681_000, 7_727_907_072, 77.138, 93.56, "8d451a50"),
@@ -261,7 +241,7 @@ for _name, _depths, _growth, _params, _macs, _top1, _top5, _digest in (
 ):
     _results = {"imagenet1k top-1": _top1, "imagenet1k top-5": _top5}
     _facts = _published(224, _params, _macs, _results, "counted and weights' results read: torchvision")
-    _imagenet(_name, _depths, _growth, _facts, _torchvision(_digest, _name, _top1, _top5))
+    _imagenet(_name, _depths, _growth, _facts, torchvision_weights((f"{_name}-{_digest}", _top1, _top5)))
 
 _imagenet(
     "densenet264",

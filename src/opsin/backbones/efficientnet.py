@@ -20,6 +20,7 @@ from torch import nn
 
 from opsin.backbones.backbone import Backbone
 from opsin.backbones.mobilenet_v2 import InvertedResidual, initialize, scale_channels
+from opsin.backbones.weights import imagenet_weights
 from opsin.errors import InputError
 from opsin.nn.conv import ConvNormActivation
 from opsin.nn.naming import check_probability
@@ -121,31 +122,6 @@ def _squeeze(channels: int, squeezed: int) -> nn.Module:
     return SqueezeExcitation(channels, squeezed, activation=partial(nn.SiLU, inplace=True))
 
 
-def _weights(
-    url: str, size: int, crop_ratio: float, interpolation: str, top1: float, top5: float, *, half: bool = False
-) -> Weights:
-    """half: pictures in [-1, 1], as networks trained with adversarial examples expect, instead of ImageNet's mean."""
-    torchvision = url.startswith(_TORCHVISION)
-    data = "ImageNet-1k and JFT-300M" if "_ns-" in url else "ImageNet-1k"
-    return Weights(
-        url=url,
-        sha256=url.rpartition("-")[2].partition(".")[0],
-        licence=("BSD-3-Clause" if torchvision else "Apache-2.0")
-        + f"; trained on {data} (non-commercial research terms of the data)",
-        source="torchvision" if torchvision else "tensorflow/tpu, converted by timm",
-        preprocessing={
-            "size": [size, size],
-            "channels": 3,
-            "mean": [0.5, 0.5, 0.5] if half else [0.485, 0.456, 0.406],
-            "std": [0.5, 0.5, 0.5] if half else [0.229, 0.224, 0.225],
-            "fit": "crop",
-            "crop_ratio": crop_ratio,
-            "interpolation": interpolation,
-        },
-        metrics={"imagenet1k top-1": top1, "imagenet1k top-5": top5},
-    )
-
-
 _TORCHVISION = "https://download.pytorch.org/models/efficientnet"
 _TIMM = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/tf_efficientnet"
 
@@ -204,10 +180,12 @@ _TF_NAMES = {"aa": "imagenet1k", "ap": "imagenet1k_advprop", "ns": "imagenet1k_n
 def _torchvision_weights(place: int) -> dict[str, Weights]:
     _, _, file, size, before, top1, top5 = _PUBLISHED[place]
     url = f"{_TORCHVISION}_b{place}_{file}.pth"
-    found = {"imagenet1k": _weights(url, size, size / before, "bicubic", top1, top5)}
+    weights = partial(imagenet_weights, licence="BSD-3-Clause", source="torchvision")
+    crop: dict[str, Any] = {"size": size, "crop_ratio": size / before, "interpolation": "bicubic"}
+    found = {"imagenet1k": weights(url, top1=top1, top5=top5, **crop)}
     if place == 1:
         url = f"{_TORCHVISION}_b1-c27df63c.pth"
-        found["imagenet1k_v2"] = _weights(url, 240, 240 / 255, "bilinear", 79.838, 94.934)
+        found["imagenet1k_v2"] = weights(url, top1=79.838, top5=94.934, size=240, crop_ratio=240 / 255)
     return found
 
 
@@ -216,7 +194,18 @@ def _tf_weights(place: int) -> dict[str, Weights]:
     size, found = _SCALES[place][2], {}
     for kind, digest, top1, top5 in files:
         url = f"{_TIMM}_b{place}_{kind}-{digest}.pth"
-        found[_TF_NAMES[kind]] = _weights(url, size, crop_ratio, "bicubic", top1, top5, half=kind == "ap")
+        found[_TF_NAMES[kind]] = imagenet_weights(
+            url,
+            "Apache-2.0",
+            "tensorflow/tpu, converted by timm",
+            top1,
+            top5,
+            size=size,
+            crop_ratio=crop_ratio,
+            interpolation="bicubic",
+            symmetric=kind == "ap",  # as networks trained with adversarial examples expect
+            data="ImageNet-1k and JFT-300M" if kind == "ns" else "ImageNet-1k",
+        )
     return found
 
 

@@ -14,7 +14,6 @@ have made permanent), a 2x2 last pooling, and auxiliary heads that pool to 4x4 w
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
@@ -27,7 +26,7 @@ from opsin.backbones.weights import imagenet_weights
 from opsin.errors import unknown
 from opsin.nn.conv import ConvNormActivation
 from opsin.nn.norm import create_norm
-from opsin.registry import Published, Weights, register
+from opsin.registry import Published, register
 
 Conv: TypeAlias = Callable[..., nn.Module]  # (in_channels, out_channels, kernel_size, stride, ...) with norm and ReLU
 Norm: TypeAlias = Literal["lrn", "bn"] | None
@@ -84,17 +83,9 @@ def initialize_he(model: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def inception_weights(
-    *facts: Any, arrange: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None, **options: Any
-) -> Weights:
-    """A file ported from TensorFlow, whose network expects pictures in [-1, 1]; the rest as `imagenet_weights` has it.
-
-    torchvision's `transform_input` undoes ImageNet's mean and std and does this instead. With a mean and std of 0.5 in
-    their place the network sees the same.
-    """
-    weights = imagenet_weights(*facts, **options)
-    preprocessing = {**weights.preprocessing, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
-    return replace(weights, preprocessing=preprocessing, arrange=arrange)
+# Ported from TensorFlow: torchvision's `transform_input` undoes ImageNet's mean and deviation and makes pictures in
+# [-1, 1] of them. With a mean and deviation of 0.5 in their place the network sees the same.
+inception_weights = partial(imagenet_weights, symmetric=True)
 
 
 def auxiliary_last(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

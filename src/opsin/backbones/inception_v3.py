@@ -167,7 +167,7 @@ def _aux_head(conv: Conv, num_classes: int) -> nn.Sequential:
             77.294,
             93.45,
             size=299,
-            resized=342,
+            crop_ratio=299 / 342,
             arrange=auxiliary_last,
         )
     },

@@ -18,6 +18,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from opsin.backbones.backbone import Backbone
+from opsin.backbones.weights import imagenet_weights, torchvision_weights
 from opsin.errors import InputError
 from opsin.nn.conv import Activation, ConvNormActivation, Norm
 from opsin.nn.padding import Framework
@@ -171,37 +172,18 @@ def initialize(network: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def _weights(url: str, crop_ratio: float, interpolation: str, top1: float, top5: float) -> Weights:
-    torchvision = "pytorch.org" in url
-    return Weights(
-        url=url,
-        sha256=url.rpartition("-")[2].partition(".")[0],
-        licence=("BSD-3-Clause" if torchvision else "Apache-2.0")
-        + "; trained on ImageNet-1k (non-commercial research terms of the data)",
-        source="torchvision" if torchvision else "timm",
-        preprocessing={
-            "size": [224, 224],
-            "channels": 3,
-            "mean": [0.485, 0.456, 0.406],
-            "std": [0.229, 0.224, 0.225],
-            "fit": "crop",
-            "crop_ratio": crop_ratio,
-            "interpolation": interpolation,
-        },
-        metrics={"imagenet1k top-1": top1, "imagenet1k top-5": top5},
-    )
+def _timm(file: str, top1: float, top5: float) -> Weights:
+    url = f"https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/mobilenetv2_{file}.pth"
+    return imagenet_weights(url, "Apache-2.0", "timm", top1, top5, interpolation="bicubic")
 
 
-_TORCHVISION = "https://download.pytorch.org/models/mobilenet_v2"
-_TIMM = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/mobilenetv2"
 _WEIGHTS = {
     "mobilenet_v2": {
-        "imagenet1k": _weights(f"{_TORCHVISION}-b0353104.pth", 224 / 256, "bilinear", 71.878, 90.286),
-        "imagenet1k_v2": _weights(f"{_TORCHVISION}-7ebf99e0.pth", 224 / 232, "bilinear", 72.154, 90.822),
-        "imagenet1k_timm": _weights(f"{_TIMM}_100_ra-b33bc2c4.pth", 0.875, "bicubic", 72.976, 91.01),
+        **torchvision_weights(("mobilenet_v2-b0353104", 71.878, 90.286), ("mobilenet_v2-7ebf99e0", 72.154, 90.822)),
+        "imagenet1k_timm": _timm("100_ra-b33bc2c4", 72.976, 91.01),
     },
-    "mobilenet_v2_x0_5": {"imagenet1k": _weights(f"{_TIMM}_050-3d30d450.pth", 0.875, "bicubic", 65.95, 86.088)},
-    "mobilenet_v2_x1_4": {"imagenet1k": _weights(f"{_TIMM}_140_ra-21a4e913.pth", 0.875, "bicubic", 76.52, 92.986)},
+    "mobilenet_v2_x0_5": {"imagenet1k": _timm("050-3d30d450", 65.95, 86.088)},
+    "mobilenet_v2_x1_4": {"imagenet1k": _timm("140_ra-21a4e913", 76.52, 92.986)},
 }
 
 # Width, parameters; for each size: multiply-adds, top-1 and top-5 on ImageNet-1k.

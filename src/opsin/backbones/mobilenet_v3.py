@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from opsin.backbones.backbone import Backbone
 from opsin.backbones.mobilenet_v2 import InvertedResidual, initialize, scale_channels
+from opsin.backbones.weights import imagenet_weights, torchvision_weights
 from opsin.nn.attention import squeeze_excitation
 from opsin.nn.conv import ConvNormActivation
 from opsin.nn.padding import Framework
@@ -30,7 +31,7 @@ from opsin.registry import Published, Weights, register
 Row: TypeAlias = tuple[int, int, int, bool, str, int]
 
 # The paper's tables 1 and 2: kernel size, expanded channels, channels, squeeze, activation, stride.
-_LARGE: tuple[Row, ...] = (
+LARGE: tuple[Row, ...] = (
     (3, 16, 16, False, "relu", 1),
     (3, 64, 24, False, "relu", 2),
     (3, 72, 24, False, "relu", 1),
@@ -47,7 +48,14 @@ _LARGE: tuple[Row, ...] = (
     (5, 960, 160, True, "hard_swish", 1),
     (5, 960, 160, True, "hard_swish", 1),
 )
-_SMALL: tuple[Row, ...] = (
+# Under SSDlite and in segmentation the last stage has half the channels: section 6.3.
+LARGE_REDUCED: tuple[Row, ...] = (
+    *LARGE[:12],
+    (5, 672, 80, True, "hard_swish", 2),
+    (5, 480, 80, True, "hard_swish", 1),
+    (5, 480, 80, True, "hard_swish", 1),
+)
+SMALL: tuple[Row, ...] = (
     (3, 16, 16, True, "relu", 2),
     (3, 72, 24, False, "relu", 2),
     (3, 88, 24, False, "relu", 1),
@@ -154,26 +162,10 @@ def _published(params: int, macs: int, top1: float | None, top5: float | None, s
     )
 
 
-def _weights(url: str, crop_ratio: float, top1: float, top5: float) -> Weights:
-    torchvision = url.startswith(_TORCHVISION)
-    return Weights(
-        url=url,
-        sha256=url.rpartition("-")[2].partition(".")[0],
-        licence=("BSD-3-Clause" if torchvision else "Apache-2.0")
-        + "; trained on ImageNet-1k (non-commercial research terms of the data)",
-        source="torchvision" if torchvision else "tensorflow/models, converted by timm",
-        preprocessing={
-            "size": [224, 224],
-            "channels": 3,
-            "mean": [0.485, 0.456, 0.406] if torchvision else [0.5, 0.5, 0.5],
-            "std": [0.229, 0.224, 0.225] if torchvision else [0.5, 0.5, 0.5],
-            "fit": "crop",
-            "crop_ratio": crop_ratio,
-            "interpolation": "bilinear",
-        },
-        metrics={"imagenet1k top-1": top1, "imagenet1k top-5": top5},
-        arrange=None if torchvision else _flatten_hidden_layer,
-    )
+def _timm(file: str, top1: float, top5: float) -> dict[str, Weights]:
+    url = f"https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/tf_mobilenetv3_{file}.pth"
+    source, options = "tensorflow/models, converted by timm", {"symmetric": True, "arrange": _flatten_hidden_layer}
+    return {"imagenet1k": imagenet_weights(url, "Apache-2.0", source, top1, top5, **options)}
 
 
 def _flatten_hidden_layer(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -181,26 +173,17 @@ def _flatten_hidden_layer(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {k: v.flatten(1) if k == "conv_head.weight" else v for k, v in state.items()}
 
 
-_TORCHVISION = "https://download.pytorch.org/models/mobilenet_v3"
-_TIMM = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/tf_mobilenetv3"
 _WEIGHTS = {
-    "mobilenet_v3_large": {
-        "imagenet1k": _weights(f"{_TORCHVISION}_large-8738ca79.pth", 224 / 256, 74.042, 91.34),
-        "imagenet1k_v2": _weights(f"{_TORCHVISION}_large-5c1a4163.pth", 224 / 232, 75.274, 92.566),
-    },
-    "mobilenet_v3_small": {
-        "imagenet1k": _weights(f"{_TORCHVISION}_small-047dcff4.pth", 224 / 256, 67.668, 87.402),
-    },
-    "tf_mobilenet_v3_large": {"imagenet1k": _weights(f"{_TIMM}_large_100-427764d5.pth", 0.875, 75.516, 92.594)},
-    "tf_mobilenet_v3_large_x0_75": {"imagenet1k": _weights(f"{_TIMM}_large_075-150ee8b0.pth", 0.875, 73.432, 91.352)},
-    "tf_mobilenet_v3_large_minimalistic": {
-        "imagenet1k": _weights(f"{_TIMM}_large_minimal_100-8596ae28.pth", 0.875, 72.258, 90.638)
-    },
-    "tf_mobilenet_v3_small": {"imagenet1k": _weights(f"{_TIMM}_small_100-37f49e2b.pth", 0.875, 67.918, 87.674)},
-    "tf_mobilenet_v3_small_x0_75": {"imagenet1k": _weights(f"{_TIMM}_small_075-da427f52.pth", 0.875, 65.728, 86.126)},
-    "tf_mobilenet_v3_small_minimalistic": {
-        "imagenet1k": _weights(f"{_TIMM}_small_minimal_100-922a7843.pth", 0.875, 62.89, 84.24)
-    },
+    "mobilenet_v3_large": torchvision_weights(
+        ("mobilenet_v3_large-8738ca79", 74.042, 91.34), ("mobilenet_v3_large-5c1a4163", 75.274, 92.566)
+    ),
+    "mobilenet_v3_small": torchvision_weights(("mobilenet_v3_small-047dcff4", 67.668, 87.402)),
+    "tf_mobilenet_v3_large": _timm("large_100-427764d5", 75.516, 92.594),
+    "tf_mobilenet_v3_large_x0_75": _timm("large_075-150ee8b0", 73.432, 91.352),
+    "tf_mobilenet_v3_large_minimalistic": _timm("large_minimal_100-8596ae28", 72.258, 90.638),
+    "tf_mobilenet_v3_small": _timm("small_100-37f49e2b", 67.918, 87.674),
+    "tf_mobilenet_v3_small_x0_75": _timm("small_075-da427f52", 65.728, 86.126),
+    "tf_mobilenet_v3_small_minimalistic": _timm("small_minimal_100-922a7843", 62.89, 84.24),
 }
 
 # Parameters, multiply-adds, torchvision's top-1 and top-5, TensorFlow's top-1.
@@ -222,7 +205,7 @@ def _register(variant: str, padding: Framework) -> None:
     else:
         name, source = f"mobilenet_v3_{variant}", "counted: torchvision" + ("" if top1 else " and timm")
         published = _published(params, macs, top1, top5, f"{source}; its weights' results read" if top1 else source)
-    table, hidden_features = (_LARGE, 1280) if variant.startswith("large") else (_SMALL, 1024)
+    table, hidden_features = (LARGE, 1280) if variant.startswith("large") else (SMALL, 1024)
     ratio, full = 0.75 if variant.endswith("x0_75") else 1.0, not variant.endswith("minimalistic")
 
     @register(name, task="classify", published=published, weights=_WEIGHTS.get(name))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from random import Random
 from typing import Any, Literal, TypeAlias
 
@@ -317,23 +317,23 @@ def _swag(file: str, top1: float, top5: float, size: int) -> Weights:
         top1,
         top5,
         size=size,
-        resized=size,
+        crop_ratio=1.0,
         interpolation="bicubic",
     )
 
 
 def _timm(file: str, release: str, top1: float, top5: float) -> Weights:
-    found = imagenet_weights(
+    return imagenet_weights(
         f"https://github.com/huggingface/pytorch-image-models/releases/download/{release}/{file}.pth",
         "Apache-2.0",
         "timm; results at the size it recommends, read: its results-imagenet.csv",
         top1,
         top5,
         size=288,
-        resized=288,
+        crop_ratio=1.0,
         interpolation="bicubic",
+        arrange=_shortcuts_first,
     )
-    return replace(found, arrange=_shortcuts_first)
 
 
 def _shortcuts_first(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

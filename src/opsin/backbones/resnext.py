@@ -108,7 +108,7 @@ resnext101_64x4d = _register(
             "torchvision, IMAGENET1K_V1: its long recipe of 2021, unlike the V1 of the others",
             83.246,
             96.454,
-            resized=232,
+            crop_ratio=224 / 232,
         )
     },
 )

@@ -150,7 +150,7 @@ def _published(params: int, macs: int, top1: float, top5: float) -> Published:
 def _weights(file: str, top1: float, top5: float, resized: int) -> dict[str, Weights]:
     url = f"https://download.pytorch.org/models/{file}.pth"
     source = "torchvision, IMAGENET1K_V1"  # of the two large ones too, though by the recipe of its V2 files
-    return {"imagenet1k": imagenet_weights(url, "BSD-3-Clause", source, top1, top5, resized=resized)}
+    return {"imagenet1k": imagenet_weights(url, "BSD-3-Clause", source, top1, top5, crop_ratio=224 / resized)}
 
 
 _DEPTHS = (4, 8, 4)

@@ -6,7 +6,7 @@ import pickle
 from collections.abc import Callable, Mapping
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from safetensors import SafetensorError
@@ -17,6 +17,8 @@ from opsin import errors, registry
 from opsin.downloading import fetch
 from opsin.errors import InputError
 from opsin.registry import Weights
+
+Arrange: TypeAlias = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 
 _AUXILIARY = "aux_heads."  # what only training needs: a model may leave it out, and takes the rest of the file
 
@@ -29,25 +31,33 @@ def imagenet_weights(
     top5: float,
     *,
     size: int = 224,
-    resized: int = 256,
+    crop_ratio: float = 0.875,
     interpolation: str = "bilinear",
+    symmetric: bool = False,
+    data: str = "ImageNet-1k",
+    arrange: Arrange | None = None,
 ) -> Weights:
-    """A file whose name ends in its hash, for the middle of a picture resized to `resized`, with ImageNet's colours."""
+    """A file whose name ends in its hash, of a network that looks at the middle of a resized picture.
+
+    crop_ratio: the side of that middle as a share of the shorter side. symmetric: it expects values in [-1, 1], as
+    TensorFlow's do, instead of ImageNet's mean and deviation taken out. data: what it was trained on.
+    """
     return Weights(
         url=url,
         sha256=url.rpartition("-")[2].partition(".")[0],
-        licence=f"{licence}; trained on ImageNet-1k (non-commercial research terms of the data)",
+        licence=f"{licence}; trained on {data} (non-commercial research terms of the data)",
         source=source,
         preprocessing={
             "size": [size, size],
             "channels": 3,
-            "mean": [0.485, 0.456, 0.406],
-            "std": [0.229, 0.224, 0.225],
+            "mean": [0.5, 0.5, 0.5] if symmetric else [0.485, 0.456, 0.406],
+            "std": [0.5, 0.5, 0.5] if symmetric else [0.229, 0.224, 0.225],
             "fit": "crop",
-            "crop_ratio": size / resized,
+            "crop_ratio": crop_ratio,
             "interpolation": interpolation,
         },
         metrics={"imagenet1k top-1": top1, "imagenet1k top-5": top5},
+        arrange=arrange,
     )
 
 
@@ -62,11 +72,28 @@ def torchvision_weights(
             "BSD-3-Clause",
             f"torchvision, {recipe}",
             *facts[1:],
-            resized=resized,
+            crop_ratio=224 / resized,
         )
         for name, (facts, recipe, resized) in found.items()
         if facts is not None
     }
+
+
+def coco_weights(
+    file: str, ap: float, *, num_classes: int, preprocessing: Mapping[str, Any], arrange: Arrange | None = None
+) -> Weights:
+    """torchvision's file of a detector for COCO. num_classes: 91 with the background, 90 without."""
+    return Weights(
+        url=f"https://download.pytorch.org/models/{file}.pth",
+        sha256=file.rpartition("-")[2],
+        licence="BSD-3-Clause; trained on COCO (annotations CC-BY-4.0, pictures under their owners' terms)",
+        source="torchvision, COCO_V1",
+        preprocessing={"channels": 3, **preprocessing},
+        metrics={"coco val2017 AP": ap},
+        num_classes=num_classes,
+        classes="coco",
+        arrange=arrange,
+    )
 
 
 def load_published(

@@ -141,7 +141,7 @@ def _block(
             79.058,
             94.396,
             size=299,
-            resized=333,
+            crop_ratio=299 / 333,
             interpolation="bicubic",
         )
     },

@@ -8,6 +8,7 @@ from opsin.data.images import IMAGE_SUFFIXES, UnreadableImage, read_image
 from opsin.data.loading import ImageLoader, create_loader
 from opsin.data.mixing import create_mixing
 from opsin.data.opening import open_source as open
+from opsin.data.opening import recognize_task
 from opsin.data.picturing import contact_sheet, export, to_pillow
 from opsin.data.preprocessing import Preprocessing
 from opsin.data.source import Problem, Source, Split, check_trainable, class_counts, find_channels, verify
@@ -36,6 +37,7 @@ __all__ = [
     "inspect",
     "open",
     "read_image",
+    "recognize_task",
     "render",
     "stratified",
     "stratify",

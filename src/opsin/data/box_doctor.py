@@ -1,24 +1,20 @@
 """What the doctor says of boxes: how many and how large, and which are odd, each with its picture and its number.
 
 What a format's reader finds wrong (see `annotations`) is told with the annotation's file and line when the source is
-opened. Here is what shows only over all pictures, or against a model's anchors.
+opened. Here is what shows only over all pictures; what shows against a detector is in `opsin.detect.unmatched`.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from opsin.data.images import UnreadableImage, read_size
-from opsin.data.preprocessing import Preprocessing
-from opsin.data.source import FileSplit, Problem, Source, Split, listed
-from opsin.errors import InputError
-from opsin.ops import pairwise_iou
+from opsin.data.source import Problem, Source, Split, listed
 from opsin.structures import Instances
 
 _TINY = 4.0  # pixels, and
@@ -71,57 +67,6 @@ def same_truth(split: Split, index: int, other: Split, place: int) -> bool:
     """Whether two equal pictures have the same boxes and labels, in any order."""
     assert split.instances is not None and other.instances is not None
     return _sorted(split.instances[index]) == _sorted(other.instances[place])
-
-
-def unmatchable(
-    instances: Sequence[Instances], anchors: Tensor, threshold: float = 0.5
-) -> list[tuple[int, int, float]]:
-    """The objects that no anchor overlaps by `threshold`: (picture, object, best IoU) of each.
-
-    instances: in pixels of the network's input. anchors: (A, 4), all of them there; or (A, 2), widths and heights
-    alone, which are compared as if they lay on the object's centre, as YOLO does. Regions to ignore are not looked at.
-    """
-    if anchors.ndim != 2 or anchors.shape[1] not in (2, 4) or not len(anchors):
-        raise InputError(f"anchors must be (A, 4) or (A, 2) with A of 1 or more, got {tuple(anchors.shape)}")
-    owners = [(k, n) for k, one in enumerate(instances) for n in range(len(one)) if _is_real(one)[n]]
-    boxes = torch.cat([_boxes(one) for one in instances]) if owners else torch.zeros(0, 4)
-    if anchors.shape[1] == 2:
-        sides = boxes[:, 2:] - boxes[:, :2]
-        boxes, anchors = (torch.cat([-half, half], dim=1) for half in (sides / 2, anchors.to(boxes) / 2))
-    best = [pairwise_iou(some, anchors.to(some)).amax(dim=1) for some in boxes.split(256)]  # 256 x 24,564 are 25 MB
-    overlaps = torch.cat(best).tolist() if owners else []
-    return [(*owner, iou) for owner, iou in zip(owners, overlaps, strict=True) if iou < threshold]
-
-
-def anchor_problems(
-    source: Source, preprocessing: Preprocessing, anchors: Tensor, threshold: float = 0.5
-) -> list[Problem]:
-    """The objects of a source that no anchor of a model matches, once prepared; see `unmatchable`."""
-    problems = []
-    for split in source.splits.values():
-        placed = [_placed(split, index, preprocessing) for index in range(len(split))]
-        for index, number, iou in unmatchable(placed, anchors, threshold):
-            one = placed[index]
-            assert one.labels is not None
-            width, height = (one.boxes[number, 2:] - one.boxes[number, :2]).tolist()
-            what = (
-                f"object {number + 1}, a {source.classes[one.labels[number]]} of {width:.0f}x{height:.0f} input pixels"
-            )
-            reason = f"{what}, overlaps no anchor by more than {iou:.2f} IoU; {threshold:g} is needed to match"
-            problems.append(Problem("unmatchable", split.name(index), reason, "warning"))
-    return problems
-
-
-def _placed(split: Split, index: int, preprocessing: Preprocessing) -> Instances:
-    assert split.instances is not None
-    one = split.instances[index]
-    if not len(one):
-        return one
-    try:
-        size = read_size(split.files[index]) if isinstance(split, FileSplit) else tuple(split.read(index).shape[-2:])
-    except UnreadableImage:
-        return one[:0]
-    return Instances(preprocessing.place_boxes(one.boxes, size), one.labels)
 
 
 def _tiny(source: Source, split: Split, index: int, size: Size) -> list[Problem]:

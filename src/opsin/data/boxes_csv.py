@@ -48,6 +48,15 @@ def open_boxes(files: Mapping[str, Path], name: str) -> Source:
     return build(name, "CSV of boxes", pictures, classes=classes, declared="classes.txt", problems=problems)
 
 
+def is_boxes(table: Path) -> bool:
+    """Whether a table's first row is a header of boxes; or a path, four numbers, not all 0 or 1, and a label."""
+    try:
+        first = [cell.strip().lower() for cell in tables.read_cells(table)[0][1]]
+        return _columns(table, first) is not None or any(float(cell) not in (0, 1) for cell in first[1:5])
+    except (InputError, ValueError):
+        return False
+
+
 def _read(table: Path, split: str, parts: dict[str, dict[str, Annotation]], problems: list[Problem]) -> None:
     cells = tables.read_cells(table)
     columns = _columns(table, [cell.strip().lower() for cell in cells[0][1]])

@@ -6,22 +6,36 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from opsin.errors import unknown
+from opsin.errors import InputError, unknown
 
 
 @cache
 def class_names(dataset: str, num_classes: int) -> tuple[str, ...]:
     """The classes of a data set, in the order of labels; their numbers where nobody named them (dataset "").
 
-    "imagenet1k": English words, as torchvision has them.
+    "imagenet1k": English words, as torchvision has them. "coco": the 80 of COCO, or torchvision's 91, from
+    "__background__" on with "N/A" for the numbers that COCO left out, or these 90 without the first. Raises InputError
+    for another number of them.
     """
     if not dataset:
         return tuple(map(str, range(num_classes)))
-    if dataset != "imagenet1k":
-        raise unknown("data set with class names", dataset, ["imagenet1k"])
-    from torchvision.models import AlexNet_Weights
+    if dataset == "imagenet1k":
+        from torchvision.models import AlexNet_Weights
 
-    return tuple(AlexNet_Weights.IMAGENET1K_V1.meta["categories"])
+        return tuple(AlexNet_Weights.IMAGENET1K_V1.meta["categories"])
+    if dataset == "coco":
+        return _coco_names(num_classes)
+    raise unknown("data set with class names", dataset, ["imagenet1k", "coco"])
+
+
+def _coco_names(num_classes: int) -> tuple[str, ...]:
+    from torchvision.models.detection import RetinaNet_ResNet50_FPN_Weights
+
+    listed = tuple(RetinaNet_ResNet50_FPN_Weights.COCO_V1.meta["categories"])
+    lists = {len(names): names for names in (listed, listed[1:], tuple(n for n in listed[1:] if n != "N/A"))}
+    if num_classes not in lists:
+        raise InputError(f"COCO's classes are counted as {', '.join(map(str, sorted(lists)))}, got {num_classes}")
+    return lists[num_classes]
 
 
 def translate(folders: Sequence[str], classes: Sequence[str]) -> list[str]:

@@ -30,6 +30,16 @@ def find_coco(path: Path) -> list[Path]:
     return [file for folder in folders for file in sorted(folder.glob("*.json"))[:1]]
 
 
+def is_coco(file: Path) -> bool:
+    """Whether a json file is meant as COCO's: by its name or its folder's, else by what it holds."""
+    if file.parent.name == "annotations" or file.name.startswith(("instances", "_annotations.coco")):
+        return True
+    try:
+        return not _missing(_load(file))
+    except InputError:
+        return False
+
+
 def open_coco(files: list[Path], name: str) -> Source:
     """Json files of boxes, each a split by its name (instances_train2017.json) or its folder's; one alone may be all.
 
@@ -120,7 +130,7 @@ def _read(file: Path, content: Any, split: str, problems: list[Problem]) -> list
     pictures: dict[Any, Annotation] = {}
     for number, image in enumerate(content["images"]):
         place = f"{file} images[{number}]"
-        if "id" not in image or not isinstance(image.get("file_name"), str):
+        if not isinstance(image.get("id"), int | str) or not isinstance(image.get("file_name"), str):
             problems.append(Problem("broken_annotation", place, "an image without id or file_name"))
         elif image["id"] in pictures:
             problems.append(Problem("broken_annotation", place, f"the id {image['id']} is another image's too"))
@@ -138,15 +148,15 @@ def _add(
     one: Mapping[str, Any], place: str, pictures: Mapping[Any, Annotation], categories: Mapping[int, str]
 ) -> str | None:
     """Give an annotation to its picture; the reason where it cannot be."""
-    picture = pictures.get(one.get("image_id"))
+    image, number = one.get("image_id"), one.get("category_id")
+    picture = pictures.get(image) if isinstance(image, int | str) else None
     if picture is None:
-        return f"its image_id {one.get('image_id')!r} is that of no image"
+        return f"its image_id {image!r} is that of no image"
     try:
         x, y, width, height = (float(value) for value in one["bbox"])
     except (KeyError, TypeError, ValueError):
         return f"its bbox is {one.get('bbox')!r}; expected [x, y, width, height]"
-    number = one.get("category_id")
-    name = categories.get(number, f"id {number}")  # type: ignore[arg-type]
+    name = categories.get(number, f"id {number}") if isinstance(number, int) else f"id {number}"
     ignored = bool(one.get("iscrowd")) or bool(one.get("ignore"))
     picture.add((x, y, x + width, y + height), name, place, ignored=ignored)
     return None

@@ -41,9 +41,9 @@ def stratify(labels: np.ndarray, fractions: Sequence[float], seed: int) -> list[
     A part has ceil(N * fraction) places, shared among the classes in proportion (largest remainders), but each class
     leaves one for the rest. Multi-label rows count as their rarest class. labels: (N,) int or (N, K) of 0 and 1.
     """
-    strata = _strata(labels)
+    groups = strata(labels)
     random = np.random.RandomState(seed)  # its stream is frozen: the same split with every NumPy
-    members = [random.permutation(np.flatnonzero(strata == k)) for k in np.unique(strata)]
+    members = [random.permutation(np.flatnonzero(groups == k)) for k in np.unique(groups)]
     sizes = np.array([len(m) for m in members], dtype=np.int64)
     taken = np.zeros_like(sizes)
     parts = []
@@ -61,6 +61,15 @@ def stratified(labels: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
     return stratify(labels, [count / len(labels)], seed)[0]
 
 
+def strata(labels: np.ndarray) -> np.ndarray:
+    """One class a row: the label, or of several labels the rarest; -1 for a row without any."""
+    if labels.ndim == 1:
+        return labels
+    counts = labels.sum(axis=0)
+    rarest = np.where(labels > 0, counts, np.inf).argmin(axis=1)
+    return np.where(labels.any(axis=1), rarest, -1)
+
+
 def _shares(sizes: np.ndarray, free: np.ndarray, total: int) -> np.ndarray:
     """How many of each class make up a part of `total`, in proportion to `sizes`, at most `free` of each."""
     free = np.maximum(free, 0)
@@ -72,15 +81,6 @@ def _shares(sizes: np.ndarray, free: np.ndarray, total: int) -> np.ndarray:
         best = np.argsort(-remainder, kind="stable")[:missing]
         shares[best[shares[best] < free[best]]] += 1
     return shares
-
-
-def _strata(labels: np.ndarray) -> np.ndarray:
-    """One class a row: the label, or of several labels the rarest; -1 for a row without any."""
-    if labels.ndim == 1:
-        return labels
-    counts = labels.sum(axis=0)
-    rarest = np.where(labels > 0, counts, np.inf).argmin(axis=1)
-    return np.where(labels.any(axis=1), rarest, -1)
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:

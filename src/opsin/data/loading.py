@@ -4,7 +4,8 @@ The order of an epoch derives from (seed, epoch), every random choice for a samp
 are equal for any number of workers and processes, and after a resume in the middle of an epoch.
 
 A split with instances gives batches with `instances`, in pixels of the input, and `size`, (height, width) of each
-picture as it was read; its augmentation is a `DetectionAugmentation`.
+picture as it was read; its augmentation is a `DetectionAugmentation`. Where it is known of some pictures only what they
+show, not where, batches have `somewhere` too.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class DetectionAugmentation(Protocol):
 class Partners(Sequence[Annotated]):
     """Other examples of a split, chosen by the seeds given; `partners[k]` reads the picture, each time anew.
 
-    Any of the split may come, also the example itself, as in a split of one.
+    Any whose boxes are known may come, also the example itself, as in a split of one. One whose boxes are not known
+    meets itself alone: beside others, nobody could say any more which part of the picture is background.
     """
 
     def __init__(self, read: Callable[[int], Annotated], indices: Sequence[int]) -> None:
@@ -72,7 +74,7 @@ class Partners(Sequence[Annotated]):
 
 class ImageLoader(DataLoader):
     """A DataLoader of `Batch`: image uint8 (B, C, h, w), label, index, path; of a split with instances also `instances`
-    and `size`. Made by `create_loader`.
+    and `size`, and `somewhere` where not all are boxed. Made by `create_loader`.
 
     `position` is (epoch, batches already trained on): iteration begins there. Iterating does not move it, since workers
     run ahead; the trainer sets it. `len` is always the number of batches in a whole epoch.
@@ -157,6 +159,7 @@ class _Samples(Dataset):
 
     def __init__(self, split: Split, preprocessing: Preprocessing, augmentation: Any, seed: int) -> None:
         self.split, self.preprocessing, self.augmentation, self.seed = split, preprocessing, augmentation, seed
+        self.boxed = np.arange(len(split)) if split.boxed is None else np.flatnonzero(split.boxed)
 
     def __len__(self) -> int:
         return len(self.split)
@@ -176,6 +179,8 @@ class _Samples(Dataset):
                 images, instances, sizes = zip(*[self._annotated(epoch, index) for epoch, index in keys], strict=True)
                 batch["image"], batch["size"] = torch.stack(images), torch.tensor(sizes)
                 batch["instances"] = _Packed.of(instances)  # type: ignore[typeddict-item]
+                if (boxed := self.split.boxed) is not None:
+                    batch["somewhere"] = [None if boxed[index] else self.split.shown(index) for index in indices]
         except InputError as error:
             return error
         finally:
@@ -197,7 +202,8 @@ class _Samples(Dataset):
             placed = Instances(boxes, instances.labels)
             return self.preprocessing.prepare(image), keep_inside(placed, self.preprocessing.size), (height, width)
         count = getattr(self.augmentation, "partners", 0)
-        chosen = [derive_seed(self.seed, epoch, index, 1 + k) % len(self.split) for k in range(count)]
+        pool = self.boxed if self.split.boxed is None or self.split.boxed[index] else np.array([index])
+        chosen = [int(pool[derive_seed(self.seed, epoch, index, 1 + k) % len(pool)]) for k in range(count)]
         torch.default_generator.manual_seed(derive_seed(self.seed, epoch, index))
         partners = (Partners(self._read, chosen),) if count else ()
         return *self.augmentation(image, instances, *partners), (height, width)

@@ -17,6 +17,7 @@ from opsin.errors import InputError, unknown
 
 _TASKS = ("classify", "detect")
 _FORMATS = "expected a folder of class folders, a zip of one, a CSV, an npz, or a folder of IDX files"
+_BOX_FILES = (".json", ".yaml", ".yml", ".data")
 _BOX_FORMATS = (
     "expected Pascal VOC (Annotations/*.xml), COCO (annotations/*.json), YOLO (data.yaml or obj.data, or images and "
     "labels), or a CSV of path,x1,y1,x2,y2,label"
@@ -42,11 +43,45 @@ def open_source(
     else:
         opened = BUILTIN[str(source)]() if str(source) in BUILTIN else _open_path(_find(source), multi_label)
     opened.name = opened.name.strip(".") or Path(source).resolve().name  # of the folder "." too
-    if multi_label and not opened.multi_label:
+    if multi_label:
         count = len(opened.classes)
         splits = {k: s.with_labels(one_hot(s.labels, count)) for k, s in opened.splits.items()}
         opened = replace(opened, splits=splits, multi_label=True)
     return opened.without(verify(opened)) if skip_bad else opened
+
+
+def recognize_task(source: str | Path) -> str:
+    """What the data of a name or at a path is for: "detect" where it has boxes of a known format, else "classify".
+
+    Raises InputError for what does not exist.
+    """
+    if SCENES.fullmatch(str(source)) and not Path(source).exists():
+        return "detect"
+    if str(source) in BUILTIN:
+        return "classify"
+    path = _find(source, [*BUILTIN, "scenes"])
+    try:
+        return "detect" if _has_boxes(path) else "classify"
+    except OSError as error:
+        raise InputError(f"cannot look into {path}: {(error.strerror or str(error)).lower()}") from error
+
+
+def _has_boxes(path: Path) -> bool:
+    if not path.is_dir():
+        suffix = path.suffix.lower()
+        return suffix in _BOX_FILES or (suffix in (".csv", ".tsv") and boxes_csv.is_boxes(path))
+    if voc.is_voc(path) or yolo_txt.find_yolo(path) is not None or any(map(coco.is_coco, coco.find_coco(path))):
+        return True
+    if tabled := _box_tables(path):
+        return all(map(boxes_csv.is_boxes, tabled.values()))
+    inside = _only_folder(path)
+    return inside is not None and _has_boxes(inside)
+
+
+def _only_folder(path: Path) -> Path | None:
+    """The folder within a folder where there is but one."""
+    inside = [p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")]
+    return inside[0] if len(inside) == 1 else None
 
 
 def _open_detection(source: str | Path) -> Source:
@@ -85,8 +120,8 @@ def _open_boxes(path: Path) -> Source | None:
     if tabled := _box_tables(path):
         found["CSV"] = partial(boxes_csv.open_boxes, tabled, path.name)
     if not found:
-        inside = [p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")]
-        return _open_boxes(inside[0]) if len(inside) == 1 else None
+        inside = _only_folder(path)
+        return None if inside is None else _open_boxes(inside)
     taken, *others = found
     opened = found[taken]()
     if others:

@@ -9,18 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from opsin.data.dividing import stratified
 from opsin.data.images import UnreadableImage
-from opsin.data.preprocessing import Preprocessing
 from opsin.data.source import Source, Split
 from opsin.errors import InputError, JobError, unknown
 from opsin.structures import Instances
 
-_MARGIN, _WIDEST = 4, 140  # pixels between cells, and at most for the class names at the left
+_MARGIN, _WIDEST = 4, 140  # pixels between cells, and the most for the class names at the left
 _MOST_ROWS = 100
 
 
@@ -28,24 +26,33 @@ def contact_sheet(source: Source, path: str | Path, *, per_class: int | None = N
     """Write a picture with one labelled row of examples for each class, evenly spaced over the training split.
 
     In pictures of detection data every box is drawn, in its class's colour and with its name; regions to ignore are
-    grey. per_class: examples, 10 unless set, 4 with boxes. cell: their sides in pixels, 64 or 256. At most 100 classes
-    are drawn. A picture that cannot be read is a crossed cell. The file's ending sets its format.
+    grey. per_class: examples, 10 unless set, 4 with boxes. cell: the longer side of a picture in pixels, 64 or 256. At
+    most 100 classes are drawn. A picture that cannot be read is a crossed cell. The file's ending sets its format.
     """
     split = next(source.splits[key] for key in ("train", "all", *source.splits) if key in source.splits)
     per_class, cell = (per_class or 4, cell or 256) if split.instances is not None else (per_class or 10, cell or 64)
-    classes = source.classes[:_MOST_ROWS]
-    font, step = ImageFont.load_default(13), cell + _MARGIN
+    classes, font = source.classes[:_MOST_ROWS], ImageFont.load_default(13)
     names = [_shortened(name, font) for name in classes]
+    rows = [
+        [_draw(split, index, cell, source.classes) for index in _examples(split, k, per_class)]
+        for k in range(len(classes))
+    ]
+    sizes = [drawn.size for row in rows for drawn in row if drawn is not None] or [(cell, cell)]
+    width, height = (max(sides) for sides in zip(*sizes, strict=True))
     left = 2 * _MARGIN + math.ceil(max((font.getlength(name) for name in names), default=0))
-    sheet = Image.new("RGB", (left + per_class * step, len(classes) * step + _MARGIN), "white")
+    across, down = width + _MARGIN, height + _MARGIN
+    sheet = Image.new("RGB", (left + per_class * across, len(classes) * down + _MARGIN), "white")
     draw = ImageDraw.Draw(sheet)
-    for row, name in enumerate(names):
-        top = _MARGIN + row * step
-        draw.text((_MARGIN, top + cell // 2 - 8), name, fill="black", font=font)
-        members = np.flatnonzero(split.labels[:, row] > 0 if split.labels.ndim == 2 else split.labels == row)
-        chosen = members[np.unique(np.linspace(0, len(members) - 1, min(per_class, len(members))).astype(int))]
-        for column, index in enumerate(chosen.tolist()):
-            _paste(sheet, draw, split, index, (left + column * step, top), cell, source.classes)
+    for row, (name, drawn) in enumerate(zip(names, rows, strict=True)):
+        top = _MARGIN + row * down
+        draw.text((_MARGIN, top + height // 2 - 8), name, fill="black", font=font)
+        for column, one in enumerate(drawn):
+            x = left + column * across
+            if one is None:
+                draw.line((x, top, x + width, top + height), fill="red", width=2)
+                draw.line((x, top + height, x + width, top), fill="red", width=2)
+            else:
+                sheet.paste(one, (x + (width - one.width) // 2, top + (height - one.height) // 2))
     return _save(sheet, Path(path))
 
 
@@ -75,32 +82,31 @@ def to_pillow(image: Tensor) -> Image.Image:
     return Image.fromarray(array[..., 0] if image.shape[0] == 1 else array)
 
 
-def _paste(
-    sheet: Image.Image,
-    draw: ImageDraw.ImageDraw,
-    split: Split,
-    index: int,
-    place: tuple[int, int],
-    cell: int,
-    classes: Sequence[str],
-) -> None:
+def _examples(split: Split, label: int, most: int) -> list[int]:
+    """Some pictures of a class, evenly spaced."""
+    of_class = split.labels[:, label] > 0 if split.labels.ndim == 2 else split.labels == label
+    members = np.flatnonzero(of_class)
+    return members[np.unique(np.linspace(0, len(members) - 1, min(most, len(members))).astype(int))].tolist()
+
+
+def _draw(split: Split, index: int, longest: int, classes: Sequence[str]) -> Image.Image | None:
+    """A picture with its boxes, its longer side brought to `longest`; None where it cannot be read."""
     try:
-        image = split.read(index)
+        picture = to_pillow(split.read(index)).convert("RGB")
     except UnreadableImage:
-        x, y = place
-        draw.line((x, y, x + cell, y + cell), fill="red", width=2)
-        draw.line((x, y + cell, x + cell, y), fill="red", width=2)
-        return
-    height, width = image.shape[-2:]
-    grown = max(1, cell // max(height, width))  # small pictures are enlarged by whole factors, to show their pixels
-    image = torch.repeat_interleave(torch.repeat_interleave(image, grown, 1), grown, 2)
-    fit = Preprocessing(size=(cell, cell), channels=3, mean=(0.0,) * 3, std=(1.0,) * 3, fit="pad")
-    fitted = to_pillow(fit.prepare(image))
+        return None
+    scale = longest / max(picture.size)
+    if scale >= 2:  # small pictures grow by whole factors, to show their pixels
+        scale, way = math.floor(scale), Image.Resampling.NEAREST
+    else:
+        way = Image.Resampling.BILINEAR
+    width, height = (max(1, round(side * scale)) for side in picture.size)
+    drawn = picture.resize((width, height), way)
     if split.instances is not None:
         one = split.instances[index]
-        boxes = fit.place_boxes(one.boxes * grown, image.shape[-2:])
-        draw_boxes(fitted, Instances(boxes, one.labels), classes)
-    sheet.paste(fitted, place)
+        factors = one.boxes.new_tensor([width / picture.width, height / picture.height] * 2)
+        draw_boxes(drawn, Instances(one.boxes * factors, one.labels), classes)
+    return drawn
 
 
 def draw_boxes(picture: Image.Image, instances: Instances, classes: Sequence[str]) -> None:

@@ -41,11 +41,14 @@ class Split(ABC):
 
     labels: (N,) int64, or (N, K) float32 of 0 and 1 if multi-label; -1 is a label out of range. instances: of a
     detection source, the objects of each picture, boxes float32 in pixels of the picture as `read` gives it, labels -1
-    for regions to ignore; `labels` is then which classes a picture holds.
+    for regions to ignore; `labels` is then which classes a picture holds. boxed: (N,) bool, where there are pictures
+    whose objects nobody placed: what is `shown` is all that is known of those, and their instances are empty. None: all
+    are.
     """
 
     labels: np.ndarray
     instances: list[Instances] | None = None
+    boxed: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -62,19 +65,24 @@ class Split(ABC):
     def select(self, indices: np.ndarray, labels: np.ndarray) -> Split:
         """The pictures at `indices`, in that order, with other labels and with their instances."""
 
+    def shown(self, index: int) -> list[int]:
+        """The classes of a picture."""
+        label = self.labels[index]
+        return np.flatnonzero(label).tolist() if self.labels.ndim == 2 else [int(label)] * int(label >= 0)
+
     def subset(self, indices: Sequence[int] | np.ndarray) -> Split:
         """The examples at `indices`, in that order."""
         chosen = np.asarray(indices, dtype=np.int64)
         return self.select(chosen, self.labels[chosen])
 
     def relabel(self, places: Sequence[int] | np.ndarray, num_classes: int) -> Split:
-        """The same pictures with class k called `places[k]` of `num_classes`."""
+        """The same pictures with class k called `places[k]` of `num_classes`. There may be more places than classes."""
         new = np.asarray(places, dtype=np.int64)
         if self.labels.ndim == 1:
             labels = np.where(self.labels < 0, -1, new[self.labels])
         else:
             labels = np.zeros((len(self), num_classes), np.float32)
-            labels[:, new] = self.labels
+            labels[:, new[: self.labels.shape[1]]] = self.labels
         split = self.with_labels(labels)
         if self.instances is not None:
             table = torch.from_numpy(np.append(new, -1))  # the last for -1, a region to ignore

@@ -219,7 +219,7 @@ def _parse(columns: list[str], classes: dict[int, str]) -> tuple[str, tuple[floa
         raise ValueError(
             f"it holds {' '.join(columns[:5])!r}; expected five numbers: class cx cy width height"
         ) from None
-    if number != int(number):
+    if not number.is_integer():
         raise ValueError(f"the class is {columns[0]}; expected a whole number")
     name = classes.get(int(number), f"number {int(number)}")
     if max(abs(value) for value in values) > 2:

@@ -37,15 +37,19 @@ def select_candidates(
     best: (A,), the highest score of each place. scores_of, boxes_of: (n,) places -> (n, K) scores and (n, 4) boxes.
     levels: (A,), the group of each place; None makes each class a group, as SSD does.
     """
+    threshold = selection.score_threshold
     count = _FIRST * selection.limit if selection.suppression == "hard" else len(best)
     while True:
         highest, places = best.topk(min(count, len(best)))
-        complete = count >= len(best) or bool(highest[-1] <= selection.score_threshold * (1 - _SLACK))
-        lowest = selection.score_threshold if complete else float(highest[-1]) * (1 + _SLACK)
+        passing = int((highest > threshold * (1 - _SLACK)).sum())
+        complete = count >= len(best) or passing < count
+        lowest = threshold if complete else max(threshold, float(highest[-1]) * (1 + _SLACK))
+        places = places[:passing]
         scores = scores_of(places)
-        rows, labels = (scores > max(lowest, selection.score_threshold)).nonzero(as_tuple=True)
-        values, order = scores[rows, labels].sort(descending=True, stable=True)
-        places, labels = places[rows[order]], labels[order]
+        chosen = (scores > lowest).flatten().nonzero()[:, 0]  # flat: twice as fast as by row and column
+        values, order = scores.flatten()[chosen].sort(descending=True, stable=True)
+        chosen = chosen[order]
+        places, labels = places[chosen // scores.shape[1]], chosen % scores.shape[1]
         kept = _within_groups(labels if levels is None else levels[places], selection.candidates)
         if kept is not None:
             places, labels, values = places[kept], labels[kept], values[kept]

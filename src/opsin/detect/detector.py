@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from opsin.backbones.backbone import check_images, positive
 from opsin.errors import InputError
 from opsin.ops import batched_nms, clip_boxes, soft_nms
 from opsin.structures import Instances
@@ -44,11 +45,13 @@ class Selection:
     suppression: Literal["hard", "linear", "gaussian"] = "hard"
 
 
-class Detector(nn.Module):
+class Detector(nn.Module, ABC):
     """A network of `backbone -> neck -> head`. Boxes are xyxy in pixels of its input, labels 0-based, no background.
 
     A subclass sets, in its constructor, strides: of the maps it predicts on. divisor: what both sides of an input must
     be multiples of, 1 if anything goes. fixed_size: the only side of its input, where its head allows no other.
+    learns_somewhere is a property of the class: its loss can use truths that say what a picture shows and not where,
+    whose boxes are NaN.
 
     `forward` is pure: the same in train and eval, exportable, and never sees a target. What it gives is `Outputs`:
     named tensors, batch first but for "anchors", (A, 4) where there are any.
@@ -59,13 +62,12 @@ class Detector(nn.Module):
     strides: tuple[int, ...]
     divisor: int = 1
     fixed_size: int | None = None
+    learns_somewhere: ClassVar[bool] = False
 
     def __init__(self, num_classes: int, in_channels: int) -> None:
         super().__init__()
-        for name, value in (("num_classes", num_classes), ("in_channels", in_channels)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InputError(f"{name} must be a whole number of at least 1, got {value!r}")
-        self.num_classes, self.in_channels = num_classes, in_channels
+        self.num_classes = positive("num_classes", num_classes)
+        self.in_channels = positive("in_channels", in_channels)
         self.selection = Selection()
 
     @abstractmethod
@@ -107,12 +109,12 @@ class Detector(nn.Module):
     def initialize_from(self, state: Mapping[str, Tensor]) -> list[str]:
         """Copy every tensor whose name and shape fit; a classification network's go into the backbone.
 
+        Names are a detector's, or a classification network's if as such more of them fit: one may have a "head" too.
         Returns the names of our tensors that were not filled.
         """
         own = self.state_dict()
-        if not any(name in own for name in state):
-            state = {f"backbone.backbone.{name}": tensor for name, tensor in state.items()}
-        fitting = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
+        readings = [{prefix + name: tensor for name, tensor in state.items()} for prefix in ("", "backbone.backbone.")]
+        fitting = max((_fitting(own, reading) for reading in readings), key=len)
         self.load_state_dict(fitting, strict=False)
         return [k for k in own if k not in fitting]
 
@@ -120,28 +122,18 @@ class Detector(nn.Module):
         if torch.compiler.is_compiling():
             return  # a comparison of sizes would fix in the exported program what it may leave open
         name = type(self).__name__
-        if images.ndim != 4 or not images.is_floating_point():
-            raise InputError(
-                f"{name} takes normalised images (B, C, H, W) of a floating-point type, got {images.dtype} "
-                f"{tuple(images.shape)}"
-            )
-        channels, height, width = images.shape[1:]
-        if channels != self.in_channels:
-            raise InputError(
-                f"{name} was built for {self.in_channels} input channels, got {channels}; "
-                f"convert the images or build it with in_channels={channels}"
-            )
-        if self.fixed_size is not None and (height, width) != (self.fixed_size, self.fixed_size):
-            raise InputError(
-                f"{name} takes images of {self.fixed_size}x{self.fixed_size} only, got {height}x{width}; "
-                f"resize them (data.size={self.fixed_size})"
-            )
+        check_images(name, images, self.in_channels, self.fixed_size)
+        height, width = images.shape[-2:]
         if height % self.divisor or width % self.divisor:
             up = [-(-side // self.divisor) * self.divisor for side in (height, width)]
             raise InputError(
                 f"{name} takes images whose sides are multiples of {self.divisor}, got {height}x{width}; "
                 f"pad or resize them to {up[0]}x{up[1]} (data.size=[{up[0]}, {up[1]}])"
             )
+
+
+def _fitting(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
 
 
 def select(boxes: Tensor, scores: Tensor, selection: Selection) -> Instances:

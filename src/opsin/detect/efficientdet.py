@@ -11,8 +11,9 @@ Where the paper is silent or rounds, this is the authors' release (google/automl
 the table at the end of this file instead of the paper's powers of 1.35; anchors of 1.4 x 0.7 where the paper says a
 ratio of 1/2; D6 and D7 add their maps without weights, "for stability"; D7 is D6 with larger pictures and anchors, D7x
 is on B7 with a level more. It matches at an IoU of 0.5 with nothing in between, divides by the anchors that answer plus
-one, and counts boxes fifty times. The release leaves a coordinate of a box that is exactly its anchor's out of the
-loss, by accident; here it counts. Its numbers of a box are y, x, h, w; here x, y, w, h.
+one, and counts boxes fifty times. Where truths have one best anchor the release gives it to the first; here the last
+has it. The release leaves a coordinate of a box that is exactly its anchor's out of the loss, by accident; here it
+counts. Its numbers of a box are y, x, h, w; here x, y, w, h.
 """
 
 from __future__ import annotations
@@ -26,21 +27,21 @@ import torch
 from torch import Tensor, nn
 
 from opsin.backbones.extraction import create_extractor
-from opsin.detect.detector import Assignment, Detector, Outputs, Selection, select
+from opsin.detect.candidates import select_candidates
+from opsin.detect.detector import Assignment, Detector, Outputs, Selection
+from opsin.detect.matching import assign_anchors, gather_positives
 from opsin.errors import InputError
-from opsin.losses import focal_loss, huber_loss
+from opsin.losses import huber_loss
+from opsin.losses.background import detection_focal_loss
 from opsin.necks import create_neck
 from opsin.necks.bifpn import Fusion
 from opsin.nn.naming import check_count
-from opsin.ops import box_area, clip_boxes, decode_boxes, encode_boxes, grid_anchors, pairwise_iou
+from opsin.ops import clip_boxes, decode_boxes, encode_boxes, grid_anchors
 from opsin.registry import Published, register
 from opsin.structures import Instances
 
 # Width and height of anchors in units of their scale: the release's.
 ASPECTS = ((1.0, 1.0), (1.4, 0.7), (0.7, 1.4))
-
-# Truths compared with every anchor at a time: 49,104 anchors of D0 with 64 of them are 12 MB.
-_CHUNK = 64
 
 _norm = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)  # 0.99 and 1e-3 in the release's TensorFlow
 
@@ -97,9 +98,9 @@ class EfficientDet(Detector):
     anchor_scale: side of the smallest anchors of a level in units of its stride; octaves: sizes up to twice that;
     aspects: widths and heights of a size of 1.
     match_threshold: an anchor whose IoU with a truth is at least that answers for it, and for every truth the best one
-    does; below background_threshold it is background, between the two neither. alpha, gamma: of the focal loss. delta:
-    where the Huber loss of boxes turns linear. box_weight: of that loss. prior: the probability of each class that an
-    untrained network states.
+    does; below background_threshold it is background, between the two neither. alpha, gamma: of the focal loss.
+    delta: where the Huber loss of boxes turns linear. box_weight: of that loss. prior: the probability of each class
+    that an untrained network states.
 
     forward gives logits (B, A, K), offsets (B, A, 4), dx dy dw dh, anchors (A, 4) and the input's size. Any input of at
     least a pixel will do; maps of sides that the strides do not divide are rounded up.
@@ -197,72 +198,39 @@ class EfficientDet(Detector):
         return decode_boxes(outputs["offsets"].float(), outputs["anchors"]), outputs["logits"].float().sigmoid()
 
     def decode(self, outputs: Outputs, selection: Selection | None = None, **options: Any) -> list[Instances]:
-        """As `Detector.decode`; anchors without a class above the threshold are left out before anything is made."""
+        """As `Detector.decode`; boxes are made of the best places alone."""
         selection = Selection(**{**vars(selection or self.selection), **options})
-        threshold = min(max(selection.score_threshold, 1e-12), 1 - 1e-12)
-        lowest = math.log(threshold / (1 - threshold)) - 1e-3  # rounding must not lose one that `select` would take
-        found = []
+        anchors, size, found = outputs["anchors"], outputs["size"].tolist(), []
+        together = torch.zeros(len(anchors), dtype=torch.int64, device=anchors.device)  # candidates are of all levels
         for logits, offsets in zip(outputs["logits"].float(), outputs["offsets"].float(), strict=True):
-            places = (logits.amax(dim=1) > lowest).nonzero()[:, 0]
-            boxes = decode_boxes(offsets[places], outputs["anchors"][places])
-            instances = select(boxes, logits[places].sigmoid(), selection)
-            instances.boxes = clip_boxes(instances.boxes, outputs["size"].tolist())
+
+            def scores_of(places: Tensor, logits: Tensor = logits) -> Tensor:
+                return logits[places].sigmoid()
+
+            def boxes_of(places: Tensor, offsets: Tensor = offsets) -> Tensor:
+                return decode_boxes(offsets[places], anchors[places])
+
+            instances = select_candidates(logits.amax(dim=1).sigmoid(), scores_of, boxes_of, selection, together)
+            instances.boxes = clip_boxes(instances.boxes, size)
             found.append(instances)
         return found
 
     def loss(self, outputs: Outputs, targets: Sequence[Instances]) -> dict[str, Tensor]:
         logits, offsets, anchors = outputs["logits"].float(), outputs["offsets"].float(), outputs["anchors"]
-        wanted = torch.zeros_like(logits)
-        predicted, boxes = [offsets[:0].flatten(0, 1)], [anchors[:0]]
-        for row, (one, assigned) in enumerate(zip(targets, self.assign(outputs, targets), strict=True)):
-            places = (assigned.matched >= 0).nonzero()[:, 0]
-            wanted[row, assigned.matched == -2] = -1
-            if one.labels is None or not len(places):
-                continue
-            truth = assigned.matched[places]
-            wanted[row, places, one.labels.to(anchors.device)[truth]] = 1
-            predicted.append(offsets[row, places])
-            boxes.append(encode_boxes(one.boxes.to(anchors)[truth], anchors[places]))
-        positives = sum(map(len, boxes)) + 1
-        missed = huber_loss(torch.cat(predicted), torch.cat(boxes), beta=self.delta, reduction="sum")
-        return {
-            "class": focal_loss(logits, wanted, alpha=self.alpha, gamma=self.gamma) / positives,
-            "box": self.box_weight * missed / (4 * positives),
-        }
+        assigned = self.assign(outputs, targets)
+        hits = gather_positives(assigned, targets)
+        seen = torch.stack([one.matched != -2 for one in assigned])
+        wrong = detection_focal_loss(
+            logits, (hits.rows, hits.places, hits.labels), seen, alpha=self.alpha, gamma=self.gamma
+        )
+        truth = encode_boxes(hits.boxes, anchors[hits.places])
+        missed = huber_loss(offsets[hits.rows, hits.places], truth, beta=self.delta, reduction="sum")
+        positives = len(hits.rows) + 1
+        return {"class": wrong / positives, "box": self.box_weight * missed / (4 * positives)}
 
-    @torch.no_grad()
     def assign(self, outputs: Outputs, targets: Sequence[Instances]) -> list[Assignment]:
-        anchors = outputs["anchors"]
-        return [Assignment(anchors, self._match(one, anchors)) for one in targets]
-
-    def _match(self, truth: Instances, anchors: Tensor) -> Tensor:
-        """What each anchor answers for, as in `Assignment`. Truths without an area are nobody's."""
-        matched = torch.full((len(anchors),), -1, device=anchors.device)
-        if truth.labels is None or not len(truth):
-            return matched
-        labels, boxes = truth.labels.to(anchors.device), truth.boxes.to(anchors)
-        if int(labels.max()) >= self.num_classes:
-            raise InputError(
-                f"a box has label {int(labels.max())}, the model was built for {self.num_classes} classes, 0 to "
-                f"{self.num_classes - 1}; build it with num_classes={int(labels.max()) + 1}"
-            )
-        solid = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-        for region in boxes[solid & (labels < 0)]:
-            shared = torch.minimum(anchors[:, 2:], region[2:]) - torch.maximum(anchors[:, :2], region[:2])
-            matched[shared.clamp(min=0).prod(dim=1) > 0.5 * box_area(anchors)] = -2
-        wanted = (solid & (labels >= 0)).nonzero()[:, 0]
-        best = torch.zeros(len(anchors), device=anchors.device)
-        owner, forced = torch.full_like(matched, -1), torch.full_like(matched, -1)
-        for part in wanted.split(_CHUNK) if len(wanted) else ():
-            overlap = pairwise_iou(boxes[part], anchors)
-            value, row = overlap.max(dim=0)
-            owner = torch.where(value > best, part[row], owner)
-            best = torch.maximum(best, value)
-            reach, anchor = overlap.max(dim=1)
-            forced.scatter_reduce_(0, anchor[reach > 0], part[reach > 0], "amax")  # the last, in whatever order
-        matched[(best >= self.background_threshold) & (best < self.match_threshold)] = -2
-        matched = torch.where((best >= self.match_threshold) & (owner >= 0), owner, matched)
-        return torch.where(forced >= 0, forced, matched)
+        rules = {"positive": self.match_threshold, "negative": self.background_threshold, "rescue": "last"}
+        return assign_anchors(outputs["anchors"], targets, self.num_classes, **rules)
 
 
 def _anchor_sides(scale: float, octaves: int, aspects: Sequence[Sequence[float]]) -> tuple[tuple[float, float], ...]:

@@ -30,7 +30,8 @@ class Positives(NamedTuple):
 def assign_anchors(anchors: Tensor, targets: Sequence[Instances], num_classes: int, **rules: Any) -> list[Assignment]:
     """What each anchor (A, 4) answers for in each image, by `opsin.ops.matching.match_anchors` and its rules.
 
-    Truths with a label of -1 are regions to ignore. Raises InputError for a label that the model has no class for.
+    Truths with a label of -1, or in an image without labels, are regions to ignore. Raises InputError for a label that
+    the model has no class for.
     """
     found = []
     for truth in targets:

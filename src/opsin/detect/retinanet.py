@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from opsin.backbones.extraction import create_extractor
+from opsin.backbones.weights import coco_weights
 from opsin.detect.candidates import select_candidates
 from opsin.detect.detector import Assignment, Detector, Outputs, Selection
 from opsin.detect.matching import assign_anchors, gather_positives
@@ -36,7 +37,7 @@ from opsin.nn.conv import ConvNormActivation
 from opsin.nn.naming import check_count
 from opsin.nn.norm import create_norm, freeze_batch_norm
 from opsin.ops import cell_anchors, clip_boxes, decode_boxes, encode_boxes, grid_anchors
-from opsin.registry import Published, Weights, register
+from opsin.registry import Published, register
 from opsin.structures import Instances
 
 AnchorForm: TypeAlias = Literal["paper", "torchvision"]
@@ -279,24 +280,16 @@ def retinanet(**options: Any) -> RetinaNet:
     return RetinaNet(**options)
 
 
-def _weights(name: str, ap: float, arrange: Any = None) -> Weights:
-    return Weights(
-        url=f"https://download.pytorch.org/models/{name}.pth",
-        sha256=name.rpartition("-")[2],
-        licence="BSD-3-Clause; trained on COCO (annotations CC-BY-4.0, pictures under their owners' terms)",
-        source="torchvision, COCO_V1",
-        preprocessing={
-            "size": [800, 1344],
-            "channels": 3,
-            "mean": [0.485, 0.456, 0.406],
-            "std": [0.229, 0.224, 0.225],
-            "fit": "pad",
-        },
-        metrics={"coco val2017 AP": ap},
-        num_classes=91,
-        classes="",
-        arrange=arrange,
-    )
+_weights = partial(
+    coco_weights,
+    num_classes=91,
+    preprocessing={
+        "size": [800, 1344],
+        "mean": [0.485, 0.456, 0.406],
+        "std": [0.229, 0.224, 0.225],
+        "fit": "pad",
+    },
+)
 
 
 def _add_no_eps(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -308,7 +301,7 @@ def _add_no_eps(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     "retinanet_resnet50_fpn",
     task="detect",
     published=_published(34_014_999, 254_469_734_400, {"coco val2017 AP": 36.4}, source="counted: torchvision"),
-    weights={"coco": _weights("retinanet_resnet50_fpn_coco-eeacb38b", 36.4, _add_no_eps)},
+    weights={"coco": _weights("retinanet_resnet50_fpn_coco-eeacb38b", 36.4, arrange=_add_no_eps)},
 )
 def retinanet_resnet50_fpn(
     *,
@@ -319,9 +312,8 @@ def retinanet_resnet50_fpn(
     box_loss: BoxLoss = "l1",
     **options: Any,
 ) -> RetinaNet:
-    return _torchvision(
-        num_classes, anchors, box_loss, frozen_norm, {"extra_from": "p5", **(neck_options or {})}, options
-    )
+    necks = {"extra_from": "p5", **(neck_options or {})}
+    return _torchvision(num_classes, anchors, box_loss, necks, {"frozen_norm": frozen_norm, **options})
 
 
 @register(
@@ -339,24 +331,16 @@ def retinanet_resnet50_fpn_v2(
     neck_options: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> RetinaNet:
-    return _torchvision(num_classes, anchors, box_loss, False, neck_options, {"head_norm": head_norm, **options})
+    return _torchvision(num_classes, anchors, box_loss, neck_options, {"head_norm": head_norm, **options})
 
 
 def _torchvision(
     num_classes: int,
     anchors: AnchorForm,
     box_loss: BoxLoss,
-    frozen_norm: bool,
     neck_options: Mapping[str, Any] | None,
     options: Mapping[str, Any],
 ) -> RetinaNet:
-    model = RetinaNet(
-        num_classes=num_classes,
-        anchors=anchors,
-        box_loss=box_loss,
-        frozen_norm=frozen_norm,
-        neck_options=neck_options,
-        **options,
-    )
+    model = RetinaNet(num_classes=num_classes, anchors=anchors, box_loss=box_loss, neck_options=neck_options, **options)
     model.selection = Selection(score_threshold=0.05, iou_threshold=0.5, candidates=1000, limit=300)
     return model

@@ -7,7 +7,9 @@ fields grow with their distance from the centre of sight.
 rfbnet300_vgg16 and rfbnet512_vgg16 are the authors' code: RFB-s on conv4_3 in place of the L2 norm, an RFB on fc7, and
 RFBs of stride 2 in place of SSD's first extra layers, six default boxes where SSD has four: 11,620 and 32,756.
 rfbnet512_e_vgg16 is RFBNet-E: fc7, upsampled, joins conv4_3 before a block of seven branches, and the other blocks have
-a branch of 1x7 and 7x1. Its paper's table has 34.4 AP for it on COCO, the plain one 33.8.
+a branch of 1x7 and 7x1. Its paper's table has 34.4 AP for it on COCO, the plain one 33.8. rfbnet is the idea on
+any backbone, as the paper tries it on MobileNet: RFB-s on the finest map, an RFB on each coarser one, and extra maps by
+RFBs of stride 2.
 
 Matching, loss and decoding are SSD's. With num_classes=80 the counts are COCO's; COCO's smaller boxes come with
 scales=opsin.detect.ssd.COCO_300 or COCO_512.
@@ -15,15 +17,18 @@ scales=opsin.detect.ssd.COCO_300 or COCO_512.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from opsin.detect.default_boxes import DefaultBoxes
+from opsin.backbones.extraction import create_extractor
+from opsin.detect.default_boxes import DefaultBoxes, evenly_spaced
 from opsin.detect.ssd import COCO_512, SSD, VOC_300, VOC_512, Trunk, vgg_features
 from opsin.necks.neck import SteadyBatchNorm2d
 from opsin.nn.context import ReceptiveField, rfb, rfb_s
@@ -76,10 +81,30 @@ def _joined(backbone: nn.Module, neck: nn.Module, blocks: Sequence[nn.Module], s
     channels = (512, 1024, 512, *(256,) * (len(blocks) + len(last) - 1))
     trunk = Trunk(backbone, neck, nn.ModuleList([*blocks, *last]), channels, _STRIDES[size])
     for part in (neck, trunk.extra):
-        for name, layer in part.named_modules():
-            if isinstance(layer, nn.Conv2d) and not name.startswith("deep."):
-                nn.init.kaiming_normal_(layer.weight, mode="fan_out")  # "MSRA", section 4
+        _initialize(part)
     return trunk
+
+
+def _initialize(part: Any) -> Any:
+    """New layers start as "MSRA" has it, section 4; fc6 and fc7 have weights."""
+    for name, layer in part.named_modules():
+        if isinstance(layer, nn.Conv2d) and not name.startswith("deep."):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out")
+    return part
+
+
+# Any backbone
+
+
+class _BlockPerMap(nn.Module):
+    """A block on each map of a backbone."""
+
+    def __init__(self, blocks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        return [block(x) for block, x in zip(self.blocks, maps, strict=True)]
 
 
 # RFBNet-E
@@ -155,6 +180,7 @@ def _published(size: int, params: int, macs: int, metrics: dict[str, float]) -> 
 
 @register(
     "rfbnet300_vgg16",
+    alias="rfbnet300",
     task="detect",
     published=_published(300, 36_531_296, 36_056_240_640, {"voc2007 test mAP": 80.7}),
 )
@@ -174,6 +200,7 @@ def rfbnet300_vgg16(
 
 @register(
     "rfbnet512_vgg16",
+    alias="rfbnet512",
     task="detect",
     published=_published(512, 37_417_910, 103_415_161_856, {"voc2007 test mAP": 82.2}),
 )
@@ -194,6 +221,7 @@ def rfbnet512_vgg16(
 
 @register(
     "rfbnet512_e_vgg16",
+    alias="rfbnet512_e",
     task="detect",
     published=_published(512, 49_935_326, 115_118_650_368, {"coco test-dev AP": 34.4}),
 )
@@ -209,3 +237,45 @@ def rfbnet512_e_vgg16(
     boxes = DefaultBoxes(scales, ratios, _STRIDES[512])
     trunk = _wide_trunk(in_channels, backbone_weights)
     return SSD(trunk, boxes, 512, num_classes=num_classes, in_channels=in_channels, **options)
+
+
+@register(
+    "rfbnet",
+    task="detect",
+    published=replace(
+        _published(320, 19_298_500, 3_917_570_048, {}), source="counted here; nobody published this combination"
+    ),
+)
+def rfbnet(
+    *,
+    num_classes: int = 20,
+    in_channels: int = 3,
+    backbone: str = "mobilenet_v1",
+    backbone_options: Mapping[str, Any] | None = None,
+    backbone_weights: str | None = None,
+    strides: Sequence[int] = (8, 16, 32),
+    extra_channels: Sequence[int] = (512, 256, 256),
+    scales: Sequence[float] | None = None,
+    ratios: Sequence[Sequence[float]] | None = None,
+    branch_scale: float = 1.0,
+    **options: Any,
+) -> SSD:
+    """Maps of any backbone, of these strides, and a smaller one for each of `extra_channels`; boxes as in `ssd`."""
+    extractor = create_extractor(
+        backbone, strides, in_channels=in_channels, weights=backbone_weights, **(backbone_options or {})
+    )
+    block = partial(rfb, rates=(2, 3, 5), scale=branch_scale, norm=_norm)
+    finest, *coarser = extractor.channels
+    blocks = [rfb_s(finest, finest, scale=branch_scale, norm=_norm), *(block(width, width) for width in coarser)]
+    channels = (*extractor.channels, *extra_channels)
+    extra = [block(entering, leaving, 2) for entering, leaving in pairwise(channels[len(blocks) - 1 :])]
+    trunk = Trunk(
+        extractor,
+        _initialize(_BlockPerMap(blocks)),
+        _initialize(nn.ModuleList(extra)),
+        channels,
+        (*extractor.strides, *(extractor.strides[-1] * 2**n for n in range(1, len(extra) + 1))),
+    )
+    count = len(channels)
+    boxes = DefaultBoxes(scales or (0.1, *evenly_spaced(0.2, 0.9, count - 1), 1.05), ratios or ((2, 3),) * count)
+    return SSD(trunk, boxes, None, num_classes=num_classes, in_channels=in_channels, **options)

@@ -23,10 +23,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from opsin.backbones import mobilenet_v3
 from opsin.backbones.extraction import Extractor, create_extractor
 from opsin.backbones.mobilenet_v2 import InvertedResidual
+from opsin.backbones.mobilenet_v3 import LARGE_REDUCED, MobileNetV3
 from opsin.backbones.vgg import VGG
+from opsin.backbones.weights import coco_weights
 from opsin.detect.candidates import select_candidates
 from opsin.detect.default_boxes import DefaultBoxes, evenly_spaced
 from opsin.detect.detector import Assignment, Detector, Outputs, Selection
@@ -39,7 +40,7 @@ from opsin.necks.neck import SteadyBatchNorm2d
 from opsin.nn.conv import ConvNormActivation, Norm
 from opsin.nn.norm import L2Norm
 from opsin.ops import clip_boxes, decode_boxes, encode_boxes
-from opsin.registry import Published, Weights, create_model, register
+from opsin.registry import Published, create_model, register
 from opsin.structures import Instances
 
 VARIANCES = (0.1, 0.1, 0.2, 0.2)  # the paper does not state them; its Caffe code does
@@ -115,37 +116,21 @@ class SSD(Detector):
         for layers in self.extra:
             maps.append(layers(maps[-1]))
         return {
-            "logits": _flatten(self.class_heads, maps, 1 + self.num_classes),
-            "offsets": _flatten(self.box_heads, maps, 4),
+            "logits": flatten_heads(self.class_heads, maps, 1 + self.num_classes),
+            "offsets": flatten_heads(self.box_heads, maps, 4),
             "anchors": self.default_boxes.lay_out([x.shape[-2:] for x in maps], (height, width), images.device),
             "size": torch.tensor([height, width]),
         }
 
     def loss(self, outputs: Outputs, targets: Sequence[Instances]) -> dict[str, Tensor]:
-        """Section 2.2: softmax with hard negatives, and smooth L1 of offsets, each divided by the boxes that answer.
-
-        The division is over the batch, as in the ports. An image without truth has no negatives either.
-        """
-        logits, offsets, anchors = outputs["logits"].float(), outputs["offsets"].float(), outputs["anchors"]
-        assigned = self.assign(outputs, targets)
-        matched = torch.stack([one.matched for one in assigned])
-        hits = gather_positives(assigned, targets)
-        classes = torch.zeros_like(matched)
-        classes[hits.rows, hits.places] = 1 + hits.labels
-        terms = F.cross_entropy(logits.flatten(0, 1), classes.flatten(), reduction="none").view(classes.shape)
-        positive = matched >= 0
-        counted = positive | hard_negatives(terms, positive, ratio=self.negatives, negative=matched == -1)
-        count = positive.sum().clamp(min=1)
-        truth = encode_boxes(hits.boxes, anchors[hits.places], VARIANCES)
-        missed = smooth_l1_loss(offsets[hits.rows, hits.places], truth, reduction="sum")
-        return {"class": (terms * counted).sum() / count, "box": self.box_weight * missed / count}
+        losses = multibox_loss(outputs, targets, self.assign(outputs, targets), self.negatives)
+        return {**losses, "box": self.box_weight * losses["box"]}
 
     def assign(self, outputs: Outputs, targets: Sequence[Instances]) -> list[Assignment]:
         return assign_anchors(outputs["anchors"], targets, self.num_classes, positive=self.match_threshold)
 
     def predictions(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
-        boxes = decode_boxes(outputs["offsets"].float(), outputs["anchors"], VARIANCES)
-        return boxes, outputs["logits"].float().softmax(dim=-1)[..., 1:]
+        return box_scores(outputs)
 
     def decode(self, outputs: Outputs, selection: Selection | None = None, **options: Any) -> list[Instances]:
         """As `Detector.decode`, but that `candidates` are of each class, as in the paper's code and torchvision."""
@@ -162,11 +147,34 @@ class SSD(Detector):
 
     def initialize_from(self, state: Mapping[str, Tensor]) -> list[str]:
         """As every detector; from a VGG's state fc6 and fc7 come along, thinned out (see `thin_out`)."""
-        hidden = [state.get(f"head.{place}.weight") for place in (3, 6)]
-        if isinstance(self.neck, _VGGNeck) and all(w is not None and w.shape[0] == 4096 for w in hidden):
-            renamed = {f"backbone.backbone.{name}": tensor for name, tensor in state.items()}
-            state = renamed | {f"neck.deep.{name}": tensor for name, tensor in thin_out(state).items()}
-        return super().initialize_from(state)
+        return super().initialize_from(extend_vgg(state, "neck.deep."))
+
+
+def multibox_loss(
+    outputs: Outputs, targets: Sequence[Instances], assigned: Sequence[Assignment], negatives: float
+) -> dict[str, Tensor]:
+    """Section 2.2: softmax with hard negatives, and smooth L1 of offsets, each divided by the boxes that answer.
+
+    The division is over the batch, as in the ports. An image without truth has no negatives either.
+    """
+    logits, offsets, anchors = outputs["logits"].float(), outputs["offsets"].float(), outputs["anchors"]
+    matched = torch.stack([one.matched for one in assigned])
+    hits = gather_positives(assigned, targets)
+    classes = torch.zeros_like(matched)
+    classes[hits.rows, hits.places] = 1 + hits.labels
+    terms = F.cross_entropy(logits.flatten(0, 1), classes.flatten(), reduction="none").view(classes.shape)
+    positive = matched >= 0
+    counted = positive | hard_negatives(terms, positive, ratio=negatives, negative=matched == -1)
+    count = positive.sum().clamp(min=1)
+    truth = encode_boxes(hits.boxes, anchors[hits.places], VARIANCES)
+    missed = smooth_l1_loss(offsets[hits.rows, hits.places], truth, reduction="sum")
+    return {"class": (terms * counted).sum() / count, "box": missed / count}
+
+
+def box_scores(outputs: Outputs) -> tuple[Tensor, Tensor]:
+    """Boxes (B, A, 4), and scores (B, A, K) without the background's."""
+    boxes = decode_boxes(outputs["offsets"].float(), outputs["anchors"], VARIANCES)
+    return boxes, outputs["logits"].float().softmax(dim=-1)[..., 1:]
 
 
 def _head(in_channels: int, out_channels: int) -> nn.Module:
@@ -178,7 +186,7 @@ def _lite_head(in_channels: int, out_channels: int) -> nn.Module:
     return initialize(nn.Sequential(depthwise, nn.Conv2d(in_channels, out_channels, 1)), std=0.03)
 
 
-def _flatten(heads: nn.ModuleList, maps: Sequence[Tensor], values: int) -> Tensor:
+def flatten_heads(heads: nn.ModuleList, maps: Sequence[Tensor], values: int) -> Tensor:
     """(B, A, values): map by map, row by row, cell by cell, box by box."""
     found = [head(x).permute(0, 2, 3, 1).flatten(1) for head, x in zip(heads, maps, strict=True)]
     return torch.cat(found, dim=1).unflatten(1, (-1, values))
@@ -224,15 +232,14 @@ class _VGGNeck(nn.Module):
         return [self.shallow(maps[0]), self.deep(maps[1])]
 
 
-def vgg_features(in_channels: int, weights: str | None) -> tuple[Extractor, nn.Sequential]:
+def vgg_features(in_channels: int, weights: str | None, **options: Any) -> tuple[Extractor, nn.Sequential]:
     """conv1_1 to conv5_3 of VGG-16 with Caffe's pooling, which rounds up: 75 -> 38; and fc6, fc7 as convolutions.
 
     Section 3: pool5 keeps the size, so fc6 looks 6 places far. With published weights fc6 and fc7 are thinned out.
     """
-    small: dict[str, Any] = (
-        {} if weights else {"hidden_features": 1, "pooled_size": 1}
-    )  # what is not kept need not be made
-    vgg = create_model("vgg16", in_channels=in_channels, weights=weights, **small)
+    if weights is None:  # what is not kept need not be made
+        options = {"hidden_features": 1, "pooled_size": 1, **options}
+    vgg = create_model("vgg16", in_channels=in_channels, weights=weights, **options)
     assert isinstance(vgg, VGG)
     deep = nn.Sequential(
         nn.MaxPool2d(3, stride=1, padding=1),
@@ -247,7 +254,9 @@ def vgg_features(in_channels: int, weights: str | None) -> tuple[Extractor, nn.S
     for layer in vgg.stages.modules():
         if isinstance(layer, nn.MaxPool2d):
             layer.ceil_mode = True
-    return Extractor(vgg, (8, 16)), deep
+    extractor = Extractor(vgg, (8, 16))
+    extractor.name = "vgg16"
+    return extractor, deep
 
 
 def thin_out(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -262,6 +271,15 @@ def thin_out(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         "3.weight": state["head.6.weight"][::4, ::4, None, None].contiguous(),
         "3.bias": state["head.6.bias"][::4],
     }
+
+
+def extend_vgg(state: Mapping[str, Tensor], prefix: str) -> Mapping[str, Tensor]:
+    """A VGG's state with its names in a detector, and fc6 and fc7, thinned out, behind `prefix`; any other as it is."""
+    shapes = [tuple(state[name].shape) for name in ("head.3.weight", "head.6.weight") if name in state]
+    if shapes != [(4096, 25088), (4096, 4096)]:
+        return state
+    named = {f"backbone.backbone.{name}": tensor for name, tensor in state.items()}
+    return named | {f"{prefix}{name}": tensor for name, tensor in thin_out(state).items()}
 
 
 def _vgg_trunk(size: int, in_channels: int, weights: str | None, norm_scale: float | None) -> Trunk:
@@ -295,24 +313,19 @@ def _build_vgg(
 
 lite_norm: Norm = partial(SteadyBatchNorm2d, eps=1e-3, momentum=0.03)  # torchvision's, TensorFlow's for detection
 
-# MobileNetV3's last three blocks with half of the channels, as for detection: section 6.3 of its paper, "we reduce the
-# channel counts of C4 and C5 by a factor of 2".
-_REDUCED = (5, 672, 80, True, "hard_swish", 2), (5, 480, 80, True, "hard_swish", 1), (5, 480, 80, True, "hard_swish", 1)
 
-
-class _ExpandedMaps(nn.Module):
+class _ExpandedMaps(Extractor):
     """MobileNetV3 up to its last 1x1: C4 is the widened map in the first block of the last stage, C5 what comes out.
 
     Section 6.3: "the expansion layer of the 13th bottleneck". Strides 16 and 32.
     """
 
-    def __init__(self, network: mobilenet_v3.MobileNetV3) -> None:
-        super().__init__()
+    def __init__(self, network: MobileNetV3) -> None:
         last = network.head[0]  # type: ignore[index]
         assert isinstance(last, ConvNormActivation)
-        network.head = last
-        self.backbone = network
-        self.channels, self.strides = (672, last.out_channels), (16, 32)
+        super().__init__(network, (16, 32))
+        network.head = nn.Sequential(last)
+        self.name, self.channels = "mobilenet_v3_large", (672, last.out_channels)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         network = self.backbone
@@ -366,6 +379,7 @@ _COUNTED = "counted: amdegroot/ssd.pytorch, and the same code extended to 512; r
 
 @register(
     "ssd300_vgg16",
+    alias="ssd300",
     task="detect",
     published=_published((3, 300, 300), 26_285_486, 31_373_537_792, {"voc2007 test mAP": 74.3}, source=_COUNTED),
 )
@@ -382,6 +396,7 @@ def ssd300_vgg16(
 
 @register(
     "ssd512_vgg16",
+    alias="ssd512",
     task="detect",
     published=_published((3, 512, 512), 27_188_676, 90_207_908_864, {"voc2007 test mAP": 76.8}, source=_COUNTED),
 )
@@ -405,23 +420,6 @@ def _arrange_vgg(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {n: ordered[n] for n in names[:place]} | scale | {n: ordered[n] for n in names[place:]}
 
 
-def _weights(url: str, size: int, mean: Sequence[float], std: float, ap: float, arrange: Any = None) -> Weights:
-    return Weights(
-        url=url,
-        sha256=url.rpartition("-")[2].partition(".")[0],
-        licence="BSD-3-Clause; trained on COCO (annotations CC-BY-4.0, pictures under their owners' terms)",
-        source="torchvision, COCO_V1",
-        preprocessing={"size": [size] * 2, "channels": 3, "mean": list(mean), "std": [std] * 3, "fit": "squash"},
-        metrics={"coco val2017 AP": ap},
-        num_classes=90,
-        classes="",
-        arrange=arrange,
-    )
-
-
-_TORCHVISION = "https://download.pytorch.org/models"
-
-
 @register(
     "ssd300_vgg16_torchvision",
     task="detect",
@@ -429,13 +427,17 @@ _TORCHVISION = "https://download.pytorch.org/models"
         (3, 300, 300), 35_641_826, 34_858_153_472, {"coco val2017 AP": 25.1}, source="counted: torchvision"
     ),
     weights={
-        "coco": _weights(
-            f"{_TORCHVISION}/ssd300_vgg16_coco-b556d3b4.pth",
-            300,
-            (0.48235, 0.45882, 0.40784),
-            1 / 255,
+        "coco": coco_weights(
+            "ssd300_vgg16_coco-b556d3b4",
             25.1,
-            _arrange_vgg,
+            num_classes=90,
+            preprocessing={
+                "size": [300, 300],
+                "mean": [0.48235, 0.45882, 0.40784],
+                "std": [1 / 255] * 3,
+                "fit": "squash",
+            },
+            arrange=_arrange_vgg,
         )
     },
 )
@@ -453,6 +455,7 @@ def ssd300_vgg16_torchvision(
 
 @register(
     "ssdlite320_mobilenet_v3_large",
+    alias="ssdlite",
     task="detect",
     published=Published(
         "arXiv:1905.02244",
@@ -465,8 +468,11 @@ def ssd300_vgg16_torchvision(
         "counted: torchvision",
     ),
     weights={
-        "coco": _weights(
-            f"{_TORCHVISION}/ssdlite320_mobilenet_v3_large_coco-a79551df.pth", 320, (0.5, 0.5, 0.5), 0.5, 21.3
+        "coco": coco_weights(
+            "ssdlite320_mobilenet_v3_large_coco-a79551df",
+            21.3,
+            num_classes=90,
+            preprocessing={"size": [320, 320], "mean": [0.5] * 3, "std": [0.5] * 3, "fit": "squash"},
         )
     },
 )
@@ -486,11 +492,11 @@ def ssdlite320_mobilenet_v3_large(
     if reduced:
         if backbone_weights is not None:
             raise InputError("published weights of mobilenet_v3_large do not fit reduced_tail=True; leave one out")
-        network = mobilenet_v3.MobileNetV3((*mobilenet_v3._LARGE[:12], *_REDUCED), 1, in_channels=in_channels)
+        network = MobileNetV3(LARGE_REDUCED, 1, in_channels=in_channels)
         initialize(network, std=0.03)
     else:
         network = create_model("mobilenet_v3_large", in_channels=in_channels, weights=backbone_weights)
-    assert isinstance(network, mobilenet_v3.MobileNetV3)
+    assert isinstance(network, MobileNetV3)
     backbone = _ExpandedMaps(network)
     for layer in backbone.modules():
         if isinstance(layer, nn.BatchNorm2d):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
 
 import numpy as np
 import torch
@@ -139,14 +139,19 @@ class DetectTask(Task):
         return interpolate(images, self._size, mode="bilinear", antialias=True)
 
     def targets(self, batch: Batch) -> list[Instances]:
-        """The objects of each picture in pixels of this batch's input; see `usable` for those left out."""
+        """The objects of each picture in pixels of this batch's input; see `usable` for those left out.
+
+        A picture of which it is known only what it shows has boxes of NaN.
+        """
         height, width = batch["image"].shape[-2:]
         rows, columns = self._size or (height, width)
         scale = torch.tensor([columns / width, rows / height] * 2)
-        return [
-            usable(replace(one, boxes=one.boxes * scale.to(one.boxes)), (rows, columns)).to(self.device)
-            for one in batch["instances"]
+        placed = [
+            usable(replace(one, boxes=one.boxes * scale.to(one.boxes)), (rows, columns)) for one in batch["instances"]
         ]
+        shown = batch.get("somewhere", [None] * len(placed))
+        pairs = zip(placed, shown, strict=True)
+        return [(one if labels is None else Instances.somewhere(labels)).to(self.device) for one, labels in pairs]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         self._size = self._choose_size(batch_idx)
@@ -317,13 +322,24 @@ def check_size(model: Detector, name: str, size: tuple[int, int], key: str) -> N
         )
 
 
+def _learns_somewhere(name: str) -> bool:
+    """Whether a detector learns from pictures without boxes, as the class says that its builder returns."""
+    return getattr(get_type_hints(registry.find_model(name).builder).get("return"), "learns_somewhere", False)
+
+
 def _check_recipe(recipe: Recipe) -> None:
-    """Refuse what belongs to classifiers."""
+    """Refuse what belongs to classifiers, or to other detectors."""
     mixing, loss = recipe.mixing, recipe.loss
     if mixing.mixup or mixing.cutmix:
         raise InputError("mixing blends labels, which boxes have none of; detectors have mosaic and mixup in augment")
     if loss.name is not None or loss.class_weights is not None or loss.options:
         raise InputError(f"the loss of {recipe.model.name} is its own; its options are keys of model, not of loss")
+    if recipe.data.joint is not None and not _learns_somewhere(recipe.model.name):
+        able = filter(_learns_somewhere, registry.list_models(task="detect"))
+        raise InputError(
+            f"data.joint gives pictures without boxes, which {recipe.model.name} cannot learn from; "
+            f"these can: {', '.join(able)}"
+        )
 
 
 def _check_numbers(outputs: Outputs, batch: Batch) -> None:

@@ -11,17 +11,18 @@ none by more than 0.6. Classes exclude each other: a softmax. Darknet squares th
 that of cross-entropy, so it is cross-entropy here. For the first 12,800 images it also pulls every box to its anchor;
 here the layer that predicts starts with small weights, so the boxes start there.
 
-Section 4: a picture may say what it shows and not where, as `somewhere` makes it. Then the box most certain of the
-class learns it, and that it is an object. The paper's WordTree, which puts 9,418 classes into a hierarchy, is not here.
+Section 4: a picture may say what it shows and not where, as those of a recipe's `data.joint` do. Then the box most
+certain of the class learns it, and that it is an object. The paper's WordTree, which puts 9,418 classes into a
+hierarchy, is not here.
 
-High-resolution fine-tuning, and sizes that change every ten batches, are a recipe's: `backbone_weights`, or
-`initialize_from` a classifier trained on 448 pixels, and `augment.multi_scale`.
+Fine-tuning at a high resolution and sizes that change every ten batches are a recipe's: `train.init` takes the backbone
+of a classifier trained on 448 pixels, `train.multi_scale` names the sizes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -57,11 +58,6 @@ COCO_ANCHORS = tuple((32 * w, 32 * h) for w, h in _COCO_CELLS)
 VOC_ANCHORS = tuple((32 * w, 32 * h) for w, h in _VOC_CELLS)
 
 
-def somewhere(labels: Sequence[int]) -> Instances:
-    """The truth of a picture that says what it shows, not where: its boxes are NaN."""
-    return Instances(torch.full((len(labels), 4), torch.nan), torch.tensor(labels, dtype=torch.int64))
-
-
 class Passthrough(nn.Module):
     """(fine, coarse) -> two 3x3s on the coarse map, beside it the fine one, 1x1 and 2x2 places to channels; one 3x3.
 
@@ -91,6 +87,8 @@ class YOLOv2(GridDetector):
     data. iou_target=False makes the target of objectness 1. object_weight: of those that answer for a truth.
     ignore_threshold, prior: see `GridDetector`.
     """
+
+    learns_somewhere: ClassVar[bool] = True
 
     def __init__(
         self,

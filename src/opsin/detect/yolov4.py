@@ -4,7 +4,7 @@ Bochkovskiy, Wang and Liao 2020, arXiv:2004.10934. The idea: take YOLOv3 apart, 
 each part, and keep what pays on one GPU. CSPDarknet-53 with mish below; pooling at three sizes and a PANet that puts
 maps side by side between; YOLOv3's head above, whose grid is stretched a little, so that a centre on the border of a
 cell needs no infinite t. For training: mosaic, CIoU, label smoothing, and several anchors for one truth (all whose
-shape overlaps it by more than 0.213). Mosaic is the data's: `augment.mosaic` in a recipe.
+shape overlaps it by more than 0.213). Mosaic is a step of `augment` in a recipe.
 
 Darknet multiplies what it calls the gradient of CIoU by 0.07, but leaves the sigmoid and the size of the grid out of
 it. The loss whose true gradient is as large, on a grid of 26 cells, weighs 0.07 * 26 / 0.25, about 7; on coarser ones

@@ -84,7 +84,7 @@ def read_model(path: str | Path) -> Saved:
     Raises InputError for anything else, whatever it contains.
     """
     path, (name, colon, weights) = Path(path), str(path).partition(":")
-    if not path.exists() and name in registry.list_models():
+    if not path.exists() and registry.is_model(name):
         if not colon:
             known = registry.find_model(name).weights
             hint = f"; with published weights: {', '.join(f'{name}:{w}' for w in known)}" if known else ""

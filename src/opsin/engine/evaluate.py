@@ -17,7 +17,7 @@ from opsin.engine.report import Code, Section, Table, curves, environment, profi
 from opsin.engine.run import RunFolder, atomic
 from opsin.engine.task import Task, split_data
 from opsin.errors import InputError
-from opsin.nn.counting import count_macs, count_parameters, layer_table
+from opsin.nn.counting import count_macs, count_parameters, layer_table, short_count
 
 
 @dataclass
@@ -131,7 +131,7 @@ def write_run_report(
     size = (task.preprocessing.channels, *task.preprocessing.size)
     layers = layer_table(task.model, size)
     totals = {"parameters": count_parameters(task.model), "macs": count_macs(task.model, size)}
-    headline |= {"parameters": f"{totals['parameters']:,}", "multiply-adds": f"{totals['macs']:,}"}
+    headline |= {"parameters": short_count(totals["parameters"]), "multiply-adds": short_count(totals["macs"])}
     sections.append(profile_section(layers, totals))
     sections.append(Code("Recipe", recipe.to_yaml()))
     sections.append(Table("Environment", ["what", "version"], [[k, v] for k, v in environment().items()]))

@@ -54,6 +54,8 @@ class DataSection(_Section):
     """
 
     source: str
+    joint: str | None = None  # pictures with a class and without boxes that a detector is trained on as well
+    joint_ratio: Annotated[float, Field(gt=0)] = 4.0  # so many of them, at most, for each picture with boxes
     val_fraction: Fraction = 0.1
     test_fraction: Fraction = 0.2
     split_seed: int = 0
@@ -170,7 +172,7 @@ def read_recipe(source: str | Path) -> dict[str, Any]:
     path = Path(source)
     if path.suffix not in (".yaml", ".yml"):
         shipped = list_recipes()
-        if str(source) not in shipped and str(source) in registry.list_models():
+        if str(source) not in shipped and registry.is_model(str(source)):
             raise InputError(f"{source} is a model, not a recipe: opsin train TASK --model {source} --data SOURCE")
         if str(source) not in shipped:
             raise unknown("recipe", source, [*shipped, *registry.list_tasks()])
@@ -297,6 +299,8 @@ def _check_model(recipe: Recipe) -> None:
             raise InputError("model.weights and train.init both give the first weights; leave one of them out")
     if entry.task != recipe.task:
         raise InputError(f"{entry.name} is a model for {entry.task}, not for {recipe.task}")
+    if recipe.data.joint is not None and recipe.task != "detect":
+        raise InputError("data.joint is for detectors, whose other pictures have boxes; remove it")
     if recipe.model.backbone_weights is not None:
         if recipe.task == "classify":
             raise InputError(f"{entry.name} is a backbone itself: set model.weights, not model.backbone_weights")

@@ -96,6 +96,24 @@ class Task(LightningModule, ABC):
     def create_evaluator(self) -> Evaluator:
         """A fresh evaluator for one pass over a split."""
 
+    @staticmethod
+    @abstractmethod
+    def answers(predictor: Predictor, outputs: Any, sizes: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
+        """Plain values of what the network says of each picture. A task's keyword-only parameters are its options.
+
+        sizes: (height, width) of the pictures as they were given.
+        """
+
+    @staticmethod
+    @abstractmethod
+    def annotate(image: Tensor, answer: dict[str, Any], classes: list[str]) -> Any:
+        """A picture, uint8 (C, H, W), with its answer drawn on it, as a PIL image."""
+
+    @staticmethod
+    @abstractmethod
+    def describe(answer: dict[str, Any]) -> str:
+        """An answer in a few words, for a line on a terminal."""
+
     def calibrate(self, evaluator: Any) -> None:
         """Fit what is fitted after training on validation data, if anything."""
 
@@ -114,24 +132,6 @@ class Task(LightningModule, ABC):
     def inspections(self, split: Split) -> list[Section]:
         """The report's pictures of how the training looked at its own split."""
         return []
-
-    @staticmethod
-    def answers(predictor: Predictor, outputs: Any, sizes: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
-        """Plain values of what the network says of each picture. A task's keyword-only parameters are its options.
-
-        sizes: (height, width) of the pictures as they were given.
-        """
-        raise NotImplementedError
-
-    @staticmethod
-    def annotate(image: Tensor, answer: dict[str, Any], classes: list[str]) -> Any:
-        """A picture, uint8 (C, H, W), with its answer drawn on it, as a PIL image."""
-        raise NotImplementedError
-
-    @staticmethod
-    def describe(answer: dict[str, Any]) -> str:
-        """An answer in a few words, for a line on a terminal."""
-        raise NotImplementedError
 
     def create_augmentation(self) -> Any:
         """What changes training samples at random, for the loader; None if nothing does."""

@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from rich.console import Console
 from opsin import data, errors, registry
 from opsin.backbones.weights import load_published
 from opsin.data import Source, Split
+from opsin.data.joining import join
 from opsin.engine import callbacks
 from opsin.engine.checkpoint import CheckpointFiles, read_checkpoint, read_model, read_tensors, save_model
 from opsin.engine.evaluate import judge_split, write_run_report
@@ -89,22 +90,17 @@ def prepare(recipe: Recipe, say: Say, *, resumed: bool = False) -> tuple[Task, S
     resumed: the weights come from a checkpoint, so that none are fetched or read here.
     """
     section = recipe.data
-    source = data.open(section.source, recipe.task, multi_label=section.multi_label)
-    problems = data.verify(source, progress=_show_reading)
-    if problems and not section.skip_bad:
-        listed = "; ".join(f"{p.path}: {p.reason}" for p in problems[:5])
-        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise InputError(
-            f"{len(problems)} unreadable files in {section.source}: {listed}{more}; remove them or pass --skip-bad"
-        )
-    if problems:
-        source = source.without(problems)
-        for problem in problems:
-            say(f"skipped {problem.path}: {problem.reason}")
+    source = _open(section.source, recipe.task, section.multi_label, section.skip_bad, say)
     data.check_trainable(source, section.val_fraction, section.test_fraction)
     splits = split_data(recipe, source)
     known = section.channels or recipe.model.weights
     preprocessing = create_preprocessing(recipe, None if known else data.find_channels(splits["train"]))
+    joined: list[str] = []
+    if section.joint is not None:
+        joint = _open(section.joint, "classify", section.multi_label, section.skip_bad, say)
+        source, told = join(replace(source, splits=splits), joint, section.joint_ratio, section.limit)
+        splits = source.splits
+        joined.append(told)
     task = registry.find_task(recipe.task).build(recipe, preprocessing, source, splits["train"].labels)
     task.create_optimizer(steps_per_epoch=1)  # a wrong option is refused before anything is written
     if not resumed and recipe.train.init is not None:
@@ -113,18 +109,32 @@ def prepare(recipe: Recipe, say: Say, *, resumed: bool = False) -> tuple[Task, S
         _load_published(task, recipe.model, say)
     elif not resumed and recipe.model.backbone_weights is not None:
         task.load_backbone(recipe.model.backbone_weights, say)
-    for line in _announce(task, source, splits):
+    for line in _announce(task, source, splits, joined):
         say(line)
     return task, source, splits
 
 
-def _announce(task: Task, source: Source, splits: Mapping[str, Split]) -> list[str]:
-    """What is about to happen, with every setting that changes the result without showing."""
+def _open(name: str, kind: str, multi_label: bool, skip_bad: bool, say: Say) -> Source:
+    """A source for a task, less its unreadable files where those are to be skipped; else they raise InputError."""
+    source = data.open(name, kind, multi_label=multi_label)
+    problems = data.verify(source, progress=_show_reading)
+    if problems and not skip_bad:
+        listed = "; ".join(f"{p.path}: {p.reason}" for p in problems[:5])
+        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise InputError(f"{len(problems)} unreadable files in {name}: {listed}{more}; remove them or pass --skip-bad")
+    for problem in problems:
+        say(f"skipped {problem.path}: {problem.reason}")
+    return source.without(problems) if problems else source
+
+
+def _announce(task: Task, source: Source, splits: Mapping[str, Split], joined: list[str]) -> list[str]:
+    """What is about to happen, with every setting that changes the result without showing. joined: of `data.joint`."""
     recipe, train = task.recipe, task.recipe.train
     counts = ", ".join(f"{len(split)} {name}" for name, split in splits.items())
     size = f"{task.preprocessing.channels}x{task.preprocessing.size[0]}x{task.preprocessing.size[1]}"
     lines = [
         f"{recipe.model.name} on {source.name} ({source.format}): {counts}; {len(task.classes)} classes; input {size}",
+        *joined,
         *task.choices(),
     ]
     if recipe.augment:

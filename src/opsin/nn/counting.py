@@ -104,3 +104,12 @@ def _shape(output: Any) -> tuple[int, ...]:
             return ()
         output = output[0]
     return tuple(output.shape[1:])
+
+
+def short_count(count: float) -> str:
+    """A count in three digits: 1.81 G, 25.6 M, 512."""
+    for scale, sign in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(count) >= scale:
+            digits = f"{count / scale:.3g}" if abs(count) < 999.5 * scale else f"{count / scale:.0f}"
+            return f"{digits} {sign}"
+    return f"{count:.3g}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from heapq import heapify, heappop, heappush
 from typing import Literal, TypeAlias
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from opsin.errors import InputError, unknown
 
-Rescue: TypeAlias = Literal["own", "ties"] | None
+Rescue: TypeAlias = Literal["own", "last", "ties"] | None
 
 BACKGROUND, IGNORED = -1, -2
 
@@ -33,8 +34,9 @@ def match_anchors(
     to an anchor though none overlaps it enough; rescue:
 
     "own": the best anchor of each box answers for it, and each box has one of its own. Pairs are made by falling IoU,
-    as in MultiBox and SSD (Liu et al. 2015, arXiv:1512.02325, section 2.2, and its Caffe code). Where two boxes have
-    one best anchor, torchvision and ssd.pytorch leave the first without. "ties": the best anchors of each box, all
+    as in MultiBox and SSD (Liu et al. 2015, arXiv:1512.02325, section 2.2, and its Caffe code). "last": the
+    best anchor of each box answers for it; where several have one best anchor, the last of them gets it and the others
+    go without, as in torchvision, ssd.pytorch and their heirs. "ties": the best anchors of each box, all
     of equal IoU, answer for whatever they overlap most, which may be another box: Faster R-CNN's RPN, torchvision's and
     Detectron's RetinaNet. None: no such rule.
 
@@ -44,8 +46,8 @@ def match_anchors(
     negative = positive if negative is None else negative
     if not 0 <= negative <= positive <= 1:
         raise InputError(f"thresholds must be 0 <= negative <= positive <= 1, got {negative} and {positive}")
-    if rescue not in ("own", "ties", None):
-        raise unknown("rescue", rescue, ("own", "ties", "null"))
+    if rescue not in ("own", "last", "ties", None):
+        raise unknown("rescue", rescue, ("own", "last", "ties", "null"))
     columns = anchors.T.contiguous()
     matched = torch.full((len(anchors),), BACKGROUND, device=anchors.device)
     if ignored is not None and len(ignored):
@@ -65,6 +67,8 @@ def match_anchors(
     matched = torch.where(answers, owner, matched)
     if rescue == "own":
         _give_each_its_own(parts, matched)
+    elif rescue == "last":
+        _give_best(parts, matched)
     return matched
 
 
@@ -93,25 +97,42 @@ def _best_box(parts: list[Tensor]) -> tuple[Tensor, Tensor]:
     return best, owner
 
 
+def _nearest_anchor(parts: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Of each box the highest overlap and the anchor that has it, the first of equal ones: (N,), (N,)."""
+    reach, anchor = (torch.cat(found) for found in zip(*(part.max(dim=1) for part in parts), strict=True))
+    return reach, anchor
+
+
 def _give_each_its_own(parts: list[Tensor], matched: Tensor) -> None:
     """Pairs of a box and an anchor by falling overlap, until no box is left that overlaps a free one."""
-    reach, anchor = (torch.cat(found) for found in zip(*(part.max(dim=1) for part in parts), strict=True))
+    reach, anchor = _nearest_anchor(parts)
     left = (reach > 0).nonzero()[:, 0]
     if len(anchor[left].unique()) == len(left):
         matched[anchor[left]] = left
         return
-    overlaps, order = torch.cat(parts), left[reach[left].argsort(descending=True, stable=True)].tolist()
     taken = torch.zeros_like(matched, dtype=torch.bool)
-    while order:
-        box = order[0]
-        if not taken[anchor[box]]:
-            matched[anchor[box]] = box
-            taken[anchor[box]] = True
-            order.pop(0)
+    waiting = [
+        (-overlap, box, place)
+        for overlap, box, place in zip(reach[left].tolist(), left.tolist(), anchor[left].tolist(), strict=True)
+    ]
+    heapify(waiting)
+    while waiting:
+        _, box, place = heappop(waiting)
+        if not taken[place]:
+            matched[place] = box
+            taken[place] = True
             continue
-        reach[box], anchor[box] = overlaps[box].masked_fill(taken, 0).max(dim=0)
-        order = [other for other in order if reach[other] > 0]
-        order.sort(key=lambda other: -float(reach[other]))  # stable: equal ones in the order of the boxes
+        overlap, place = parts[box // _CHUNK][box % _CHUNK].masked_fill_(taken, 0).max(dim=0)
+        if overlap > 0:
+            heappush(waiting, (-float(overlap), box, int(place)))
+
+
+def _give_best(parts: list[Tensor], matched: Tensor) -> None:
+    """The best anchor of each box, the last box where several have one."""
+    reach, anchor = _nearest_anchor(parts)
+    boxes = (reach > 0).nonzero()[:, 0]
+    owner = torch.full_like(matched, -1).scatter_reduce_(0, anchor[boxes], boxes, "amax")
+    torch.where(owner >= 0, owner, matched, out=matched)
 
 
 def _lie_within(columns: Tensor, regions: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from opsin.errors import InputError, unknown
-from opsin.ops.overlaps import Grid, columns, iou_of_columns, stable_order
+from opsin.ops.overlaps import Grid, Pairs, columns, iou_of_columns, stable_order
 
 Array: TypeAlias = NDArray[Any]
 
@@ -29,6 +29,9 @@ _NEIGHBOURS = 0.04
 # Up to so many possible pairs for a box, looking at all of them, 10 ns each, beats first removing what the best
 # boxes suppress.
 _PAIRS = 32
+# Several groups of up to so many boxes are looked at together, pair by pair: a call of the kernel for each costs as
+# much as 2,000 pairs.
+_SMALL = 64
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
@@ -73,10 +76,21 @@ def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: fl
     names = groups.numpy()[order]
     grouped = np.argsort(names, kind="stable")  # places in the order, group after group
     sorted_boxes = boxes.detach().numpy()[order[grouped]]
-    changes = np.flatnonzero(np.diff(names[grouped])) + 1
-    kept = np.zeros(len(order), bool)
-    for begin, end in zip((0, *changes), (*changes, len(order)), strict=True):
-        kept[grouped[begin + _survivors(sorted_boxes[begin:end], iou_threshold)]] = True
+    bounds = np.concatenate([[0], np.flatnonzero(np.diff(names[grouped])) + 1, [len(order)]])
+    sizes = np.diff(bounds)
+    small = sizes <= _SMALL
+    small &= np.count_nonzero(small) > 1
+    alive = np.ones(len(order), bool)
+    if small.any():
+        ends = np.repeat(bounds[1:], sizes)
+        queries = np.flatnonzero(np.repeat(small, sizes))
+        pairs = Pairs(columns(sorted_boxes), np.arange(len(order)), queries, queries + 1, ends[queries])
+        alive = _greedy(len(order), *pairs.above(iou_threshold))
+    for begin, end in zip(bounds[:-1][~small], bounds[1:][~small], strict=True):
+        alive[begin:end] = False
+        alive[begin + _survivors(sorted_boxes[begin:end], iou_threshold)] = True
+    kept = np.empty(len(order), bool)
+    kept[grouped] = alive
     return torch.from_numpy(order[kept])
 
 
