@@ -93,7 +93,7 @@ print(hooks.on_page_markdown("<!-- models vgg -->"))
     assert result.returncode == 0, result.stderr
     for recipe in (ROOT / "src" / "opsin" / "recipes").rglob("*.yaml"):
         assert f"## {recipe.stem}\n" in result.stdout
-    for command in ("train", "eval", "predict", "models", "data"):
+    for command in ("train", "eval", "predict", "export", "models", "data"):
         assert f"## opsin {command}\n" in result.stdout
     assert "| `resnet50` | 25,557,032 |" in result.stdout
     assert "| `vgg16` | 138,357,544 | 15,470,264,320 | 3x224x224 | imagenet1k top-1 71.592 %" in result.stdout

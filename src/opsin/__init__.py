@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from opsin.analyze.explaining import explain
     from opsin.engine.evaluate import evaluate
+    from opsin.engine.export import export
     from opsin.engine.predict import Predictor, load
     from opsin.engine.train import Run, train
     from opsin.errors import InputError, JobError
@@ -27,6 +28,7 @@ _VERBS = {
     "create_model": "opsin.registry",
     "evaluate": "opsin.engine.evaluate",
     "explain": "opsin.analyze.explaining",
+    "export": "opsin.engine.export",
     "list_models": "opsin.registry",
     "load": "opsin.engine.predict",
     "optimize": "opsin.nn.inference",
@@ -42,6 +44,7 @@ __all__ = [
     "create_model",
     "evaluate",
     "explain",
+    "export",
     "list_models",
     "load",
     "optimize",
