@@ -20,7 +20,8 @@ class Sample(TypedDict, total=False):
     image: uint8 (C, H, W), C = 1 or 3. label: class index, or a float tensor (num_classes,) of 0 and 1 for multi-label
     data. index: the example's place in its split. path: where it came from, for messages and galleries. instances: in
     pixels of `image`. somewhere: labels of what a picture shows of which nobody knows where; None for a picture whose
-    instances are known. size: (height, width) of the picture as it was read, before it was prepared.
+    instances are known. proposals: (P, 4), boxes that may hold an object, in pixels of `image`, best first. size:
+    (height, width) of the picture as it was read, before it was prepared.
     """
 
     image: Tensor
@@ -35,6 +36,7 @@ class Sample(TypedDict, total=False):
     index: int
     path: str
     size: tuple[int, int]
+    proposals: Tensor
 
 
 class Batch(TypedDict, total=False):
@@ -55,6 +57,7 @@ class Batch(TypedDict, total=False):
     index: Tensor
     path: list[str]
     size: Tensor
+    proposals: list[Tensor]
 
 
 @dataclass

@@ -86,6 +86,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "nin": {},
     "nin_cifar10": {},
     "zfnet": {"hidden_features": 16},
+    "zfnet_spp": {"hidden_features": 16},
     "highway_a": {},
     "highway10_16": {},
     "mobilenet_v1_x0_25": {},

@@ -23,6 +23,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "lenet": (_SPATIAL,),
     "alexnet": (_SPATIAL, _DEPTH),
     "zfnet": (_SPATIAL,),
+    "spp_net": (_SPATIAL,),
     "nin": (_SPATIAL, _DEPTH),
     "vgg": (_SPATIAL, _DEPTH),
     "googlenet": (_SPATIAL, _WIDTH),

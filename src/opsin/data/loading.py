@@ -5,7 +5,8 @@ are equal for any number of workers and processes, and after a resume in the mid
 
 A split with instances gives batches with `instances`, in pixels of the input, and `size`, (height, width) of each
 picture as it was read; its augmentation is a `DetectionAugmentation`. Where it is known of some pictures only what they
-show, not where, batches have `somewhere` too.
+show, not where, batches have `somewhere` too. Proposals go through the augmentation as regions to ignore do, which
+leave a picture only when nothing of them is in it.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from opsin.structures import Batch, Instances
 Key = tuple[int, int]  # (epoch, index)
 Annotated: TypeAlias = tuple[Tensor, Instances]  # a picture as read, uint8 (C, H, W), and its boxes and labels
 _ORDER = 0xFFFF_FFFF  # stands in the place of an index where the seed is that of an epoch's order
+_PROPOSAL = -2  # the label of a proposal among the instances of a picture, on their way to the batch
 
 
 class DetectionAugmentation(Protocol):
@@ -74,7 +76,7 @@ class Partners(Sequence[Annotated]):
 
 class ImageLoader(DataLoader):
     """A DataLoader of `Batch`: image uint8 (B, C, h, w), label, index, path; of a split with instances also `instances`
-    and `size`, and `somewhere` where not all are boxed. Made by `create_loader`.
+    and `size`, `somewhere` where not all are boxed, and `proposals` where there are some. Made by `create_loader`.
 
     `position` is (epoch, batches already trained on): iteration begins there. Iterating does not move it, since workers
     run ahead; the trainer sets it. `len` is always the number of batches in a whole epoch.
@@ -124,6 +126,7 @@ def create_loader(
     batch_size: int,
     training: bool = False,
     augmentation: Callable[[Tensor], Tensor] | DetectionAugmentation | None = None,
+    proposals: Sequence[Tensor] | None = None,
     seed: int = 0,
     workers: int = 0,
     rank: int = 0,
@@ -140,6 +143,8 @@ def create_loader(
     augmentation: what `create_augmentation` gives, in the place of `preprocessing.prepare`; of a split with instances a
     `DetectionAugmentation`. Without one, boxes are cut at the border of the input and those outside it are dropped,
     which only fit "crop" makes happen.
+    proposals: of each picture of a split with instances, (P, 4) in pixels of the picture as read; they are moved and
+    cut as boxes are, in their order.
     workers: processes that load ahead; 0 loads in this one. An unreadable file raises InputError that names it.
     """
     for name, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0), ("world_size", world_size, 1)):
@@ -149,7 +154,9 @@ def create_loader(
         raise InputError(f"rank is {rank}; expected 0 to {world_size - 1}")
     if training and len(split) == 0:
         raise InputError("the split to train on holds no pictures")
-    samples = _Samples(split, preprocessing, augmentation, seed)
+    if proposals is not None and len(proposals) != len(split):
+        raise InputError(f"there are proposals of {len(proposals)} pictures, and the split has {len(split)}")
+    samples = _Samples(split, preprocessing, augmentation, seed, proposals)
     batches = _Batches(len(split), batch_size, training, seed, rank, world_size, drop_last)
     return ImageLoader(samples, batches, workers, pin_memory)
 
@@ -157,8 +164,16 @@ def create_loader(
 class _Samples(Dataset):
     """Whole batches by their keys. An InputError is returned, not raised: workers would wrap it in their traceback."""
 
-    def __init__(self, split: Split, preprocessing: Preprocessing, augmentation: Any, seed: int) -> None:
+    def __init__(
+        self,
+        split: Split,
+        preprocessing: Preprocessing,
+        augmentation: Any,
+        seed: int,
+        proposals: Sequence[Tensor] | None = None,
+    ) -> None:
         self.split, self.preprocessing, self.augmentation, self.seed = split, preprocessing, augmentation, seed
+        self.proposals = proposals
         self.boxed = np.arange(len(split)) if split.boxed is None else np.flatnonzero(split.boxed)
 
     def __len__(self) -> int:
@@ -178,7 +193,8 @@ class _Samples(Dataset):
             else:
                 images, instances, sizes = zip(*[self._annotated(epoch, index) for epoch, index in keys], strict=True)
                 batch["image"], batch["size"] = torch.stack(images), torch.tensor(sizes)
-                batch["instances"] = _Packed.of(instances)  # type: ignore[typeddict-item]
+                packed = _Packed.of(instances, self.proposals is not None)
+                batch["instances"] = packed  # type: ignore[typeddict-item]
                 if (boxed := self.split.boxed) is not None:
                     batch["somewhere"] = [None if boxed[index] else self.split.shown(index) for index in indices]
         except InputError as error:
@@ -210,7 +226,12 @@ class _Samples(Dataset):
 
     def _read(self, index: int) -> Annotated:
         assert self.split.instances is not None
-        return self.split.read(index), self.split.instances[index]
+        image, instances = self.split.read(index), self.split.instances[index]
+        if self.proposals is None:
+            return image, instances
+        boxes, labels = self.proposals[index], _labels(instances)
+        both = torch.cat([labels, labels.new_full((len(boxes),), _PROPOSAL)])
+        return image, Instances(torch.cat([instances.boxes, boxes.to(instances.boxes)]), both)
 
 
 class _Packed(NamedTuple):
@@ -219,17 +240,26 @@ class _Packed(NamedTuple):
     boxes: Tensor  # (N, 4), of all pictures
     labels: Tensor  # (N,)
     counts: Tensor  # (B,)
+    proposals: bool  # whether some of them are proposals
 
     @classmethod
-    def of(cls, instances: Sequence[Instances]) -> _Packed:
-        labels = [one.labels if one.labels is not None else one.boxes.new_zeros(len(one)).long() for one in instances]
+    def of(cls, instances: Sequence[Instances], proposals: bool) -> _Packed:
+        labels = torch.cat([_labels(one) for one in instances])
         boxes = torch.cat([one.boxes for one in instances])
-        return cls(boxes, torch.cat(labels), torch.tensor([len(one) for one in instances]))
+        return cls(boxes, labels, torch.tensor([len(one) for one in instances]), proposals)
 
-    def unpack(self) -> list[Instances]:
+    def unpack_into(self, batch: Batch) -> None:
         counts = self.counts.tolist()
         pairs = zip(self.boxes.split(counts), self.labels.split(counts), strict=True)
-        return [Instances(boxes, labels) for boxes, labels in pairs]
+        batch["instances"] = everything = [Instances(boxes, labels) for boxes, labels in pairs]
+        if self.proposals:
+            proposed = [labels == _PROPOSAL for labels in self.labels.split(counts)]
+            batch["proposals"] = [one.boxes[own] for one, own in zip(everything, proposed, strict=True)]
+            batch["instances"] = [one[~own] for one, own in zip(everything, proposed, strict=True)]
+
+
+def _labels(instances: Instances) -> Tensor:
+    return torch.zeros(len(instances), dtype=torch.int64) if instances.labels is None else instances.labels
 
 
 class _Batches(Sampler[list[Key]]):
@@ -290,7 +320,7 @@ def _raising(batches: Iterator[Any]) -> Iterator[Any]:
         if isinstance(batch, InputError):
             raise batch
         if "instances" in batch:
-            batch["instances"] = batch["instances"].unpack()
+            batch["instances"].unpack_into(batch)
         yield batch
 
 

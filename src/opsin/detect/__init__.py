@@ -2,9 +2,14 @@
 
 from opsin.detect import (  # registers their models
     efficientdet,
+    fast_rcnn,
+    faster_rcnn,
     m2det,
+    rcnn,
     retinanet,
     rfbnet,
+    rpn,
+    spp_net,
     ssd,
     yolov1,
     yolov2,
@@ -13,4 +18,20 @@ from opsin.detect import (  # registers their models
     yolov4,
 )
 
-__all__ = ["efficientdet", "m2det", "retinanet", "rfbnet", "ssd", "yolov1", "yolov2", "yolov3", "yolov3_asff", "yolov4"]
+__all__ = [
+    "efficientdet",
+    "fast_rcnn",
+    "faster_rcnn",
+    "m2det",
+    "rcnn",
+    "retinanet",
+    "rfbnet",
+    "rpn",
+    "spp_net",
+    "ssd",
+    "yolov1",
+    "yolov2",
+    "yolov3",
+    "yolov3_asff",
+    "yolov4",
+]

@@ -106,6 +106,10 @@ class Detector(nn.Module, ABC):
             found.append(instances)
         return found
 
+    def stages(self) -> Sequence[Any]:
+        """How it is trained, `opsin.detect.stages.Stage`s in order; none where one training by gradient does it all."""
+        return ()
+
     def initialize_from(self, state: Mapping[str, Tensor]) -> list[str]:
         """Copy every tensor whose name and shape fit; a classification network's go into the backbone.
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from opsin.backbones.extraction import create_extractor
-from opsin.backbones.weights import coco_weights
+from opsin.backbones.weights import add_no_eps, coco_weights
 from opsin.detect.candidates import select_candidates
 from opsin.detect.detector import Assignment, Detector, Outputs, Selection
 from opsin.detect.matching import assign_anchors, gather_positives
@@ -292,16 +292,11 @@ _weights = partial(
 )
 
 
-def _add_no_eps(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The file was trained with norms that added nothing to the variance; ours add 1e-5, so that much is taken off."""
-    return {name: t - 1e-5 if name.endswith("running_var") else t for name, t in state.items()}
-
-
 @register(
     "retinanet_resnet50_fpn",
     task="detect",
     published=_published(34_014_999, 254_469_734_400, {"coco val2017 AP": 36.4}, source="counted: torchvision"),
-    weights={"coco": _weights("retinanet_resnet50_fpn_coco-eeacb38b", 36.4, arrange=_add_no_eps)},
+    weights={"coco": _weights("retinanet_resnet50_fpn_coco-eeacb38b", 36.4, arrange=add_no_eps)},
 )
 def retinanet_resnet50_fpn(
     *,

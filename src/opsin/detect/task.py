@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from opsin import data, registry
@@ -17,11 +17,15 @@ from opsin.backbones.extraction import find_backbone
 from opsin.data import Preprocessing, Source, Split
 from opsin.data.detecting import create_detection_augmentation, describe_detection_augmentation
 from opsin.data.loading import derive_seed
+from opsin.data.placing import keep_inside
 from opsin.detect import draw, figures
 from opsin.detect.detector import Detector, Outputs
 from opsin.detect.metrics import Judgement, best_threshold, brief_metrics, judge
+from opsin.detect.proposals import Proposer, create_proposer, find_proposals, proposal_recall, recall_figure
+from opsin.detect.stages import run_stages
 from opsin.engine.recipe import Recipe
 from opsin.engine.report import Section
+from opsin.engine.run import RunFolder
 from opsin.engine.task import Task
 from opsin.errors import InputError, JobError
 from opsin.ops import clip_boxes
@@ -66,7 +70,10 @@ class Detections:
     def update(self, outputs: Outputs, batch: Batch) -> None:
         _check_numbers(outputs, batch)
         model, preprocessing = self.task.detector, self.task.preprocessing
-        losses = model.loss(outputs, self.task.targets(batch))
+        device = self.task.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(self.task.recipe.train.seed)  # some losses sample regions: the same, whenever judged
+            losses = model.loss(outputs, self.task.targets(batch))
         self._collected.loss += sum(float(term.detach()) for term in losses.values()) * len(batch["image"])
         found = model.decode(outputs, self.selection)
         rows = zip(batch["index"].tolist(), batch["size"].tolist(), batch["instances"], found, strict=True)
@@ -111,6 +118,8 @@ class DetectTask(Task):
     def __init__(self, model: Detector, recipe: Recipe, preprocessing: Preprocessing, classes: list[str]) -> None:
         super().__init__(model, recipe, preprocessing, classes)
         self._size: tuple[int, int] | None = None  # of this batch, where it is not that of the preprocessing
+        self._proposer = find_proposer(model)
+        self._proposed: list[tuple[Split, list[Tensor]]] = []  # of the splits seen so far
 
     @property
     def detector(self) -> Detector:
@@ -143,15 +152,19 @@ class DetectTask(Task):
 
         A picture of which it is known only what it shows has boxes of NaN.
         """
-        height, width = batch["image"].shape[-2:]
-        rows, columns = self._size or (height, width)
-        scale = torch.tensor([columns / width, rows / height] * 2)
-        placed = [
-            usable(replace(one, boxes=one.boxes * scale.to(one.boxes)), (rows, columns)) for one in batch["instances"]
-        ]
+        size = self._size or batch["image"].shape[-2:]
+        placed = [usable(replace(one, boxes=self._rescale(one.boxes, batch)), size) for one in batch["instances"]]
         shown = batch.get("somewhere", [None] * len(placed))
         pairs = zip(placed, shown, strict=True)
         return [(one if labels is None else Instances.somewhere(labels)).to(self.device) for one, labels in pairs]
+
+    def outputs(self, images: Tensor, batch: Batch) -> Outputs:
+        if self._proposer is None:
+            return self.model(images)
+        return self.model(images, [self._rescale(boxes, batch).to(self.device) for boxes in batch["proposals"]])
+
+    def loader_options(self, split: Split) -> dict[str, Any]:
+        return {} if self._proposer is None else {"proposals": self._propose(split)}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         self._size = self._choose_size(batch_idx)
@@ -192,13 +205,19 @@ class DetectTask(Task):
             return []
         chosen = np.unique(np.linspace(0, len(full) - 1, _SHOWN).astype(int))
         places = [full[place] for place in chosen]
-        loader = data.create_loader(split.subset(places), self.preprocessing, batch_size=len(places))
+        proposals = None if self._proposer is None else self._propose(split)
+        shares = None if proposals is None else [proposals[place] for place in places]
+        loader = data.create_loader(split.subset(places), self.preprocessing, batch_size=len(places), proposals=shares)
         batch = next(iter(loader))
         batch["image"] = batch["image"].to(self.device)
         targets = self.targets(batch)
-        found = self.detector.assign(self.model(self.images(batch)), targets)
+        found = self.detector.assign(self.outputs(self.images(batch), batch), targets)
         shown = [one.to("cpu") for one in targets]
-        return [figures.assignments(list(batch["image"].cpu()), found, shown, self.classes)]
+        sections: list[Section] = [figures.assignments(list(batch["image"].cpu()), found, shown, self.classes)]
+        if proposals is not None and split.instances is not None:
+            recall = proposal_recall(split.instances, proposals)
+            sections.append(recall_figure({str(getattr(self.model, "proposals", "proposals")): recall}))
+        return sections
 
     def choices(self) -> list[str]:
         lines, sizes = [], self.recipe.train.multi_scale
@@ -211,6 +230,14 @@ class DetectTask(Task):
             f"{suppression.suppression} suppression at an IoU of {suppression.iou_threshold:g}"
         )
         return lines
+
+    def train_stages(
+        self, splits: Mapping[str, Split], folder: RunFolder, fit: Any, say: Callable[[str], None]
+    ) -> bool:
+        stages = self.detector.stages()
+        if stages:
+            run_stages(stages, self, splits, folder, fit, say)
+        return bool(stages)
 
     def load_backbone(self, weights: str, say: Callable[[str], None]) -> None:
         name = find_backbone(self.model)
@@ -229,6 +256,15 @@ class DetectTask(Task):
         if len(fresh) == len(own):
             raise InputError(f"no tensor of {name}:{weights} fits the backbone of {self.recipe.model.name}")
         say(f"backbone: {len(own) - len(fresh)} tensors of {name}:{weights}, {published.source} ({published.licence})")
+
+    @staticmethod
+    def look(predictor: Predictor, images: Tensor, pictures: Sequence[Tensor]) -> Outputs:
+        proposer = find_proposer(predictor.model)
+        if proposer is None:
+            return predictor.model(images)
+        place, size = predictor.preprocessing.place_boxes, images.shape[-2:]
+        given = [Instances(place(proposer(picture), picture.shape[-2:])) for picture in pictures]
+        return predictor.model(images, [keep_inside(one, size).boxes for one in given])
 
     @staticmethod
     def answers(
@@ -278,6 +314,22 @@ class DetectTask(Task):
         counts = Counter(one["label"] for one in answer["instances"])
         return ", ".join(f"{count} {label}" for label, count in counts.most_common()) or "nothing"
 
+    def _propose(self, split: Split) -> list[Tensor]:
+        """The proposals of a split's pictures, in pixels of these as read."""
+        assert self._proposer is not None
+        for known, proposals in self._proposed:
+            if known is split:
+                return proposals
+        proposals = find_proposals(split, self._proposer)
+        self._proposed.append((split, proposals))
+        return proposals
+
+    def _rescale(self, boxes: Tensor, batch: Batch) -> Tensor:
+        """Boxes in pixels of a batch's images, in those of this batch's input."""
+        height, width = batch["image"].shape[-2:]
+        rows, columns = self._size or (height, width)
+        return boxes * boxes.new_tensor([columns / width, rows / height] * 2)
+
     def _choose_size(self, batch_idx: int) -> tuple[int, int] | None:
         """The input's size of a training batch, the same in every process and after a resume."""
         sizes = self.recipe.train.multi_scale
@@ -287,7 +339,14 @@ class DetectTask(Task):
         return _sides(sizes[derive_seed(self.recipe.train.seed, self.current_epoch, turn, _SIZES) % len(sizes)])
 
 
-def usable(instances: Instances, size: tuple[int, int]) -> Instances:
+def find_proposer(model: nn.Module) -> Proposer | None:
+    """What makes the proposals of a model that needs some, as its option `proposals` names it; None for all others."""
+    if not getattr(model, "needs_proposals", False):
+        return None
+    return create_proposer(str(model.proposals), **dict(model.proposal_options))  # type: ignore[arg-type]
+
+
+def usable(instances: Instances, size: Sequence[int]) -> Instances:
     """The objects that can be learned from, of an input of (height, width): boxes cut at its border.
 
     Left out are those whose box is then narrower or lower than one pixel of the input, or not a number: no anchor can

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from opsin import data, registry
 from opsin.data import Source, Split
@@ -41,10 +42,11 @@ def judge_split(task: Task, split: Split, *, calibrate: bool = False, batch_size
         task.preprocessing,
         batch_size=batch_size or task.recipe.train.batch_size,
         workers=task.recipe.train.workers,
+        **task.loader_options(split),
     )
     for batch in loader:
         batch["image"] = batch["image"].to(task.device)
-        evaluator.update(task.model(task.images(batch)), batch)
+        evaluator.update(task.outputs(task.images(batch), batch), batch)
     if calibrate:
         task.calibrate(evaluator)
     metrics, judgement = task.evaluate(evaluator)
@@ -53,25 +55,37 @@ def judge_split(task: Task, split: Split, *, calibrate: bool = False, batch_size
 
 
 def evaluate(
-    run: str | Path, data: str | Path | None = None, split: str | None = None, *, device: str | None = None
+    run: str | Path,
+    data: str | Path | None = None,
+    split: str | None = None,
+    *,
+    device: str | None = None,
+    change: Callable[[Any], nn.Module] | None = None,
 ) -> dict[str, float]:
     """The metrics of a run's model on a split of its own data, or of another source with the same classes.
 
     run: a run folder, a model.safetensors or published weights by name ("resnet50:imagenet1k"), which need data and
-    know ImageNet's folder names. split: "train", "val" or "test"; None takes test, else val, else all there is. A run
-    judged on its own data gets evaluation_<split>.json with everything that was found.
+    know ImageNet's folder names. split: "train", "val" or "test"; None takes test, else val, else all there is.
+    change: what to judge in the place of the model, such as `opsin.detect.fast_rcnn.truncated_svd` makes of it. A run
+    judged on its own data, unchanged, gets evaluation_<split>.json with everything that was found.
     """
     saved = read_model(run)
-    judged, name = _judge(saved, data, split, device)
+    judged, name = _judge(saved, data, split, device, change)
     folder = RunFolder(Path(run))
-    if folder.path.is_dir() and data is None:
+    if folder.path.is_dir() and data is None and change is None:
         report_file = folder.path / f"evaluation_{name}.json"
         with atomic(report_file) as temporary:
             temporary.write_text(json.dumps({"split": name, "metrics": judged.metrics, **judged.details}, indent=1))
     return judged.metrics
 
 
-def _judge(saved: Saved, source_name: str | Path | None, split: str | None, device: str | None) -> tuple[Judged, str]:
+def _judge(
+    saved: Saved,
+    source_name: str | Path | None,
+    split: str | None,
+    device: str | None,
+    change: Callable[[Any], nn.Module] | None,
+) -> tuple[Judged, str]:
     section = saved.recipe.data
     if not (source_name or section.source):
         raise InputError("published weights come without data; say on which to judge them, with --data")
@@ -83,6 +97,8 @@ def _judge(saved: Saved, source_name: str | Path | None, split: str | None, devi
     if name not in splits:
         raise InputError(f"{source.name} has no split {name!r}; it has {', '.join(splits)}")
     task = restore_task(saved, source, device)
+    if change is not None:
+        task.model = change(task.model)
     chosen = _with_classes(splits[name], data.translate(source.classes, saved.classes), saved.classes)
     return judge_split(task, chosen), name
 

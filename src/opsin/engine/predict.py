@@ -91,7 +91,7 @@ class Predictor:
         prepared = [self.preprocessing.prepare(image) for image in loaded]
         images = self.preprocessing.normalize(torch.stack(prepared).to(self.device))
         sizes = [(image.shape[-2], image.shape[-1]) for image in loaded]
-        return self._task.answers(self, self.model(images), sizes, **options)
+        return self._task.answers(self, self._task.look(self, images, loaded), sizes, **options)
 
     def _check(self, options: Mapping[str, Any]) -> None:
         parameters = inspect.signature(self._task.answers).parameters.values()

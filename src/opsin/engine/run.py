@@ -43,6 +43,11 @@ class RunFolder:
     def report(self) -> Path:
         return self.path / "report.html"
 
+    def write_recipe(self, text: str) -> None:
+        """Put down the recipe, as YAML."""
+        with atomic(self.recipe) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
     @classmethod
     def create(cls, out: str | Path | None, name: str) -> RunFolder:
         """A new folder: `out`, or the first free of runs/name, runs/name-2, ... InputError if it cannot be used."""

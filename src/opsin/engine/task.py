@@ -27,7 +27,7 @@ from opsin.data import (
 from opsin.data.loading import derive_seed
 from opsin.engine.recipe import ModelSection, Recipe
 from opsin.engine.report import Section
-from opsin.engine.run import atomic
+from opsin.engine.run import RunFolder, atomic
 from opsin.errors import InputError, JobError, unknown
 from opsin.structures import Batch
 
@@ -133,6 +133,11 @@ class Task(LightningModule, ABC):
         """The report's pictures of how the training looked at its own split."""
         return []
 
+    @staticmethod
+    def look(predictor: Predictor, images: Tensor, pictures: Sequence[Tensor]) -> Any:
+        """What a model in use makes of its input. pictures: uint8 (C, H, W), as they were given."""
+        return predictor.model(images)
+
     def create_augmentation(self) -> Any:
         """What changes training samples at random, for the loader; None if nothing does."""
         return create_augmentation(self.recipe.augment, self.preprocessing)
@@ -140,6 +145,16 @@ class Task(LightningModule, ABC):
     def describe_augmentation(self) -> list[str]:
         """A line in plain words for each step of it."""
         return describe_augmentation(self.recipe.augment)
+
+    def loader_options(self, split: Split) -> dict[str, Any]:
+        """What the loader of a split is to give beside pictures and truth: keywords of `data.create_loader`."""
+        return {}
+
+    def train_stages(
+        self, splits: Mapping[str, Split], folder: RunFolder, fit: Any, say: Callable[[str], None]
+    ) -> bool:
+        """Train a model that is made in stages; False leaves it to one training by gradient, which `fit` does."""
+        return False
 
     def load_backbone(self, weights: str, say: Callable[[str], None]) -> None:
         """Fill the classification network inside the model with published weights."""
@@ -166,11 +181,15 @@ class Task(LightningModule, ABC):
         images = self.preprocessing.normalize(batch["image"], dtype)
         return images.to(memory_format=torch.channels_last) if self.recipe.train.channels_last else images
 
+    def outputs(self, images: Tensor, batch: Batch) -> Any:
+        """What the model makes of its input; batch: for a model that is given more than pictures."""
+        return self.model(images)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, targets = self.images(batch), self.targets(batch)
         if self.mixing is not None:
             images, targets = self.mixing(images, targets)
-        losses = self.model.loss(self.model(images), targets)  # type: ignore[operator]
+        losses = self.model.loss(self.outputs(images, batch), targets)  # type: ignore[operator]
         total = torch.stack(list(losses.values())).sum()
         if not torch.isfinite(total):
             raise self._non_finite(batch, losses)
@@ -196,7 +215,7 @@ class Task(LightningModule, ABC):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         assert self.evaluator is not None
-        self.evaluator.update(self.model(self.images(batch)), batch)
+        self.evaluator.update(self.outputs(self.images(batch), batch), batch)
 
     def on_validation_epoch_end(self) -> None:
         assert self.evaluator is not None

@@ -25,7 +25,7 @@ from opsin.engine import callbacks
 from opsin.engine.checkpoint import CheckpointFiles, read_checkpoint, read_model, read_tensors, save_model
 from opsin.engine.evaluate import judge_split, write_run_report
 from opsin.engine.recipe import ModelSection, Recipe, load_recipe, read_recipe
-from opsin.engine.run import RunFolder, atomic
+from opsin.engine.run import RunFolder
 from opsin.engine.task import Task, create_preprocessing, split_data
 from opsin.errors import InputError, JobError
 
@@ -78,9 +78,12 @@ def train(
         resumed = folder is not None and folder.last.exists()
         task, source, splits = prepare(loaded, say, resumed=resumed)
         folder = folder or _create_folder(out, recipe, loaded)
-        trainer = _fit(task, splits, folder, say, resume=resume is not None)
-        if not trainer.is_global_zero:
-            sys.exit(0)  # the first process alone judges and reports
+        task.to(_device(loaded))
+        if not task.train_stages(splits, folder, _fit_stage, say):
+            trainer = _fit(task, splits, folder, say, resume=resume is not None)
+            if not trainer.is_global_zero:
+                sys.exit(0)  # the first process alone judges and reports
+            _load_kept(task, folder)
         return _finish(task, source, splits, folder, say)
 
 
@@ -199,8 +202,7 @@ def _fit(task: Task, splits: Mapping[str, Split], folder: RunFolder, say: Say, *
     trainer = _create_trainer(task, folder, say, has_val="val" in splits)
     world, rank = trainer.world_size, trainer.global_rank
     if trainer.is_global_zero:
-        with atomic(folder.recipe) as temporary:
-            temporary.write_text(recipe.to_yaml(), encoding="utf-8")
+        folder.write_recipe(recipe.to_yaml())
     common: dict[str, Any] = {
         "preprocessing": task.preprocessing,
         "batch_size": recipe.train.batch_size,
@@ -210,9 +212,11 @@ def _fit(task: Task, splits: Mapping[str, Split], folder: RunFolder, say: Say, *
         "world_size": world,
         "pin_memory": trainer.accelerator.__class__.__name__ == "CUDAAccelerator",
     }
-    loader = data.create_loader(splits["train"], training=True, augmentation=task.create_augmentation(), **common)
+    options = {name: task.loader_options(split) for name, split in splits.items() if name != "test"}
+    augmentation = task.create_augmentation()
+    loader = data.create_loader(splits["train"], training=True, augmentation=augmentation, **common, **options["train"])
     task.epoch_batches = len(loader)
-    val = data.create_loader(splits["val"], **common) if "val" in splits else None
+    val = data.create_loader(splits["val"], **common, **options["val"]) if "val" in splits else None
     if checkpoint is not None:
         # Lightning restores a loader only in the middle of an epoch, and after it has begun to iterate.
         epoch, batch = read_checkpoint(checkpoint)["opsin"]["position"]
@@ -227,6 +231,13 @@ def _fit(task: Task, splits: Mapping[str, Split], folder: RunFolder, say: Say, *
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()  # else its threads may outlive the interpreter, which then aborts
     return trainer
+
+
+def _fit_stage(task: Task, splits: Mapping[str, Split], folder: RunFolder, say: Say) -> None:
+    """A training by gradient that is one stage of several; its weights stay in the model."""
+    _fit(task, splits, folder, say, resume=folder.last.exists())
+    _load_last(task, folder)
+    task.to(_device(task.recipe))
 
 
 def _stopped_at_once(folder: RunFolder) -> JobError:
@@ -301,13 +312,8 @@ def _check_resumable(checkpoint: Path, task: Task) -> None:
 
 
 def _finish(task: Task, source: Source, splits: Mapping[str, Split], folder: RunFolder, say: Say) -> Run:
-    """Take the weights to keep, calibrate on val, judge on test, write the model and the report."""
-    recipe = task.recipe
-    if recipe.train.keep == "best" and folder.model.exists():
-        task.model.load_state_dict(read_model(folder.model).state, strict=False)
-    else:
-        _load_last(task, folder)
-    task.to(_device(recipe)).eval()
+    """Calibrate the trained model on val, judge it on test, write it and the report."""
+    task.to(_device(task.recipe)).eval()
     judged = {}
     for name in [n for n in ("val", "test") if n in splits]:
         judged[name] = judge_split(task, splits[name], calibrate=name == "val")
@@ -320,6 +326,14 @@ def _finish(task: Task, source: Source, splits: Mapping[str, Split], folder: Run
         say(f"{name}: " + "  ".join(f"{k} {v:.4f}" for k, v in judgement.metrics.items()))
     say(f"report: {report}")
     return Run(folder.path, metrics, split, len(history), report, history)
+
+
+def _load_kept(task: Task, folder: RunFolder) -> None:
+    """The weights that the recipe keeps: of the best epoch, or of the last."""
+    if task.recipe.train.keep == "best" and folder.model.exists():
+        task.model.load_state_dict(read_model(folder.model).state, strict=False)
+    else:
+        _load_last(task, folder)
 
 
 def _load_last(task: Task, folder: RunFolder) -> None:
