@@ -73,7 +73,7 @@ def test_counts_are_torchvisions() -> None:
 def test_anchors_of_the_paper() -> None:
     model = small(strides=(8, 16), extra_levels=0, ratios=(1.0, 4.0), octaves=2)
     with torch.device("meta"):
-        anchors = model._lay_out([(2, 1), (1, 1)], (16, 8), torch.device("cpu"))
+        anchors = model.grid.lay_out([(2, 1), (1, 1)], (16, 8), torch.device("cpu"))
     assert [len(level) for level in anchors] == [8, 4]
     assert anchors[0][0].tolist() == [4 - 16, 4 - 16, 4 + 16, 4 + 16]  # a side of 32 around the middle of a cell
     assert anchors[0][1].tolist() == [4 - 8, 4 - 32, 4 + 8, 4 + 32]
@@ -88,11 +88,11 @@ def test_anchors_of_torchvision() -> None:
 
     with torch.device("meta"):
         model: Any = registry.find_model("retinanet_resnet50_fpn").builder()
-    model.cells = small(anchors="torchvision").cells
+    model.grid = small(anchors="torchvision").grid
     size, maps = (200, 328), [(25, 41), (13, 21), (7, 11), (4, 6), (2, 3)]
     images = ImageList(torch.zeros(1, 3, *size), [size])
     expected = _default_anchorgen()(images, [torch.zeros(1, 1, *cells) for cells in maps])[0]
-    assert torch.equal(torch.cat(model._lay_out(maps, size, torch.device("cpu"))), expected)
+    assert torch.equal(torch.cat(model.grid.lay_out(maps, size, torch.device("cpu"))), expected)
 
 
 # torchvision

@@ -17,8 +17,9 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 import opsin.detect.rpn  # noqa: F401  # registers it
 from opsin import registry
 from opsin.backbones import copy_in_order
+from opsin.detect.anchor_grid import AnchorGrid
 from opsin.detect.detector import Outputs
-from opsin.detect.rpn import RPN, AnchorGrid, ProposalHead, take_proposals
+from opsin.detect.rpn import RPN, ProposalHead, take_proposals
 from opsin.errors import InputError
 from opsin.nn.counting import count_macs, count_parameters
 from opsin.ops import pairwise_iou
@@ -62,7 +63,7 @@ def test_counts_are_torchvisions() -> None:
 
 
 def test_anchors_by_hand() -> None:
-    grid = AnchorGrid((16,), (8, 16, 32), (0.5, 1.0, 2.0), "paper")
+    grid = AnchorGrid((16,), ((128, 256, 512),), (0.5, 1.0, 2.0), "paper")
     (boxes,) = grid.lay_out([(2, 3)], (32, 48), torch.device("cpu"))
     assert grid.count == 9 and len(boxes) == 54
     assert boxes[1].tolist() == [8 - 64, 8 - 64, 8 + 64, 8 + 64]  # 128 around the middle of the first cell
@@ -75,7 +76,8 @@ def test_anchors_by_hand() -> None:
 def test_anchors_of_torchvision(scales: tuple[float, ...]) -> None:
     theirs = AnchorGenerator(tuple(tuple(s * stride for s in scales) for stride in STRIDES), ((0.5, 1.0, 2.0),) * 3)
     expected = theirs(ImageList(torch.zeros(1, 3, *SIZE), [SIZE]), [torch.zeros(1, 1, *cells) for cells in MAPS])[0]
-    grid = AnchorGrid(STRIDES, scales, (0.5, 1.0, 2.0), "torchvision")
+    sides = [[stride * scale for scale in scales] for stride in STRIDES]
+    grid = AnchorGrid(STRIDES, sides, (0.5, 1.0, 2.0), "torchvision")
     assert torch.equal(torch.cat(grid.lay_out(MAPS, SIZE, torch.device("cpu"))), expected)
 
 

@@ -22,7 +22,6 @@ from torch.nn.functional import interpolate
 
 from opsin.backbones.extraction import create_extractor
 from opsin.detect.detector import Assignment, Detector, Outputs, Selection
-from opsin.detect.matching import assign_anchors
 from opsin.detect.proposals import METHODS, SlidingWindows
 from opsin.detect.regions import (
     REGION_SELECTION,
@@ -32,6 +31,7 @@ from opsin.detect.regions import (
     RoIPooler,
     RoISampler,
     TwoLayerHead,
+    assign_regions,
     decode_regions,
     likeliest_boxes,
     region_losses,
@@ -176,17 +176,8 @@ class FastRCNN(Detector):
 
     def assign(self, outputs: Outputs, targets: Sequence[Instances]) -> list[Assignment]:
         """Which object each proposal answers for, and which are near enough to be drawn as background."""
-        low, high = self.sampler.background
-        given, found = _by_image(outputs, len(targets)), []
-        for boxes, one in zip(given, targets, strict=True):
-            (own,) = assign_anchors(
-                boxes, [one], self.num_classes, positive=self.sampler.threshold, negative=high, rescue=None
-            )
-            if low > 0:
-                (near,) = assign_anchors(boxes, [one], self.num_classes, positive=low, rescue=None)
-                own = Assignment(boxes, torch.where((own.matched == -1) & (near.matched < 0), -2, own.matched))
-            found.append(own)
-        return found
+        pairs = zip(_by_image(outputs, len(targets)), targets, strict=True)
+        return [assign_regions(boxes, one, self.sampler, self.num_classes) for boxes, one in pairs]
 
     @torch.no_grad()
     def decode(self, outputs: Outputs, selection: Selection | None = None, **options: Any) -> list[Instances]:

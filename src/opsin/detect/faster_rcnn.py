@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from opsin.backbones.weights import add_no_eps, coco_weights
+from opsin.detect.anchor_grid import AnchorForm
 from opsin.detect.detector import Assignment, Detector, Outputs, Selection
 from opsin.detect.regions import (
     REGION_SELECTION,
@@ -41,7 +42,7 @@ from opsin.detect.regions import (
     region_losses,
     sample_regions,
 )
-from opsin.detect.rpn import AnchorForm, create_proposal_head, create_trunk, take_proposals
+from opsin.detect.rpn import create_proposal_head, create_trunk, take_proposals
 from opsin.errors import InputError
 from opsin.losses.terms import number
 from opsin.nn.conv import Norm

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torchvision.ops import roi_align, roi_pool
 
-from opsin.detect.detector import Selection
+from opsin.detect.detector import Assignment, Selection
 from opsin.detect.matching import assign_anchors
 from opsin.errors import InputError, unknown
 from opsin.losses import smooth_l1_loss
@@ -287,6 +287,18 @@ def draw(matched: Tensor, count: int, positives: float) -> tuple[Tensor, Tensor]
 
 
 @torch.no_grad()
+def assign_regions(proposals: Tensor, truth: Instances, sampler: RoISampler, num_classes: int) -> Assignment:
+    """Which truth each proposal (P, 4) of an image answers for, and which are near enough to be drawn as background."""
+    low, high = sampler.background
+    rules: dict[str, Any] = {"rescue": None, "num_classes": num_classes}
+    (own,) = assign_anchors(proposals, [truth], positive=sampler.threshold, negative=high, **rules)
+    if low == 0:
+        return own
+    (near,) = assign_anchors(proposals, [truth], positive=low, **rules)
+    return Assignment(proposals, torch.where((own.matched == -1) & (near.matched < 0), -2, own.matched))
+
+
+@torch.no_grad()
 def sample_regions(
     proposals: Sequence[Tensor], targets: Sequence[Instances], sampler: RoISampler, num_classes: int
 ) -> Samples:
@@ -295,16 +307,9 @@ def sample_regions(
     Regions that lie in one to ignore, a truth with the label -1, by more than half are not background. An image without
     truth has background only, where `sampler.background` starts at 0. Raises InputError for a label without a class.
     """
-    low, high = sampler.background
     boxes, labels, truths, sources, start = [], [], [], [], 0
     for given, truth in zip(proposals, targets, strict=True):
-        (assigned,) = assign_anchors(
-            given, [truth], num_classes, positive=sampler.threshold, negative=high, rescue=None
-        )
-        matched = assigned.matched
-        if low > 0:
-            (near,) = assign_anchors(given, [truth], num_classes, positive=low, rescue=None)
-            matched = torch.where((matched == -1) & (near.matched < 0), -2, matched)
+        matched = assign_regions(given, truth, sampler, num_classes).matched
         answering, background = draw(matched, sampler.count, sampler.positives)
         chosen = torch.cat([answering, background])
         own, source = given[chosen], matched[chosen]

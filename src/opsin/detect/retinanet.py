@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from opsin.backbones.extraction import create_extractor
 from opsin.backbones.weights import add_no_eps, coco_weights
+from opsin.detect.anchor_grid import AnchorForm, AnchorGrid
 from opsin.detect.candidates import select_candidates
 from opsin.detect.detector import Assignment, Detector, Outputs, Selection
 from opsin.detect.matching import assign_anchors, gather_positives
@@ -36,11 +37,10 @@ from opsin.necks import create_neck
 from opsin.nn.conv import ConvNormActivation
 from opsin.nn.naming import check_count
 from opsin.nn.norm import create_norm, freeze_batch_norm
-from opsin.ops import cell_anchors, clip_boxes, decode_boxes, encode_boxes, grid_anchors
+from opsin.ops import clip_boxes, decode_boxes, encode_boxes
 from opsin.registry import Published, register
 from opsin.structures import Instances
 
-AnchorForm: TypeAlias = Literal["paper", "torchvision"]
 BoxLoss: TypeAlias = Literal["smooth_l1", "l1", "giou"]
 
 RATIOS = (0.5, 1.0, 2.0)  # height / width
@@ -135,12 +135,9 @@ class RetinaNet(Detector):
                 f"the heads are shared by all levels, of {channels} channels, and {neck} gives "
                 f"{list(self.neck.channels)}; leave out_channels to channels={channels}"
             )
-        if anchors not in ("paper", "torchvision"):
-            raise unknown("anchors", anchors, ("paper", "torchvision"))
-        self.anchor_form = anchors
         sides = [_sides(stride, anchor_scale, octaves, anchors) for stride in self.strides]
-        self.cells = [_cell(of_level, ratios, anchors) for of_level in sides]
-        form = (channels, head_repeats, len(self.cells[0]))
+        self.grid = AnchorGrid(self.strides, sides, ratios, anchors)
+        form = (channels, head_repeats, self.grid.count)
         self.class_head = SharedHead(*form, num_classes, head_norm)
         self.box_head = SharedHead(*form, 4, head_norm)
         if not 0 < prior < 1:
@@ -179,7 +176,7 @@ class RetinaNet(Detector):
         self._check(images)
         height, width = images.shape[-2:]
         maps = self.neck(self.backbone(images))
-        anchors = self._lay_out([x.shape[-2:] for x in maps], (height, width), images.device)
+        anchors = self.grid.lay_out([x.shape[-2:] for x in maps], (height, width), images.device)
         return {
             "logits": self.class_head(maps),
             "offsets": self.box_head(maps),
@@ -189,18 +186,6 @@ class RetinaNet(Detector):
             ),
             "size": torch.tensor([height, width]),
         }
-
-    def _lay_out(self, maps: Sequence[Sequence[int]], size: Sequence[int], device: torch.device) -> list[Tensor]:
-        """The anchors of each level. maps: (H, W) of each; size: of the picture."""
-        levels = []
-        for cell, stride, cells in zip(self.cells, self.strides, maps, strict=True):
-            boxes = cell.to(device)
-            if self.anchor_form == "paper":
-                levels.append(grid_anchors(boxes, cells, stride))
-            else:  # whole pixels: 114 for the 7 rows of P7 in a picture of 800
-                steps = (size[0] // cells[0], size[1] // cells[1])
-                levels.append(grid_anchors(boxes, cells, steps, offset=0.0))
-        return levels
 
     def loss(self, outputs: Outputs, targets: Sequence[Instances]) -> dict[str, Tensor]:
         """Section 4.1: focal loss of all anchors, and the offsets of those that answer; of each image the sums divided
@@ -254,13 +239,6 @@ def _sides(stride: int, scale: float, octaves: int, form: AnchorForm) -> list[fl
     smallest = stride * number("anchor_scale", scale, above=True)
     sides = [smallest * 2 ** (place / octaves) for place in range(octaves)]
     return [float(int(side)) for side in sides] if form == "torchvision" else sides
-
-
-def _cell(sides: Sequence[float], ratios: Sequence[float], form: AnchorForm) -> Tensor:
-    """The anchors of a cell: the paper's side by side, each in all ratios; torchvision's ratio by ratio, rounded."""
-    if form == "paper":
-        return cell_anchors(sides, ratios)
-    return torch.cat([cell_anchors(sides, [ratio]) for ratio in ratios]).round()
 
 
 # Published networks

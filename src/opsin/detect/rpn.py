@@ -11,7 +11,6 @@ to be trained alone and judged by its recall.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -21,6 +20,7 @@ import torchvision.ops
 from torch import Tensor, nn
 
 from opsin.backbones.extraction import Extractor, create_extractor
+from opsin.detect.anchor_grid import AnchorForm, AnchorGrid
 from opsin.detect.detector import Assignment, Detector, Outputs, Selection
 from opsin.detect.matching import assign_anchors, gather_positives
 from opsin.detect.regions import draw
@@ -31,11 +31,10 @@ from opsin.necks import Neck, create_neck
 from opsin.nn.conv import ConvNormActivation
 from opsin.nn.naming import build, check_count
 from opsin.nn.norm import freeze_batch_norm
-from opsin.ops import batched_nms, cell_anchors, clip_boxes, encode_boxes, grid_anchors
+from opsin.ops import batched_nms, clip_boxes, decode_boxes, encode_boxes
 from opsin.registry import Published, register
 from opsin.structures import Instances
 
-AnchorForm: TypeAlias = Literal["paper", "torchvision"]
 Objectness: TypeAlias = Literal["sigmoid", "softmax"]
 
 _NARROW = 1e-3  # torchvision's: a proposal narrower than that, in pixels, is none
@@ -86,40 +85,6 @@ def create_trunk(
     return Trunk(body, built, built.strides, built.channels[0])
 
 
-class AnchorGrid:
-    """Anchors of some scales and ratios at every place of maps of some strides.
-
-    scales: sides in units of the stride. ratios: height / width. form: "paper", around the middle of a cell, or
-    "torchvision", with whole sides around its corner, and whole distances.
-    """
-
-    def __init__(self, strides: Sequence[int], scales: Sequence[float], ratios: Sequence[float], form: AnchorForm):
-        if form not in ("paper", "torchvision"):
-            raise unknown("anchors", form, ("paper", "torchvision"))
-        self.strides, self.form = tuple(strides), form
-        sides = [[stride * scale for scale in scales] for stride in strides]
-        if form == "paper":
-            self.cells = [cell_anchors(of_level, ratios) for of_level in sides]
-        else:  # ratio by ratio
-            self.cells = [torch.cat([cell_anchors(s, [ratio]) for ratio in ratios]).round() for s in sides]
-
-    @property
-    def count(self) -> int:
-        """Anchors at a place."""
-        return len(self.cells[0])
-
-    def lay_out(self, maps: Sequence[Sequence[int]], size: Sequence[int], device: torch.device) -> list[Tensor]:
-        """The anchors (A_l, 4) of each level. maps: (H, W) of each; size: of the input."""
-        levels = []
-        for cell, stride, cells in zip(self.cells, self.strides, maps, strict=True):
-            if self.form == "paper":
-                levels.append(grid_anchors(cell.to(device), cells, stride))
-            else:
-                steps = (size[0] // cells[0], size[1] // cells[1])
-                levels.append(grid_anchors(cell.to(device), cells, steps, offset=0.0))
-        return levels
-
-
 class ProposalHead(nn.Module):
     """The RPN on maps of `channels` at some strides: objectness and offsets of every anchor, and proposals of them.
 
@@ -160,7 +125,8 @@ class ProposalHead(nn.Module):
                 f"background_threshold={background_threshold} and match_threshold={match_threshold} must rise in this "
                 "order between 0 and 1"
             )
-        self.grid = AnchorGrid(strides, anchor_scales, ratios, anchors)
+        sides = [[stride * scale for scale in anchor_scales] for stride in strides]
+        self.grid = AnchorGrid(strides, sides, ratios, anchors)
         self.candidates, self.iou_threshold = candidates, number("iou_threshold", iou_threshold)
         self.rules: dict[str, Any] = {
             "positive": match_threshold, "negative": background_threshold, "rescue": "ties"
@@ -215,7 +181,7 @@ class ProposalHead(nn.Module):
             start += count
         chosen = torch.cat(places, dim=1)
         scores = logits.gather(1, chosen)
-        boxes = _move(outputs["anchors"][chosen], offsets.gather(1, chosen[..., None].expand(-1, -1, 4)))
+        boxes = decode_boxes(offsets.gather(1, chosen[..., None].expand(-1, -1, 4)), outputs["anchors"][chosen])
         boxes = clip_boxes(boxes, size)
         kept = self._survive(boxes, scores, torch.cat(levels), size)
         scores, order = torch.where(kept, scores, -torch.inf).sort(dim=1, descending=True, stable=True)
@@ -297,14 +263,6 @@ def take_proposals(outputs: Outputs, count: int, candidates: int | None = None) 
             kept &= ranks < candidates
         found.append(boxes[kept][:count])
     return found
-
-
-def _move(anchors: Tensor, offsets: Tensor) -> Tensor:
-    """`decode_boxes` without its look at the values of the anchors, which an exported program cannot take."""
-    centres, sides = (anchors[..., :2] + anchors[..., 2:]) / 2, anchors[..., 2:] - anchors[..., :2]
-    middles = offsets[..., :2] * sides + centres
-    halves = offsets[..., 2:].clamp(max=math.log(1000 / 16)).exp() * sides / 2
-    return torch.cat([middles - halves, middles + halves], dim=-1)
 
 
 class RPN(Detector):

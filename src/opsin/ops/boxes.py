@@ -163,8 +163,9 @@ def _divide(above: Tensor, below: Tensor) -> Tensor:
 
 def _centres_and_sides(name: str, boxes: Tensor) -> tuple[Tensor, Tensor]:
     sides = boxes[..., 2:] - boxes[..., :2]
-    # A program that is being traced cannot look at values: there, boxes are anchors, which have sides.
-    if not torch.compiler.is_compiling() and not bool((sides > 0).all()):
+    # Where there are no values, in a program being traced or on the meta device, boxes are anchors, which have sides.
+    known = not (boxes.is_meta or torch.compiler.is_compiling())
+    if known and not bool((sides > 0).all()):
         wrong = boxes[~(sides > 0).all(dim=-1)][0].tolist()
         raise InputError(f"{name} {wrong} has no width or height; offsets need x1 < x2 and y1 < y2: leave it out")
     return (boxes[..., :2] + boxes[..., 2:]) / 2, sides
