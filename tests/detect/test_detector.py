@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from opsin import create_model
 from opsin.detect.detector import Detector, Outputs
 
 
@@ -49,6 +52,24 @@ def test_a_detectors_own_names_go_where_they_say() -> None:
         name for name in model.state_dict() if name != "head.bias"
     ]
     assert model.initialize_from(full({"other": (5,)})) == list(model.state_dict())
+
+
+def test_initializes_from_the_backbone_of_another_detector() -> None:
+    """What YOLOv3 and R-CNN hold as their classification network goes to that of the other."""
+    small: dict[str, Any] = {"backbone": "shufflenet_v2_x0_5", "num_classes": 2}
+    one, other = (create_model(name, **small) for name in ("yolov3", "rcnn"))
+    for giver, taker, theirs, ours in (
+        (one, other, "backbone.backbone.", "network."),
+        (other, one, "network.", "backbone.backbone."),
+    ):
+        for value in giver.state_dict().values():
+            value.fill_(3)
+        left = taker.initialize_from(giver.state_dict())  # type: ignore[operator]
+        shared = [k for k in taker.state_dict() if theirs + k.removeprefix(ours) in giver.state_dict()]
+        assert len(shared) > 100 and not set(shared) & set(left)
+        assert all(bool((taker.state_dict()[name] == 3).all()) for name in shared)
+        for value in taker.state_dict().values():
+            value.fill_(0)
 
 
 def test_an_unfinished_detector_is_refused() -> None:

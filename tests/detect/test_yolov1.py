@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from opsin import create_model, registry
-from opsin.detect.yolov1 import LocalConv2d, YOLOv1
+from opsin.detect.yolov1 import LocalConv2d, YOLOv1, yolov1
 from opsin.errors import InputError
 from opsin.nn.counting import count_macs, count_parameters
 
@@ -115,3 +115,22 @@ def test_errors(small: YOLOv1) -> None:
     for options, message in wrong:
         with torch.device("meta"), pytest.raises(InputError, match=message):
             create_model("yolov1", **options)
+
+
+def test_backbone_and_a_finer_grid() -> None:
+    """Cells of 32 pixels: the middle of the box, (112, 64), lies in column 3 of row 2."""
+    model = yolov1(backbone="shufflenet_v2_x0_5", width=0.125, hidden=32, stride=32, size=128, num_classes=3)
+    outputs = model(torch.zeros(2, 3, 128, 128))
+    assert outputs["classes"].shape == (2, 16, 3)
+    (assigned,) = model.assign({k: v[:1] for k, v in outputs.items()}, [truth([[96, 32, 128, 96]], [1])])
+    (place,) = (assigned.matched == 0).nonzero()[:, 0].tolist()
+    assert assigned.boxes[place].tolist() == [96, 64, 128, 96]
+    coarse = yolov1(backbone="shufflenet_v2_x0_5", width=0.125, hidden=32, size=128)
+    assert coarse(torch.zeros(1, 3, 128, 128))["classes"].shape == (1, 4, 20)
+    state = create_model("shufflenet_v2_x0_5").state_dict()
+    left = coarse.initialize_from(state)
+    assert left and not any(name.startswith("backbone.backbone.stages") for name in left)
+    wrong: list[tuple[dict[str, Any], str]] = [({"stride": 32}, "with a backbone"), ({"stride": 16}, "is 32 or 64")]
+    for options, message in wrong:
+        with pytest.raises(InputError, match=message):
+            yolov1(**options)

@@ -45,13 +45,17 @@ class Selection:
     suppression: Literal["hard", "linear", "gaussian"] = "hard"
 
 
+# What the names of a classification network's tensors begin with in detectors: in most, and in R-CNN and SPP-Net.
+_NETWORKS = ("backbone.backbone.", "network.")
+
+
 class Detector(nn.Module, ABC):
     """A network of `backbone -> neck -> head`. Boxes are xyxy in pixels of its input, labels 0-based, no background.
 
     A subclass sets, in its constructor, strides: of the maps it predicts on. divisor: what both sides of an input must
     be multiples of, 1 if anything goes. fixed_size: the only side of its input, where its head allows no other.
     learns_somewhere is a property of the class: its loss can use truths that say what a picture shows and not where,
-    whose boxes are NaN.
+    whose boxes are NaN. So is network_prefix: what the names of its classification network's tensors begin with.
 
     `forward` is pure: the same in train and eval, exportable, and never sees a target. What it gives is `Outputs`:
     named tensors, batch first but for "anchors", (A, 4) where there are any.
@@ -63,6 +67,7 @@ class Detector(nn.Module, ABC):
     divisor: int = 1
     fixed_size: int | None = None
     learns_somewhere: ClassVar[bool] = False
+    network_prefix: ClassVar[str] = "backbone.backbone."
 
     def __init__(self, num_classes: int, in_channels: int) -> None:
         super().__init__()
@@ -111,13 +116,16 @@ class Detector(nn.Module, ABC):
         return ()
 
     def initialize_from(self, state: Mapping[str, Tensor]) -> list[str]:
-        """Copy every tensor whose name and shape fit; a classification network's go into the backbone.
+        """Copy every tensor whose name and shape fit. Returns the names of our tensors that were not filled.
 
-        Names are a detector's, or a classification network's if as such more of them fit: one may have a "head" too.
-        Returns the names of our tensors that were not filled.
+        The names are those of this detector; or of a classification network, alone or as another detector has it, and
+        go to ours: whichever reading fills more tensors, for one may have a "head" too.
         """
         own = self.state_dict()
-        readings = [{prefix + name: tensor for name, tensor in state.items()} for prefix in ("", "backbone.backbone.")]
+        readings = [dict(state)]
+        for prefix in ("", *_NETWORKS):
+            inner = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+            readings.append({f"{self.network_prefix}{name}": tensor for name, tensor in inner.items()})
         fitting = max((_fitting(own, reading) for reading in readings), key=len)
         self.load_state_dict(fitting, strict=False)
         return [k for k in own if k not in fitting]

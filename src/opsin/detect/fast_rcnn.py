@@ -33,6 +33,7 @@ from opsin.detect.regions import (
     TwoLayerHead,
     assign_regions,
     decode_regions,
+    fill_hidden,
     likeliest_boxes,
     region_losses,
     sample_regions,
@@ -206,17 +207,9 @@ class FastRCNN(Detector):
 
     def initialize_from(self, state: Mapping[str, Tensor]) -> list[str]:
         """As every detector; and fc6 and fc7 from the first linear layers of a classification network that fit."""
-        own = self.state_dict()
-        if not any(name in own for name in state):
-            linear = [k for k, v in state.items() if k.startswith("head.") and k.endswith(".weight") and v.ndim == 2]
-            renamed = {f"backbone.backbone.{name}": tensor for name, tensor in state.items()}
-            for ours, theirs in zip(_HIDDEN, linear, strict=False):
-                if own.get(f"{ours}.weight", torch.empty(0)).shape != state[theirs].shape:
-                    break
-                for kind in ("weight", "bias"):
-                    renamed[f"{ours}.{kind}"] = state[theirs.removesuffix("weight") + kind]
-            state = renamed
-        return super().initialize_from(state)
+        fresh = super().initialize_from(state)
+        filled = fill_hidden(self, _HIDDEN, state)
+        return [name for name in fresh if name not in filled]
 
     def _thin(self, ranks: Sequence[int]) -> None:
         """fc6 and fc7 as two layers of these ranks, untrained."""

@@ -38,6 +38,7 @@ from opsin.detect.regions import (
     Samples,
     TwoLayerHead,
     decode_regions,
+    fill_hidden,
     likeliest_boxes,
     region_losses,
     sample_regions,
@@ -308,15 +309,10 @@ class FasterRCNN(Detector):
             one.masks = paste_masks(own, one.boxes, size)
 
     def initialize_from(self, state: Mapping[str, Tensor]) -> list[str]:
-        """As every detector; and the hidden layers of a classification network become fc6 and fc7 where they fit."""
-        layers = [name for name, tensor in state.items() if name.startswith("head.") and tensor.ndim == 2][:2]
-        own = {name: tensor for name, tensor in self.state_dict().items() if name.startswith("roi.head.fc")}
-        given = [state[name.replace("weight", kind)] for name in layers for kind in ("weight", "bias")]
+        """As every detector; and fc6 and fc7 from the first linear layers of a classification network that fit."""
         fresh = super().initialize_from(state)
-        if [tensor.shape for tensor in own.values()] != [tensor.shape for tensor in given]:
-            return fresh
-        self.load_state_dict(dict(zip(own, given, strict=True)), strict=False)
-        return [name for name in fresh if name not in own]
+        filled = fill_hidden(self, ("roi.head.fc6.0", "roi.head.fc7"), state)
+        return [name for name in fresh if name not in filled]
 
     def begin(self, step: Step | None, start: Mapping[str, Tensor] | None = None) -> None:
         """Make ready for a step of a training, such as those of `ALTERNATING`; None for a joint one, as at first.

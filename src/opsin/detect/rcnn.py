@@ -76,6 +76,7 @@ class RCNN(Detector):
     """
 
     needs_proposals = True
+    network_prefix = "network."
     svm_weights: Tensor
     svm_biases: Tensor
     box_weights: Tensor
@@ -243,12 +244,6 @@ class RCNN(Detector):
             own[torch.arange(len(solid), device=own.device), labels] = certain[places, labels]
             found.append(select(boxes[solid], own, selection))
         return found
-
-    def initialize_from(self, state: Mapping[str, Tensor]) -> list[str]:
-        own = self.state_dict()
-        if not any(name in own for name in state):
-            state = {f"network.{name}": tensor for name, tensor in state.items()}
-        return super().initialize_from(state)
 
     # Training
 

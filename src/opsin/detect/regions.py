@@ -12,7 +12,7 @@ background, but every published network has them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -160,6 +160,22 @@ class TwoLayerHead(nn.Module):
     def forward(self, views: Sequence[Tensor]) -> Tensor:
         x = self.dropout(F.relu(_largest(self.fc6, [view.flatten(1) for view in views])))
         return self.dropout(F.relu(self.fc7(x)))
+
+
+def fill_hidden(model: nn.Module, layers: Sequence[str], state: Mapping[str, Tensor]) -> list[str]:
+    """Copy the hidden layers of a classification network, the first linear ones of its head, to those of these names.
+
+    From the first pair on that does not fit they stay as they are. Returns the names of the tensors that were filled.
+    """
+    own, filled = model.state_dict(), {}
+    linear = [k for k, v in state.items() if k.startswith("head.") and k.endswith(".weight") and v.ndim == 2]
+    for ours, weight in zip(layers, linear, strict=False):
+        given = {f"{ours}.{kind}": state.get(weight.removesuffix("weight") + kind) for kind in ("weight", "bias")}
+        if any(v is None or k not in own or own[k].shape != v.shape for k, v in given.items()):
+            break
+        filled |= given
+    model.load_state_dict(filled, strict=False)
+    return list(filled)
 
 
 class ConvHead(nn.Module):

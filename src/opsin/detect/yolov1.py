@@ -13,12 +13,13 @@ object, the first of the picture.
 
 yolov1 is the paper's figure 3, which has no norm. yolov1_darknet is the author's yolov1.cfg, another network: batch
 norm, three boxes, and a locally connected layer, a convolution whose weights are others at each place, where the paper
-has 4,096 neurons. yolov1_tiny is yolov1-tiny.cfg, "Fast YOLO": 8 convolutions and a fully connected layer.
+has 4,096 neurons. yolov1_tiny is yolov1-tiny.cfg, "Fast YOLO": 8 convolutions and a fully connected layer. Told of a
+backbone, yolov1 has it in place of its first 20 convolutions, those that the paper trains to classify.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
@@ -27,10 +28,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from opsin.backbones.darknet import Layers, Norm, he_initialize
+from opsin.backbones.extraction import Extractor, create_extractor
 from opsin.detect.detector import Assignment, Detector, Outputs, Selection
 from opsin.detect.yolo import Truths, gather_truths, overlaps
 from opsin.errors import InputError
 from opsin.losses import l2_loss, sse_loss
+from opsin.nn.naming import check_count
 from opsin.ops import iou
 from opsin.registry import Published, register
 from opsin.structures import Instances
@@ -40,6 +43,7 @@ Top: TypeAlias = Literal["connected", "local", "none"]
 # (kernel, channels) of a convolution, (kernel, channels, stride), or a 2x2 max-pooling.
 Plan: TypeAlias = Sequence[tuple[int, ...] | Literal["pool"]]
 
+_DETECTING: Plan = ((3, 1024), (3, 1024, 2), (3, 1024), (3, 1024))  # "we add four convolutional layers", section 2.2
 _PAPER: Plan = (
     *((7, 64, 2), "pool"),
     *((3, 192), "pool"),
@@ -47,7 +51,7 @@ _PAPER: Plan = (
     *((1, 256), (3, 512)) * 4,
     *((1, 512), (3, 1024), "pool"),
     *((1, 512), (3, 1024)) * 2,
-    *((3, 1024), (3, 1024, 2), (3, 1024), (3, 1024)),
+    *_DETECTING,
 )
 _TINY: Plan = (
     *((3, 16), "pool", (3, 32), "pool", (3, 64), "pool", (3, 128), "pool", (3, 256), "pool", (3, 512), "pool"),
@@ -76,8 +80,9 @@ class YOLOv1(Detector):
     "boxes" (B, S S, n, 4): the centre within the cell in [0, 1], the square roots of width and height as shares of the
     picture; all of them linear.
 
-    boxes: n. size: of the input, a multiple of 64; the fully connected layers know no other, and the grid has a cell
-    for each 64 pixels. dropout: before the last layer. norm: "bn" or None. coordinate_weight, background_weight: 5 and
+    plan: of the convolutions, on the map of a backbone where there is one. stride: of the grid's cells, in pixels.
+    boxes: n. size: of the input, a multiple of the stride; the fully connected layers know no other. hidden: neurons of
+    the layer before the last, dropout: between the two. norm: "bn" or None. coordinate_weight, background_weight: 5 and
     0.5 of the paper. iou_target=False makes the target of confidence 1.
     """
 
@@ -85,11 +90,14 @@ class YOLOv1(Detector):
         self,
         plan: Plan,
         top: Top,
+        backbone: Extractor | None = None,
+        stride: int = 64,
         *,
         num_classes: int = 20,
         in_channels: int = 3,
         boxes: int = 2,
         size: int = 448,
+        hidden: int = 4096,
         dropout: float = 0.5,
         norm: Norm = None,
         coordinate_weight: float = 5.0,
@@ -97,33 +105,37 @@ class YOLOv1(Detector):
         iou_target: bool = True,
     ) -> None:
         super().__init__(num_classes, in_channels)
-        if size < 64 or size % 64:
-            raise InputError(f"size must be a multiple of 64, such as 448, got {size!r}")
+        check_count("hidden", hidden)
+        if size < stride or size % stride:
+            raise InputError(f"size must be a multiple of {stride}, such as 448, got {size!r}")
         if isinstance(boxes, bool) or not isinstance(boxes, int) or boxes < 1:
             raise InputError(f"boxes must be a whole number of at least 1, got {boxes!r}")
-        self.side, self.boxes, self.fixed_size, self.strides = size // 64, boxes, size, (64,)
+        self.side, self.boxes, self.strides = size // stride, boxes, (stride,)
+        self.size = self.fixed_size = size
         self.coordinate_weight, self.background_weight = coordinate_weight, background_weight
         self.iou_target = iou_target
         layers = Layers(norm, "leaky_relu", 0.1)
         modules: list[nn.Module] = []
-        channels = in_channels
+        self.backbone = backbone
+        channels = in_channels if backbone is None else backbone.channels[-1]
         for step in plan:
             if step == "pool":
                 modules.append(nn.MaxPool2d(2))
             else:
-                kernel, width, *stride = step
-                modules.append(layers(channels, width, kernel, *stride))  # type: ignore[arg-type]
+                kernel, width, *step_by = step
+                modules.append(layers(channels, width, kernel, *step_by))  # type: ignore[arg-type]
                 channels = width
         self.features = nn.Sequential(*modules)
         he_initialize(self.features)
-        self.head = self._head(top, channels, dropout)
+        self.head = self._head(top, channels, hidden, dropout)
 
-    def _head(self, top: Top, channels: int, dropout: float) -> nn.Sequential:
+    def _head(self, top: Top, channels: int, neurons: int, dropout: float) -> nn.Sequential:
         places = self.side**2
         hidden: list[nn.Module] = [nn.Flatten()]
         width = channels * places
         if top == "connected":
-            hidden, width = [nn.Flatten(), nn.Linear(width, 4096), nn.LeakyReLU(0.1), nn.Dropout(dropout)], 4096
+            hidden = [nn.Flatten(), nn.Linear(width, neurons), nn.LeakyReLU(0.1), nn.Dropout(dropout)]
+            width = neurons
         elif top == "local":
             local = LocalConv2d(channels, 256, self.side)
             hidden, width = [local, nn.LeakyReLU(0.1), nn.Dropout(dropout), nn.Flatten()], 256 * places
@@ -135,7 +147,8 @@ class YOLOv1(Detector):
 
     def forward(self, images: Tensor) -> Outputs:
         self._check(images)
-        raw = self.head(self.features(images))
+        (entering,) = (images,) if self.backbone is None else self.backbone(images)
+        raw = self.head(self.features(entering))
         places, classes = self.side**2, self.num_classes
         parts = raw.split([places * classes, places * self.boxes, places * self.boxes * 4], dim=1)
         return {
@@ -145,6 +158,8 @@ class YOLOv1(Detector):
         }
 
     def darknet_order(self) -> Iterator[nn.Module]:
+        if self.backbone is not None:
+            yield self.backbone
         yield from (self.features, self.head)
 
     def predictions(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
@@ -153,7 +168,7 @@ class YOLOv1(Detector):
         return self._boxes(outputs).flatten(1, 2), scores.flatten(1, 2)
 
     def decode(self, outputs: Outputs, selection: Selection | None = None, **options: Any) -> list[Instances]:
-        return super().decode({**outputs, "size": torch.tensor([self.fixed_size] * 2)}, selection, **options)
+        return super().decode({**outputs, "size": torch.tensor([self.size] * 2)}, selection, **options)
 
     def loss(self, outputs: Outputs, targets: Sequence[Instances]) -> dict[str, Tensor]:
         classes, confidences, raw = (outputs[name].float() for name in ("classes", "confidences", "boxes"))
@@ -181,9 +196,10 @@ class YOLOv1(Detector):
         image, cell, place = self._responsible(predicted, truths)
         matched = self._ignored(predicted, regions).long().neg() - 1
         matched[image, cell, place] = truths.number
+        (stride,) = self.strides
         step = torch.arange(self.side**2, device=predicted.device)
-        corners = torch.stack([step % self.side, step // self.side], dim=1) * 64.0
-        cells = torch.cat([corners, corners + 64], dim=1).repeat_interleave(self.boxes, dim=0)
+        corners = torch.stack([step % self.side, step // self.side], dim=1) * float(stride)
+        cells = torch.cat([corners, corners + stride], dim=1).repeat_interleave(self.boxes, dim=0)
         return [Assignment(cells, one.flatten()) for one in matched]
 
     def _boxes(self, outputs: Outputs) -> Tensor:
@@ -191,20 +207,19 @@ class YOLOv1(Detector):
         raw = outputs["boxes"].float()
         step = torch.arange(self.side**2, device=raw.device)
         corners = torch.stack([step % self.side, step // self.side], dim=1)[:, None]
-        centres = (raw[..., :2] + corners) * 64
-        halves = raw[..., 2:].square() * (self.side * 64 / 2)
+        centres = (raw[..., :2] + corners) * self.strides[0]
+        halves = raw[..., 2:].square() * (self.size / 2)
         return torch.cat([centres - halves, centres + halves], dim=-1)
 
     def _encode(self, boxes: Tensor, cell: Tensor) -> Tensor:
         """What the raw numbers have to be: (T, 4)."""
         corners = torch.stack([cell % self.side, cell // self.side], dim=1)
-        centres = (boxes[:, :2] + boxes[:, 2:]) / 2 / 64 - corners
-        return torch.cat([centres, ((boxes[:, 2:] - boxes[:, :2]) / (self.side * 64)).sqrt()], dim=1)
+        centres = (boxes[:, :2] + boxes[:, 2:]) / 2 / self.strides[0] - corners
+        return torch.cat([centres, ((boxes[:, 2:] - boxes[:, :2]) / self.size).sqrt()], dim=1)
 
     def _truths(self, targets: Sequence[Instances], device: torch.device) -> tuple[Truths, Truths]:
         """The truths that have a cell, the first one of each, and the regions to ignore."""
-        size = self.side * 64
-        truths, regions = gather_truths(targets, (size, size), self.num_classes, device)
+        truths, regions = gather_truths(targets, (self.size, self.size), self.num_classes, device)
         places = truths.image * self.side**2 + self._cells(truths.boxes)
         order = torch.arange(len(places), device=device)
         first = torch.full((len(targets) * self.side**2,), len(places), device=device)
@@ -212,7 +227,7 @@ class YOLOv1(Detector):
         return truths.where(first[places] == order), regions
 
     def _cells(self, boxes: Tensor) -> Tensor:
-        x, y = ((boxes[:, :2] + boxes[:, 2:]) / 2 / 64).long().clamp(0, self.side - 1).unbind(dim=1)
+        x, y = ((boxes[:, :2] + boxes[:, 2:]) / 2 / self.strides[0]).long().clamp(0, self.side - 1).unbind(dim=1)
         return y * self.side + x
 
     @torch.no_grad()
@@ -249,8 +264,33 @@ _published = partial(Published, "arXiv:1506.02640", 2015, (3, 448, 448))
         "derived: the paper's figure 3; results read: its tables",
     ),
 )
-def yolov1(**options: Any) -> YOLOv1:
-    return YOLOv1(_PAPER, "connected", **options)
+def yolov1(
+    *,
+    in_channels: int = 3,
+    norm: Norm = None,
+    backbone: str | None = None,
+    backbone_options: Mapping[str, Any] | None = None,
+    backbone_weights: str | None = None,
+    width: float = 1.0,
+    stride: int = 64,
+    **options: Any,
+) -> YOLOv1:
+    """backbone: a classification network in place of the paper's first 20 convolutions, up to its map of stride 32.
+
+    With a backbone, width: of the four convolutions behind it, as a part of the paper's 1,024 channels; stride: 64, or
+    32 for a finer grid, where none of the four halves the map.
+    """
+    if stride not in (32, 64) or not width > 0:
+        raise InputError(f"stride is 32 or 64 and width above 0, got stride={stride!r} and width={width!r}")
+    if backbone is None:
+        if width != 1 or stride != 64:
+            raise InputError(f"width={width} and stride={stride} are of a yolov1 with a backbone; the paper's has none")
+        return YOLOv1(_PAPER, "connected", in_channels=in_channels, norm=norm, **options)
+    extractor = create_extractor(
+        backbone, (32,), in_channels=in_channels, weights=backbone_weights, **(backbone_options or {})
+    )
+    plan = tuple((3, max(1, round(width * 1024)), *((2,) if place == 1 and stride == 64 else ())) for place in range(4))
+    return YOLOv1(plan, "connected", extractor, stride, in_channels=in_channels, norm=norm, **options)
 
 
 @register(
