@@ -89,6 +89,8 @@ def test_what_cannot_learn_from_it_is_refused(photos: Path) -> None:
     asked = recipe(photos, model={"name": "ssd", "backbone": "mobilenet_v3_small"})
     with pytest.raises(InputError, match=r"data.joint .* which ssd cannot learn from; these can: yolov2, yolov2_voc$"):
         prepare(asked, lambda line: None)
+    with pytest.raises(InputError, match=r"^data.joint: there is no file or folder '/nowhere'"):
+        prepare(recipe(Path("/nowhere")), lambda line: None)
     with pytest.raises(InputError, match=r"data.joint is for detectors"):
         load_recipe({"model": {"name": "lenet5"}, "data": {"source": "digits", "joint": str(photos)}})
     with pytest.raises(InputError, match=r"data.joint_ratio"):

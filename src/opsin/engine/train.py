@@ -100,7 +100,10 @@ def prepare(recipe: Recipe, say: Say, *, resumed: bool = False) -> tuple[Task, S
     preprocessing = create_preprocessing(recipe, None if known else data.find_channels(splits["train"]))
     joined: list[str] = []
     if section.joint is not None:
-        joint = _open(section.joint, "classify", section.multi_label, section.skip_bad, say)
+        try:
+            joint = _open(section.joint, "classify", section.multi_label, section.skip_bad, say)
+        except InputError as error:
+            raise InputError(f"data.joint: {error}") from None
         source, told = join(replace(source, splits=splits), joint, section.joint_ratio, section.limit)
         splits = source.splits
         joined.append(told)

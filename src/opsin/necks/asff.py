@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from opsin.errors import InputError
-from opsin.necks.neck import ExtraFrom, ExtraLevels, Neck, extra_strides, resize, steady
+from opsin.necks.neck import ExtraFrom, ExtraLevels, Neck, extra_strides, one_each, resize, steady
 from opsin.nn.conv import ConvNormActivation, Norm
 from opsin.nn.naming import check_count
 
@@ -51,8 +51,8 @@ class ASFF(Neck):
         super().__init__(channels, strides)
         if inner_channels is None and isinstance(out_channels, int):
             inner_channels = out_channels
-        inner = _each("inner_channels", inner_channels, channels)
-        widths = _each("out_channels", out_channels, inner)
+        inner = one_each("inner_channels", inner_channels, channels)
+        widths = one_each("out_channels", out_channels, inner)
         if not expand and widths != inner:
             raise InputError(f"expand=False gives the inner channels {list(inner)}, not out_channels={list(widths)}")
         self.levels = nn.ModuleList(
@@ -133,12 +133,3 @@ def _conv(in_channels: int, out_channels: int, kernel_size: int, stride: int, no
         norm=steady(norm),
         activation=lambda: nn.LeakyReLU(0.1, inplace=True),  # 0.1: YOLOv3's, on which the paper builds
     )
-
-
-def _each(name: str, value: int | Sequence[int] | None, default: Sequence[int]) -> tuple[int, ...]:
-    if value is None:
-        return tuple(default)
-    values = (value,) * len(default) if isinstance(value, int) else tuple(value)
-    if len(values) != len(default):
-        raise InputError(f"{name} must be one number or {len(default)}, one for each map; got {value!r}")
-    return values

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal, TypeAlias
@@ -18,7 +18,7 @@ from opsin.nn.naming import check_count
 ExtraFrom: TypeAlias = Literal["c5", "p5", "pool"]
 
 
-class Neck(nn.Module):
+class Neck(nn.Module, ABC):
     """[(B, in_channels[i], H / in_strides[i], W / in_strides[i])] -> [(B, channels[i], ...)], the finest map first.
 
     Sizes need not divide: what comes from another level is brought to the size of the level that it joins.
@@ -56,6 +56,16 @@ class Neck(nn.Module):
                 raise InputError(
                     f"map {place} of {name} has {channels} channels, (B, {channels}, H, W); got {tuple(x.shape)}"
                 )
+
+
+def one_each(name: str, value: int | Sequence[int] | None, default: Sequence[int]) -> tuple[int, ...]:
+    """A number for each map: that given for all, those given, or the defaults. Raises InputError for another count."""
+    if value is None:
+        return tuple(default)
+    values = (value,) * len(default) if isinstance(value, int) else tuple(value)
+    if len(values) != len(default):
+        raise InputError(f"{name} must be one number or {len(default)}, one for each map; got {value!r}")
+    return values
 
 
 class Laterals(Neck):

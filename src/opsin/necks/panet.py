@@ -13,9 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from opsin.errors import InputError
 from opsin.necks.fpn import FPN
-from opsin.necks.neck import ExtraFrom, ExtraLevels, Neck, extra_strides, initialize, resize, steady
+from opsin.necks.neck import ExtraFrom, ExtraLevels, Neck, extra_strides, initialize, one_each, resize, steady
 from opsin.nn.context import SPPBlock
 from opsin.nn.conv import Activation, ConvNormActivation, Norm
 
@@ -86,7 +85,7 @@ class ConcatPANet(Neck):
         activation: Activation = "leaky_relu",
     ) -> None:
         super().__init__(channels, strides)
-        widths, norm = _widths(channels, out_channels), steady(norm)
+        widths, norm = one_each("out_channels", out_channels, [max(1, width // 2) for width in channels]), steady(norm)
         activation = (lambda: nn.LeakyReLU(0.1, inplace=True)) if activation == "leaky_relu" else activation
 
         def conv(entering: int, leaving: int, kernel_size: int = 1, stride: int = 1) -> ConvNormActivation:
@@ -125,12 +124,3 @@ class ConcatPANet(Neck):
             coarser = levels[place + 1]
             levels[place + 1] = fuse(torch.cat([resize(down(levels[place]), coarser), coarser], dim=1))
         return levels + self.extra(maps[-1], levels[-1])
-
-
-def _widths(channels: Sequence[int], out_channels: int | Sequence[int] | None) -> tuple[int, ...]:
-    if out_channels is None:
-        return tuple(max(1, width // 2) for width in channels)
-    widths = (out_channels,) * len(channels) if isinstance(out_channels, int) else tuple(out_channels)
-    if len(widths) != len(channels):
-        raise InputError(f"out_channels must be one number or {len(channels)}, one for each map; got {out_channels!r}")
-    return widths
