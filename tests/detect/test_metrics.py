@@ -192,8 +192,7 @@ def test_equals_a_plain_slow_version() -> None:
         assert metrics[f"mar_{name or 100}"] == pytest.approx(np.mean([r for _, r in known]), abs=1e-9)
     ones = [v for k in range(3) for t in thresholds if (v := slow_precision(truth, found, k, t, (0, 1e10), 1))]
     assert metrics["mar_1"] == pytest.approx(np.mean([r for _, r in ones]), abs=1e-9)
-    for k in range(3):
-        ranking = rank(truth, found, k)
+    for k, ranking in enumerate(rank(truth, found, 3)):
         slow = slow_precision(truth, found, k, 0.5, (0, 1e10), 100)
         assert slow is not None
         assert average_precision(ranking.right, ranking.count) == pytest.approx(slow[0], abs=1e-12)
@@ -218,7 +217,7 @@ def test_coco_gives_the_next_object_where_voc_calls_it_a_duplicate() -> None:
     """Two objects side by side, two predictions that both overlap the first most."""
     truth = objects(instances((0, 0, 10, 10), (3, 0, 13, 10)))
     found = objects(instances((1, 0, 11, 10), (0.5, 0, 11, 10), scores=[0.9, 0.8]))
-    coco, voc = (rank(truth, found, 0, rule=rule) for rule in ("coco", "voc"))
+    coco, voc = (rank(truth, found, 1, rule=rule)[0] for rule in ("coco", "voc"))
     assert coco.right.tolist() == [True, True]
     assert voc.right.tolist() == [True, False]
     assert coco.truth.tolist() == [0, 1]
@@ -227,9 +226,9 @@ def test_coco_gives_the_next_object_where_voc_calls_it_a_duplicate() -> None:
 def test_predictions_in_ignored_regions_do_not_count() -> None:
     truth = objects(instances((0, 0, 10, 10), (50, 50, 100, 100), labels=[0, -1]))
     found = objects(instances((60, 60, 70, 70), (0, 0, 10, 10), (200, 0, 210, 10), scores=[0.9, 0.8, 0.7]))
-    coco = rank(truth, found, 0)
+    coco = rank(truth, found, 1)[0]
     assert coco.right.tolist() == [True, False]  # a small box within the region is gone
-    voc = rank(truth, found, 0, rule="voc")
+    voc = rank(truth, found, 1, rule="voc")[0]
     assert voc.right.tolist() == [False, True, False]  # by IoU it is not in the region: VOC has no crowds
     assert coco.count == voc.count == 1
 
@@ -263,7 +262,7 @@ def test_every_kind_of_error_by_hand() -> None:
         ),
         instances(scores=[]),
     )
-    rankings = [rank(truth, found, label) for label in range(2)]
+    rankings = rank(truth, found, 2)
     budget = error_budget(truth, found, rankings)
     places = {kind: [(m.picture, m.place, m.truth) for m in budget.mistakes[kind]] for kind in KINDS}
     assert places == {
@@ -288,7 +287,7 @@ def test_mended_class_errors_of_a_found_object_are_taken_away() -> None:
     found = objects(
         instances((0, 0, 10, 10), (0, 0, 10, 10), (20, 0, 30, 10), labels=[1, 0, 1], scores=[0.9, 0.8, 0.7])
     )
-    budget = error_budget(truth, found, [rank(truth, found, label) for label in range(2)])
+    budget = error_budget(truth, found, rank(truth, found, 2))
     assert budget.counts["class"] == 1
     assert budget.costs["class"] == pytest.approx((1 + 1) / 2 - (1 + 1 / 2) / 2)
 

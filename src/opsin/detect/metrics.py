@@ -92,7 +92,7 @@ def judge(
     objects, predictions = _as_objects(truth), _as_objects(found)
     check_finite(predictions)
     official = coco_precision(objects, predictions, len(classes))
-    rankings = [rank(objects, predictions, label) for label in range(len(classes))]
+    rankings = rank(objects, predictions, len(classes))
     f1 = np.stack([_f1(ranking) for ranking in rankings])
     if threshold is None:
         threshold = best_threshold(f1, rankings)
@@ -163,10 +163,10 @@ def _per_class(
     threshold: float,
 ) -> list[dict[str, Any]]:
     rows = []
-    for label, (name, ranking) in enumerate(zip(classes, rankings, strict=True)):
+    by_voc = rank(truth, found, len(classes), rule="voc")
+    for label, (name, ranking, voc) in enumerate(zip(classes, rankings, by_voc, strict=True)):
         chosen = ranking.scores >= threshold
         hits, predicted, count = int(ranking.right[chosen].sum()), int(chosen.sum()), ranking.count
-        voc = rank(truth, found, label, rule="voc")
         row: dict[str, Any] = {"class": name, "objects": count, "found": predicted}
         row |= dict.fromkeys(("precision", "recall", "f1", "map", "map_50", "voc_map", "voc_map_11"))
         if count:

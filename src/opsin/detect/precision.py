@@ -112,35 +112,46 @@ def coco_precision(
 
 
 def rank(
-    truth: Sequence[Objects], found: Sequence[Objects], label: int, *, rule: Literal["coco", "voc"] = "coco"
-) -> Ranking:
-    """The predictions of a class, each held against the truth at an IoU of 0.5.
+    truth: Sequence[Objects], found: Sequence[Objects], num_classes: int, *, rule: Literal["coco", "voc"] = "coco"
+) -> list[Ranking]:
+    """The predictions of each class, each held against the truth at an IoU of 0.5.
 
     rule "coco": the surest prediction first takes the object that it overlaps most of those not yet taken; a region to
     ignore counts by the share of the prediction within it; 100 predictions of a class in a picture. rule "voc": a
     prediction is held against the object that it overlaps most, and is wrong where that is taken already; no limit.
     """
-    parts: list[tuple[Array, Array, Array, Array]] = []  # scores, picture, place, truth
-    count = 0
-    match = _match_coco if rule == "coco" else _match_voc
+    counts = np.zeros(num_classes, np.int64)
+    for objects in truth:
+        counts += np.bincount(objects.labels[objects.labels >= 0], minlength=num_classes)
+    rows: list[list[_Rows]] = [[] for _ in range(num_classes)]
     for picture, (objects, predictions) in enumerate(zip(truth, found, strict=True)):
-        mine = np.flatnonzero(objects.labels == label)
-        count += len(mine)
-        places = np.flatnonzero(predictions.labels == label)
-        if len(places) == 0:
-            continue
-        places = places[np.argsort(-predictions.scores[places], kind="stable")]
-        places = places[:_MOST] if rule == "coco" else places
-        regions = np.flatnonzero(objects.labels == -1)
-        taken = match(predictions.boxes[places], objects.boxes[mine], objects.boxes[regions])
-        kept = taken != -2
-        which = np.full(len(places), -1)
-        which[taken >= 0] = mine[taken[taken >= 0]]
-        parts.append((predictions.scores[places][kept], np.full(int(kept.sum()), picture), places[kept], which[kept]))
-    if not parts:
+        for label in np.unique(predictions.labels).tolist():
+            rows[label].append(_rank_in_picture(picture, objects, predictions, label, rule))
+    return [_ranking(own, count) for own, count in zip(rows, counts.tolist(), strict=True)]
+
+
+# The predictions of a class in one picture, or of several: scores, picture, place, truth.
+_Rows: TypeAlias = tuple[Array, Array, Array, Array]
+
+
+def _rank_in_picture(picture: int, objects: Objects, predictions: Objects, label: int, rule: str) -> _Rows:
+    mine, regions = np.flatnonzero(objects.labels == label), np.flatnonzero(objects.labels == -1)
+    places = np.flatnonzero(predictions.labels == label)
+    places = places[np.argsort(-predictions.scores[places], kind="stable")]
+    places = places[:_MOST] if rule == "coco" else places
+    match = _match_coco if rule == "coco" else _match_voc
+    taken = match(predictions.boxes[places], objects.boxes[mine], objects.boxes[regions])
+    kept = taken != -2
+    which = np.full(len(places), -1)
+    which[taken >= 0] = mine[taken[taken >= 0]]
+    return predictions.scores[places][kept], np.full(int(kept.sum()), picture), places[kept], which[kept]
+
+
+def _ranking(rows: Sequence[_Rows], count: int) -> Ranking:
+    if not rows:
         nothing = np.zeros(0, np.int64)
         return Ranking(np.zeros(0), np.zeros(0, bool), nothing, nothing, nothing, count)
-    scores, pictures, places, which = (np.concatenate(column) for column in zip(*parts, strict=True))
+    scores, pictures, places, which = (np.concatenate(column) for column in zip(*rows, strict=True))
     order = np.argsort(-scores, kind="stable")
     return Ranking(scores[order], which[order] >= 0, pictures[order], places[order], which[order], count)
 
