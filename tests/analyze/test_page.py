@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -85,6 +86,12 @@ def test_a_networks_page_is_whole_and_offline(tmp_path: Path) -> None:
         ElementTree.fromstring(base64.b64decode(source))
     for wanted in ("61,706", "5 x 5", "A title", "What to do.", "3.1 MB", "70.00 %", "Conv2d 5x5"):
         assert wanted.replace("70.00", "76.00") in text, wanted
+
+
+def test_a_page_is_titled_by_what_was_asked_for(tmp_path: Path, run: Path) -> None:
+    folder = shutil.copytree(run, tmp_path / "digits_7")
+    for asked, called in ((explanation(), "lenet5"), (explanation(kind="run", source=folder), "digits_7")):
+        assert re.findall(r"<(?:title|h1)>([^<]*)<", read(tmp_path, [asked])) == [called, called]
 
 
 def test_a_network_that_is_not_registered_has_a_page_too(tmp_path: Path) -> None:
