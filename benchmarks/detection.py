@@ -1,17 +1,19 @@
-"""One-stage detectors against an independent implementation of each with the same weights, side by side.
+"""Detectors against an independent implementation of each with the same weights, side by side.
 
     python benchmarks/detection.py [NAME ...] [--only PART ...] [--turns 5] [--size 320] [--threads 1] [--json]
 
-SSD300-VGG16 and RetinaNet-R50-FPN against torchvision's, YOLOv3 against Lightning Bolts' (Apache-2.0), which reads a
-Darknet cfg and is left out unless it is there: pip install --no-deps lightning-bolts==0.7.0
+SSD300-VGG16, RetinaNet-R50-FPN and Faster R-CNN-R50-FPN against torchvision's, YOLOv3 against Lightning Bolts'
+(Apache-2.0), which reads a Darknet cfg and is left out unless it is there:
+pip install --no-deps lightning-bolts==0.7.0
 
 inference: from a picture to its instances, at the same thresholds. decode: of our outputs, suppression included, as a
 share of our forward pass. train: a step of SGD on a batch with 10 boxes in each picture. loss: assignment, loss and its
 gradient of given outputs, 8 pictures with 50 boxes each. Weights are random; for inference the biases of the classes
-are such that 1,000 scores of the picture pass the threshold (--passing).
+are such that 1,000 scores of the picture pass the threshold (--passing). Faster R-CNN's second stage sees 1,000
+proposals in either, and runs in our decoding, so neither the share of that nor the loss of given outputs is measured.
 The two take turns in one process; a ratio is that of the shortest times, which are the processor's where there is one
 thread, so that other work counts little. difference: of the scores found, or of the sums of the losses, relative;
-YOLOv3's two losses are not quite the same function.
+YOLOv3's two losses are not quite the same function, and Faster R-CNN's are of anchors and regions drawn at random.
 Targets: at most 1.0 times their time; decode at most 5 %.
 """
 
@@ -40,6 +42,8 @@ from torchvision.ops import batched_nms, box_iou
 from opsin import create_model
 from opsin.backbones import copy_in_order
 from opsin.detect.detector import Detector, Outputs
+from opsin.detect.regions import Regions
+from opsin.detect.rpn import take_proposals
 from opsin.detect.yolov3 import ANCHORS
 from opsin.registry import find_model
 from opsin.structures import Instances
@@ -55,13 +59,14 @@ class Side(NamedTuple):
     """One implementation.
 
     find: pictures (1, 3, H, W) in [0, 1] -> the scores of the instances, falling. learn: pictures and truths -> losses.
-    judge: our network's outputs and truths -> losses. layers: those that predict classes.
+    judge: our network's outputs and truths -> losses; None where a second stage runs in the loss. layers: those that
+    predict classes.
     """
 
     model: nn.Module
     find: Callable[[Tensor], Tensor]
     learn: Callable[[Tensor, Truths], Losses]
-    judge: Callable[[Outputs, Truths], Losses]
+    judge: Callable[[Outputs, Truths], Losses] | None
     layers: Sequence[nn.Conv2d]
 
 
@@ -69,15 +74,17 @@ class Pair(NamedTuple):
     """A network twice, with the same weights.
 
     rises: our outputs -> what each score needs to reach the threshold. lift: gives that to the bias of a layer.
+    propose: of each side, of two stages: pictures -> the proposals of the first (P, 4) that its second stage sees.
     """
 
     ours: Side
     theirs: Side
     rises: Callable[[Outputs], Tensor]
     lift: Callable[[Tensor, float], object]
+    propose: Sequence[Callable[[Tensor], Tensor]] = ()
 
 
-# The three
+# The networks
 
 
 def ssd300(size: int) -> Pair:
@@ -92,16 +99,10 @@ def ssd300(size: int) -> Pair:
         matched = [theirs.proposal_matcher(box_iou(one["boxes"], anchors)) for one in labelled]
         return theirs.compute_loss(labelled, head_outputs(outputs), [anchors] * len(truths), matched).values()
 
-    def rises(outputs: Outputs) -> Tensor:  # of the background, to be taken away
-        terms = outputs["logits"].double().exp()
-        classes = terms[..., 1:]
-        most = classes / threshold - classes.sum(dim=-1, keepdim=True)
-        return (terms[..., :1] / most).log().nan_to_num(math.inf)
-
     return Pair(
         our_side(ours, ours.class_heads),
         torchvision_side(theirs, 1, judge, theirs.head.classification_head.module_list),
-        rises,
+        lambda outputs: background_rises(outputs["logits"], threshold),
         lambda bias, rise: bias.view(-1, 91)[:, 0].sub_(rise),
     )
 
@@ -123,6 +124,41 @@ def retinanet(size: int) -> Pair:
         torchvision_side(theirs, 0, judge, [theirs.head.classification_head.cls_logits]),
         lambda outputs: logit(ours.selection.score_threshold) - outputs["logits"],
         lambda bias, rise: bias.add_(rise),
+    )
+
+
+def faster_rcnn(size: int) -> Pair:
+    ours: Any = create_model("faster_rcnn_resnet50_fpn", frozen_norm=False)
+    theirs: Any = reference.fasterrcnn_resnet50_fpn(
+        weights=None, weights_backbone=None, min_size=size, max_size=size, **FORM
+    )
+    settle(theirs.backbone, size)
+    first, second = theirs.rpn.head, theirs.roi_heads.box_predictor
+
+    def propose(outputs: Outputs) -> list[Tensor]:
+        return take_proposals(outputs, ours.test_proposals, ours.test_candidates)
+
+    def classify(outputs: Outputs) -> tuple[Tensor, Tensor]:
+        return ours.roi([outputs[f"map{place}"] for place in range(4)], Regions.gather(propose(outputs)))
+
+    def their_proposals(images: Tensor) -> Tensor:
+        listed, _ = theirs.transform(list(images))
+        return theirs.rpn(listed, theirs.backbone(listed.tensors))[0][0]
+
+    with torch.no_grad():  # random layers give all proposals one score, and boxes far outside of the picture
+        image = (pictures(1, size) - MEANS) / STDS
+        levels = first(list(theirs.backbone(image).values()))
+        shrink((first.cls_logits, first.bbox_pred), [finest for finest, *_ in levels])
+        copy_in_order(ours, theirs.state_dict())
+        shrink((second.cls_score, second.bbox_pred), classify(ours.eval()(image)))
+        copy_in_order(ours, theirs.state_dict())
+
+    return Pair(
+        our_side(ours, [ours.roi.predictor.logits])._replace(judge=None),
+        torchvision_side(theirs, 1, None, [second.cls_score]),
+        lambda outputs: background_rises(classify(outputs)[0], ours.selection.score_threshold),
+        lambda bias, rise: bias[0].sub_(rise),
+        (lambda images: propose(ours((images - MEANS) / STDS))[0], their_proposals),
     )
 
 
@@ -174,7 +210,7 @@ def yolov3(size: int) -> Pair:
     )
 
 
-NETWORKS = {"ssd300": ssd300, "retinanet": retinanet, "yolov3": yolov3}
+NETWORKS = {"ssd300": ssd300, "retinanet": retinanet, "yolov3": yolov3, "faster_rcnn": faster_rcnn}
 FORM: dict[str, Any] = {"image_mean": MEAN, "image_std": STD, "_skip_resize": True}
 MEANS, STDS = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
 
@@ -190,7 +226,7 @@ def our_side(model: Detector, layers: Iterable[nn.Module]) -> Side:
 
 
 def torchvision_side(
-    model: nn.Module, first: int, judge: Callable[[Outputs, Truths], Losses], layers: Iterable[nn.Module]
+    model: nn.Module, first: int, judge: Callable[[Outputs, Truths], Losses] | None, layers: Iterable[nn.Module]
 ) -> Side:
     """first: the number of its first class."""
     return Side(
@@ -208,6 +244,14 @@ def named(truths: Truths, first: int) -> list[dict[str, Tensor]]:
 
 def head_outputs(outputs: Outputs) -> dict[str, Tensor]:
     return {"cls_logits": outputs["logits"], "bbox_regression": outputs["offsets"]}
+
+
+def background_rises(logits: Tensor, threshold: float) -> Tensor:
+    """What must be taken from the logit of the background, the first, for each class to have that probability."""
+    terms = logits.double().exp()
+    classes = terms[..., 1:]
+    most = classes / threshold - classes.sum(dim=-1, keepdim=True)
+    return (terms[..., :1] / most).log().nan_to_num(math.inf)
 
 
 def logit(probability: float) -> float:
@@ -272,9 +316,15 @@ def settle(model: nn.Module, size: int) -> None:
     momenta = [layer.momentum for layer in norms]
     for layer in norms:
         layer.momentum = None  # the mean of all that was seen
-    model.train()(pictures(1, size))
+    model.train()((pictures(1, size) - MEANS) / STDS)
     for layer, momentum in zip(norms, momenta, strict=True):
         layer.momentum = momentum
+
+
+def shrink(layers: Iterable[nn.Module], outputs: Iterable[Tensor]) -> None:
+    """Scale two layers so that the scores and the offsets they gave would spread by 1 and 1/4."""
+    for layer, output, spread in zip(layers, outputs, (1.0, 0.25), strict=True):
+        layer.weight *= spread / output.std()  # type: ignore[operator]
 
 
 @torch.no_grad()
@@ -334,6 +384,7 @@ def measure_inference(pair: Pair, size: int, turns: int, passing: int) -> dict[s
         excite(pair, image, passing)
         outputs = model((image - MEANS) / STDS)
         ours, theirs = pair.ours.find(image), pair.theirs.find(image)
+        proposals = [propose(image).sort(dim=0).values for propose in pair.propose]  # ties in any order
         ways: dict[str, Callable[[], object]] = {
             "ours": lambda: pair.ours.find(image),
             "theirs": lambda: pair.theirs.find(image),
@@ -343,8 +394,13 @@ def measure_inference(pair: Pair, size: int, turns: int, passing: int) -> dict[s
         times = in_turns(ways, turns)
     same = len(ours) == len(theirs)
     difference = float(((ours - theirs).abs() / theirs).max()) if same else math.inf
-    share = min(times["decode"]) / min(times["forward"])
-    return {"times": times, "difference": difference, "decode_share": share, "instances": len(ours)}
+    found = {"times": times, "difference": difference, "instances": len(ours)}
+    if not proposals:
+        return {**found, "decode_share": min(times["decode"]) / min(times["forward"])}
+    own, other = proposals
+    if own.shape != other.shape or not torch.allclose(own, other, atol=0.1):
+        raise RuntimeError(f"the two do not see the same proposals, {len(own)} and {len(other)} of them")
+    return {**found, "proposals": len(own)}
 
 
 def measure_training(pair: Pair, size: int, turns: int, batch: int) -> dict[str, Any]:
@@ -377,7 +433,7 @@ def measure_loss(pair: Pair, size: int, turns: int) -> dict[str, Any]:
 
     def way_of(name: str, side: Side) -> Callable[[], None]:
         def way() -> None:
-            loss = torch.stack(list(side.judge(given, truths))).sum()
+            loss = torch.stack(list(side.judge(given, truths))).sum()  # type: ignore[misc]
             torch.autograd.grad(loss, leaves)
             losses[name] = float(loss.detach())
 
@@ -433,6 +489,8 @@ def main() -> None:
     rows = []
     for name in options.names:
         for part in options.only:
+            if (name, part) == ("faster_rcnn", "loss"):
+                continue
             try:
                 rows.append(measure(name, part, options))
             except ModuleNotFoundError as reason:

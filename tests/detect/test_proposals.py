@@ -20,6 +20,7 @@ from opsin.data.source import ArraySplit
 from opsin.detect import proposals
 from opsin.detect.proposals import (
     SlidingWindows,
+    cache_folder,
     create_proposer,
     find_proposals,
     fingerprint,
@@ -210,6 +211,14 @@ def test_a_cache_of_other_data_is_refused(counting: Counting, tmp_path: Path, mo
     (folder / "about.json").write_text("{")
     with pytest.raises(InputError, match="damaged"):
         find_proposals(pictures(3), counting, folder=folder, say=quiet)
+
+
+def test_the_cache_is_where_it_is_said_to_be(counting: Counting, tmp_path: Path) -> None:
+    folder = cache_folder(pictures(2), counting)
+    assert folder.is_relative_to(tmp_path / "home") and not folder.exists()
+    find_proposals(pictures(2), counting, say=quiet)
+    assert (folder / "000000.safetensors").exists()
+    assert cache_folder(pictures(2, seed=1), counting) != folder
 
 
 def test_the_fingerprint_is_of_pixels_and_order() -> None:

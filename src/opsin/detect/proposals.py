@@ -209,9 +209,7 @@ def find_proposals(
     Raises InputError for a folder whose proposals are of other pictures or another method, and an unreadable picture.
     """
     about = _describe(split, proposer)
-    if folder is None:
-        digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
-        folder = home() / "proposals" / f"{type(proposer).__name__.lower()}-{digest}"
+    folder = folder or _folder_for(about)
     _claim(folder, about)
     starts = range(0, len(split), _PICTURES)
     parts = [_read_part(_part(folder, start), min(_PICTURES, len(split) - start)) for start in starts]
@@ -230,6 +228,16 @@ def find_proposals(
             show(done, len(split))
         found += part
     return found
+
+
+def cache_folder(split: Split, proposer: Proposer) -> Path:
+    """Where `find_proposals` keeps the proposals of a split unless it is told; nothing need be there yet."""
+    return _folder_for(_describe(split, proposer))
+
+
+def _folder_for(about: Mapping[str, Any]) -> Path:
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+    return home() / "proposals" / f"{about['method'].lower()}-{digest}"
 
 
 def _describe(split: Split, proposer: Proposer) -> dict[str, Any]:
