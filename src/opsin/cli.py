@@ -287,7 +287,7 @@ def models(
         raise InputError(f"no model matches {pattern!r}; `opsin models` lists them all")
     entries = [registry.find_model(name) for name in names]
     if as_json:
-        _print_json([_facts(entry) for entry in entries])
+        _print_json([entry.to_dict() for entry in entries])
         return
     rows = [
         (e.name, e.task, f"{e.published.params:,}", f"{e.published.macs:,}" if e.published.macs else "-",
@@ -381,6 +381,7 @@ def _input(size: str) -> tuple[int, ...]:
         "data photos/ --sheet sheet.png",
         "data annotated/ --sheet boxes.png",
         "data annotated/ --model yolov3 --set data.size=320",
+        "data annotated/ --proposals sliding_windows --set limit=500 --sheet recall.png",
         "data digits --export pictures/ --split test --limit 8",
     )
 )
@@ -401,12 +402,36 @@ def data(
             help="A detector, or a recipe of one: find the objects that none of its anchors or cells answers for.",
         ),
     ] = None,
-    settings: Settings = None,
+    proposals: Annotated[
+        str | None,
+        typer.Option(
+            "--proposals",
+            "-p",
+            metavar="METHOD|RUN",
+            help="selective_search_fast, selective_search_quality, sliding_windows, or a trained detector that looks "
+            "at regions: how many objects of a split its proposals find. They are kept for trainings.",
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="With --model any key of the recipe, for example data.size=320; with --proposals an option of the "
+            "method, for example limit=500. Repeatable.",
+        ),
+    ] = None,
     sheet: Annotated[
-        Path | None, typer.Option(help="Write a contact sheet of the classes, with their boxes, to this picture.")
+        Path | None,
+        typer.Option(
+            help="Write a contact sheet of the classes, with their boxes, to this picture; and how many objects the "
+            "proposals find."
+        ),
     ] = None,
     export: Annotated[Path | None, typer.Option(help="Write pictures as PNG files into class folders here.")] = None,
-    split: Annotated[str | None, typer.Option(help="The split to export.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="The split to export; with --proposals that to judge, test if there is one.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="How many pictures to export.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -414,24 +439,26 @@ def data(
     from opsin import data as room
 
     task = task or ("classify" if multi_label else room.recognize_task(source))
-    if model is None and settings:
-        raise InputError("--set changes the recipe of a detector; add --model NAME")
+    if settings and (model is None) == (proposals is None):
+        raise InputError("--set belongs to either --model NAME or --proposals NAME: give one of them")
     opened = room.open(source, task, multi_label=multi_label)
     matches = None if model is None else _match(opened, source, model, settings or [])
     diagnosis = room.inspect(opened, task)
+    proposed = None if proposals is None else _propose(opened, diagnosis, proposals, settings or [], split)
     if sheet is not None:
-        room.contact_sheet(opened, sheet)
+        room.contact_sheet(opened, sheet, below=None if proposed is None else proposed.draw())
     if export is not None:
         _make_folder(export)
         room.export(opened, export, split=split, limit=limit)
     if matches is not None:
         diagnosis.problems += matches.problems
     if as_json:
-        _print_json(diagnosis.to_dict() | ({} if matches is None else {"matches": matches.to_dict()}))
+        found = {"matches": matches, "proposals": proposed}
+        _print_json(diagnosis.to_dict() | {key: one.to_dict() for key, one in found.items() if one is not None})
     else:
         print(room.render(diagnosis))
-        if matches is not None:
-            print(matches.render())
+        for found in filter(None, (matches, proposed)):
+            print(found.render())
     if any(problem.severity == "error" for problem in diagnosis.problems):
         raise typer.Exit(1)
 
@@ -451,35 +478,17 @@ def _match(opened: Any, source: str, model: str, settings: Sequence[str]) -> Any
     return find_unmatched(opened, load_recipe(given, {**overrides, "task": "detect", "data.source": source}))
 
 
-def _facts(entry: Any) -> dict[str, Any]:
-    facts = entry.published
-    return {
-        "name": entry.name,
-        "task": entry.task,
-        "family": entry.family,
-        "params": facts.params,
-        "macs": facts.macs,
-        "input": list(facts.input),
-        "paper": facts.paper,
-        "year": facts.year,
-        "metrics": dict(facts.metrics),
-        "idea": facts.idea,
-        "source": facts.source,
-        "options": sorted(entry.options),
-        "weights": {name: _weights_facts(weights) for name, weights in entry.weights.items()},
-    }
+def _propose(opened: Any, diagnosis: Any, proposals: str, settings: Sequence[str], split: str | None) -> Any:
+    """How many objects the proposals of a method or a run find, in the pictures that can be read."""
+    from opsin.detect.recall import measure_recall
+    from opsin.engine.recipe import parse_setting
 
-
-def _weights_facts(weights: Any) -> dict[str, Any]:
-    return {
-        "url": weights.url,
-        "sha256": weights.sha256,
-        "licence": weights.licence,
-        "source": weights.source,
-        "num_classes": weights.num_classes,
-        "preprocessing": dict(weights.preprocessing),
-        "metrics": dict(weights.metrics),
-    }
+    if opened.task != "detect":
+        raise InputError(
+            f"--proposals are judged by boxes, and {opened.name} was opened to {opened.task}; leave it out"
+        )
+    options = dict(parse_setting(setting) for setting in settings)
+    return measure_recall(opened.without(diagnosis.problems), proposals, options, split)
 
 
 def _target(given: Path, out: Path, inputs: Sequence[Path], suffix: str) -> Path:

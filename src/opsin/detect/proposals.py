@@ -336,20 +336,24 @@ def recall_figure(recalls: Mapping[str, Recall]) -> Figure:
     from opsin.engine import charts  # here, since networks import this file: drawing takes long to import
     from opsin.engine.report import Figure
 
-    def paint(canvas: Canvas) -> None:
-        axes = canvas.add_subplot()
-        for color, (name, recall) in zip(charts.LINES * len(recalls), recalls.items(), strict=False):
-            nearest = int(np.abs(np.array(recall.thresholds) - 0.5).argmin())
-            axes.plot(recall.counts, recall.values[:, nearest].tolist(), color=color, label=name)
-            axes.plot(recall.counts, recall.average.tolist(), color=color, linestyle=(0, (4, 3)))
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.set(ylim=(0, 1.02), xlabel="proposals of a picture", ylabel="recall")
-        canvas.legend(loc="outside upper left", ncols=3, handlelength=1.2, columnspacing=1.4)
-
     objects = next((recall.objects for recall in recalls.values()), 0)
     caption = (
         f"Of {objects:,} objects those that a proposal overlaps by an IoU of 0.5 or more; dashed, the mean over IoUs "
         "of 0.5 to 0.95. What no proposal overlaps cannot be found."
     )
-    return Figure("Recall of the proposals", charts.svg(paint), caption)
+    return Figure("Recall of the proposals", charts.svg(partial(paint_recall, recalls)), caption)
+
+
+def paint_recall(recalls: Mapping[str, Recall], canvas: Canvas) -> None:
+    """The drawing of `recall_figure`, on a canvas of `opsin.engine.charts`."""
+    from opsin.engine import charts
+
+    axes = canvas.add_subplot()
+    for color, (name, recall) in zip(charts.LINES * len(recalls), recalls.items(), strict=False):
+        nearest = int(np.abs(np.array(recall.thresholds) - 0.5).argmin())
+        axes.plot(recall.counts, recall.values[:, nearest].tolist(), color=color, label=name)
+        axes.plot(recall.counts, recall.average.tolist(), color=color, linestyle=(0, (4, 3)))
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.set(ylim=(0, 1.02), xlabel="proposals of a picture", ylabel="recall")
+    canvas.legend(loc="outside upper left", ncols=3, handlelength=1.2, columnspacing=1.4)
