@@ -156,25 +156,46 @@ def train(
 
 @app.command(
     name="eval",
-    epilog=_examples("eval runs/lenet5_digits", "eval resnet50:imagenet1k --data photos/ --json"),
+    epilog=_examples(
+        "eval runs/lenet5_digits",
+        "eval resnet50:imagenet1k --data photos/ --json",
+        "eval runs/fast_rcnn --truncated-svd 256,64",
+    ),
 )
 def evaluate(
     run: Trained,
     data: DataSource = None,
     split: Annotated[str | None, typer.Option(help="train, val or test; test if there is one.")] = None,
+    ranks: Annotated[
+        str | None,
+        typer.Option(
+            "--truncated-svd",
+            metavar="FC6,FC7",
+            help="Of a Fast R-CNN: judge it with these layers decomposed, for example 1024,256, and what that saves.",
+        ),
+    ] = None,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
     """Judge a trained model on a split of its own data, or on other data of the same classes."""
-    from opsin.engine.evaluate import evaluate as judge
+    if ranks is None:
+        from opsin.engine.evaluate import evaluate as judge
 
-    metrics = judge(run, data, split, device=device)
-    if as_json:
-        _print_json(metrics)
+        thinned, metrics = None, judge(run, data, split, device=device)
     else:
-        width = max(len(name) for name in metrics)
-        for name, value in metrics.items():
-            print(f"{name:{width}}  {value:.4f}")
+        from opsin.detect.thinning import evaluate_thinned
+
+        wanted = _numbers("--truncated-svd", "FC6,FC7", "1024,256", ranks)
+        thinned = evaluate_thinned(run, wanted, data, split, device=device)
+        metrics = thinned.metrics
+    if as_json:
+        _print_json(metrics if thinned is None else thinned.to_dict())
+        return
+    width = max(len(name) for name in metrics)
+    for name, value in metrics.items():
+        print(f"{name:{width}}  {value:.4f}")
+    if thinned is not None:
+        print(thinned.describe())
 
 
 @app.command(
@@ -344,7 +365,7 @@ def explain(
         raise InputError(f"{given} belongs to a page; add --html FILE")
     from opsin.analyze.explaining import explain as find_out
 
-    asked = None if size is None else _input(size)
+    asked = None if size is None else _numbers("--input", "C,H,W", "3,224,224", size)
     found = [find_out(one, input_size=asked, batch=batch, optimizer=optimizer, measure=measure) for one in what]
     if html is not None:
         from opsin.analyze.page import write_page
@@ -368,11 +389,12 @@ def explain(
         show_comparison(compared)
 
 
-def _input(size: str) -> tuple[int, ...]:
+def _numbers(option: str, form: str, example: str, given: str) -> tuple[int, ...]:
+    """`3x224x224` and `3,224,224` as whole numbers."""
     try:
-        return tuple(int(part) for part in size.replace("x", ",").split(","))
+        return tuple(int(part) for part in given.replace("x", ",").split(","))
     except ValueError:
-        raise InputError(f"--input takes C,H,W, for example 3,224,224; got {size!r}") from None
+        raise InputError(f"{option} takes {form}, for example {example}; got {given!r}") from None
 
 
 @app.command(
@@ -437,14 +459,23 @@ def data(
 ) -> None:
     """The doctor: what a data set is, how it is balanced, and everything that is wrong with it."""
     from opsin import data as room
+    from opsin.engine.recipe import parse_setting
 
     task = task or ("classify" if multi_label else room.recognize_task(source))
     if settings and (model is None) == (proposals is None):
         raise InputError("--set belongs to either --model NAME or --proposals NAME: give one of them")
     opened = room.open(source, task, multi_label=multi_label)
-    matches = None if model is None else _match(opened, source, model, settings or [])
+    matches = proposed = None
+    options = dict(map(parse_setting, settings or []))
+    if model is not None:
+        from opsin.detect.unmatched import match_named
+
+        matches = match_named(opened, source, model, options)
     diagnosis = room.inspect(opened, task)
-    proposed = None if proposals is None else _propose(opened, diagnosis, proposals, settings or [], split)
+    if proposals is not None:
+        from opsin.detect.recall import measure_recall
+
+        proposed = measure_recall(opened.without(diagnosis.problems), proposals, options, split)
     if sheet is not None:
         room.contact_sheet(opened, sheet, below=None if proposed is None else proposed.draw())
     if export is not None:
@@ -461,34 +492,6 @@ def data(
             print(found.render())
     if any(problem.severity == "error" for problem in diagnosis.problems):
         raise typer.Exit(1)
-
-
-def _match(opened: Any, source: str, model: str, settings: Sequence[str]) -> Any:
-    """How the objects of a source and the places of a detector fit, which a name or a recipe says."""
-    from opsin.detect.unmatched import find_unmatched
-    from opsin.engine.recipe import list_recipes, load_recipe, parse_setting
-
-    if opened.task != "detect":
-        raise InputError(
-            f"--model matches boxes with a detector, and {source} was opened to {opened.task}; leave it out"
-        )
-    named = model.endswith((".yaml", ".yml")) or model in list_recipes()
-    given: Any = model if named else {"model": {"name": model}}
-    overrides = dict(parse_setting(setting) for setting in settings)
-    return find_unmatched(opened, load_recipe(given, {**overrides, "task": "detect", "data.source": source}))
-
-
-def _propose(opened: Any, diagnosis: Any, proposals: str, settings: Sequence[str], split: str | None) -> Any:
-    """How many objects the proposals of a method or a run find, in the pictures that can be read."""
-    from opsin.detect.recall import measure_recall
-    from opsin.engine.recipe import parse_setting
-
-    if opened.task != "detect":
-        raise InputError(
-            f"--proposals are judged by boxes, and {opened.name} was opened to {opened.task}; leave it out"
-        )
-    options = dict(parse_setting(setting) for setting in settings)
-    return measure_recall(opened.without(diagnosis.problems), proposals, options, split)
 
 
 def _target(given: Path, out: Path, inputs: Sequence[Path], suffix: str) -> Path:

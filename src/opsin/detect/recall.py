@@ -74,8 +74,12 @@ def measure_recall(
     proposals: a method of `opsin.detect.proposals`, with options, or a run, a model.safetensors or published weights of
     a detector that looks at regions. A method's are kept, see `find_proposals`. split: test, else val, all or train, if
     None. Raises InputError for an unknown method, option or split, a detector without proposals, options beside a
-    run, and a split without objects.
+    run, and data without boxes or objects.
     """
+    if source.task != "detect":
+        raise InputError(
+            f"proposals are judged by boxes, and {source.name} was opened to {source.task}; leave --proposals out"
+        )
     name = split or next((n for n in ("test", "val", "all") if n in source.splits), "train")
     if name not in source.splits:
         raise unknown(f"split of {source.name}", name, source.splits)
