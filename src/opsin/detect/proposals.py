@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))  # IoU, as in COCO's average recall
 COUNTS = (1, 3, 10, 30, 100, 300, 1000, 2000)
+LIMIT = 2000  # proposals of a picture, as in R-CNN and Fast R-CNN
 _PICTURES = 16  # of one file of the cache: as much as a kill can cost, some seconds each
 
 
@@ -61,7 +62,7 @@ class SelectiveSearch:
     """
 
     mode: Literal["fast", "quality"] = "fast"
-    limit: int = 2000
+    limit: int = LIMIT
     width: int | None = 500
     base_k: int = 150
 
@@ -97,7 +98,7 @@ class SlidingWindows:
     height / width. step: from one window to the next, as a part of its side.
     """
 
-    limit: int = 2000
+    limit: int = LIMIT
     smallest: float = 0.1
     ratios: Sequence[float] = (0.5, 1.0, 2.0)
     step: float = 0.25
