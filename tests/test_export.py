@@ -266,6 +266,31 @@ def test_a_network_that_cannot_be_traced_is_named(
     assert not list(tmp_path.iterdir())
 
 
+SMALL: dict[str, Any] = {"backbone": "mobilenet_v3_small", "backbone_options": {"width": 0.35}}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "reason"),
+    [
+        ("rcnn", {"backbone": "lenet5", "side": 32, "context": 2}, "proposals are made outside"),
+        ("spp_net", {"backbone": "lenet5", "levels": [1], "hidden_features": 8}, "proposals are made outside"),
+        ("fast_rcnn", {**SMALL, "hidden": 8}, "proposals are made outside"),
+        ("faster_rcnn", {**SMALL, "channels": 8, "hidden": 8}, "a box for each class"),
+        ("mask_rcnn_resnet50_fpn", {**SMALL, "channels": 8, "hidden": 8}, "a box for each class"),
+    ],
+)
+def test_detectors_of_regions_are_refused_at_once(
+    name: str, options: dict[str, Any], reason: str, call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    monkeypatch.setitem(KINDS, name, ("detect", {"name": name, **options}, "scenes:4", 64))
+    monkeypatch.setattr(exporting, "_trace", None)  # nothing is tried
+    run = save_run(tmp_path / "run", name)
+    for format in ("onnx", "openvino", "torch"):
+        refused(call(run, "--format", format), 2, f"{name} cannot be exported", reason, "such as ssd")
+    assert [path.name for path in run.iterdir()] == ["model.safetensors"]
+
+
 def test_a_file_that_its_runtime_refuses_is_not_handed_over(
     runs: dict[str, Path], call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

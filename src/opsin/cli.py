@@ -156,25 +156,46 @@ def train(
 
 @app.command(
     name="eval",
-    epilog=_examples("eval runs/lenet5_digits", "eval resnet50:imagenet1k --data photos/ --json"),
+    epilog=_examples(
+        "eval runs/lenet5_digits",
+        "eval resnet50:imagenet1k --data photos/ --json",
+        "eval runs/fast_rcnn --truncated-svd 256,64",
+    ),
 )
 def evaluate(
     run: Trained,
     data: DataSource = None,
     split: Annotated[str | None, typer.Option(help="train, val or test; test if there is one.")] = None,
+    ranks: Annotated[
+        str | None,
+        typer.Option(
+            "--truncated-svd",
+            metavar="FC6,FC7",
+            help="Of a Fast R-CNN: judge it with these layers decomposed, for example 1024,256, and what that saves.",
+        ),
+    ] = None,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
     """Judge a trained model on a split of its own data, or on other data of the same classes."""
-    from opsin.engine.evaluate import evaluate as judge
+    if ranks is None:
+        from opsin.engine.evaluate import evaluate as judge
 
-    metrics = judge(run, data, split, device=device)
-    if as_json:
-        _print_json(metrics)
+        thinned, metrics = None, judge(run, data, split, device=device)
     else:
-        width = max(len(name) for name in metrics)
-        for name, value in metrics.items():
-            print(f"{name:{width}}  {value:.4f}")
+        from opsin.detect.thinning import evaluate_thinned
+
+        wanted = _numbers("--truncated-svd", "FC6,FC7", "1024,256", ranks)
+        thinned = evaluate_thinned(run, wanted, data, split, device=device)
+        metrics = thinned.metrics
+    if as_json:
+        _print_json(metrics if thinned is None else thinned.to_dict())
+        return
+    width = max(len(name) for name in metrics)
+    for name, value in metrics.items():
+        print(f"{name:{width}}  {value:.4f}")
+    if thinned is not None:
+        print(thinned.describe())
 
 
 @app.command(
@@ -287,7 +308,7 @@ def models(
         raise InputError(f"no model matches {pattern!r}; `opsin models` lists them all")
     entries = [registry.find_model(name) for name in names]
     if as_json:
-        _print_json([_facts(entry) for entry in entries])
+        _print_json([entry.to_dict() for entry in entries])
         return
     rows = [
         (e.name, e.task, f"{e.published.params:,}", f"{e.published.macs:,}" if e.published.macs else "-",
@@ -344,7 +365,7 @@ def explain(
         raise InputError(f"{given} belongs to a page; add --html FILE")
     from opsin.analyze.explaining import explain as find_out
 
-    asked = None if size is None else _input(size)
+    asked = None if size is None else _numbers("--input", "C,H,W", "3,224,224", size)
     found = [find_out(one, input_size=asked, batch=batch, optimizer=optimizer, measure=measure) for one in what]
     if html is not None:
         from opsin.analyze.page import write_page
@@ -368,11 +389,12 @@ def explain(
         show_comparison(compared)
 
 
-def _input(size: str) -> tuple[int, ...]:
+def _numbers(option: str, form: str, example: str, given: str) -> tuple[int, ...]:
+    """`3x224x224` and `3,224,224` as whole numbers."""
     try:
-        return tuple(int(part) for part in size.replace("x", ",").split(","))
+        return tuple(int(part) for part in given.replace("x", ",").split(","))
     except ValueError:
-        raise InputError(f"--input takes C,H,W, for example 3,224,224; got {size!r}") from None
+        raise InputError(f"{option} takes {form}, for example {example}; got {given!r}") from None
 
 
 @app.command(
@@ -381,6 +403,7 @@ def _input(size: str) -> tuple[int, ...]:
         "data photos/ --sheet sheet.png",
         "data annotated/ --sheet boxes.png",
         "data annotated/ --model yolov3 --set data.size=320",
+        "data annotated/ --proposals sliding_windows --set limit=500 --sheet recall.png",
         "data digits --export pictures/ --split test --limit 8",
     )
 )
@@ -401,85 +424,74 @@ def data(
             help="A detector, or a recipe of one: find the objects that none of its anchors or cells answers for.",
         ),
     ] = None,
-    settings: Settings = None,
+    proposals: Annotated[
+        str | None,
+        typer.Option(
+            "--proposals",
+            "-p",
+            metavar="METHOD|RUN",
+            help="selective_search_fast, selective_search_quality, sliding_windows, or a trained detector that looks "
+            "at regions: how many objects of a split its proposals find. They are kept for trainings.",
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="With --model any key of the recipe, for example data.size=320; with --proposals an option of the "
+            "method, for example limit=500. Repeatable.",
+        ),
+    ] = None,
     sheet: Annotated[
-        Path | None, typer.Option(help="Write a contact sheet of the classes, with their boxes, to this picture.")
+        Path | None,
+        typer.Option(
+            help="Write a contact sheet of the classes, with their boxes, to this picture; and how many objects the "
+            "proposals find."
+        ),
     ] = None,
     export: Annotated[Path | None, typer.Option(help="Write pictures as PNG files into class folders here.")] = None,
-    split: Annotated[str | None, typer.Option(help="The split to export.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="The split to export; with --proposals that to judge, test if there is one.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="How many pictures to export.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """The doctor: what a data set is, how it is balanced, and everything that is wrong with it."""
     from opsin import data as room
+    from opsin.engine.recipe import parse_setting
 
     task = task or ("classify" if multi_label else room.recognize_task(source))
-    if model is None and settings:
-        raise InputError("--set changes the recipe of a detector; add --model NAME")
+    if settings and (model is None) == (proposals is None):
+        raise InputError("--set belongs to either --model NAME or --proposals NAME: give one of them")
     opened = room.open(source, task, multi_label=multi_label)
-    matches = None if model is None else _match(opened, source, model, settings or [])
+    matches = proposed = None
+    options = dict(map(parse_setting, settings or []))
+    if model is not None:
+        from opsin.detect.unmatched import match_named
+
+        matches = match_named(opened, source, model, options)
     diagnosis = room.inspect(opened, task)
+    if proposals is not None:
+        from opsin.detect.recall import measure_recall
+
+        proposed = measure_recall(opened.without(diagnosis.problems), proposals, options, split)
     if sheet is not None:
-        room.contact_sheet(opened, sheet)
+        room.contact_sheet(opened, sheet, below=None if proposed is None else proposed.draw())
     if export is not None:
         _make_folder(export)
         room.export(opened, export, split=split, limit=limit)
     if matches is not None:
         diagnosis.problems += matches.problems
     if as_json:
-        _print_json(diagnosis.to_dict() | ({} if matches is None else {"matches": matches.to_dict()}))
+        found = {"matches": matches, "proposals": proposed}
+        _print_json(diagnosis.to_dict() | {key: one.to_dict() for key, one in found.items() if one is not None})
     else:
         print(room.render(diagnosis))
-        if matches is not None:
-            print(matches.render())
+        for found in filter(None, (matches, proposed)):
+            print(found.render())
     if any(problem.severity == "error" for problem in diagnosis.problems):
         raise typer.Exit(1)
-
-
-def _match(opened: Any, source: str, model: str, settings: Sequence[str]) -> Any:
-    """How the objects of a source and the places of a detector fit, which a name or a recipe says."""
-    from opsin.detect.unmatched import find_unmatched
-    from opsin.engine.recipe import list_recipes, load_recipe, parse_setting
-
-    if opened.task != "detect":
-        raise InputError(
-            f"--model matches boxes with a detector, and {source} was opened to {opened.task}; leave it out"
-        )
-    named = model.endswith((".yaml", ".yml")) or model in list_recipes()
-    given: Any = model if named else {"model": {"name": model}}
-    overrides = dict(parse_setting(setting) for setting in settings)
-    return find_unmatched(opened, load_recipe(given, {**overrides, "task": "detect", "data.source": source}))
-
-
-def _facts(entry: Any) -> dict[str, Any]:
-    facts = entry.published
-    return {
-        "name": entry.name,
-        "task": entry.task,
-        "family": entry.family,
-        "params": facts.params,
-        "macs": facts.macs,
-        "input": list(facts.input),
-        "paper": facts.paper,
-        "year": facts.year,
-        "metrics": dict(facts.metrics),
-        "idea": facts.idea,
-        "source": facts.source,
-        "options": sorted(entry.options),
-        "weights": {name: _weights_facts(weights) for name, weights in entry.weights.items()},
-    }
-
-
-def _weights_facts(weights: Any) -> dict[str, Any]:
-    return {
-        "url": weights.url,
-        "sha256": weights.sha256,
-        "licence": weights.licence,
-        "source": weights.source,
-        "num_classes": weights.num_classes,
-        "preprocessing": dict(weights.preprocessing),
-        "metrics": dict(weights.metrics),
-    }
 
 
 def _target(given: Path, out: Path, inputs: Sequence[Path], suffix: str) -> Path:

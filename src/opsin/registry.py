@@ -72,6 +72,11 @@ class Weights:
     classes: str = "imagenet1k"
     arrange: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        own = {name: value for name, value in vars(self).items() if name not in ("classes", "arrange")}
+        return own | {"preprocessing": dict(self.preprocessing), "metrics": dict(self.metrics)}
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -92,6 +97,25 @@ class Entry:
     def options(self) -> Mapping[str, inspect.Parameter]:
         """Every keyword that the builder accepts, found in its signature and the network's constructor."""
         return _options(self.builder)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        facts = self.published
+        return {
+            "name": self.name,
+            "task": self.task,
+            "family": self.family,
+            "params": facts.params,
+            "macs": facts.macs,
+            "input": list(facts.input),
+            "paper": facts.paper,
+            "year": facts.year,
+            "metrics": dict(facts.metrics),
+            "idea": facts.idea,
+            "source": facts.source,
+            "options": sorted(self.options),
+            "weights": {name: weights.to_dict() for name, weights in self.weights.items()},
+        }
 
 
 _models: dict[str, Entry] = {}

@@ -169,6 +169,25 @@ def test_any_module() -> None:
         explain_model(model, (3, 8))
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("ssdlite320_mobilenet_v3_large", ""),
+        ("fast_rcnn", "2,000 proposals"),
+        ("rpn", ""),
+        ("mask_rcnn_resnet50_fpn", "1,000 proposals, 100 masks"),
+    ],
+)
+def test_a_detector_is_counted_with_its_second_stage(
+    name: str, said: str, call: Callable[..., tuple[int, str, str]]
+) -> None:
+    status, out, _ = call(name)
+    assert status == 0 and (f"the second stage counted on {said};" in out) == bool(said)
+    totals, published = explain(name).totals, registry.find_model(name).published
+    assert (totals.params, totals.judged) == (published.params, said)
+    assert totals.macs == pytest.approx(published.macs, rel=0.005)
+
+
 def test_every_family_has_its_place() -> None:
     families = {registry.find_model(name).family for name in registry.list_models(task="classify")}
     assert families <= PLACES.keys()

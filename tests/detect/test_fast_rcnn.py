@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from functools import partial
 from pathlib import Path
@@ -12,30 +13,20 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
 import opsin
-from opsin import registry
+from opsin import cli, registry
 from opsin.detect import fast_rcnn
 from opsin.detect.fast_rcnn import FastRCNN, truncated_svd
 from opsin.detect.regions import Regions
+from opsin.detect.thinning import evaluate_thinned
 from opsin.engine.checkpoint import read_model
 from opsin.errors import InputError
 from opsin.nn.counting import count_macs, count_parameters
 from opsin.structures import Instances
 
 WINDOWS: dict[str, Any] = {"proposals": "sliding_windows"}
-
-
-class Whole(nn.Module):
-    """The detector with its head on all proposals, as in use."""
-
-    def __init__(self, model: FastRCNN) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        outputs = self.model(images)
-        return self.model.classify(outputs, Regions(outputs["proposals"], outputs["rows"]))
 
 
 class Cells(nn.Module):
@@ -73,7 +64,7 @@ def test_counts_are_those_of_the_published_definitions(
         model = registry.create_model(name, **options)
     assert isinstance(model, FastRCNN)
     assert count_parameters(model) == params
-    assert count_macs(Whole(model), facts.input) == macs
+    assert count_macs(model, facts.input) == macs
     if not options:
         assert (facts.params, facts.macs) == (params, macs)
 
@@ -346,9 +337,37 @@ def test_a_run_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert model.proposal_options == {"limit": 50}
     changed = opsin.evaluate(tmp_path / "run", split="test", change=partial(truncated_svd, fc6=2, fc7=2))
     assert changed.keys() == run.metrics.keys()
+    _thin_on_the_command_line(tmp_path / "run", changed)
     picture = torch.randint(0, 255, (1, 70, 50), dtype=torch.uint8)
     answer = opsin.load(tmp_path / "run").predict(picture, score_threshold=0.0, limit=5)
     assert len(answer["instances"]) == 5
     for one in answer["instances"]:
         x1, y1, x2, y2 = one["box"]
         assert 0 <= x1 < x2 <= 50 and 0 <= y1 < y2 <= 70
+
+
+def _thin_on_the_command_line(folder: Path, wanted: dict[str, float]) -> None:
+    """`opsin eval --truncated-svd` prints what Python gives, and what the thin layers of 2 values save by hand."""
+    built: Any = read_model(folder).build()
+    channels = built.backbone.channels[0]
+    asked = ("eval", str(folder), "--split", "test", "--truncated-svd", "2,2")
+    result = CliRunner().invoke(cli.app, [*asked, "--json"])
+    assert result.exit_code == 0, result.exception
+    said = json.loads(result.stdout)
+    assert said["metrics"] == pytest.approx(wanted, abs=1e-5) and said["ranks"] == [2, 2]
+    whole, thin = 9 * channels * 16 + 16 * 16, 2 * (9 * channels + 16) + 2 * (16 + 16)
+    assert said["macs"] == [2000 * whole, 2000 * thin]
+    before, after = said["parameters"]
+    assert before - after == whole - thin
+    assert said["speedup"] == said["seconds"][0] / said["seconds"][1] > 0
+    text = CliRunner().invoke(cli.app, list(asked)).stdout
+    assert f"parameters     {before:,} -> {after:,}" in text and "map_50" in text
+    for ranks, message in (("2", "takes two ranks"), ("2,no", "takes FC6,FC7"), ("2,99", "rank")):
+        error = CliRunner().invoke(cli.app, [*asked[:-1], ranks]).exception
+        assert isinstance(error, InputError) and message in str(error)
+
+
+def test_other_networks_have_no_layers_to_thin(tmp_path: Path) -> None:
+    opsin.train("lenet5_digits", {"train.max_steps": 1, "data.limit": 60}, out=tmp_path / "run", say=lambda line: None)
+    with pytest.raises(InputError, match=r"of Fast R-CNN, and .*run is a LeNet5"):
+        evaluate_thinned(tmp_path / "run", (2, 2))

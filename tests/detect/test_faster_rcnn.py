@@ -18,7 +18,7 @@ from opsin.detect.faster_rcnn import ALTERNATING, FasterRCNN, paste_masks
 from opsin.detect.regions import Regions
 from opsin.detect.rpn import take_proposals
 from opsin.errors import InputError
-from opsin.nn.counting import count_macs, count_parameters
+from opsin.nn.counting import count_macs, count_parameters, layer_table
 from opsin.structures import Instances
 
 # Ours and torchvision's.
@@ -69,6 +69,17 @@ def total(losses: dict[str, Tensor]) -> Tensor:
 # Counts
 
 
+class First(nn.Module):
+    """Forward alone."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Any:
+        return self.model(images)
+
+
 def macs_of_regions(model: Any, proposals: int, masks: int) -> int:
     channels, size = model.rpn.objectness.in_channels, model.roi.pooler.size
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -84,8 +95,12 @@ def test_counts_are_the_published_ones(name: str) -> None:
     with torch.device("meta"):
         model: Any = registry.create_model(name).eval()
     assert count_parameters(model) == published.params
-    regions = macs_of_regions(model, model.test_proposals, 100)
-    assert count_macs(model, published.input) + regions == published.macs
+    assert published.macs is not None and count_macs(model, published.input) == published.macs
+    first = count_macs(First(model), published.input)
+    assert published.macs - first == macs_of_regions(model, model.test_proposals, 100)
+    layers = layer_table(model, published.input)
+    assert sum(layer.macs for layer in layers) == published.macs
+    assert sum(layer.params for layer in layers) == published.params
 
 
 @pytest.mark.parametrize("name", PORTS)

@@ -52,6 +52,8 @@ def test_region_costs_what_the_authors_network_does() -> None:
     with torch.device("meta"):
         model = RCNN()
     assert count_macs(model.network, (3, 227, 227)) == 720_396_832  # their pascal_finetune_deploy.prototxt
+    # An answer: 2,000 regions through the network, and four regressions of each class from the last pooling.
+    assert count_macs(model, (3, 500, 500)) == 2000 * (720_396_832 + 20 * 4 * 256 * 6 * 6)
 
 
 # The network on regions

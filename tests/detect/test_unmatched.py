@@ -162,7 +162,7 @@ def test_the_command_names_them() -> None:
     assert f"yolov1_tiny at 128x128: 8 places, none for {sum(lost.values())} of" in text
     for arguments, message in (
         (("data", "digits", "--model", "ssd"), "digits was opened to classify"),
-        (("data", "scenes:10", "--set", "data.size=64"), "add --model NAME"),
+        (("data", "scenes:10", "--set", "data.size=64"), "--model NAME"),
         (("data", "scenes:10", "--model", "ssd30"), "did you mean ssd"),
         (("data", "scenes:10", "--model", "lenet5_digits"), "a model for classify, not for detect"),
     ):

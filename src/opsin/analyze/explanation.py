@@ -131,7 +131,8 @@ class Totals:
     """Sums over the layers. coverage: percent of the ATen operator calls whose FLOPs are counted, views included.
 
     buffers: numbers that are saved but not learned, such as running means. macs_by_flop_counter: half of what
-    `torch.utils.flop_counter` counts for the same run, for comparison.
+    `torch.utils.flop_counter` counts for the same run, for comparison. judged: what a second stage was counted on, such
+    as "1,000 proposals"; memory is that of the first.
     """
 
     params: int
@@ -146,6 +147,7 @@ class Totals:
     operators: int
     coverage: float
     macs_by_flop_counter: int
+    judged: str = ""
 
 
 @dataclass(frozen=True)

@@ -220,12 +220,13 @@ def _step(model: nn.Module, images: Tensor, optimizer: str, ledger: _Ledger | No
 
 def _loss(model: nn.Module, outputs: Any) -> Tensor:
     tensors = tensors_in(outputs)
-    if hasattr(model, "loss"):
+    if hasattr(model, "loss") and not hasattr(model, "predictions"):  # a detector's follows its truth, place by place
         logits = tensors[0]
         many = bool(getattr(model, "multi_label", False))
         targets = torch.zeros_like(logits) if many else logits.new_zeros(len(logits), dtype=torch.int64)
         return torch.stack(list(model.loss(outputs, targets).values())).sum()  # type: ignore[operator]
-    return torch.stack([t.float().sum() for t in tensors]).sum()
+    learned = [t for t in tensors if t.requires_grad] or [next(model.parameters())]  # R-CNN learns in its second stage
+    return torch.stack([t.float().sum() for t in learned]).sum()
 
 
 def _peak(run: Callable[[], Any], held: Sequence[Tensor], device: str) -> int:

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from opsin.analyze.costs import Cost, bytes_of, cost_of, is_product, is_view, operator_name, tensors_in
 from opsin.analyze.explanation import Field, Layer, Stage, Totals, Uncounted
 from opsin.analyze.receptive_field import Follower
-from opsin.nn.counting import meta_twin
+from opsin.nn.counting import describe_judged, whole_twin
 
 SHARED = ("params", "macs", "flops", "activations", "bytes")  # of which a layer has a share
 
@@ -165,7 +165,7 @@ def run_on_meta(model: nn.Module, input_size: tuple[int, int, int]) -> MetaRun:
 
     Raises InputError for an input that the model refuses.
     """
-    twin, images = meta_twin(model, input_size)
+    twin, images = whole_twin(model, input_size)
     watch = _Watch(twin, images)
     rows: list[tuple[_Frame, tuple[int, ...], int, Tensor | None]] = []
     begun: dict[str, tuple[int, int]] = {}
@@ -272,6 +272,7 @@ def profile(model: nn.Module, input_size: tuple[int, int, int]) -> Profile:
         operators=run.calls,
         coverage=100.0 * (run.calls - run.uncounted_calls) / run.calls if run.calls else 100.0,
         macs_by_flop_counter=run.flop_counter_macs,
+        judged=describe_judged(model),
     )
     return Profile(layers, totals, _stages(model, run, layers, sums), _gaps(layers))
 

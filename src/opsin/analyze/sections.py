@@ -105,7 +105,8 @@ class LayerTree:
         ]
         totals = self.explanation.totals
         note = (
-            f"{len(layers):,} calls of layers, for one picture of {dims(self.explanation.identity.input)}. "
+            f"{len(layers):,} calls of layers, for one picture of {dims(self.explanation.identity.input)}"
+            f"{f' with {totals.judged}' if totals.judged else ''}. "
             f"In total {totals.params:,} parameters, {totals.connections:,} connections, {totals.macs:,} MACs "
             f"(multiply-adds of products), {totals.flops:,} FLOPs (all floating-point operations) and "
             f"{amount(totals.bytes)} moved. Bars are shares of these. A click on a heading sorts."

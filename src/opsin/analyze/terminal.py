@@ -109,6 +109,8 @@ def _totals(explanation: Explanation, out: Console) -> None:
     out.print("\n[bold]Totals, one picture[/]")
     out.print(f"  parameters   {totals.params:>15,}   and {totals.buffers:,} numbers in buffers")
     out.print(f"  MACs         {totals.macs:>15,}   multiply-adds of convolutions and products")
+    if totals.judged:
+        out.print(f"  [dim]the second stage counted on {totals.judged}; memory below is that of the first[/]")
     out.print(f"  FLOPs        {totals.flops:>15,}   all floating-point operations")
     out.print(f"  connections  {totals.connections:>15,}")
     out.print(f"  activations  {totals.activations:>15,}   outputs of convolutions and products")

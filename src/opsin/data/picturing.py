@@ -22,12 +22,20 @@ _MARGIN, _WIDEST = 4, 140  # pixels between cells, and the most for the class na
 _MOST_ROWS = 100
 
 
-def contact_sheet(source: Source, path: str | Path, *, per_class: int | None = None, cell: int | None = None) -> Path:
+def contact_sheet(
+    source: Source,
+    path: str | Path,
+    *,
+    per_class: int | None = None,
+    cell: int | None = None,
+    below: Image.Image | None = None,
+) -> Path:
     """Write a picture with one labelled row of examples for each class, evenly spaced over the training split.
 
     In pictures of detection data every box is drawn, in its class's colour and with its name; regions to ignore are
     grey. per_class: examples, 10 unless set, 4 with boxes. cell: the longer side of a picture in pixels, 64 or 256. At
-    most 100 classes are drawn. A picture that cannot be read is a crossed cell. The file's ending sets its format.
+    most 100 classes are drawn. A picture that cannot be read is a crossed cell. below: is set under the rows, such as a
+    chart of the data. The file's ending sets its format.
     """
     split = next(source.splits[key] for key in ("train", "all", *source.splits) if key in source.splits)
     per_class, cell = (per_class or 4, cell or 256) if split.instances is not None else (per_class or 10, cell or 64)
@@ -53,7 +61,15 @@ def contact_sheet(source: Source, path: str | Path, *, per_class: int | None = N
                 draw.line((x, top + height, x + width, top), fill="red", width=2)
             else:
                 sheet.paste(one, (x + (width - one.width) // 2, top + (height - one.height) // 2))
-    return _save(sheet, Path(path))
+    return _save(sheet if below is None else _stack(sheet, below), Path(path))
+
+
+def _stack(upper: Image.Image, lower: Image.Image) -> Image.Image:
+    """Two pictures on white, one under the other."""
+    both = Image.new("RGB", (max(upper.width, lower.width), upper.height + lower.height), "white")
+    both.paste(upper, (0, 0))
+    both.paste(lower, (0, upper.height))
+    return both
 
 
 def export(source: Source, path: str | Path, *, split: str | None = None, limit: int | None = None) -> list[Path]:

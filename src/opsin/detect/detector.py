@@ -55,7 +55,8 @@ class Detector(nn.Module, ABC):
     A subclass sets, in its constructor, strides: of the maps it predicts on. divisor: what both sides of an input must
     be multiples of, 1 if anything goes. fixed_size: the only side of its input, where its head allows no other.
     learns_somewhere is a property of the class: its loss can use truths that say what a picture shows and not where,
-    whose boxes are NaN. So is network_prefix: what the names of its classification network's tensors begin with.
+    whose boxes are NaN. So are network_prefix, what the names of its classification network's tensors begin with, and
+    export_refusal: why `opsin export` cannot write it, "" where it can.
 
     `forward` is pure: the same in train and eval, exportable, and never sees a target. What it gives is `Outputs`:
     named tensors, batch first but for "anchors", (A, 4) where there are any.
@@ -68,6 +69,7 @@ class Detector(nn.Module, ABC):
     fixed_size: int | None = None
     learns_somewhere: ClassVar[bool] = False
     network_prefix: ClassVar[str] = "backbone.backbone."
+    export_refusal: ClassVar[str] = ""
 
     def __init__(self, num_classes: int, in_channels: int) -> None:
         super().__init__()
@@ -93,6 +95,18 @@ class Detector(nn.Module, ABC):
     @abstractmethod
     def assign(self, outputs: Outputs, targets: Sequence[Instances]) -> list[Assignment]:
         """What the loss makes of the truth of each image."""
+
+    @property
+    def judged(self) -> dict[str, int]:
+        """What `second_stage` is run on, of an image at most, such as {"proposals": 1000}; nothing for one stage."""
+        return {}
+
+    def second_stage(self, outputs: Outputs) -> Any:
+        """The part of the network that `decode` runs after `forward`, on as many regions as `judged` says.
+
+        To count what an answer costs: on the meta device, where outputs have shapes only, and so has what it gives.
+        """
+        return outputs
 
     def decode(self, outputs: Outputs, selection: Selection | None = None, **options: Any) -> list[Instances]:
         """The instances of each image, best first: boxes, labels, scores. options: fields of `Selection` to change.

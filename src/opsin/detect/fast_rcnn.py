@@ -22,7 +22,7 @@ from torch.nn.functional import interpolate
 
 from opsin.backbones.extraction import create_extractor
 from opsin.detect.detector import Assignment, Detector, Outputs, Selection
-from opsin.detect.proposals import METHODS, SlidingWindows
+from opsin.detect.proposals import LIMIT, METHODS, SlidingWindows
 from opsin.detect.regions import (
     REGION_SELECTION,
     Pooling,
@@ -31,6 +31,7 @@ from opsin.detect.regions import (
     RoIPooler,
     RoISampler,
     TwoLayerHead,
+    any_regions,
     assign_regions,
     decode_regions,
     fill_hidden,
@@ -72,6 +73,7 @@ class FastRCNN(Detector):
     """
 
     needs_proposals = True
+    export_refusal = "its proposals are made outside of the network, and a file takes nothing but pictures"
 
     def __init__(
         self,
@@ -148,7 +150,7 @@ class FastRCNN(Detector):
         """What the head says of regions in pixels of the input: logits (R, K + 1) and offsets (R, K + 1, 4)."""
         first = outputs["features_0"]
         pooled = self._pool(outputs, regions, 0)
-        if len(self.scales) > 1:
+        if len(self.scales) > 1 and not first.is_meta:
             areas = box_area(regions.boxes)[:, None] * regions.boxes.new_tensor(self.scales) ** 2
             nearest = (areas - _SIDE**2).abs().argmin(dim=1)
             for k in range(1, len(self.scales)):
@@ -194,6 +196,13 @@ class FastRCNN(Detector):
         scores = logits.float().softmax(dim=1)[:, 1:]
         counts = torch.bincount(regions.rows, minlength=len(outputs["features_0"]))
         return likeliest_boxes(regions.boxes, scores, offsets.float()[:, 1:], counts.tolist())
+
+    @property
+    def judged(self) -> dict[str, int]:
+        return {"proposals": int(self.proposal_options.get("limit", LIMIT))}
+
+    def second_stage(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
+        return self.classify(outputs, any_regions(outputs["proposals"], self.judged["proposals"]))
 
     def _judge(self, outputs: Outputs) -> tuple[Regions, Tensor, Tensor]:
         """The proposals of all images, their logits and offsets."""

@@ -37,6 +37,7 @@ from opsin.detect.regions import (
     RoISampler,
     Samples,
     TwoLayerHead,
+    any_regions,
     decode_regions,
     fill_hidden,
     likeliest_boxes,
@@ -148,6 +149,11 @@ class FasterRCNN(Detector):
     forward gives what `ProposalHead` gives, the maps that regions are pooled from as map0, map1, ..., and the input's
     size. The proposals are constants to the head: the approximate joint training of section 3.2.
     """
+
+    export_refusal = (
+        "its second stage has as many regions as survive in each picture, with a box for each class, and a file has "
+        "one box for each of a fixed number of places"
+    )
 
     def __init__(
         self,
@@ -286,6 +292,19 @@ class FasterRCNN(Detector):
         logits, offsets = self.roi(self._maps(outputs), regions)
         scores = logits.float().softmax(dim=1)[:, 1:]
         return likeliest_boxes(regions.boxes, scores, offsets.float()[:, 1:], [len(one) for one in proposals])
+
+    @property
+    def judged(self) -> dict[str, int]:
+        masks = {} if self.roi.mask_head is None else {"masks": self.selection.limit}
+        return {"proposals": self.test_proposals} | masks
+
+    def second_stage(self, outputs: Outputs) -> Any:
+        maps, boxes = self._maps(outputs), outputs["proposals"]
+        answers = self.roi(maps, any_regions(boxes, self.test_proposals))
+        if self.roi.mask_head is None:
+            return answers
+        found = any_regions(boxes, self.selection.limit)
+        return answers, self.roi.masks(maps, found, found.rows)
 
     def decode(self, outputs: Outputs, selection: Selection | None = None, **options: Any) -> list[Instances]:
         """The head on the proposals: instances of each image, best first, suppressed within a class.

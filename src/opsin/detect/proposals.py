@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))  # IoU, as in COCO's average recall
 COUNTS = (1, 3, 10, 30, 100, 300, 1000, 2000)
+LIMIT = 2000  # proposals of a picture, as in R-CNN and Fast R-CNN
 _PICTURES = 16  # of one file of the cache: as much as a kill can cost, some seconds each
 
 
@@ -61,7 +62,7 @@ class SelectiveSearch:
     """
 
     mode: Literal["fast", "quality"] = "fast"
-    limit: int = 2000
+    limit: int = LIMIT
     width: int | None = 500
     base_k: int = 150
 
@@ -97,7 +98,7 @@ class SlidingWindows:
     height / width. step: from one window to the next, as a part of its side.
     """
 
-    limit: int = 2000
+    limit: int = LIMIT
     smallest: float = 0.1
     ratios: Sequence[float] = (0.5, 1.0, 2.0)
     step: float = 0.25
@@ -344,20 +345,24 @@ def recall_figure(recalls: Mapping[str, Recall]) -> Figure:
     from opsin.engine import charts  # here, since networks import this file: drawing takes long to import
     from opsin.engine.report import Figure
 
-    def paint(canvas: Canvas) -> None:
-        axes = canvas.add_subplot()
-        for color, (name, recall) in zip(charts.LINES * len(recalls), recalls.items(), strict=False):
-            nearest = int(np.abs(np.array(recall.thresholds) - 0.5).argmin())
-            axes.plot(recall.counts, recall.values[:, nearest].tolist(), color=color, label=name)
-            axes.plot(recall.counts, recall.average.tolist(), color=color, linestyle=(0, (4, 3)))
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.set(ylim=(0, 1.02), xlabel="proposals of a picture", ylabel="recall")
-        canvas.legend(loc="outside upper left", ncols=3, handlelength=1.2, columnspacing=1.4)
-
     objects = next((recall.objects for recall in recalls.values()), 0)
     caption = (
         f"Of {objects:,} objects those that a proposal overlaps by an IoU of 0.5 or more; dashed, the mean over IoUs "
         "of 0.5 to 0.95. What no proposal overlaps cannot be found."
     )
-    return Figure("Recall of the proposals", charts.svg(paint), caption)
+    return Figure("Recall of the proposals", charts.svg(partial(paint_recall, recalls)), caption)
+
+
+def paint_recall(recalls: Mapping[str, Recall], canvas: Canvas) -> None:
+    """The drawing of `recall_figure`, on a canvas of `opsin.engine.charts`."""
+    from opsin.engine import charts
+
+    axes = canvas.add_subplot()
+    for color, (name, recall) in zip(charts.LINES * len(recalls), recalls.items(), strict=False):
+        nearest = int(np.abs(np.array(recall.thresholds) - 0.5).argmin())
+        axes.plot(recall.counts, recall.values[:, nearest].tolist(), color=color, label=name)
+        axes.plot(recall.counts, recall.average.tolist(), color=color, linestyle=(0, (4, 3)))
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.set(ylim=(0, 1.02), xlabel="proposals of a picture", ylabel="recall")
+    canvas.legend(loc="outside upper left", ncols=3, handlelength=1.2, columnspacing=1.4)

@@ -34,7 +34,8 @@ from opsin.backbones.backbone import Backbone, positive
 from opsin.data import Preprocessing
 from opsin.detect.detector import Assignment, Detector, Outputs, Selection, select
 from opsin.detect.matching import assign_anchors
-from opsin.detect.regions import Regions, RoISampler, likeliest_boxes, sample_regions
+from opsin.detect.proposals import LIMIT
+from opsin.detect.regions import Regions, RoISampler, any_regions, likeliest_boxes, sample_regions
 from opsin.detect.stages import Stage, Workplace, progress, write_shards
 from opsin.detect.svm import Margin, Shard, fit_ridge, mine_svms
 from opsin.engine.run import RunFolder
@@ -77,6 +78,7 @@ class RCNN(Detector):
 
     needs_proposals = True
     network_prefix = "network."
+    export_refusal = "its proposals are made outside of the network, and a file takes nothing but pictures"
     svm_weights: Tensor
     svm_biases: Tensor
     box_weights: Tensor
@@ -202,12 +204,20 @@ class RCNN(Detector):
 
     def classify(self, description: Description) -> tuple[Tensor, Tensor]:
         """Scores (R, K) in [0, 1], of an SVM's margin its logistic function, and offsets (R, K, 4)."""
-        if self.has_svms:
+        if not self.has_svms.is_meta and self.has_svms:
             scores = F.linear(description.features.float(), self.svm_weights, self.svm_biases).sigmoid()
         else:
             scores = description.logits.float().softmax(dim=1)[:, 1:]
         offsets = F.linear(description.pooled.float(), self.box_weights.flatten(0, 1), self.box_biases.flatten())
         return scores, offsets.unflatten(1, (-1, 4))
+
+    @property
+    def judged(self) -> dict[str, int]:
+        return {"proposals": int(self.proposal_options.get("limit", LIMIT))}
+
+    def second_stage(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
+        """As while the softmax judges: SVMs take the place of its layer, with a class less."""
+        return self.classify(self.describe(outputs, any_regions(outputs["proposals"], self.judged["proposals"])))
 
     def judge(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
         """Scores (R, K) and offsets (R, K, 4) of all proposals, `chunk` at a time."""

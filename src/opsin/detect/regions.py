@@ -112,8 +112,9 @@ class RoIPooler(nn.Module):
         """
         maps = [x.float() for x, _ in zip(maps, self.strides, strict=False)]
         rois = torch.cat([regions.rows[:, None].to(regions.boxes), regions.boxes], dim=1).to(maps[0])
-        if self.all_levels or len(maps) == 1:
-            return [self._pool(x, rois, stride) for x, stride in zip(maps, self.strides, strict=True)]
+        if self.all_levels or len(maps) == 1 or rois.is_meta:  # shapes only: any level will do
+            maps = maps if self.all_levels else maps[:1]
+            return [self._pool(x, rois, stride) for x, stride in zip(maps, self.strides, strict=False)]
         pooled = maps[0].new_zeros(len(rois), maps[0].shape[1], self.size, self.size)
         levels = self.levels(regions.boxes)
         for level, (x, stride) in enumerate(zip(maps, self.strides, strict=True)):
@@ -135,6 +136,11 @@ class RoIPooler(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{list(self.strides)}, size={self.size}, kind={self.kind!r}, views={self.views}"
+
+
+def any_regions(like: Tensor, count: int) -> Regions:
+    """So many regions of the first image, with shapes and without values. like: boxes of any number, on meta."""
+    return Regions(like.new_zeros(count, 4), torch.zeros(count, dtype=torch.int64, device=like.device))
 
 
 # Heads

@@ -194,6 +194,8 @@ class SPPNet(RCNN):
         chosen = (areas[:, None] * ratios.square() - _WINDOW).abs().argmin(dim=1)
         levels = self.network.head[0].levels  # type: ignore[index]
         pooled = areas.new_zeros(len(areas), self.network.head[1].in_features)  # type: ignore[index]
+        if pooled.is_meta:
+            return pooled
         for place, scale in enumerate(self.scales):
             own = (chosen == place).nonzero()[:, 0]
             x = outputs[f"map_{scale}"].float()

@@ -25,8 +25,9 @@ from opsin.data.source import FileSplit, map_threads
 from opsin.detect.detector import Detector, Outputs
 from opsin.detect.task import DetectTask, usable
 from opsin.detect.yolo import shape_iou
-from opsin.engine.recipe import Recipe
+from opsin.engine.recipe import Recipe, list_recipes, load_recipe
 from opsin.engine.task import create_preprocessing
+from opsin.errors import InputError
 from opsin.ops import kmeans_anchors
 from opsin.structures import Instances
 
@@ -79,6 +80,18 @@ class Matches:
         if self.anchor_iou is not None and self.anchor_iou < self.cluster_iou:
             lines.append(f"  to take them: --set 'model.anchors={[list(pair) for pair in self.clusters]}'")
         return "\n".join(lines)
+
+
+def match_named(source: Source, data: str, model: str, settings: Mapping[str, Any]) -> Matches:
+    """`find_unmatched` of a detector by name, or of a recipe by name or file. data: what the source was opened from.
+
+    settings: keys of the recipe to change. Raises InputError for a source without boxes, too.
+    """
+    if source.task != "detect":
+        raise InputError(f"--model matches boxes with a detector, and {data} was opened to {source.task}; leave it out")
+    named = model.endswith((".yaml", ".yml")) or model in list_recipes()
+    given: Any = model if named else {"model": {"name": model}}
+    return find_unmatched(source, load_recipe(given, {**settings, "task": "detect", "data.source": data}))
 
 
 def find_unmatched(source: Source, recipe: Recipe) -> Matches:

@@ -13,6 +13,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
 # Okabe and Ito's palette, which the colour-blind can tell apart, and brighter twins for a dark page: (light, dark).
 INK, MUTED, GRID, PAPER = "#1f2329", "#656d77", "#d9dee4", "#fefefe"
@@ -73,6 +74,16 @@ def svg(draw: Callable[[Canvas], None], width: float = 6.0, height: float = 3.4)
         draw(canvas)
         canvas.savefig(buffer, format="svg", metadata=_NO_METADATA)
     return _adapt(buffer.getvalue()).encode()
+
+
+def picture(draw: Callable[[Canvas], None], width: float = 6.0, height: float = 3.4) -> Image.Image:
+    """What `draw` puts on a white canvas of width x height inches, as a picture of 100 pixels an inch."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(_STYLE):
+        canvas = Canvas(figsize=(width, height), layout="constrained", facecolor="white")
+        draw(canvas)
+        canvas.savefig(buffer, format="png", dpi=100)
+    return Image.open(buffer).convert("RGB")
 
 
 def lines(

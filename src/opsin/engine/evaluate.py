@@ -18,7 +18,7 @@ from opsin.engine.report import Code, Section, Table, curves, environment, profi
 from opsin.engine.run import RunFolder, atomic
 from opsin.engine.task import Task, split_data
 from opsin.errors import InputError
-from opsin.nn.counting import count_macs, count_parameters, layer_table, short_count
+from opsin.nn.counting import count_macs, count_parameters, describe_judged, layer_table, short_count
 
 
 @dataclass
@@ -148,7 +148,7 @@ def write_run_report(
     layers = layer_table(task.model, size)
     totals = {"parameters": count_parameters(task.model), "macs": count_macs(task.model, size)}
     headline |= {"parameters": short_count(totals["parameters"]), "multiply-adds": short_count(totals["macs"])}
-    sections.append(profile_section(layers, totals))
+    sections.append(profile_section(layers, totals, judged=describe_judged(task.model)))
     sections.append(Code("Recipe", recipe.to_yaml()))
     sections.append(Table("Environment", ["what", "version"], [[k, v] for k, v in environment().items()]))
     return write_report(folder.report, f"{recipe.model.name} on {source.name}", headline, sections)

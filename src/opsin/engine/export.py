@@ -109,8 +109,8 @@ def export(run: str | Path, format: str, out: str | Path | None = None) -> Expor
     run: a run folder, a model.safetensors or published weights by name. out: model.onnx, model.xml or model.pt2 in the
     run folder if None. The file is run on pictures of the run's own data, or on noise where they are gone, and replaces
     what was at `out` only if it gives what the model gives. Raises InputError for an unknown format, an `out` that does
-    not fit it and packages that are missing; JobError for a network that cannot be exported, a file whose outputs
-    differ by more than TOLERANCE, and one that cannot be written.
+    not fit it, packages that are missing and a detector that looks at regions; JobError for a network that cannot be
+    exported, a file whose outputs differ by more than TOLERANCE, and one that cannot be written.
     """
     if format not in SUFFIXES:
         raise unknown("format", format, SUFFIXES)
@@ -120,6 +120,12 @@ def export(run: str | Path, format: str, out: str | Path | None = None) -> Expor
         listed = " and ".join(filter(None, [", ".join(missing[:-1]), missing[-1]]))
         raise InputError(f"format {format} needs {listed}: pip install 'opsin[export]'")
     predictor = load(run, "cpu")
+    refusal = getattr(predictor.model, "export_refusal", "")
+    if refusal:
+        raise InputError(
+            f"{predictor.recipe.model.name} cannot be exported: {refusal}. Use it by `opsin predict` or opsin.load, or "
+            "train a detector of one stage for other runtimes, such as ssd, retinanet or yolov4"
+        )
     program = Program(predictor.model.requires_grad_(False), predictor.preprocessing).eval()
     pictures, checked_on = _pictures(predictor)
     traced = _trace(program, predictor)
@@ -249,7 +255,10 @@ def _write_onnx(traced: ExportedProgram, outputs: list[str], file: Path, metadat
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
-        raise JobError(f"this network cannot be written as ONNX: {_first_line(error)}") from error
+        cause: BaseException = error
+        while cause.__cause__ is not None:  # torch wraps the reason in reports of many pages
+            cause = cause.__cause__
+        raise JobError(f"this network cannot be written as ONNX: {_first_line(cause)}") from error
     assert made is not None
     made.model.metadata_props.update(metadata)
     made.model.producer_name, made.model.producer_version = "opsin", __version__
@@ -341,5 +350,5 @@ def _quiet() -> Iterator[None]:
         logging.disable(disabled)
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

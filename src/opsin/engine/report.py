@@ -179,10 +179,12 @@ def curves(history: Sequence[Mapping[str, Any]], monitor: str = "val_accuracy", 
     return figures
 
 
-def profile_section(rows: Iterable[Any], totals: Mapping[str, int], title: str = "Network") -> Table:
+def profile_section(
+    rows: Iterable[Any], totals: Mapping[str, int], title: str = "Network", *, judged: str = ""
+) -> Table:
     """What each layer costs. rows: mappings or objects with name, type, output_shape, params, macs.
 
-    totals: of the network, name -> number; they stand in the note.
+    totals: of the network, name -> number; they stand in the note. judged: what a second stage was counted on.
     """
     layers = [row if isinstance(row, Mapping) else vars(row) for row in rows]
     all_macs = sum(layer["macs"] for layer in layers) or 1
@@ -200,7 +202,7 @@ def profile_section(rows: Iterable[Any], totals: Mapping[str, int], title: str =
         for layer in layers
     ]
     sums = ", ".join(f"{number:,} {'multiply-adds' if name == 'macs' else name}" for name, number in totals.items())
-    note = f"In total {sums}, for one input." if sums else ""
+    note = f"In total {sums}, for one input{f' with {judged}' if judged else ''}." if sums else ""
     columns = ["layer", "type", "output", "parameters", "share", "multiply-adds", "share"]
     return Table(title, columns, cells, note, bars=("share",))
 

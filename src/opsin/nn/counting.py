@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -32,8 +32,9 @@ def count_parameters(model: nn.Module) -> int:
 def count_macs(model: nn.Module, input_size: tuple[int, int, int]) -> int:
     """Multiply-adds of all convolutions and matrix products for one input of (C, H, W), in eval.
 
-    Biases, norms, activations and pooling are not counted, as in the papers. Nothing is computed or allocated, and the
-    model stays as it is. Raises InputError for an input that the model refuses.
+    Biases, norms, activations and pooling are not counted, as in the papers. A model of two stages is counted with the
+    second, see `whole_twin`. Nothing is computed or allocated, and the model stays as it is. Raises InputError for an
+    input that the model refuses.
     """
     with _counting(model, input_size) as (twin, images, counter):
         twin(images)
@@ -81,12 +82,28 @@ def meta_twin(model: nn.Module, input_size: tuple[int, int, int]) -> tuple[nn.Mo
     return twin, torch.empty(1, *input_size, device="meta", dtype=dtype)
 
 
+def whole_twin(model: nn.Module, input_size: tuple[int, int, int]) -> tuple[nn.Module, Tensor]:
+    """`meta_twin`, whose forward runs all that an answer takes: a detector's `second_stage` too, where there is one."""
+    twin, images = meta_twin(model, input_size)
+    if hasattr(twin, "second_stage"):
+        first: Callable[[Tensor], Any] = twin.forward
+        second: Any = twin.second_stage
+        twin.forward = lambda images: second(first(images))
+    return twin, images
+
+
+def describe_judged(model: nn.Module) -> str:
+    """What of an image a second stage is counted on: "1,000 proposals, 100 masks"; "" for networks of one stage."""
+    judged: dict[str, int] = getattr(model, "judged", {})
+    return ", ".join(f"{count:,} {name}" for name, count in judged.items())
+
+
 @contextmanager
 def _counting(
     model: nn.Module, input_size: tuple[int, int, int]
 ) -> Iterator[tuple[nn.Module, Tensor, FlopCounterMode]]:
     """A twin of the model without data, an input for it, and a counter of what runs."""
-    twin, images = meta_twin(model, input_size)
+    twin, images = whole_twin(model, input_size)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         yield twin, images, counter
 

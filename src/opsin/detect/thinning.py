@@ -1,0 +1,121 @@
+"""What a trained Fast R-CNN is worth with its two hidden layers decomposed, and what that saves. Section 3.1."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from opsin.detect.fast_rcnn import FastRCNN, truncated_svd
+from opsin.engine.evaluate import evaluate
+from opsin.errors import InputError
+from opsin.nn.counting import count_parameters, short_count
+
+_REGIONS = 2000  # of a picture, as in the paper
+_ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class Thinned:
+    """A detector with fc6 and fc7 as two thin layers each. Pairs are before and after.
+
+    ranks: of fc6 and fc7. metrics: with the thin layers, see `opsin.evaluate`. parameters: of the detector. macs: of
+    fc6 and fc7 on `regions` regions. seconds: of the whole head on as many, the median of rounds that take turns.
+    device: where those were.
+    """
+
+    ranks: tuple[int, int]
+    metrics: dict[str, float]
+    parameters: tuple[int, int]
+    macs: tuple[int, int]
+    seconds: tuple[float, float]
+    device: str
+    regions: int = _REGIONS
+
+    @property
+    def speedup(self) -> float:
+        """How many times faster the head is."""
+        return self.seconds[0] / self.seconds[1]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {**asdict(self), "speedup": self.speedup}
+
+    def describe(self) -> str:
+        """What is saved, as lines for a terminal."""
+        (many, few), (much, little), (long, short) = self.parameters, self.macs, self.seconds
+        return "\n".join(
+            [
+                f"fc6 and fc7 at ranks {self.ranks[0]} and {self.ranks[1]}, {self.regions:,} regions:",
+                f"  parameters     {many:,} -> {few:,}",
+                f"  multiply-adds  {short_count(much)} -> {short_count(little)} in fc6 and fc7",
+                f"  head           {long:.4f} s -> {short:.4f} s on {self.device}, {self.speedup:.2f} times as fast",
+            ]
+        )
+
+
+def evaluate_thinned(
+    run: str | Path,
+    ranks: Sequence[int],
+    data: str | Path | None = None,
+    split: str | None = None,
+    *,
+    device: str | None = None,
+) -> Thinned:
+    """Judge a trained Fast R-CNN with fc6 and fc7 at these ranks as `opsin.evaluate` judges it, and time both heads.
+
+    Raises InputError for a run of another detector, one whose layers are thin already, and ranks that cannot be.
+    """
+    if len(ranks) != 2:
+        raise InputError(f"truncated SVD takes two ranks, of fc6 and fc7, for example 1024,256; got {list(ranks)}")
+    models: list[FastRCNN] = []
+
+    def change(model: Any) -> nn.Module:
+        if not isinstance(model, FastRCNN):
+            raise InputError(
+                f"truncated SVD is of the layers fc6 and fc7 of Fast R-CNN, and {run} is a {type(model).__name__}"
+            )
+        models.extend([model, truncated_svd(model, *ranks).eval()])
+        return models[1]
+
+    metrics = evaluate(run, data, split, device=device, change=change)
+    whole, thin = models
+    first, second = _time_heads(whole, thin)
+    return Thinned(
+        ranks=(ranks[0], ranks[1]),
+        metrics=metrics,
+        parameters=(count_parameters(whole), count_parameters(thin)),
+        macs=(_macs(whole), _macs(thin)),
+        seconds=(first, second),
+        device=str(next(whole.parameters()).device),
+    )
+
+
+def _macs(model: FastRCNN) -> int:
+    """Of fc6 and fc7."""
+    layers = [layer for layer in model.head.modules() if isinstance(layer, nn.Linear)]
+    return _REGIONS * sum(layer.weight.numel() for layer in layers)
+
+
+@torch.inference_mode()
+def _time_heads(whole: FastRCNN, thin: FastRCNN) -> tuple[float, float]:
+    """Seconds of the heads on the same pooled regions, by turns, the first turn to warm up."""
+    weight = next(whole.head.parameters())
+    pooled = torch.rand(_REGIONS, weight.shape[1], device=weight.device, dtype=weight.dtype)
+    rounds = [[_time(model, pooled) for model in (whole, thin)] for _ in range(_ROUNDS + 1)][1:]
+    first, second = (median(times) for times in zip(*rounds, strict=True))
+    return first, second
+
+
+def _time(model: FastRCNN, pooled: Tensor) -> float:
+    started = time.perf_counter()
+    model.predictor(model.head([pooled]))
+    if pooled.is_cuda:
+        torch.cuda.synchronize(pooled.device)
+    return time.perf_counter() - started
