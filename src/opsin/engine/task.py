@@ -203,6 +203,9 @@ class Task(LightningModule, ABC):
         """The mean of each loss term over the epoch so far."""
         return {f"train_{name}": float(total) / max(1, self._batches) for name, total in self._sums.items()}
 
+    def setup(self, stage: str) -> None:
+        self._schedule_state = None  # a training in stages fits again and again: what one was resumed with is its own
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # Dropout, mixing and stochastic depth derive from (seed, epoch, batch, rank): resume needs no random state.
         torch.manual_seed(derive_seed(self.recipe.train.seed, self.current_epoch, batch_idx, self.global_rank))

@@ -191,7 +191,10 @@ def _create_folder(out: str | Path | None, recipe: str | Path | Mapping[str, Any
     return folder
 
 
-def _fit(task: Task, splits: Mapping[str, Split], folder: RunFolder, say: Say, *, resume: bool) -> Trainer:
+def _fit(
+    task: Task, splits: Mapping[str, Split], folder: RunFolder, say: Say, *, resume: bool, alone: bool = False
+) -> Trainer:
+    """One training by gradient. alone: refuse more than one process."""
     recipe = task.recipe
     task.failed_batch = folder.path / "failed_batch.safetensors"
     checkpoint = folder.last if resume and folder.last.exists() else None
@@ -201,6 +204,10 @@ def _fit(task: Task, splits: Mapping[str, Split], folder: RunFolder, say: Say, *
         say("no checkpoint had been written yet; starting from the first step")
     trainer = _create_trainer(task, folder, say, has_val="val" in splits)
     world, rank = trainer.world_size, trainer.global_rank
+    if alone and world > 1:
+        raise InputError(
+            f"{recipe.model.name} is trained in stages, which takes one process, not {world}; set train.devices=1"
+        )
     if trainer.is_global_zero:
         folder.write_recipe(recipe.to_yaml())
     common: dict[str, Any] = {
@@ -234,9 +241,9 @@ def _fit(task: Task, splits: Mapping[str, Split], folder: RunFolder, say: Say, *
 
 
 def _fit_stage(task: Task, splits: Mapping[str, Split], folder: RunFolder, say: Say) -> None:
-    """A training by gradient that is one stage of several; its weights stay in the model."""
-    _fit(task, splits, folder, say, resume=folder.last.exists())
-    _load_last(task, folder)
+    """A training by gradient that is one stage of several; the weights that the recipe keeps stay in the model."""
+    _fit(task, splits, folder, say, resume=folder.last.exists(), alone=True)
+    _load_kept(task, folder)
     task.to(_device(task.recipe))
 
 
