@@ -51,7 +51,8 @@ class Detector(nn.Module, ABC):
     A subclass sets, in its constructor, strides: of the maps it predicts on. divisor: what both sides of an input must
     be multiples of, 1 if anything goes. fixed_size: the only side of its input, where its head allows no other.
     learns_somewhere is a property of the class: its loss can use truths that say what a picture shows and not where,
-    whose boxes are NaN.
+    whose boxes are NaN. class_agnostic is one too: it finds objects of whatever class, so that the classes of its data
+    are made one, "object", before it is trained or judged.
 
     `forward` is pure: the same in train and eval, exportable, and never sees a target. What it gives is `Outputs`:
     named tensors, batch first but for "anchors", (A, 4) where there are any.
@@ -63,6 +64,7 @@ class Detector(nn.Module, ABC):
     divisor: int = 1
     fixed_size: int | None = None
     learns_somewhere: ClassVar[bool] = False
+    class_agnostic: ClassVar[bool] = False
 
     def __init__(self, num_classes: int, in_channels: int) -> None:
         super().__init__()

@@ -144,6 +144,15 @@ class DetectTask(Task):
             check_size(model, recipe.model.name, _sides(size), "train.multi_scale")
         return cls(model, recipe, preprocessing, source.classes)
 
+    @classmethod
+    def arrange(cls, recipe: Recipe, source: Source) -> Source:
+        """With all classes made one, "object", for a detector that knows none."""
+        if not _says(recipe.model.name, "class_agnostic"):
+            return source
+        one = [0] * len(source.classes)
+        splits = {name: split.relabel(one, 1) for name, split in source.splits.items()}
+        return replace(source, classes=["object"], splits=splits)
+
     def images(self, batch: Batch) -> Tensor:
         images = super().images(batch)
         if self._size is None or images.shape[-2:] == self._size:
@@ -398,9 +407,9 @@ def check_size(model: Detector, name: str, size: tuple[int, int], key: str) -> N
         )
 
 
-def _learns_somewhere(name: str) -> bool:
-    """Whether a detector learns from pictures without boxes, as the class says that its builder returns."""
-    return getattr(get_type_hints(registry.find_model(name).builder).get("return"), "learns_somewhere", False)
+def _says(name: str, what: str) -> bool:
+    """A property of a detector, such as "learns_somewhere", as the class has it that its builder returns."""
+    return getattr(get_type_hints(registry.find_model(name).builder).get("return"), what, False)
 
 
 def _check_recipe(recipe: Recipe) -> None:
@@ -410,8 +419,8 @@ def _check_recipe(recipe: Recipe) -> None:
         raise InputError("mixing blends labels, which boxes have none of; detectors have mosaic and mixup in augment")
     if loss.name is not None or loss.class_weights is not None or loss.options:
         raise InputError(f"the loss of {recipe.model.name} is its own; its options are keys of model, not of loss")
-    if recipe.data.joint is not None and not _learns_somewhere(recipe.model.name):
-        able = filter(_learns_somewhere, registry.list_models(task="detect"))
+    if recipe.data.joint is not None and not _says(recipe.model.name, "learns_somewhere"):
+        able = [name for name in registry.list_models(task="detect") if _says(name, "learns_somewhere")]
         raise InputError(
             f"data.joint gives pictures without boxes, which {recipe.model.name} cannot learn from; "
             f"these can: {', '.join(able)}"

@@ -88,6 +88,11 @@ class Task(LightningModule, ABC):
     def build(cls, recipe: Recipe, preprocessing: Preprocessing, source: Source, labels: Any) -> Task:
         """The task with a fresh model for a data source. labels: those of the training split."""
 
+    @classmethod
+    def arrange(cls, recipe: Recipe, source: Source) -> Source:
+        """A divided source as the recipe's model is to see it, in training and judgement."""
+        return source
+
     @abstractmethod
     def targets(self, batch: Batch) -> Any:
         """What the model's loss is given, from a batch on the device."""

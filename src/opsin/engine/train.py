@@ -95,16 +95,18 @@ def prepare(recipe: Recipe, say: Say, *, resumed: bool = False) -> tuple[Task, S
     section = recipe.data
     source = _open(section.source, recipe.task, section.multi_label, section.skip_bad, say)
     data.check_trainable(source, section.val_fraction, section.test_fraction)
-    splits = split_data(recipe, source)
+    kind = registry.find_task(recipe.task)
+    source = kind.arrange(recipe, replace(source, splits=split_data(recipe, source)))
+    splits = source.splits
     known = section.channels or recipe.model.weights
     preprocessing = create_preprocessing(recipe, None if known else data.find_channels(splits["train"]))
     joined: list[str] = []
     if section.joint is not None:
         joint = _open(section.joint, "classify", section.multi_label, section.skip_bad, say)
-        source, told = join(replace(source, splits=splits), joint, section.joint_ratio, section.limit)
+        source, told = join(source, joint, section.joint_ratio, section.limit)
         splits = source.splits
         joined.append(told)
-    task = registry.find_task(recipe.task).build(recipe, preprocessing, source, splits["train"].labels)
+    task = kind.build(recipe, preprocessing, source, splits["train"].labels)
     task.create_optimizer(steps_per_epoch=1)  # a wrong option is refused before anything is written
     if not resumed and recipe.train.init is not None:
         _initialize(task, recipe.train.init, say)
