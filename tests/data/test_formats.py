@@ -473,6 +473,8 @@ def test_subset_and_relabel_keep_pictures_and_labels_together(tmp_path: Path) ->
         assert torch.equal(part.read(1), split.read(5))
         moved = split.relabel(np.arange(len(source.classes)) + 1, len(source.classes) + 1)
         assert (moved.labels == split.labels + 1).all() and isinstance(moved, type(split))
+    some = FileSplit(["x", "y", "z"], np.array([[1, 0], [0, 0], [0, 1]], np.float32))
+    assert some.relabel([0, 0], 1).labels.tolist() == [[1], [0], [1]]  # two classes become one
     rows = FileSplit(["x", "y"], np.array([[1, 0], [1, 1]], np.float32)).relabel([2, 0], 3).labels
     assert rows.tolist() == [[0, 0, 1], [1, 0, 1]]
 

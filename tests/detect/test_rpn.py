@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,12 +15,18 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
-import opsin.detect.rpn  # noqa: F401  # registers it
+import opsin
+import opsin.detect.rpn  # registers it
 from opsin import registry
 from opsin.backbones import copy_in_order
+from opsin.data import create_loader
+from opsin.data.digit_scenes import open_scenes
 from opsin.detect.anchor_grid import AnchorGrid
 from opsin.detect.detector import Outputs
 from opsin.detect.rpn import RPN, ProposalHead, take_proposals
+from opsin.engine.checkpoint import read_model
+from opsin.engine.recipe import load_recipe
+from opsin.engine.train import prepare
 from opsin.errors import InputError
 from opsin.nn.counting import count_macs, count_parameters
 from opsin.ops import pairwise_iou
@@ -275,6 +282,40 @@ def test_it_learns_to_propose() -> None:
         optimizer.step()
     for one, found in zip(target, model.decode(model(images)), strict=True):
         assert float(pairwise_iou(one.boxes, found.boxes[:1])) > 0.8
+
+
+def test_trained_alone_it_knows_one_class(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """On scenes of ten digits. Whatever digit an object is, a box around it is right."""
+    model = {"name": "rpn", "backbone": "mobilenet_v3_small", "backbone_options": {"width": 0.35}, "channels": 16}
+    data = {"source": "scenes:16", "size": 96, "limit": 4}
+    train = {"epochs": 1, "batch_size": 2, "tensorboard": False, "accelerator": "cpu"}
+    recipe = {"task": "detect", "model": model, "data": data, "train": train}
+    run = opsin.train(recipe, out=tmp_path / "run", say=lambda line: None)
+    assert {"train_objectness", "train_rpn_box", "val_map"} <= run.history[0].keys()
+    saved = read_model(tmp_path / "run")
+    assert saved.classes == ["object"]
+    assert opsin.evaluate(tmp_path / "run", split="test") == pytest.approx(run.metrics, abs=1e-5)
+    assert opsin.evaluate(tmp_path / "run", data="scenes:16", split="test").keys() == run.metrics.keys()
+    found: Any = opsin.load(tmp_path / "run").predict(torch.zeros(3, 96, 96, dtype=torch.uint8), score_threshold=0.0)
+    assert {one["label"] for one in found["instances"]} == {"object"}
+
+    task, _, splits = prepare(load_recipe(recipe), lambda line: None)
+    labels = [
+        {label for one in split.instances or [] for label in one.labels.tolist()}  # type: ignore[union-attr]
+        for split in (open_scenes("scenes:16").splits["val"], splits["val"])
+    ]
+    assert len(labels[0]) > 5 and labels[1] == {0}
+    batch = next(iter(create_loader(splits["val"], task.preprocessing, batch_size=4)))
+    right = [
+        Instances(one.boxes, torch.zeros(len(one), dtype=torch.int64), torch.ones(len(one)))
+        for one in batch["instances"]
+    ]
+    monkeypatch.setattr(RPN, "decode", lambda self, outputs, selection: right)
+    evaluator = task.eval().create_evaluator()
+    evaluator.update(task.model(task.images(batch)), batch)
+    metrics, judgement = task.evaluate(evaluator)
+    assert metrics["map"] == metrics["mar_100"] == metrics["recall"] == 1
+    assert judgement.objects == sum(map(len, right))
 
 
 def test_export_with_any_batch() -> None:

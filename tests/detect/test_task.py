@@ -6,6 +6,7 @@ import copy
 import json
 import pickle
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,52 @@ def test_a_scaled_batch_takes_its_boxes_along(task: DetectTask) -> None:
     task._size = None
     assert task.targets(batch)[0].boxes.tolist() == [[8, 16, 24, 48]]
     assert batch["instances"][0].boxes.tolist() == [[8, 16, 24, 48]]  # the batch itself stays
+
+
+def test_a_scaled_batch_takes_its_masks_along(task: DetectTask) -> None:
+    """Twice as high and half as wide, a pixel (x, y) is at (2x + 1, y // 2) of the old mask."""
+    height, width = task.preprocessing.size
+    mask = torch.zeros(3, height, width, dtype=torch.bool)
+    mask[0, 16:48, 8:24] = True
+    mask[2, 4:6, 3] = True
+    kept = boxes((8, 16, 24, 48), (5, 5, 5, 9), (2, 4, 4, 6))
+    kept.masks = mask
+    nothing = boxes()
+    nothing.masks = mask[:0]
+    batch = batch_of(task, kept, nothing)
+    task._size = (2 * height, width // 2)
+    scaled, empty = task.targets(batch)
+    assert scaled.boxes.tolist() == [[4, 32, 12, 96], [1, 8, 2, 12]]  # what is flat is left out, and its mask
+    wanted = torch.zeros(2, 2 * height, width // 2, dtype=torch.bool)
+    wanted[0, 32:96, 4:12] = True
+    wanted[1, 8:12, 1] = True
+    assert scaled.masks is not None and torch.equal(scaled.masks, wanted)
+    assert empty.masks is not None and empty.masks.shape == (0, 2 * height, width // 2)
+    task._size = None
+    (same, _) = task.targets(batch)
+    assert same.masks is not None and torch.equal(same.masks, mask[[0, 2]])
+    assert torch.equal(batch["instances"][0].masks, mask)  # type: ignore[arg-type]  # the batch itself stays
+
+
+def test_masks_are_not_kept_for_the_judgement(task: DetectTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An object of 40x40 pixels whose mask has 4 is medium for COCO, as its box is, whatever of it a mask shows."""
+    size = task.preprocessing.size
+    one = boxes((8, 8, 48, 48))
+    one.masks = torch.zeros(1, *size, dtype=torch.bool)
+    one.masks[0, 20:22, 20:22] = True
+    batch = batch_of(task, one)
+    found = replace(one, scores=torch.tensor([0.9]))
+    monkeypatch.setattr(task.model, "decode", lambda outputs, selection: [found])
+    evaluator = task.eval().create_evaluator()
+    evaluator.update(task.model(task.images(batch)), batch)
+    truth, answers = evaluator.collected()  # type: ignore[attr-defined]
+    for kept in (*truth, *answers):
+        assert kept.masks is None
+        torch.testing.assert_close(kept.boxes, one.boxes)
+    assert found.masks is not None and batch["instances"][0].masks is not None  # these stay as they are
+    metrics, _ = task.evaluate(evaluator)  # type: ignore[arg-type]
+    assert metrics["map_medium"] == 1
+    assert "map_small" not in metrics
 
 
 def test_the_size_changes_every_ten_batches(cells: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,13 +76,17 @@ class Split(ABC):
         return self.select(chosen, self.labels[chosen])
 
     def relabel(self, places: Sequence[int] | np.ndarray, num_classes: int) -> Split:
-        """The same pictures with class k called `places[k]` of `num_classes`. There may be more places than classes."""
+        """The same pictures with class k called `places[k]` of `num_classes`. There may be more places than classes.
+
+        Classes with the same place become one.
+        """
         new = np.asarray(places, dtype=np.int64)
         if self.labels.ndim == 1:
             labels = np.where(self.labels < 0, -1, new[self.labels])
         else:
             labels = np.zeros((len(self), num_classes), np.float32)
-            labels[:, new[: self.labels.shape[1]]] = self.labels
+            for column, place in zip(self.labels.T, new.tolist(), strict=False):
+                np.maximum(labels[:, place], column, out=labels[:, place])
         split = self.with_labels(labels)
         if self.instances is not None:
             table = torch.from_numpy(np.append(new, -1))  # the last for -1, a region to ignore

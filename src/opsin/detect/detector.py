@@ -54,9 +54,10 @@ class Detector(nn.Module, ABC):
 
     A subclass sets, in its constructor, strides: of the maps it predicts on. divisor: what both sides of an input must
     be multiples of, 1 if anything goes. fixed_size: the only side of its input, where its head allows no other.
-    learns_somewhere is a property of the class: its loss can use truths that say what a picture shows and not where,
-    whose boxes are NaN. So are network_prefix, what the names of its classification network's tensors begin with, and
-    export_refusal: why `opsin export` cannot write it, "" where it can.
+    Of the class are: learns_somewhere, its loss can use truths that say what a picture shows and not where, whose boxes
+    are NaN. class_agnostic, it finds objects of whatever class, so that the classes of its data are made one, "object",
+    before it is trained or judged. network_prefix, what the names of its classification network's tensors begin with.
+    export_refusal, why `opsin export` cannot write it, "" where it can.
 
     `forward` is pure: the same in train and eval, exportable, and never sees a target. What it gives is `Outputs`:
     named tensors, batch first but for "anchors", (A, 4) where there are any.
@@ -68,6 +69,7 @@ class Detector(nn.Module, ABC):
     divisor: int = 1
     fixed_size: int | None = None
     learns_somewhere: ClassVar[bool] = False
+    class_agnostic: ClassVar[bool] = False
     network_prefix: ClassVar[str] = "backbone.backbone."
     export_refusal: ClassVar[str] = ""
 

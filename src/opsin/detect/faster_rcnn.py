@@ -45,6 +45,8 @@ from opsin.detect.regions import (
     sample_regions,
 )
 from opsin.detect.rpn import create_proposal_head, create_trunk, take_proposals
+from opsin.detect.stages import Stage, Workplace
+from opsin.engine.run import RunFolder
 from opsin.errors import InputError
 from opsin.losses.terms import number
 from opsin.nn.conv import Norm
@@ -53,6 +55,7 @@ from opsin.registry import Published, Weights, register
 from opsin.structures import Instances
 
 _RPN_TERMS, _ROI_TERMS = ("objectness", "rpn_box"), ("class", "box", "mask")
+_START = "start"  # the stage that keeps the weights from before the first step
 _PROPOSED = ("proposals", "proposal_scores", "proposal_ranks")
 
 
@@ -109,8 +112,8 @@ class RegionHead(nn.Module):
 class Step:
     """A part of a training in several: which of the detector's children are trained, and which loss terms count.
 
-    restart: children set back to what they were before the first step. borrow: the proposals are those of the network
-    as the step before left it, kept beside this one.
+    name: that of its stage, and of its folder in the run. restart: children set back to what they were before the first
+    step. borrow: the proposals are those of the network as the step before left it, kept beside this one.
     """
 
     name: str
@@ -125,8 +128,8 @@ class Step:
 ALTERNATING = (
     Step("rpn", ("backbone", "neck", "rpn"), _RPN_TERMS),
     Step("detector", ("backbone", "neck", "roi"), _ROI_TERMS, restart=("backbone", "neck"), borrow=True),
-    Step("rpn on shared maps", ("rpn",), _RPN_TERMS),
-    Step("head on shared maps", ("roi",), _ROI_TERMS),
+    Step("shared_rpn", ("rpn",), _RPN_TERMS),
+    Step("shared_head", ("roi",), _ROI_TERMS),
 )
 
 
@@ -145,6 +148,8 @@ class FasterRCNN(Detector):
     mask_norm.
     sampled, positives, background: regions of an image that train the head, see `RoISampler`; the truth is among them.
     beta: where smooth L1 of the head becomes linear.
+    alternating: train in the four steps of `ALTERNATING`, each for the epochs and with the schedule of the recipe,
+    instead of both stages at once. It changes nothing in the network that comes of it.
 
     forward gives what `ProposalHead` gives, the maps that regions are pooled from as map0, map1, ..., and the input's
     size. The proposals are constants to the head: the approximate joint training of section 3.2.
@@ -190,8 +195,10 @@ class FasterRCNN(Detector):
         positives: float = 0.25,
         background: Sequence[float] = (0.0, 0.5),
         beta: float = 1 / 9,
+        alternating: bool = False,
     ) -> None:
         super().__init__(num_classes, in_channels)
+        self.alternating = alternating
         for name, value in (("proposals", proposals), ("test_proposals", test_proposals)):
             check_count(name, value)
         for name, value in (("candidates", candidates), ("test_candidates", test_candidates)):
@@ -370,6 +377,33 @@ class FasterRCNN(Detector):
         for lender in self._lender:  # goes where this network goes
             lender._apply(fn)
         return super()._apply(fn, recurse)
+
+    def stages(self) -> list[Stage]:
+        """The steps of `ALTERNATING`, after the weights that the second starts from again; none in a joint training."""
+        if not self.alternating:
+            return []
+        steps = [Stage(step.name, partial(self._train_step, step)) for step in ALTERNATING]
+        return [Stage(_START, self._keep_start), *steps]
+
+    def _keep_start(self, work: Workplace) -> dict[str, Tensor]:
+        return self._part([name for step in ALTERNATING for name in step.restart])
+
+    def _train_step(self, step: Step, work: Workplace) -> dict[str, Tensor]:
+        """One step, as the recipe says; only the last makes a whole detector, which is validated."""
+        last = step == ALTERNATING[-1]
+        self.begin(step, work.result_of(_START))
+        work.task.train()  # Lightning leaves the mode as it is
+        splits = {name: split for name, split in work.splits.items() if last or name == "train"}
+        try:
+            work.fit(work.task, splits, RunFolder(work.folder), work.say)
+        finally:
+            self.begin(None)
+        return self._part(step.trained)
+
+    def _part(self, children: Sequence[str]) -> dict[str, Tensor]:
+        """The state of some children, by its names in the whole."""
+        heads = tuple(f"{name}." for name in children)
+        return {name: tensor for name, tensor in self.state_dict().items() if name.startswith(heads)}
 
     def _maps(self, outputs: Outputs) -> list[Tensor]:
         return [outputs[f"map{place}"] for place in range(len(self.roi.pooler.strides))]

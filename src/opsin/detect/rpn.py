@@ -12,7 +12,7 @@ to be trained alone and judged by its recall.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -273,10 +273,13 @@ class RPN(Detector):
     The defaults are FPN's on ResNet-50; strides=(16,), neck=None, extra_levels=0 and anchor_scales=(8, 16, 32) are the
     paper's single map.
 
-    Classes of the truth do not matter; all answers have label 0, so that recall is what judges them, not AP by class.
-    Decoding suppresses no more than the head has done unless it is told an iou_threshold.
+    All classes of the truth are one to it, and all answers have label 0. Trained by itself, its one class is "object",
+    whatever classes the data have: `map` then says how well it ranks boxes, `mar_100` how many objects a hundred of
+    them find. Decoding suppresses no more than the head has done unless it is told an iou_threshold.
     forward gives what the head gives, and the input's size.
     """
+
+    class_agnostic: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from opsin.data import Split
 from opsin.detect.proposals import fingerprint
-from opsin.engine.callbacks import StoppedError, on_terminal
+from opsin.engine.callbacks import StoppedError, on_terminal, read_rows, write_rows
 from opsin.engine.checkpoint import read_tensors
 from opsin.engine.recipe import Recipe
 from opsin.engine.report import Table
@@ -35,11 +35,15 @@ Say = Callable[[str], None]
 
 # Keys of a recipe that say how a training runs, not what comes of it.
 _HOW = ("workers", "accelerator", "devices", "num_nodes", "strategy", "save_every_steps", "tensorboard")
+_RESULT = "result.safetensors"
 _QUIET = 30.0  # seconds between two lines of progress where there is no terminal
 
 
 class Fit(Protocol):
-    """One training by gradient: it goes on from the folder's last.ckpt, and leaves the trained weights in the model."""
+    """One training by gradient: it goes on from the folder's last.ckpt, and leaves in the model what the recipe keeps.
+
+    That is the best epoch's weights or the last's; the last's where the splits have no "val" to tell them by.
+    """
 
     def __call__(self, task: Task, splits: Mapping[str, Split], folder: RunFolder, say: Say) -> None: ...
 
@@ -58,6 +62,10 @@ class Workplace:
     def folder_of(self, stage: str) -> Path:
         """The folder of an earlier stage."""
         return self.folder.parent / stage
+
+    def result_of(self, stage: str) -> dict[str, Tensor]:
+        """What an earlier stage made, as it is on disk."""
+        return read_tensors(self.folder_of(stage) / _RESULT)[0]
 
 
 @dataclass(frozen=True)
@@ -83,8 +91,9 @@ def run_stages(
 ) -> list[Record]:
     """Run the stages in order, each with the results of those before it in the model.
 
-    A finished one is not run again: its result is read. Raises InputError where the folder's results were made from
-    other data or by another recipe, and JobError, with the way to go on, where the user stops it.
+    A finished one is not run again: its result is read. The epochs of all trainings by gradient are those of the run's
+    metrics.csv, counted on. Raises InputError where the folder's results were made from other data or by another
+    recipe, and JobError, with the way to go on, where the user stops it.
     """
     origin = {"recipe": _decisive(task.recipe), "data": _identify(splits["train"])}
     path = run.path / "stages.json"
@@ -94,7 +103,7 @@ def run_stages(
     for number, (stage, record) in enumerate(zip(stages, records, strict=True), start=1):
         folder = run.path / "stages" / stage.name
         title = f"stage {number} of {len(stages)}, {stage.name}"
-        result = folder / "result.safetensors"
+        result = folder / _RESULT
         if record.finished:
             _apply(task, read_tensors(result)[0])
             say(f"{title}: finished before, in {record.seconds:.1f} s")
@@ -114,6 +123,7 @@ def run_stages(
             record.bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
             _write_records(path, origin, records)
         _apply(task, made)
+        _join_metrics(run, [run.path / "stages" / one.name for one in stages[:number]])
         say(f"{title}: {record.seconds:.1f} s, {record.bytes / 1e6:,.1f} MB on disk")
     return records
 
@@ -216,6 +226,17 @@ def _read_records(path: Path, origin: Mapping[str, Any], names: Sequence[str]) -
 def _write_records(path: Path, origin: Mapping[str, Any], records: Sequence[Record]) -> None:
     with atomic(path) as temporary:
         temporary.write_text(json.dumps({**origin, "stages": [asdict(r) for r in records]}, indent=1))
+
+
+def _join_metrics(run: RunFolder, folders: Sequence[Path]) -> None:
+    """The run's metrics.csv, of the rows that the stages in these folders have written."""
+    rows: list[dict[str, float]] = []
+    for folder in folders:
+        before = {key: rows[-1][key] if rows else 0 for key in ("epoch", "step")}
+        for row in read_rows(RunFolder(folder).metrics):
+            rows.append(row | {key: int(row[key] + count) for key, count in before.items()})
+    if rows:
+        write_rows(run.metrics, rows)
 
 
 def _apply(task: Task, part: Mapping[str, Tensor]) -> None:

@@ -59,7 +59,10 @@ class Collected:
 
 
 class Detections:
-    """Collects what a detector finds in a split and the truth, brought back to pixels of the pictures as read."""
+    """Collects what a detector finds in a split and the truth, brought back to pixels of the pictures as read.
+
+    Masks, which no metric here looks at, are not kept: a hundred of a picture of 800x1344 take 100 MB.
+    """
 
     def __init__(self, task: DetectTask) -> None:
         self.task = task
@@ -78,8 +81,8 @@ class Detections:
         found = model.decode(outputs, self.selection)
         rows = zip(batch["index"].tolist(), batch["size"].tolist(), batch["instances"], found, strict=True)
         for index, size, truth, instances in rows:
-            own = replace(truth, boxes=preprocessing.return_boxes(truth.boxes.cpu(), size))
-            picture = Picture(index, own.to("cpu"), to_picture(instances, preprocessing, size))
+            own = replace(truth, boxes=preprocessing.return_boxes(truth.boxes.cpu(), size), masks=None).to("cpu")
+            picture = Picture(index, own, to_picture(replace(instances, masks=None), preprocessing, size))
             self._collected.pictures.append(picture)
 
     def state(self) -> Collected:
@@ -141,6 +144,15 @@ class DetectTask(Task):
             check_size(model, recipe.model.name, _sides(size), "train.multi_scale")
         return cls(model, recipe, preprocessing, source.classes)
 
+    @classmethod
+    def arrange(cls, recipe: Recipe, source: Source) -> Source:
+        """With all classes made one, "object", for a detector that knows none."""
+        if not _says(recipe.model.name, "class_agnostic"):
+            return source
+        one = [0] * len(source.classes)
+        splits = {name: split.relabel(one, 1) for name, split in source.splits.items()}
+        return replace(source, classes=["object"], splits=splits)
+
     def images(self, batch: Batch) -> Tensor:
         images = super().images(batch)
         if self._size is None or images.shape[-2:] == self._size:
@@ -153,7 +165,7 @@ class DetectTask(Task):
         A picture of which it is known only what it shows has boxes of NaN.
         """
         size = self._size or batch["image"].shape[-2:]
-        placed = [usable(replace(one, boxes=self._rescale(one.boxes, batch)), size) for one in batch["instances"]]
+        placed = [usable(self._resize(one, batch), size) for one in batch["instances"]]
         shown = batch.get("somewhere", [None] * len(placed))
         pairs = zip(placed, shown, strict=True)
         return [(one if labels is None else Instances.somewhere(labels)).to(self.device) for one, labels in pairs]
@@ -330,6 +342,13 @@ class DetectTask(Task):
         rows, columns = self._size or (height, width)
         return boxes * boxes.new_tensor([columns / width, rows / height] * 2)
 
+    def _resize(self, instances: Instances, batch: Batch) -> Instances:
+        """Instances in pixels of a batch's images, in those of this batch's input: their boxes and masks."""
+        masks = instances.masks
+        if masks is not None and self._size is not None and masks.shape[-2:] != self._size:
+            masks = _resize_masks(masks, self._size)
+        return replace(instances, boxes=self._rescale(instances.boxes, batch), masks=masks)
+
     def _choose_size(self, batch_idx: int) -> tuple[int, int] | None:
         """The input's size of a training batch, the same in every process and after a resume."""
         sizes = self.recipe.train.multi_scale
@@ -344,6 +363,13 @@ def find_proposer(model: nn.Module) -> Proposer | None:
     if not getattr(model, "needs_proposals", False):
         return None
     return create_proposer(str(model.proposals), **dict(model.proposal_options))  # type: ignore[arg-type]
+
+
+def _resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """Masks (N, H, W) bool at another size: each pixel is that of the old ones in which its middle lies."""
+    if not len(masks):
+        return masks.new_zeros(0, *size)
+    return interpolate(masks[:, None].to(torch.uint8), size, mode="nearest-exact")[:, 0].bool()
 
 
 def usable(instances: Instances, size: Sequence[int]) -> Instances:
@@ -381,9 +407,9 @@ def check_size(model: Detector, name: str, size: tuple[int, int], key: str) -> N
         )
 
 
-def _learns_somewhere(name: str) -> bool:
-    """Whether a detector learns from pictures without boxes, as the class says that its builder returns."""
-    return getattr(get_type_hints(registry.find_model(name).builder).get("return"), "learns_somewhere", False)
+def _says(name: str, what: str) -> bool:
+    """A property of a detector, such as "learns_somewhere", as the class has it that its builder returns."""
+    return getattr(get_type_hints(registry.find_model(name).builder).get("return"), what, False)
 
 
 def _check_recipe(recipe: Recipe) -> None:
@@ -393,8 +419,8 @@ def _check_recipe(recipe: Recipe) -> None:
         raise InputError("mixing blends labels, which boxes have none of; detectors have mosaic and mixup in augment")
     if loss.name is not None or loss.class_weights is not None or loss.options:
         raise InputError(f"the loss of {recipe.model.name} is its own; its options are keys of model, not of loss")
-    if recipe.data.joint is not None and not _learns_somewhere(recipe.model.name):
-        able = filter(_learns_somewhere, registry.list_models(task="detect"))
+    if recipe.data.joint is not None and not _says(recipe.model.name, "learns_somewhere"):
+        able = [name for name in registry.list_models(task="detect") if _says(name, "learns_somewhere")]
         raise InputError(
             f"data.joint gives pictures without boxes, which {recipe.model.name} cannot learn from; "
             f"these can: {', '.join(able)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +96,11 @@ def _judge(
     name = split or next((n for n in ("test", "val", "all") if n in splits), "train")
     if name not in splits:
         raise InputError(f"{source.name} has no split {name!r}; it has {', '.join(splits)}")
+    source = registry.find_task(saved.recipe.task).arrange(saved.recipe, replace(source, splits={name: splits[name]}))
     task = restore_task(saved, source, device)
     if change is not None:
         task.model = change(task.model)
-    chosen = _with_classes(splits[name], data.translate(source.classes, saved.classes), saved.classes)
+    chosen = _with_classes(source.splits[name], data.translate(source.classes, saved.classes), saved.classes)
     return judge_split(task, chosen), name
 
 

@@ -88,6 +88,11 @@ class Task(LightningModule, ABC):
     def build(cls, recipe: Recipe, preprocessing: Preprocessing, source: Source, labels: Any) -> Task:
         """The task with a fresh model for a data source. labels: those of the training split."""
 
+    @classmethod
+    def arrange(cls, recipe: Recipe, source: Source) -> Source:
+        """A divided source as the recipe's model is to see it, in training and judgement."""
+        return source
+
     @abstractmethod
     def targets(self, batch: Batch) -> Any:
         """What the model's loss is given, from a batch on the device."""
@@ -202,6 +207,9 @@ class Task(LightningModule, ABC):
     def train_losses(self) -> dict[str, float]:
         """The mean of each loss term over the epoch so far."""
         return {f"train_{name}": float(total) / max(1, self._batches) for name, total in self._sums.items()}
+
+    def setup(self, stage: str) -> None:
+        self._schedule_state = None  # a training in stages fits again and again: what one was resumed with is its own
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # Dropout, mixing and stochastic depth derive from (seed, epoch, batch, rank): resume needs no random state.

@@ -95,7 +95,9 @@ def prepare(recipe: Recipe, say: Say, *, resumed: bool = False) -> tuple[Task, S
     section = recipe.data
     source = _open(section.source, recipe.task, section.multi_label, section.skip_bad, say)
     data.check_trainable(source, section.val_fraction, section.test_fraction)
-    splits = split_data(recipe, source)
+    kind = registry.find_task(recipe.task)
+    source = kind.arrange(recipe, replace(source, splits=split_data(recipe, source)))
+    splits = source.splits
     known = section.channels or recipe.model.weights
     preprocessing = create_preprocessing(recipe, None if known else data.find_channels(splits["train"]))
     joined: list[str] = []
@@ -104,10 +106,10 @@ def prepare(recipe: Recipe, say: Say, *, resumed: bool = False) -> tuple[Task, S
             joint = _open(section.joint, "classify", section.multi_label, section.skip_bad, say)
         except InputError as error:
             raise InputError(f"data.joint: {error}") from None
-        source, told = join(replace(source, splits=splits), joint, section.joint_ratio, section.limit)
+        source, told = join(source, joint, section.joint_ratio, section.limit)
         splits = source.splits
         joined.append(told)
-    task = registry.find_task(recipe.task).build(recipe, preprocessing, source, splits["train"].labels)
+    task = kind.build(recipe, preprocessing, source, splits["train"].labels)
     task.create_optimizer(steps_per_epoch=1)  # a wrong option is refused before anything is written
     if not resumed and recipe.train.init is not None:
         _initialize(task, recipe.train.init, say)
@@ -194,7 +196,10 @@ def _create_folder(out: str | Path | None, recipe: str | Path | Mapping[str, Any
     return folder
 
 
-def _fit(task: Task, splits: Mapping[str, Split], folder: RunFolder, say: Say, *, resume: bool) -> Trainer:
+def _fit(
+    task: Task, splits: Mapping[str, Split], folder: RunFolder, say: Say, *, resume: bool, alone: bool = False
+) -> Trainer:
+    """One training by gradient. alone: refuse more than one process."""
     recipe = task.recipe
     task.failed_batch = folder.path / "failed_batch.safetensors"
     checkpoint = folder.last if resume and folder.last.exists() else None
@@ -204,6 +209,10 @@ def _fit(task: Task, splits: Mapping[str, Split], folder: RunFolder, say: Say, *
         say("no checkpoint had been written yet; starting from the first step")
     trainer = _create_trainer(task, folder, say, has_val="val" in splits)
     world, rank = trainer.world_size, trainer.global_rank
+    if alone and world > 1:
+        raise InputError(
+            f"{recipe.model.name} is trained in stages, which takes one process, not {world}; set train.devices=1"
+        )
     if trainer.is_global_zero:
         folder.write_recipe(recipe.to_yaml())
     common: dict[str, Any] = {
@@ -237,9 +246,9 @@ def _fit(task: Task, splits: Mapping[str, Split], folder: RunFolder, say: Say, *
 
 
 def _fit_stage(task: Task, splits: Mapping[str, Split], folder: RunFolder, say: Say) -> None:
-    """A training by gradient that is one stage of several; its weights stay in the model."""
-    _fit(task, splits, folder, say, resume=folder.last.exists())
-    _load_last(task, folder)
+    """A training by gradient that is one stage of several; the weights that the recipe keeps stay in the model."""
+    _fit(task, splits, folder, say, resume=folder.last.exists(), alone=True)
+    _load_kept(task, folder)
     task.to(_device(task.recipe))
 
 
