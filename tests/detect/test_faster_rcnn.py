@@ -14,7 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import opsin.detect.faster_rcnn  # noqa: F401  # registers it
 from opsin import registry
 from opsin.backbones import copy_in_order
-from opsin.detect.faster_rcnn import ALTERNATING, FasterRCNN, paste_masks
+from opsin.detect.faster_rcnn import ALTERNATING, FasterRCNN
+from opsin.detect.mask_head import paste_masks
 from opsin.detect.regions import Regions
 from opsin.detect.rpn import take_proposals
 from opsin.errors import InputError
