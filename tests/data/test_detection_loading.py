@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from opsin.data import Preprocessing, create_loader
+from opsin.data import open as open_source
+from opsin.data.detecting import create_detection_augmentation
 from opsin.data.loading import Partners
 from opsin.data.source import ArraySplit
 from opsin.errors import InputError
@@ -147,3 +151,31 @@ def test_an_unreadable_picture_is_named() -> None:
     broken = Broken(SPLIT.images, SPLIT.labels, "x", instances=SPLIT.instances)
     with pytest.raises(InputError, match=r"x\[3\]"):
         list(create_loader(broken, PREPROCESSING, batch_size=4))
+
+
+@pytest.mark.parametrize("augment", [None, "random_horizontal_flip", "mosaic"])
+def test_masks_go_where_their_boxes_go(augment: str | None) -> None:
+    """The rectangle around a digit's pixels is its box, to two pixels; that of one that is cut lies in what is left."""
+    split = open_source("scenes:6", "detect").splits["train"]
+    preprocessing = Preprocessing(size=(320, 240), channels=3, mean=(0.0,) * 3, std=(1.0,) * 3)
+    augmentation = None if augment is None else create_detection_augmentation([augment], preprocessing)
+    options: Any = {"batch_size": 3, "training": True, "augmentation": augmentation, "masks": True}
+    for workers in (0, 1):
+        seen = 0
+        for batch in create_loader(split, preprocessing, workers=workers, **options):
+            for one in batch["instances"]:
+                assert one.masks is not None and one.masks.shape == (len(one), 320, 240)
+                for box, mask in zip(one.boxes, one.masks, strict=True):
+                    if not mask.any():
+                        continue  # a corner of its box was left, without ink
+                    rows, columns = mask.any(dim=1).nonzero()[:, 0], mask.any(dim=0).nonzero()[:, 0]
+                    around = torch.stack([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+                    outside = torch.cat([box[:2] - around[:2], around[2:] - box[2:]])
+                    assert outside.max() <= 2 and (augment == "mosaic" or outside.min() >= -2)
+                    seen += 1
+        assert seen >= 12
+
+
+def test_a_picture_without_masks_is_named() -> None:
+    with pytest.raises(InputError, match=r"^x\[0\] has no masks of its objects"):
+        load(masks=True)

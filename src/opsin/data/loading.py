@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol, TypeAlias, overload
 
 import numpy as np
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from opsin.data.placing import keep_inside
+from opsin.data.placing import keep_inside, place_masks
 from opsin.data.preprocessing import Preprocessing
 from opsin.data.source import Split
 from opsin.errors import InputError
@@ -127,6 +128,7 @@ def create_loader(
     training: bool = False,
     augmentation: Callable[[Tensor], Tensor] | DetectionAugmentation | None = None,
     proposals: Sequence[Tensor] | None = None,
+    masks: bool = False,
     seed: int = 0,
     workers: int = 0,
     rank: int = 0,
@@ -145,6 +147,7 @@ def create_loader(
     which only fit "crop" makes happen.
     proposals: of each picture of a split with instances, (P, 4) in pixels of the picture as read; they are moved and
     cut as boxes are, in their order.
+    masks: instances have theirs too, (N, height, width) of the input; InputError names a picture without.
     workers: processes that load ahead; 0 loads in this one. An unreadable file raises InputError that names it.
     """
     for name, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0), ("world_size", world_size, 1)):
@@ -156,7 +159,9 @@ def create_loader(
         raise InputError("the split to train on holds no pictures")
     if proposals is not None and len(proposals) != len(split):
         raise InputError(f"there are proposals of {len(proposals)} pictures, and the split has {len(split)}")
-    samples = _Samples(split, preprocessing, augmentation, seed, proposals)
+    if masks and proposals is not None:
+        raise InputError("a loader moves proposals or masks, not both")
+    samples = _Samples(split, preprocessing, augmentation, seed, proposals, masks)
     batches = _Batches(len(split), batch_size, training, seed, rank, world_size, drop_last)
     return ImageLoader(samples, batches, workers, pin_memory)
 
@@ -171,9 +176,10 @@ class _Samples(Dataset):
         augmentation: Any,
         seed: int,
         proposals: Sequence[Tensor] | None = None,
+        masks: bool = False,
     ) -> None:
         self.split, self.preprocessing, self.augmentation, self.seed = split, preprocessing, augmentation, seed
-        self.proposals = proposals
+        self.proposals, self.masks = proposals, masks
         self.boxed = np.arange(len(split)) if split.boxed is None else np.flatnonzero(split.boxed)
 
     def __len__(self) -> int:
@@ -215,7 +221,8 @@ class _Samples(Dataset):
         height, width = image.shape[-2:]
         if self.augmentation is None:
             boxes = self.preprocessing.place_boxes(instances.boxes, (height, width))
-            placed = Instances(boxes, instances.labels)
+            masks = None if instances.masks is None else place_masks(instances.masks, self.preprocessing)
+            placed = Instances(boxes, instances.labels, masks=masks)
             return self.preprocessing.prepare(image), keep_inside(placed, self.preprocessing.size), (height, width)
         count = getattr(self.augmentation, "partners", 0)
         pool = self.boxed if self.split.boxed is None or self.split.boxed[index] else np.array([index])
@@ -227,31 +234,43 @@ class _Samples(Dataset):
     def _read(self, index: int) -> Annotated:
         assert self.split.instances is not None
         image, instances = self.split.read(index), self.split.instances[index]
+        if self.masks:
+            return image, replace(instances, masks=self._masks(index, instances))
         if self.proposals is None:
             return image, instances
         boxes, labels = self.proposals[index], _labels(instances)
         both = torch.cat([labels, labels.new_full((len(boxes),), _PROPOSAL)])
         return image, Instances(torch.cat([instances.boxes, boxes.to(instances.boxes)]), both)
 
+    def _masks(self, index: int, instances: Instances) -> Tensor:
+        masks = self.split.masks(index)
+        if masks is None:
+            raise InputError(f"{self.split.name(index)} has no masks of its objects, only their boxes")
+        return masks
+
 
 class _Packed(NamedTuple):
-    """The instances of a batch as three tensors: each tensor that a worker sends costs an open file."""
+    """The instances of a batch as few tensors: each tensor that a worker sends costs an open file."""
 
     boxes: Tensor  # (N, 4), of all pictures
     labels: Tensor  # (N,)
     counts: Tensor  # (B,)
     proposals: bool  # whether some of them are proposals
+    masks: Tensor | None  # (N, H, W)
 
     @classmethod
     def of(cls, instances: Sequence[Instances], proposals: bool) -> _Packed:
         labels = torch.cat([_labels(one) for one in instances])
         boxes = torch.cat([one.boxes for one in instances])
-        return cls(boxes, labels, torch.tensor([len(one) for one in instances]), proposals)
+        masks = [one.masks for one in instances if one.masks is not None]
+        counts = torch.tensor([len(one) for one in instances])
+        return cls(boxes, labels, counts, proposals, torch.cat(masks) if masks else None)
 
     def unpack_into(self, batch: Batch) -> None:
         counts = self.counts.tolist()
-        pairs = zip(self.boxes.split(counts), self.labels.split(counts), strict=True)
-        batch["instances"] = everything = [Instances(boxes, labels) for boxes, labels in pairs]
+        masks = [None] * len(counts) if self.masks is None else self.masks.split(counts)
+        rows = zip(self.boxes.split(counts), self.labels.split(counts), masks, strict=True)
+        batch["instances"] = everything = [Instances(boxes, labels, masks=own) for boxes, labels, own in rows]
         if self.proposals:
             proposed = [labels == _PROPOSAL for labels in self.labels.split(counts)]
             batch["proposals"] = [one.boxes[own] for one, own in zip(everything, proposed, strict=True)]

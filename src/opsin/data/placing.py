@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+import torch
+from torch import Tensor
+
+from opsin.data.preprocessing import Preprocessing
 from opsin.ops import box_area, clip_boxes
 from opsin.structures import Instances
 
@@ -20,3 +25,13 @@ def keep_inside(instances: Instances, size: Sequence[int], visible: float = 0.0)
     inside = instances[kept]
     inside.boxes = boxes[kept]
     return inside
+
+
+def place_masks(masks: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """Masks (N, H, W) bool of a picture as those of the network's input: cut, stretched or padded as the picture is.
+
+    Each pixel is that of the nearest old one.
+    """
+    nearest = replace(preprocessing, channels=1, mean=(0.0,), std=(1.0,), interpolation="nearest")
+    placed = [nearest.prepare(mask[None].to(torch.uint8)) for mask in masks]
+    return torch.cat([masks.new_zeros(0, *preprocessing.size), *[mask.bool() for mask in placed]])

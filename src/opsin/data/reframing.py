@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from opsin.data.placing import place_masks
 from opsin.data.scenes import Frame, Scene, Span, lay, place, span
 from opsin.ops import pairwise_iou
 
@@ -163,9 +164,7 @@ class Sizing:
         scale_x, scale_y, shift_x, shift_y = preprocessing.transform(*scene.size)
         instances = place(scene.instances, (scale_x, scale_y), (shift_x, shift_y))
         if instances.masks is not None:
-            nearest = replace(preprocessing, channels=1, mean=(0.0,), std=(1.0,), interpolation="nearest")
-            masks = [nearest.prepare(mask[None].to(torch.uint8)) for mask in instances.masks]
-            instances.masks = torch.cat([instances.masks.new_zeros(0, *frame.size), *[mask.bool() for mask in masks]])
+            instances.masks = place_masks(instances.masks, preprocessing)
         return frame.cut(replace(scene, image=preprocessing.prepare(scene.image), instances=instances, sized=True))
 
 

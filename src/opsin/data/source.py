@@ -65,6 +65,10 @@ class Split(ABC):
     def select(self, indices: np.ndarray, labels: np.ndarray) -> Split:
         """The pictures at `indices`, in that order, with other labels and with their instances."""
 
+    def masks(self, index: int) -> Tensor | None:
+        """The pixels of each of a picture's instances, (N, H, W) bool, in their order; None where nobody drew them."""
+        return None
+
     def shown(self, index: int) -> list[int]:
         """The classes of a picture."""
         label = self.labels[index]

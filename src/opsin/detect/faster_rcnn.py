@@ -218,6 +218,7 @@ class FasterRCNN(Detector):
         if mask:
             branch = pooler(size=2 * roi_size), MaskHead(trunk.channels, num_classes, mask_norm, boxes.views)
         self.roi = RegionHead(boxes, head, num_classes, branch)
+        self.needs_masks = mask
         self.selection = REGION_SELECTION
         self.step: Step | None = None
         self._lender: list[FasterRCNN] = []  # in a list: not a part of this network, nor of its state

@@ -176,7 +176,16 @@ class DetectTask(Task):
         return self.model(images, [self._rescale(boxes, batch).to(self.device) for boxes in batch["proposals"]])
 
     def loader_options(self, split: Split) -> dict[str, Any]:
-        return {} if self._proposer is None else {"proposals": self._propose(split)}
+        if self._proposer is not None:
+            return {"proposals": self._propose(split)}
+        if not self.detector.needs_masks:
+            return {}
+        if len(split) and split.masks(0) is None:
+            raise InputError(
+                f"{self.recipe.model.name} learns from masks, and {split.name(0)} has only boxes; use data that has "
+                "masks, such as scenes, or model.mask=false"
+            )
+        return {"masks": True}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         self._size = self._choose_size(batch_idx)
