@@ -88,3 +88,16 @@ def cells(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     entry = Entry("cells", "detect", CellDetector, published, MappingProxyType({}))
     monkeypatch.setitem(registry._models, "cells", entry)
     yield "cells"
+
+
+def randomize(model: nn.Module) -> None:
+    """Weights that keep the scale of what passes through."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if tensor.ndim > 1:
+                tensor.normal_(0, (2 / tensor[0].numel()) ** 0.5, generator=generator)
+            elif name.endswith(("running_var", "weight")):
+                tensor.uniform_(0.5, 1.0, generator=generator)
+            elif tensor.is_floating_point():
+                tensor.normal_(0, 0.1, generator=generator)

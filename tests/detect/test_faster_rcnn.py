@@ -22,6 +22,8 @@ from opsin.errors import InputError
 from opsin.nn.counting import count_macs, count_parameters, layer_table
 from opsin.structures import Instances
 
+from .conftest import randomize
+
 # Ours and torchvision's.
 PORTS = {
     "faster_rcnn_resnet50_fpn": "fasterrcnn_resnet50_fpn",
@@ -122,18 +124,6 @@ def test_counts_are_torchvisions(name: str) -> None:
 
 
 # torchvision
-
-
-def randomize(model: nn.Module) -> None:
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, tensor in model.state_dict().items():
-            if tensor.ndim > 1:
-                tensor.normal_(0, (2 / tensor[0].numel()) ** 0.5, generator=generator)
-            elif name.endswith(("running_var", "weight")):
-                tensor.uniform_(0.5, 1.0, generator=generator)
-            elif tensor.is_floating_point():
-                tensor.normal_(0, 0.1, generator=generator)
 
 
 def both(name: str, **options: Any) -> tuple[Any, Any, Tensor, Tensor]:

@@ -19,6 +19,8 @@ from opsin.errors import InputError
 from opsin.nn.counting import count_macs, count_parameters
 from opsin.structures import Instances
 
+from .conftest import randomize
+
 NAMES = ["retinanet", "retinanet_resnet50_fpn", "retinanet_resnet50_fpn_v2"]
 SMALL: dict[str, Any] = {
     "backbone": "mobilenet_v3_small",
@@ -96,18 +98,6 @@ def test_anchors_of_torchvision() -> None:
 
 
 # torchvision
-
-
-def randomize(model: nn.Module) -> None:
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, tensor in model.state_dict().items():
-            if tensor.ndim > 1:
-                tensor.normal_(0, (2 / tensor[0].numel()) ** 0.5, generator=generator)
-            elif name.endswith(("running_var", "weight")):
-                tensor.uniform_(0.5, 1.0, generator=generator)
-            elif tensor.is_floating_point():
-                tensor.normal_(0, 0.1, generator=generator)
 
 
 @pytest.mark.parametrize("name", ["retinanet_resnet50_fpn", "retinanet_resnet50_fpn_v2"])

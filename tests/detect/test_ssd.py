@@ -23,6 +23,8 @@ from opsin.errors import InputError
 from opsin.nn.counting import count_macs, count_parameters
 from opsin.structures import Instances
 
+from .conftest import randomize
+
 NAMES = ["ssd", "ssd300_vgg16", "ssd300_vgg16_torchvision", "ssd512_vgg16", "ssdlite320_mobilenet_v3_large"]
 SMALL: dict[str, Any] = {
     "backbone": "mobilenet_v3_small",
@@ -43,19 +45,6 @@ def pictures(height: int, width: int | None = None, batch: int = 2) -> Tensor:
 
 def truth(boxes: list[list[float]], labels: list[int]) -> Instances:
     return Instances(torch.tensor(boxes).view(-1, 4), torch.tensor(labels, dtype=torch.int64))
-
-
-def randomize(model: nn.Module) -> None:
-    """Weights that keep the scale of what passes through."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, tensor in model.state_dict().items():
-            if tensor.ndim > 1:
-                tensor.normal_(0, (2 / tensor[0].numel()) ** 0.5, generator=generator)
-            elif name.endswith(("running_var", "weight")):
-                tensor.uniform_(0.5, 1.0, generator=generator)
-            elif tensor.is_floating_point():
-                tensor.normal_(0, 0.1, generator=generator)
 
 
 # Counts

@@ -142,6 +142,8 @@ class DetectTask(Task):
         check_size(model, recipe.model.name, preprocessing.size, "data.size")
         for size in recipe.train.multi_scale or []:
             check_size(model, recipe.model.name, _sides(size), "train.multi_scale")
+        if model.needs_masks and "train" in source.splits:
+            _check_masks(recipe, source.splits["train"])
         return cls(model, recipe, preprocessing, source.classes)
 
     @classmethod
@@ -180,11 +182,7 @@ class DetectTask(Task):
             return {"proposals": self._propose(split)}
         if not self.detector.needs_masks:
             return {}
-        if len(split) and split.masks(0) is None:
-            raise InputError(
-                f"{self.recipe.model.name} learns from masks, and {split.name(0)} has only boxes; use data that has "
-                "masks, such as scenes, or model.mask=false"
-            )
+        _check_masks(self.recipe, split)
         return {"masks": True}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -413,6 +411,14 @@ def check_size(model: Detector, name: str, size: tuple[int, int], key: str) -> N
         raise InputError(
             f"{name} takes sides that are multiples of {divisor}, {key} gives {shown}; "
             f"{near[0]}x{near[1]} is the nearest"
+        )
+
+
+def _check_masks(recipe: Recipe, split: Split) -> None:
+    if len(split) and split.masks(0) is None:
+        raise InputError(
+            f"{recipe.model.name} learns from masks, and {split.name(0)} has only boxes; use data that has masks, "
+            "such as scenes, or model.mask=false"
         )
 
 
