@@ -12,8 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from opsin.detect.detector import Selection
-from opsin.ops import batched_nms, soft_nms
+from opsin.detect.detector import Outputs, Selection
+from opsin.ops import batched_nms, clip_boxes, decode_boxes, soft_nms
 from opsin.structures import Instances
 
 # Places looked at first, in multiples of the instances wanted. Of a trained network's that pass the threshold, some
@@ -22,6 +22,28 @@ _FIRST, _GROWTH = 4, 4
 # Scores of a place computed twice may differ by some rounding steps: what is within them of the best score that was
 # left out may itself have been left out.
 _SLACK = 1e-5
+
+
+def select_anchors(outputs: Outputs, selection: Selection, levels: Tensor, *, clip_first: bool) -> list[Instances]:
+    """The instances of each image, of logits (B, A, K), offsets (B, A, 4), anchors (A, 4) and the input's size.
+
+    levels: see `select_candidates`. clip_first: suppress boxes that were cut at the border, not cut what is left.
+    """
+    anchors, size, found = outputs["anchors"], outputs["size"].tolist(), []
+    for logits, offsets in zip(outputs["logits"].float(), outputs["offsets"].float(), strict=True):
+
+        def scores_of(places: Tensor, logits: Tensor = logits) -> Tensor:
+            return logits[places].sigmoid()
+
+        def boxes_of(places: Tensor, offsets: Tensor = offsets) -> Tensor:
+            boxes = decode_boxes(offsets[places], anchors[places])
+            return clip_boxes(boxes, size) if clip_first else boxes
+
+        instances = select_candidates(logits.amax(dim=1).sigmoid(), scores_of, boxes_of, selection, levels)
+        if not clip_first:
+            instances.boxes = clip_boxes(instances.boxes, size)
+        found.append(instances)
+    return found
 
 
 @torch.no_grad()

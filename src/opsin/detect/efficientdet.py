@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from opsin.backbones.extraction import create_extractor
-from opsin.detect.candidates import select_candidates
+from opsin.detect.candidates import select_anchors
 from opsin.detect.detector import Assignment, Detector, Outputs, Selection
 from opsin.detect.matching import assign_anchors, gather_positives
 from opsin.errors import InputError
@@ -36,7 +36,7 @@ from opsin.losses.background import detection_focal_loss
 from opsin.necks import create_neck
 from opsin.necks.bifpn import Fusion
 from opsin.nn.naming import check_count
-from opsin.ops import clip_boxes, decode_boxes, encode_boxes, grid_anchors
+from opsin.ops import decode_boxes, encode_boxes, grid_anchors
 from opsin.registry import Published, register
 from opsin.structures import Instances
 
@@ -200,20 +200,8 @@ class EfficientDet(Detector):
     def decode(self, outputs: Outputs, selection: Selection | None = None, **options: Any) -> list[Instances]:
         """As `Detector.decode`; boxes are made of the best places alone."""
         selection = Selection(**{**vars(selection or self.selection), **options})
-        anchors, size, found = outputs["anchors"], outputs["size"].tolist(), []
-        together = torch.zeros(len(anchors), dtype=torch.int64, device=anchors.device)  # candidates are of all levels
-        for logits, offsets in zip(outputs["logits"].float(), outputs["offsets"].float(), strict=True):
-
-            def scores_of(places: Tensor, logits: Tensor = logits) -> Tensor:
-                return logits[places].sigmoid()
-
-            def boxes_of(places: Tensor, offsets: Tensor = offsets) -> Tensor:
-                return decode_boxes(offsets[places], anchors[places])
-
-            instances = select_candidates(logits.amax(dim=1).sigmoid(), scores_of, boxes_of, selection, together)
-            instances.boxes = clip_boxes(instances.boxes, size)
-            found.append(instances)
-        return found
+        together = torch.zeros_like(outputs["anchors"][:, 0], dtype=torch.int64)  # candidates are of all levels
+        return select_anchors(outputs, selection, together, clip_first=False)
 
     def loss(self, outputs: Outputs, targets: Sequence[Instances]) -> dict[str, Tensor]:
         logits, offsets, anchors = outputs["logits"].float(), outputs["offsets"].float(), outputs["anchors"]

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from opsin.backbones.extraction import create_extractor
 from opsin.backbones.weights import add_no_eps, coco_weights
 from opsin.detect.anchor_grid import AnchorForm, AnchorGrid
-from opsin.detect.candidates import select_candidates
+from opsin.detect.candidates import select_anchors
 from opsin.detect.detector import Assignment, Detector, Outputs, Selection
 from opsin.detect.matching import assign_anchors, gather_positives
 from opsin.errors import InputError, unknown
@@ -37,7 +37,7 @@ from opsin.necks import create_neck
 from opsin.nn.conv import ConvNormActivation
 from opsin.nn.naming import check_count
 from opsin.nn.norm import create_norm, freeze_batch_norm
-from opsin.ops import clip_boxes, decode_boxes, encode_boxes
+from opsin.ops import decode_boxes, encode_boxes
 from opsin.registry import Published, register
 from opsin.structures import Instances
 
@@ -220,18 +220,7 @@ class RetinaNet(Detector):
     def decode(self, outputs: Outputs, selection: Selection | None = None, **options: Any) -> list[Instances]:
         """As `Detector.decode`, but that `candidates` are of each level, as in the paper (section 4) and the ports."""
         selection = Selection(**{**vars(selection or self.selection), **options})
-        anchors, size, found = outputs["anchors"], outputs["size"].tolist(), []
-        for logits, offsets in zip(outputs["logits"].float(), outputs["offsets"].float(), strict=True):
-
-            def scores_of(places: Tensor, logits: Tensor = logits) -> Tensor:
-                return logits[places].sigmoid()
-
-            def boxes_of(places: Tensor, offsets: Tensor = offsets) -> Tensor:
-                return clip_boxes(decode_boxes(offsets[places], anchors[places]), size)
-
-            best = logits.amax(dim=1).sigmoid()
-            found.append(select_candidates(best, scores_of, boxes_of, selection, outputs["levels"]))
-        return found
+        return select_anchors(outputs, selection, outputs["levels"], clip_first=True)
 
 
 def _sides(stride: int, scale: float, octaves: int, form: AnchorForm) -> list[float]:
