@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from opsin.data import Preprocessing
-from opsin.data.placing import keep_inside
+from opsin.data.placing import keep_inside, place_masks, return_masks
 from opsin.errors import InputError
 from opsin.structures import Instances
 
@@ -69,3 +69,27 @@ def test_what_leaves_the_picture_is_cut_or_dropped() -> None:
     assert keep_inside(instances, (10, 10), visible=0.2).boxes.tolist() == [[0, 0, 5, 10], [2, 2, 4, 4]]
     assert instances.boxes[0, 0] == -5  # the given ones are untouched
     assert len(keep_inside(Instances(torch.zeros(0, 4)), (10, 10))) == 0
+
+
+@pytest.mark.parametrize("fit", FITS)
+def test_masks_come_back_to_where_they_were(fit: str) -> None:
+    """A rectangle, up to the half pixels that nearest neighbours lose, and never amid what the input did not show."""
+    made = preprocessing(fit)
+    for height, width in [(64, 96), (128, 96), (32, 48), (100, 37)]:
+        mask = torch.zeros(2, height, width, dtype=torch.bool)
+        mask[0, height // 3 : 2 * height // 3, width // 3 : 2 * width // 3] = True
+        mask[1] = True
+        placed = place_masks(mask, made)
+        back = return_masks(placed, made, (height, width))
+        assert back.shape == mask.shape
+        scale_x, scale_y, shift_x, shift_y = made.transform(height, width)
+        for y, x in itertools.product(range(0, height, 5), range(0, width, 5)):
+            row, column = (y + 0.5) * scale_y + shift_y, (x + 0.5) * scale_x + shift_x
+            inside = 0 <= row < made.size[0] and 0 <= column < made.size[1]
+            wanted = placed[:, int(row), int(column)] if inside else torch.tensor([False, False])
+            assert torch.equal(back[:, y, x], wanted)
+        if fit != "crop":
+            step = int(1 / min(scale_x, scale_y)) + 1
+            assert (back[0] ^ mask[0]).sum() <= step * (height + width)
+            assert back[1].all()
+    assert return_masks(torch.zeros(0, 32, 48, dtype=torch.bool), made, (10, 20)).shape == (0, 10, 20)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from opsin.detect import draw
 from opsin.detect.detector import Assignment
+from opsin.detect.run_lengths import encode_masks
 from opsin.structures import Instances
 
 CLASSES = ["cat", "dog", "a very long name of a class that nobody would ever read to its end"]
@@ -33,6 +36,16 @@ def test_a_box_is_where_it_should_be() -> None:
     assert rows.max() == 159
     inside = np.asarray(picture)[65:155, 105:195]
     assert (inside == 90).all()
+
+
+def test_a_mask_tints_what_it_covers() -> None:
+    mask = torch.zeros(240, 400, dtype=torch.bool)
+    mask[100:120, 130:170] = True
+    told: Any = answer(("dog", 0.9, (100, 60, 200, 160)))
+    told["instances"][0]["mask"] = encode_masks(mask[None])[0]
+    picture = np.asarray(draw.annotate(blank()[:1], told, CLASSES))
+    tinted = colored(picture, tuple((90 + c) // 2 for c in draw.PALETTE[1]))  # type: ignore[arg-type]
+    assert np.array_equal(tinted, mask.numpy())
 
 
 def test_every_class_has_its_colour_in_every_picture() -> None:

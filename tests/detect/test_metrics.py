@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import torch
 
 from opsin.detect.budget import KINDS, error_budget
 from opsin.detect.metrics import CONFIDENCES, brief_metrics, judge
-from opsin.detect.precision import Objects, average_precision, coco_precision, overlaps, rank
+from opsin.detect.precision import Objects, Shapes, average_precision, coco_precision, overlaps, rank
+from opsin.detect.run_lengths import decode_mask, encode_masks, mask_area
 from opsin.errors import JobError
 from opsin.structures import Instances
 
@@ -60,14 +62,17 @@ def random_scenes(seed: int, pictures: int = 12, classes: int = 3) -> tuple[list
     return truth, found
 
 
-def official(truth: list[Instances], found: list[Instances], classes: int) -> list[float]:
-    """pycocotools' twelve numbers; a region to ignore is given to it as a crowd of every class."""
+def official(truth: list[Instances], found: list[Instances], classes: int, kind: str = "bbox") -> list[float]:
+    """pycocotools' twelve numbers; a region to ignore is given to it as a crowd of every class. kind: or "segm"."""
     coco = pytest.importorskip("pycocotools.coco")
     cocoeval = pytest.importorskip("pycocotools.cocoeval")
     annotations: list[dict[str, Any]] = []
     results: list[dict[str, Any]] = []
     for image, (one, two) in enumerate(zip(objects(*truth), objects(*found), strict=True)):
-        for box, label, area in zip(one.boxes.tolist(), one.labels.tolist(), one.areas.tolist(), strict=True):
+        shapes = [encoded(each[image]) for each in (truth, found)] if kind == "segm" else None
+        for place, (box, label, area) in enumerate(
+            zip(one.boxes.tolist(), one.labels.tolist(), one.areas.tolist(), strict=True)
+        ):
             xywh = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
             for category in [label] if label >= 0 else range(classes):
                 row = {
@@ -77,23 +82,54 @@ def official(truth: list[Instances], found: list[Instances], classes: int) -> li
                     "area": area,
                     "iscrowd": int(label < 0),
                 }
+                if shapes is not None:
+                    row["segmentation"] = shapes[0][place]
                 annotations.append({"id": len(annotations) + 1, **row})
-        for box, label, score in zip(two.boxes.tolist(), two.labels.tolist(), two.scores.tolist(), strict=True):
+        for place, (box, label, score) in enumerate(
+            zip(two.boxes.tolist(), two.labels.tolist(), two.scores.tolist(), strict=True)
+        ):
             xywh = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
-            results.append({"image_id": image, "category_id": label, "bbox": xywh, "score": score})
+            shape = {"bbox": xywh} if shapes is None else {"segmentation": shapes[1][place]}
+            results.append({"image_id": image, "category_id": label, "score": score, **shape})
     with contextlib.redirect_stdout(io.StringIO()):
         truth_file = coco.COCO()
         truth_file.dataset = {
-            "images": [{"id": i} for i in range(len(truth))],
+            "images": [{"id": i, "height": SIDE, "width": SIDE} for i in range(len(truth))],
             "categories": [{"id": k, "name": str(k)} for k in range(classes)],
             "annotations": annotations,
         }
         truth_file.createIndex()
-        run = cocoeval.COCOeval(truth_file, truth_file.loadRes(results), "bbox")
+        run = cocoeval.COCOeval(truth_file, truth_file.loadRes(results), kind)
         run.evaluate()
         run.accumulate()
         run.summarize()
     return [float(value) for value in run.stats]
+
+
+SIDE = 450  # of the pictures with masks
+
+
+def ellipses(instances: Instances) -> torch.Tensor:
+    """Masks that fill an ellipse in each box."""
+    x1, y1, x2, y2 = instances.boxes.T[:, :, None, None]
+    x, y = torch.arange(SIDE)[None, None] + 0.5, torch.arange(SIDE)[None, :, None] + 0.5
+    return ((x - (x1 + x2) / 2) / (x2 - x1) * 2) ** 2 + ((y - (y1 + y2) / 2) / (y2 - y1) * 2) ** 2 < 1
+
+
+def encoded(instances: Instances) -> list[dict[str, Any]]:
+    coco = pytest.importorskip("pycocotools.mask")
+    return [coco.encode(np.asfortranarray(mask.byte().numpy())) for mask in ellipses(instances)]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_masks_equal_the_official_tool(seed: int) -> None:
+    truth, found = random_scenes(seed)
+    shapes = [Shapes.of(ellipses(one), ellipses(two)) for one, two in zip(truth, found, strict=True)]
+    metrics = judge(truth, found, ["a", "b", "c"], shapes=shapes).metrics
+    masked = [replace(one, masks=ellipses(one)) for one in truth]  # an object has the area of its mask
+    for name, value in zip(NAMES[:6], official(masked, found, 3, "segm"), strict=False):
+        assert metrics.get(f"mask_{name}", -1.0) == pytest.approx(value, abs=1e-6), name
+    assert metrics["map"] == judge(truth, found, ["a", "b", "c"]).metrics["map"] != metrics["mask_map"]
 
 
 def assert_official(truth: list[Instances], found: list[Instances], classes: int) -> dict[str, float]:
@@ -332,3 +368,15 @@ def test_nothing_to_find_or_nothing_found(truth: list[Instances], found: list[In
 def test_numbers_that_are_none_are_refused() -> None:
     with pytest.raises(JobError, match="not finite in picture 0"):
         judge([instances()], [instances((0, 0, float("nan"), 5), scores=[0.5])], ["thing"])
+
+
+def test_masks_as_text_are_pycocotools() -> None:
+    coco = pytest.importorskip("pycocotools.mask")
+    for seed, size in enumerate([(7, 5), (1, 9), (40, 30)]):
+        masks = torch.rand(4, *size, generator=torch.Generator().manual_seed(seed)) < 0.3
+        masks[0] = False
+        for mask, told in zip(masks, encode_masks(masks), strict=True):
+            assert told["counts"].encode() == coco.encode(np.asfortranarray(mask.byte().numpy()))["counts"]
+            assert torch.equal(decode_mask(told), mask)
+            assert mask_area(told) == mask.sum()
+    assert encode_masks(torch.zeros(0, 3, 4, dtype=torch.bool)) == []

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 import opsin
 from opsin.cli import app
+from opsin.detect.run_lengths import decode_mask
 from opsin.engine.checkpoint import save_model
 from opsin.engine.recipe import load_recipe
 from opsin.engine.task import create_preprocessing
@@ -73,6 +74,29 @@ def test_the_threshold_is_the_fitted_one_unless_asked(run: Path) -> None:
     assert len(predictor.predict(picture(), score_threshold=0.001, limit=2)["instances"]) == 2
     with pytest.raises(InputError, match="score_threshold"):
         predictor.predict(picture(), scorethreshold=0.1)
+
+
+def test_masks_are_in_the_pictures_pixels(run: Path) -> None:
+    """A detector whose masks are the left halves of its boxes, in an input that is 2 times lower, 4 times narrower."""
+    predictor = opsin.load(run)
+    model: Any = predictor.model
+    decode = model.decode
+
+    def with_masks(*given: Any) -> list[Any]:
+        found = decode(*given)
+        for one in found:
+            x, y = torch.arange(64)[None, None], torch.arange(64)[None, :, None]
+            x1, y1, x2, y2 = one.boxes.T[:, :, None, None]
+            one.masks = (x >= x1) & (x < (x1 + x2) / 2) & (y >= y1) & (y < y2)
+        return found
+
+    model.decode = with_masks
+    (found, *_) = predictor.predict(picture())["instances"]
+    mask = decode_mask(json.loads(json.dumps(found["mask"])))
+    assert mask.shape == (128, 256)
+    rows, columns = mask.nonzero().T
+    assert mask.sum() == 32 * 32 and found["box"] == [144, 40, 208, 72]
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (40, 71, 144, 175)
 
 
 def test_several_sizes_in_one_batch(run: Path) -> None:

@@ -122,8 +122,8 @@ def test_a_scaled_batch_takes_its_masks_along(task: DetectTask) -> None:
     assert torch.equal(batch["instances"][0].masks, mask)  # type: ignore[arg-type]  # the batch itself stays
 
 
-def test_masks_are_not_kept_for_the_judgement(task: DetectTask, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An object of 40x40 pixels whose mask has 4 is medium for COCO, as its box is, whatever of it a mask shows."""
+def test_masks_are_judged_by_themselves(task: DetectTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An object of 40x40 pixels whose mask has 4 is medium as a box and small as a mask."""
     size = task.preprocessing.size
     one = boxes((8, 8, 48, 48))
     one.masks = torch.zeros(1, *size, dtype=torch.bool)
@@ -141,6 +141,8 @@ def test_masks_are_not_kept_for_the_judgement(task: DetectTask, monkeypatch: pyt
     metrics, _ = task.evaluate(evaluator)  # type: ignore[arg-type]
     assert metrics["map_medium"] == 1
     assert "map_small" not in metrics
+    assert metrics["mask_map_small"] == metrics["mask_map"] == 1
+    assert "mask_map_medium" not in metrics
 
 
 def test_the_size_changes_every_ten_batches(cells: str, monkeypatch: pytest.MonkeyPatch) -> None:

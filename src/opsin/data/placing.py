@@ -35,3 +35,18 @@ def place_masks(masks: Tensor, preprocessing: Preprocessing) -> Tensor:
     nearest = replace(preprocessing, channels=1, mean=(0.0,), std=(1.0,), interpolation="nearest")
     placed = [nearest.prepare(mask[None].to(torch.uint8)) for mask in masks]
     return torch.cat([masks.new_zeros(0, *preprocessing.size), *[mask.bool() for mask in placed]])
+
+
+def return_masks(masks: Tensor, preprocessing: Preprocessing, size: Sequence[int]) -> Tensor:
+    """The inverse of `place_masks`: masks (N, H, W) of the input -> of the picture, (N, height, width) bool.
+
+    Each pixel of the picture is that of the input in which its middle lies, and off where the input did not show it.
+    """
+    scale_x, scale_y, shift_x, shift_y = preprocessing.transform(int(size[0]), int(size[1]))
+    places, shown = [], []
+    for count, limit, scale, shift in zip(size, masks.shape[1:], (scale_y, scale_x), (shift_y, shift_x), strict=True):
+        place = ((torch.arange(count, device=masks.device) + 0.5) * scale + shift).floor().long()
+        shown.append((place >= 0) & (place < limit))
+        places.append(place.clamp(0, limit - 1))
+    rows, columns = places
+    return masks[:, rows[:, None], columns] & shown[0][:, None] & shown[1]

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from opsin.detect.detector import Assignment
+from opsin.detect.run_lengths import decode_mask
 from opsin.engine.lettering import enlarge, font, shorten
 from opsin.engine.report import to_pil
 from opsin.structures import Instances
@@ -40,13 +41,16 @@ class Mark:
 
 
 def annotate(image: Tensor, answer: dict[str, Any], classes: Sequence[str]) -> Image.Image:
-    """The picture with a box, a class and a score for each instance; every class has its colour.
+    """The picture with a box, a class and a score for each instance, tinted where it has a mask; a class has a colour.
 
-    image: uint8 (C, H, W), C 1 or 3. answer: {"instances": [{"box", "label", "score"}, ...]}. Words that would cover
-    each other are left out, the least certain first, and a legend names the colours then. Tiny pictures are enlarged by
-    a whole factor, pixel by pixel.
+    image: uint8 (C, H, W), C 1 or 3. answer: {"instances": [{"box", "label", "score", "mask"}, ...]}, masks only where
+    there are any. Words that would cover each other are left out, the least certain first, and a legend names the
+    colours then. Tiny pictures are enlarged by a whole factor, pixel by pixel.
     """
     found = sorted(answer["instances"], key=lambda one: -one["score"])
+    for one in reversed(found):
+        if "mask" in one:
+            image = _tint(image, decode_mask(one["mask"]), color_of(one["label"], classes))
     marks = [
         Mark(one["box"], f"{one['label']} {100 * one['score']:.0f} %", color_of(one["label"], classes)) for one in found
     ]
@@ -60,6 +64,12 @@ def annotate(image: Tensor, answer: dict[str, Any], classes: Sequence[str]) -> I
 def color_of(label: str, classes: Sequence[str]) -> Color:
     """The colour of a class, the same in every picture."""
     return PALETTE[list(classes).index(label) % len(PALETTE)]
+
+
+def _tint(image: Tensor, mask: Tensor, color: Color) -> Tensor:
+    """A picture whose pixels under a mask (H, W) are half of a colour: uint8 (C, H, W) -> (3, H, W)."""
+    half = (image.expand(3, -1, -1).int() + torch.tensor(color)[:, None, None]) // 2
+    return torch.where(mask, half.to(torch.uint8), image)
 
 
 def draw_marks(picture: Image.Image, marks: Sequence[Mark]) -> tuple[Image.Image, bool]:

@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 
 from opsin.detect.budget import KINDS, Budget, error_budget
-from opsin.detect.precision import Array, CocoPrecision, Objects, Ranking, average_precision, coco_precision, rank
+from opsin.detect.precision import (
+    Array,
+    CocoPrecision,
+    Objects,
+    Ranking,
+    Shapes,
+    average_precision,
+    coco_precision,
+    rank,
+)
 from opsin.errors import JobError
 from opsin.structures import Instances
 
@@ -75,12 +84,18 @@ class Outcome:
 
 
 def judge(
-    truth: Sequence[Instances], found: Sequence[Instances], classes: list[str], *, threshold: float | None = None
+    truth: Sequence[Instances],
+    found: Sequence[Instances],
+    classes: list[str],
+    *,
+    threshold: float | None = None,
+    shapes: Sequence[Shapes] | None = None,
 ) -> Judgement:
     """Compare what was found in each picture with its objects.
 
     truth: boxes and labels, -1 for regions to ignore. found: boxes, labels and scores. threshold: the least score for
     precision, recall and F1; None takes that with the best mean F1. Average precision needs none: it ranks all.
+    shapes: masks of both, for COCO's precision of masks: `mask_map`, `mask_map_50`, ...
 
     metrics: COCO's `map` (mean over IoU 0.5 to 0.95), `map_50`, `map_75`, of small, medium and large objects, and mean
     recalls `mar_1`, `mar_10`, `mar_100`, ...; VOC's `voc_map` and `voc_map_11` at IoU 0.5; `precision`, `recall` and
@@ -99,6 +114,9 @@ def judge(
     per_class = _per_class(objects, predictions, classes, official, rankings, threshold)
     budget = error_budget(objects, predictions, rankings)
     metrics = {"map": 0.0, "map_50": 0.0} | official.metrics
+    if shapes is not None:
+        masks = coco_precision(objects, predictions, len(classes), shapes=shapes).metrics
+        metrics |= {f"mask_{name}": value for name, value in masks.items() if name.startswith("map")}
     for name in ("f1", "precision", "recall", "voc_map", "voc_map_11"):
         known = [row[name] for row in per_class if row[name] is not None]
         if known:

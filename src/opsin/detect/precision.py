@@ -13,7 +13,9 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
+from opsin.detect.run_lengths import encode_masks, mask_area
 from opsin.structures import Instances
 
 Array: TypeAlias = NDArray[Any]
@@ -79,16 +81,45 @@ class CocoPrecision:
     per_class: list[dict[str, float | None]]
 
 
+@dataclass(frozen=True)
+class Shapes:
+    """The masks of one picture, run-length encoded: of its objects and of its predictions, in their order."""
+
+    truth: list[dict[str, Any]]
+    found: list[dict[str, Any]]
+
+    @classmethod
+    def of(cls, truth: Tensor, found: Tensor) -> Shapes:
+        """Masks (N, H, W) and (M, H, W) bool of a picture of one size."""
+        return cls(encode_masks(truth), encode_masks(found))
+
+
 def coco_precision(
-    truth: Sequence[Objects], found: Sequence[Objects], num_classes: int, *, brief: bool = False
+    truth: Sequence[Objects],
+    found: Sequence[Objects],
+    num_classes: int,
+    *,
+    brief: bool = False,
+    shapes: Sequence[Shapes] | None = None,
 ) -> CocoPrecision:
-    """COCO's average precision and recall, by faster-coco-eval. brief: map, map_50 and map_75 alone, faster."""
+    """COCO's average precision and recall, by faster-coco-eval. brief: map, map_50 and map_75 alone, faster.
+
+    shapes: of each picture; an IoU is then that of masks.
+    """
     from faster_coco_eval import COCO, COCOeval_faster
 
-    images = [{"id": place} for place in range(len(truth))]
+    images: list[dict[str, Any]] = [{"id": place} for place in range(len(truth))]
+    annotations, results = _annotations(truth, found, shapes), _results(found)
+    if shapes is not None:
+        for image, one in zip(images, shapes, strict=True):
+            image["height"], image["width"] = next((m["size"] for m in [*one.truth, *one.found]), (0, 0))
+        for result, mask in zip(results, (mask for one in shapes for mask in one.found), strict=True):
+            result["segmentation"] = mask
+            del result["bbox"]  # or the area would be that of the box
     categories = [{"id": k, "name": str(k)} for k in range(num_classes)]
-    official = COCO({"images": images, "categories": categories, "annotations": _annotations(truth, found)})
-    run = COCOeval_faster(official, official.loadRes(_results(found)), "bbox", print_function=_silent)
+    official = COCO({"images": images, "categories": categories, "annotations": annotations})
+    kind = "bbox" if shapes is None else "segm"
+    run = COCOeval_faster(official, official.loadRes(results), kind, print_function=_silent)
     if brief:
         run.params.areaRng, run.params.areaRngLbl, run.params.maxDets = [[0, 1e10]], ["all"], [_MOST]
     run.evaluate()
@@ -217,24 +248,28 @@ def _match_voc(boxes: Array, objects: Array, regions: Array) -> Array:
     return taken
 
 
-def _annotations(truth: Sequence[Objects], found: Sequence[Objects]) -> list[dict[str, Any]]:
+def _annotations(
+    truth: Sequence[Objects], found: Sequence[Objects], shapes: Sequence[Shapes] | None
+) -> list[dict[str, Any]]:
     """COCO's annotations; a region to ignore is a crowd of every class that is predicted in its picture."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for image, (objects, predictions) in enumerate(zip(truth, found, strict=True)):
         classes = np.unique(predictions.labels).tolist()
         boxes, areas = _xywh(objects.boxes), objects.areas.tolist()
-        for box, label, area in zip(boxes, objects.labels.tolist(), areas, strict=True):
+        for place, (box, label, area) in enumerate(zip(boxes, objects.labels.tolist(), areas, strict=True)):
             for category in [label] if label >= 0 else classes:
-                rows.append(
-                    {
-                        "id": len(rows) + 1,
-                        "image_id": image,
-                        "category_id": category,
-                        "bbox": box,
-                        "area": area,
-                        "iscrowd": int(label < 0),
-                    }
-                )
+                row = {
+                    "id": len(rows) + 1,
+                    "image_id": image,
+                    "category_id": category,
+                    "bbox": box,
+                    "area": area,
+                    "iscrowd": int(label < 0),
+                }
+                if shapes is not None:
+                    mask = shapes[image].truth[place]
+                    row |= {"segmentation": mask, "area": mask_area(mask)}
+                rows.append(row)
     return rows
 
 

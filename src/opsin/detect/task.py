@@ -17,11 +17,13 @@ from opsin.backbones.extraction import find_backbone
 from opsin.data import Preprocessing, Source, Split
 from opsin.data.detecting import create_detection_augmentation, describe_detection_augmentation
 from opsin.data.loading import derive_seed
-from opsin.data.placing import keep_inside
+from opsin.data.placing import keep_inside, return_masks
 from opsin.detect import draw, figures
 from opsin.detect.detector import Detector, Outputs
 from opsin.detect.metrics import Judgement, best_threshold, brief_metrics, judge
+from opsin.detect.precision import Shapes
 from opsin.detect.proposals import Proposer, create_proposer, find_proposals, proposal_recall, recall_figure
+from opsin.detect.run_lengths import encode_masks
 from opsin.detect.stages import run_stages
 from opsin.engine.recipe import Recipe
 from opsin.engine.report import Section
@@ -43,11 +45,12 @@ _SHOWN = 4  # training pictures whose assignment the report draws
 
 @dataclass
 class Picture:
-    """What one picture holds and what was found in it, in its own pixels."""
+    """What one picture holds and what was found in it, in its own pixels. shapes: masks, where both have some."""
 
     index: int
     truth: Instances
     found: Instances
+    shapes: Shapes | None = None
 
 
 @dataclass
@@ -61,7 +64,7 @@ class Collected:
 class Detections:
     """Collects what a detector finds in a split and the truth, brought back to pixels of the pictures as read.
 
-    Masks, which no metric here looks at, are not kept: a hundred of a picture of 800x1344 take 100 MB.
+    Masks are kept as runs of pixels alone: a hundred of a picture of 800x1344 would take 100 MB.
     """
 
     def __init__(self, task: DetectTask) -> None:
@@ -81,9 +84,11 @@ class Detections:
         found = model.decode(outputs, self.selection)
         rows = zip(batch["index"].tolist(), batch["size"].tolist(), batch["instances"], found, strict=True)
         for index, size, truth, instances in rows:
-            own = replace(truth, boxes=preprocessing.return_boxes(truth.boxes.cpu(), size), masks=None).to("cpu")
-            picture = Picture(index, own, to_picture(replace(instances, masks=None), preprocessing, size))
-            self._collected.pictures.append(picture)
+            own, theirs, shapes = truth.to("cpu"), to_picture(instances, preprocessing, size), None
+            if own.masks is not None and theirs.masks is not None:
+                shapes = Shapes.of(return_masks(own.masks, preprocessing, size), theirs.masks)
+            own = replace(own, boxes=preprocessing.return_boxes(own.boxes, size), masks=None)
+            self._collected.pictures.append(Picture(index, own, replace(theirs, masks=None), shapes))
 
     def state(self) -> Collected:
         return self._collected
@@ -94,8 +99,16 @@ class Detections:
 
     def collected(self) -> tuple[list[Instances], list[Instances]]:
         """Truth and findings, in the order of the split whatever process saw them."""
-        ordered = sorted(self._collected.pictures, key=lambda picture: picture.index)
+        ordered = self._ordered()
         return [picture.truth for picture in ordered], [picture.found for picture in ordered]
+
+    def shapes(self) -> list[Shapes] | None:
+        """The masks of every picture, in the same order; None where one has none."""
+        shapes = [picture.shapes for picture in self._ordered() if picture.shapes is not None]
+        return shapes if shapes and len(shapes) == len(self._collected.pictures) else None
+
+    def _ordered(self) -> list[Picture]:
+        return sorted(self._collected.pictures, key=lambda picture: picture.index)
 
     @property
     def loss(self) -> float:
@@ -207,7 +220,8 @@ class DetectTask(Task):
         self.model.score_threshold = best_threshold(judgement.f1, judgement.rankings)  # type: ignore[assignment]
 
     def evaluate(self, evaluator: Detections) -> tuple[dict[str, float], Judgement]:
-        judgement = judge(*evaluator.collected(), self.classes, threshold=getattr(self.model, "score_threshold", None))
+        threshold = getattr(self.model, "score_threshold", None)
+        judgement = judge(*evaluator.collected(), self.classes, threshold=threshold, shapes=evaluator.shapes())
         return {**judgement.metrics, "loss": evaluator.loss}, judgement
 
     def details(self, judgement: Judgement) -> dict[str, Any]:
@@ -295,7 +309,9 @@ class DetectTask(Task):
         iou_threshold: float | None = None,
         limit: int | None = None,
     ) -> list[dict[str, Any]]:
-        """Of each picture its instances, best first: box in its pixels, xyxy, label and score.
+        """Of each picture its instances, best first: box in its pixels, xyxy, label and score; mask where there is one.
+
+        A mask is {"size": [height, width], "counts": its runs}, as in COCO's files; see `opsin.detect.run_lengths`.
 
         score_threshold: the least score; that with the best F1 in validation if None. iou_threshold, limit: of the
         suppression; the detector's own if None.
@@ -312,14 +328,13 @@ class DetectTask(Task):
             own = to_picture(instances, predictor.preprocessing, size)
             assert own.labels is not None and own.scores is not None
             rows = zip(own.boxes.tolist(), own.labels.tolist(), own.scores.tolist(), strict=True)
-            answers.append(
-                {
-                    "instances": [
-                        {"label": predictor.classes[label], "score": score, "box": [round(v, 2) for v in box]}
-                        for box, label, score in rows
-                    ]
-                }
-            )
+            told: list[dict[str, Any]] = [
+                {"label": predictor.classes[label], "score": score, "box": [round(v, 2) for v in box]}
+                for box, label, score in rows
+            ]
+            if own.masks is not None:
+                told = [one | {"mask": mask} for one, mask in zip(told, encode_masks(own.masks), strict=True)]
+            answers.append({"instances": told})
         return answers
 
     @staticmethod
@@ -397,7 +412,8 @@ def to_picture(instances: Instances, preprocessing: Preprocessing, size: Sequenc
     """
     instances = instances.to("cpu")
     boxes = clip_boxes(preprocessing.return_boxes(instances.boxes.float(), size), size)
-    return replace(instances, boxes=boxes)[(boxes[:, 2:] > boxes[:, :2]).all(dim=1)]
+    masks = None if instances.masks is None else return_masks(instances.masks, preprocessing, size)
+    return replace(instances, boxes=boxes, masks=masks)[(boxes[:, 2:] > boxes[:, :2]).all(dim=1)]
 
 
 def check_size(model: Detector, name: str, size: tuple[int, int], key: str) -> None:
