@@ -125,11 +125,14 @@ def test_window_of_the_whole_picture_is_the_networks_view_of_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("side", "scale"),
-    [(100, 1200), (233, 480), (160, 688), (20, 1200), (500, 480)],  # at 500 pixels, 224 is reached at 112000 / side
+    ("side", "scale", "sizes"),
+    [
+        *((side, scale, [224, 180]) for side, scale in ((100, 1200), (233, 480), (160, 688), (20, 1200), (500, 480))),
+        *((side, scale, [64]) for side, scale in ((20, 1200), (50, 688), (60, 576), (100, 480))),
+    ],  # at 500 pixels, 224 is reached at 112000 / side, 64 at 32000 / side
 )
-def test_scale_is_that_where_the_area_is_nearest_224_squared(side: float, scale: int) -> None:
-    model = small(scales=[480, 576, 688, 864, 1200])
+def test_scale_is_that_where_the_area_is_nearest_to_the_largest_size(side: float, scale: int, sizes: list[int]) -> None:
+    model = small(scales=[480, 576, 688, 864, 1200], sizes=sizes)
     channels = model.network.channels[-1]
     maps: Outputs = {f"map_{s}": torch.full((1, channels, 9, 9), float(s)) for s in model.scales}
     outputs = {**maps, "size": torch.tensor([500, 700])}

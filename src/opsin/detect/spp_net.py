@@ -36,8 +36,6 @@ from opsin.nn.naming import check_count
 from opsin.nn.pooling import SpatialPyramidPooling
 from opsin.registry import Published, register
 
-_WINDOW = 224**2  # the area of a window at the scale that suits it best, section 4.1
-
 
 class PyramidNetwork(Backbone):
     """A classification network's stem and stages, a spatial pyramid, and three fully connected layers.
@@ -87,9 +85,10 @@ class SPPNet(RCNN):
     """R-CNN whose regions are pooled from maps of the whole picture. Its options are R-CNN's, but for the following.
 
     backbone: name of any classification network; levels, hidden_features, dropout: of the pyramid and what stands on
-    it. scales: of the picture's shorter side; a region is pooled at that where its area is nearest 224^2. One scale
-    alone is the fast mode (688 in the paper). sizes: of the regions that the classification network is trained on,
-    drawn for each batch; the paper changes them with the epoch, 224 and 180 (section 2.3, multi-size training).
+    it. sizes: of the regions that the classification network is trained on, drawn for each batch; the paper changes
+    them with the epoch, 224 and 180 (section 2.3, multi-size training). scales: of the picture's shorter side; a region
+    is pooled at that where its area is nearest to the largest of `sizes`, squared (section 4.1). One scale alone is the
+    fast mode (688 in the paper).
     """
 
     def __init__(
@@ -191,7 +190,7 @@ class SPPNet(RCNN):
         short = int(outputs["size"].min())
         areas = (regions.boxes[:, 2:] - regions.boxes[:, :2]).prod(dim=1)
         ratios = areas.new_tensor(self.scales) / short
-        chosen = (areas[:, None] * ratios.square() - _WINDOW).abs().argmin(dim=1)
+        chosen = (areas[:, None] * ratios.square() - max(self.sizes) ** 2).abs().argmin(dim=1)
         levels = self.network.head[0].levels  # type: ignore[index]
         pooled = areas.new_zeros(len(areas), self.network.head[1].in_features)  # type: ignore[index]
         if pooled.is_meta:
