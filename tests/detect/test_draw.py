@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from opsin.data.outlines import encode_masks
 from opsin.detect import draw
 from opsin.detect.detector import Assignment
-from opsin.detect.run_lengths import encode_masks
 from opsin.structures import Instances
 
 CLASSES = ["cat", "dog", "a very long name of a class that nobody would ever read to its end"]

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from opsin.data.images import UnreadableImage, read_size
+from opsin.data.outlines import Outline
 from opsin.data.source import FileSplit, Problem, Source, Split, listed, map_threads
 from opsin.structures import Instances
 
@@ -35,7 +36,8 @@ class Annotation:
 
     file: its path. where: the annotation's file. size: (height, width); None to ask the picture. boxes: (x1, y1, x2,
     y2) of each object, of a `relative` one in units of the picture's sides. names: their classes. places: of each
-    object within `where`, as "line 12". ignored: the places in `names` of regions to ignore.
+    object within `where`, as "line 12". ignored: the places in `names` of regions to ignore. outlines: of each object
+    what its mask is drawn from, None where nothing is said of it.
     """
 
     file: str
@@ -46,14 +48,24 @@ class Annotation:
     names: list[str] = field(default_factory=list)
     places: list[str] = field(default_factory=list)
     ignored: set[int] = field(default_factory=set)
+    outlines: list[Outline | None] = field(default_factory=list)
 
-    def add(self, box: tuple[float, float, float, float], name: str, place: str, *, ignored: bool = False) -> None:
+    def add(
+        self,
+        box: tuple[float, float, float, float],
+        name: str,
+        place: str,
+        *,
+        ignored: bool = False,
+        outline: Outline | None = None,
+    ) -> None:
         """One more object."""
         if ignored:
             self.ignored.add(len(self.names))
         self.boxes.append(box)
         self.names.append(name)
         self.places.append(place)
+        self.outlines.append(outline)
 
 
 def build(
@@ -74,12 +86,16 @@ def build(
     splits: dict[str, Split] = {}
     for key, pictures in parts.items():
         _fill_sizes(pictures)
-        instances = [_judge(picture, numbers, declared, found) for picture in pictures]
+        judged = [_judge(picture, numbers, declared, found) for picture in pictures]
+        instances, outlines = [one for one, _ in judged], [drawn for _, drawn in judged]
         labels = np.zeros((len(pictures), len(known)), np.float32)
         for row, one in zip(labels, instances, strict=True):
             assert one.labels is not None
             row[one.labels[one.labels >= 0].numpy()] = 1
-        splits[key] = FileSplit([picture.file for picture in pictures], labels, instances=instances)
+        if not any(outline is not None for drawn in outlines for outline in drawn):
+            outlines = None
+        files = [picture.file for picture in pictures]
+        splits[key] = FileSplit(files, labels, instances=instances, outlines=outlines)
     return Source(name, format_, known, splits, multi_label=True, problems=found, task="detect")
 
 
@@ -100,8 +116,10 @@ def _fill_sizes(pictures: Sequence[Annotation]) -> None:
     map_threads(ask, unknown)
 
 
-def _judge(picture: Annotation, numbers: Mapping[str, int], declared: str, problems: list[Problem]) -> Instances:
-    """A picture's instances, and what is wrong with them into `problems`."""
+def _judge(
+    picture: Annotation, numbers: Mapping[str, int], declared: str, problems: list[Problem]
+) -> tuple[Instances, list[Outline | None]]:
+    """A picture's instances and their outlines, and what is wrong with them into `problems`."""
     boxes = np.array(picture.boxes, np.float64).reshape(-1, 4)
     labels = np.array([numbers.get(name, -2) for name in picture.names], np.int64)
     kept = np.ones(len(boxes), bool)
@@ -140,7 +158,8 @@ def _judge(picture: Annotation, numbers: Mapping[str, int], declared: str, probl
             problems.append(Problem("clipped_box", place, f"{reason}; cut at the border", "warning"))
         boxes = cut
     _note_twins(picture, boxes, labels, kept, problems)
-    return Instances(torch.from_numpy(boxes[kept].astype(np.float32)), torch.from_numpy(labels[kept]))
+    outlines = [picture.outlines[i] for i in np.flatnonzero(kept).tolist()]
+    return Instances(torch.from_numpy(boxes[kept].astype(np.float32)), torch.from_numpy(labels[kept])), outlines
 
 
 def _note_twins(

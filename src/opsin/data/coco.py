@@ -1,8 +1,9 @@
 """COCO json: images, annotations and categories in one file a split. Lin et al. 2014, arXiv:1405.0312.
 
 A bbox (x, y, width, height) counts from 0 and is (x, y, x + width, y + height) in our convention. `iscrowd` and
-`ignore` mark regions to ignore (label -1). Category ids may have gaps: classes are the categories by rising id, so
-class 11 of COCO's 80 is the category with id 13. Splits' categories are matched by name.
+`ignore` mark regions to ignore (label -1). A segmentation, polygons or runs, is an object's mask. Category ids may have
+gaps: classes are the categories by rising id, so class 11 of COCO's 80 is the category with id 13. Splits' categories
+are matched by name.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 from opsin.data.annotations import Annotation, build
 from opsin.data.folders import SPLIT_NAMES
+from opsin.data.outlines import read_outline
 from opsin.data.source import Problem, Source, listed
 from opsin.errors import InputError
 
@@ -141,6 +143,9 @@ def _read(file: Path, content: Any, split: str, problems: list[Problem]) -> list
         place = f"annotations[{number}]"
         if (reason := _add(one, place, pictures, categories)) is not None:
             problems.append(Problem("broken_annotation", f"{file} {place}", reason))
+        elif one.get("segmentation") and read_outline(one["segmentation"]) is None:
+            reason = "its segmentation is neither polygons nor runs that fill their size; it counts as without a mask"
+            problems.append(Problem("broken_mask", f"{file} {place}", reason, "warning"))
     return list(pictures.values())
 
 
@@ -158,7 +163,8 @@ def _add(
         return f"its bbox is {one.get('bbox')!r}; expected [x, y, width, height]"
     name = categories.get(number, f"id {number}") if isinstance(number, int) else f"id {number}"
     ignored = bool(one.get("iscrowd")) or bool(one.get("ignore"))
-    picture.add((x, y, x + width, y + height), name, place, ignored=ignored)
+    outline = read_outline(one.get("segmentation"))
+    picture.add((x, y, x + width, y + height), name, place, ignored=ignored, outline=outline)
     return None
 
 

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from opsin.data import zips
-from opsin.data.images import Header, UnreadableImage, decode, read_bytes, read_header
+from opsin.data.images import Header, UnreadableImage, decode, read_bytes, read_header, read_size
+from opsin.data.outlines import Outline, draw_outlines
 from opsin.errors import InputError
 from opsin.structures import Instances
 
@@ -68,6 +69,10 @@ class Split(ABC):
     def masks(self, index: int) -> Tensor | None:
         """The pixels of each of a picture's instances, (N, H, W) bool, in their order; None where nobody drew them."""
         return None
+
+    def unmasked(self) -> int | None:
+        """The first picture with an object that has no mask; None where there is none."""
+        return 0 if len(self) and self.masks(0) is None else None
 
     def shown(self, index: int) -> list[int]:
         """The classes of a picture."""
@@ -130,7 +135,10 @@ class ArraySplit(Split):
 
 
 class FileSplit(Split):
-    """Pictures in files, or in the members of a zip archive where `archive` is its path."""
+    """Pictures in files, or in the members of a zip archive where `archive` is its path.
+
+    outlines: what the mask of each picture's instances is drawn from, None for one that has only a box.
+    """
 
     def __init__(
         self,
@@ -138,8 +146,10 @@ class FileSplit(Split):
         labels: np.ndarray,
         archive: str | None = None,
         instances: list[Instances] | None = None,
+        outlines: list[list[Outline | None]] | None = None,
     ) -> None:
         self.files, self.labels, self.archive, self.instances = files, labels, archive, instances
+        self.outlines = outlines
 
     def encoded(self, index: int) -> bytes:
         """A picture as it lies on disk. Raises UnreadableImage."""
@@ -160,7 +170,28 @@ class FileSplit(Split):
 
     def select(self, indices: np.ndarray, labels: np.ndarray) -> FileSplit:
         files = [self.files[i] for i in indices.tolist()]
-        return FileSplit(files, labels, self.archive, self._instances_at(indices))
+        outlines = None if self.outlines is None else [self.outlines[i] for i in indices.tolist()]
+        return FileSplit(files, labels, self.archive, self._instances_at(indices), outlines)
+
+    def masks(self, index: int) -> Tensor | None:
+        """See `Split.masks`; of a region to ignore without an outline the mask is empty."""
+        if self.outlines is None or self._lacks_outlines(index):
+            return None
+        try:
+            return draw_outlines([outline or [] for outline in self.outlines[index]], read_size(self.files[index]))
+        except InputError as error:
+            raise InputError(f"{self.name(index)}: {error}") from error
+
+    def unmasked(self) -> int | None:
+        return next((index for index in range(len(self)) if self._lacks_outlines(index)), None)
+
+    def _lacks_outlines(self, index: int) -> bool:
+        if self.outlines is None or self.instances is None:
+            return True
+        labels = self.instances[index].labels
+        assert labels is not None
+        pairs = zip(self.outlines[index], labels.tolist(), strict=True)
+        return any(outline is None and label >= 0 for outline, label in pairs)
 
 
 @dataclass

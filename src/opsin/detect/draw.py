@@ -11,8 +11,8 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from opsin.data.outlines import decode_mask
 from opsin.detect.detector import Assignment
-from opsin.detect.run_lengths import decode_mask
 from opsin.engine.lettering import enlarge, font, shorten
 from opsin.engine.report import to_pil
 from opsin.structures import Instances

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from opsin.detect.run_lengths import encode_masks, mask_area
+from opsin.data.outlines import encode_masks, mask_area
 from opsin.structures import Instances
 
 Array: TypeAlias = NDArray[Any]

@@ -17,13 +17,13 @@ from opsin.backbones.extraction import find_backbone
 from opsin.data import Preprocessing, Source, Split
 from opsin.data.detecting import create_detection_augmentation, describe_detection_augmentation
 from opsin.data.loading import derive_seed
+from opsin.data.outlines import encode_masks
 from opsin.data.placing import keep_inside, return_masks
 from opsin.detect import draw, figures
 from opsin.detect.detector import Detector, Outputs
 from opsin.detect.metrics import Judgement, best_threshold, brief_metrics, judge
 from opsin.detect.precision import Shapes
 from opsin.detect.proposals import Proposer, create_proposer, find_proposals, proposal_recall, recall_figure
-from opsin.detect.run_lengths import encode_masks
 from opsin.detect.stages import run_stages
 from opsin.engine.recipe import Recipe
 from opsin.engine.report import Section
@@ -311,7 +311,7 @@ class DetectTask(Task):
     ) -> list[dict[str, Any]]:
         """Of each picture its instances, best first: box in its pixels, xyxy, label and score; mask where there is one.
 
-        A mask is {"size": [height, width], "counts": its runs}, as in COCO's files; see `opsin.detect.run_lengths`.
+        A mask is {"size": [height, width], "counts": its runs}, as in COCO's files; see `opsin.data.outlines`.
 
         score_threshold: the least score; that with the best F1 in validation if None. iou_threshold, limit: of the
         suppression; the detector's own if None.
@@ -431,10 +431,11 @@ def check_size(model: Detector, name: str, size: tuple[int, int], key: str) -> N
 
 
 def _check_masks(recipe: Recipe, split: Split) -> None:
-    if len(split) and split.masks(0) is None:
+    lacking = split.unmasked()
+    if lacking is not None:
         raise InputError(
-            f"{recipe.model.name} learns from masks, and {split.name(0)} has only boxes; use data that has masks, "
-            "such as scenes, or model.mask=false"
+            f"{recipe.model.name} learns from masks, and {split.name(lacking)} has objects with a box alone; use data "
+            "with masks, such as COCO json with segmentations, or model.mask=false"
         )
 
 
