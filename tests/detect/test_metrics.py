@@ -380,3 +380,14 @@ def test_masks_as_text_are_pycocotools() -> None:
             assert torch.equal(decode_mask(told), mask)
             assert mask_area(told) == mask.sum()
     assert encode_masks(torch.zeros(0, 3, 4, dtype=torch.bool)) == []
+
+
+def test_masks_where_nothing_was_found_or_nothing_is_there() -> None:
+    mask = torch.zeros(1, 8, 8, dtype=torch.bool)
+    mask[0, 1:5, 1:5] = True
+    one, none = instances((1, 1, 5, 5), scores=[0.9]), instances(scores=[])
+    missed = judge([one], [none], ["a"], shapes=[Shapes.of(mask, mask[:0])]).metrics
+    assert missed["mask_map"] == missed["mask_map_small"] == 0
+    invented = judge([none], [one], ["a"], shapes=[Shapes.of(mask[:0], mask)]).metrics
+    assert not any(name.startswith("mask") for name in invented)  # undefined: there are no objects
+    assert judge([one], [one], ["a"], shapes=[Shapes.of(mask, mask)]).metrics["mask_map"] == 1
