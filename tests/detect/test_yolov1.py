@@ -130,6 +130,9 @@ def test_backbone_and_a_finer_grid() -> None:
     state = create_model("shufflenet_v2_x0_5").state_dict()
     left = coarse.initialize_from(state)
     assert left and not any(name.startswith("backbone.backbone.stages") for name in left)
+    local = create_model("yolov1_darknet", backbone="shufflenet_v2_x0_5", width=0.125, stride=32, size=96)
+    assert isinstance(local.head[0], LocalConv2d) and local.head[0].weight.shape == (9, 256, 128 * 9)  # type: ignore[index]
+    assert local(torch.zeros(1, 3, 96, 96))["confidences"].shape == (1, 9, 3)
     wrong: list[tuple[dict[str, Any], str]] = [({"stride": 32}, "with a backbone"), ({"stride": 16}, "is 32 or 64")]
     for options, message in wrong:
         with pytest.raises(InputError, match=message):

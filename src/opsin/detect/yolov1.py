@@ -14,7 +14,7 @@ object, the first of the picture.
 yolov1 is the paper's figure 3, which has no norm. yolov1_darknet is the author's yolov1.cfg, another network: batch
 norm, three boxes, and a locally connected layer, a convolution whose weights are others at each place, where the paper
 has 4,096 neurons. yolov1_tiny is yolov1-tiny.cfg, "Fast YOLO": 8 convolutions and a fully connected layer. Told of a
-backbone, yolov1 has it in place of its first 20 convolutions, those that the paper trains to classify.
+backbone, the first two have it in place of their first 20 convolutions, those that the paper trains to classify.
 """
 
 from __future__ import annotations
@@ -250,6 +250,31 @@ class YOLOv1(Detector):
         return found
 
 
+def _build(
+    top: Top,
+    backbone: str | None,
+    backbone_options: Mapping[str, Any] | None,
+    backbone_weights: str | None,
+    width: float,
+    stride: int,
+    *,
+    in_channels: int = 3,
+    **options: Any,
+) -> YOLOv1:
+    """The paper's 24 convolutions, or a backbone's and the last four."""
+    if stride not in (32, 64) or not width > 0:
+        raise InputError(f"stride is 32 or 64 and width above 0, got stride={stride!r} and width={width!r}")
+    if backbone is None:
+        if width != 1 or stride != 64:
+            raise InputError(f"width={width} and stride={stride} are of a yolov1 with a backbone; the paper's has none")
+        return YOLOv1(_PAPER, top, in_channels=in_channels, **options)
+    extractor = create_extractor(
+        backbone, (32,), in_channels=in_channels, weights=backbone_weights, **(backbone_options or {})
+    )
+    plan = tuple((3, max(1, round(width * 1024)), *((2,) if place == 1 and stride == 64 else ())) for place in range(4))
+    return YOLOv1(plan, top, extractor, stride, in_channels=in_channels, **options)
+
+
 _published = partial(Published, "arXiv:1506.02640", 2015, (3, 448, 448))
 
 
@@ -266,8 +291,6 @@ _published = partial(Published, "arXiv:1506.02640", 2015, (3, 448, 448))
 )
 def yolov1(
     *,
-    in_channels: int = 3,
-    norm: Norm = None,
     backbone: str | None = None,
     backbone_options: Mapping[str, Any] | None = None,
     backbone_weights: str | None = None,
@@ -280,17 +303,7 @@ def yolov1(
     With a backbone, width: of the four convolutions behind it, as a part of the paper's 1,024 channels; stride: 64, or
     32 for a finer grid, where none of the four halves the map.
     """
-    if stride not in (32, 64) or not width > 0:
-        raise InputError(f"stride is 32 or 64 and width above 0, got stride={stride!r} and width={width!r}")
-    if backbone is None:
-        if width != 1 or stride != 64:
-            raise InputError(f"width={width} and stride={stride} are of a yolov1 with a backbone; the paper's has none")
-        return YOLOv1(_PAPER, "connected", in_channels=in_channels, norm=norm, **options)
-    extractor = create_extractor(
-        backbone, (32,), in_channels=in_channels, weights=backbone_weights, **(backbone_options or {})
-    )
-    plan = tuple((3, max(1, round(width * 1024)), *((2,) if place == 1 and stride == 64 else ())) for place in range(4))
-    return YOLOv1(plan, "connected", extractor, stride, in_channels=in_channels, norm=norm, **options)
+    return _build("connected", backbone, backbone_options, backbone_weights, width, stride, **options)
 
 
 @register(
@@ -304,8 +317,20 @@ def yolov1(
         "counted: the author's cfg",
     ),
 )
-def yolov1_darknet(*, boxes: int = 3, norm: Norm = "bn", **options: Any) -> YOLOv1:
-    return YOLOv1(_PAPER, "local", boxes=boxes, norm=norm, **options)
+def yolov1_darknet(
+    *,
+    boxes: int = 3,
+    norm: Norm = "bn",
+    backbone: str | None = None,
+    backbone_options: Mapping[str, Any] | None = None,
+    backbone_weights: str | None = None,
+    width: float = 1.0,
+    stride: int = 64,
+    **options: Any,
+) -> YOLOv1:
+    """backbone, width, stride: as for `yolov1`."""
+    given = {"boxes": boxes, "norm": norm, **options}
+    return _build("local", backbone, backbone_options, backbone_weights, width, stride, **given)
 
 
 @register(
