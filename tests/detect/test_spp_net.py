@@ -116,6 +116,18 @@ def test_region_is_pooled_as_a_pyramid_of_its_part_of_the_map() -> None:
         assert torch.equal(found, pyramid(part[None])[0])
 
 
+def test_a_finer_map_than_the_last() -> None:
+    """At a stride of 16 a region of 128x96 has 8x6 cells; the stage behind that map is left out."""
+    model, last = small(stride=16, scales=[96]), small()
+    assert model.stride == 16 and len(model.network.stages) == len(last.network.stages) - 1
+    outputs = model(pictures())
+    assert outputs["map_96"].shape[-2:] == (6, 8)
+    found = model.describe(outputs, next(model.parts(outputs)))
+    assert torch.allclose(found.logits, model.network(pictures()), atol=1e-6)
+    with pytest.raises(InputError, match="has no map of stride 5, only"):
+        small(stride=5)
+
+
 def test_window_of_the_whole_picture_is_the_networks_view_of_it() -> None:
     model = small(scales=[96])
     outputs = model(pictures())  # without proposals the picture is the only one

@@ -40,8 +40,9 @@ from opsin.registry import Published, register
 class PyramidNetwork(Backbone):
     """A classification network's stem and stages, a spatial pyramid, and three fully connected layers.
 
-    backbone: name of the classification network, with backbone_options. levels: bins of a side at each level of the
-    pyramid. hidden_features: width of the two hidden layers.
+    backbone: name of the classification network, with backbone_options. stride: of its map that is pooled, the last one
+    unless told; what lies behind it is left out. levels: bins of a side at each level of the pyramid. hidden_features:
+    width of the two hidden layers.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class PyramidNetwork(Backbone):
         in_channels: int = 3,
         backbone: str = "zfnet",
         backbone_options: Mapping[str, Any] | None = None,
+        stride: int | None = None,
         levels: Sequence[int] = (6, 3, 2, 1),
         hidden_features: int = 4096,
         dropout: float = 0.5,
@@ -60,8 +62,12 @@ class PyramidNetwork(Backbone):
         if not isinstance(inner, Backbone):
             raise InputError(f"{backbone} is no classification network; `opsin models --task classify` lists those")
         inner.drop_aux_heads()
-        self.stem, self.stages = inner.stem, inner.stages
-        self.channels, self.strides, self.min_size = inner.channels, inner.strides, _smallest(inner)
+        if stride not in (None, *inner.strides):
+            raise InputError(f"{backbone} has no map of stride {stride}, only {', '.join(map(str, inner.strides))}")
+        self.min_size = _smallest(inner)
+        count = len(inner.strides) if stride is None else 1 + max(k for k, s in enumerate(inner.strides) if s == stride)
+        self.stem, self.stages = inner.stem, inner.stages[:count]
+        self.channels, self.strides = inner.channels[:count], inner.strides[:count]
         self.preprocessing = inner.preprocessing
         pyramid = SpatialPyramidPooling(levels)
         hidden = positive("hidden_features", hidden_features)
@@ -84,11 +90,11 @@ class PyramidNetwork(Backbone):
 class SPPNet(RCNN):
     """R-CNN whose regions are pooled from maps of the whole picture. Its options are R-CNN's, but for the following.
 
-    backbone: name of any classification network; levels, hidden_features, dropout: of the pyramid and what stands on
-    it. sizes: of the regions that the classification network is trained on, drawn for each batch; the paper changes
-    them with the epoch, 224 and 180 (section 2.3, multi-size training). scales: of the picture's shorter side; a region
-    is pooled at that where its area is nearest to the largest of `sizes`, squared (section 4.1). One scale alone is the
-    fast mode (688 in the paper).
+    backbone: name of any classification network; stride: of its map, the last one unless told; levels,
+    hidden_features, dropout: of the pyramid and what stands on it. sizes: of the regions that the classification
+    network is trained on, drawn for each batch; the paper changes them with the epoch, 224 and 180 (section 2.3,
+    multi-size training). scales: of the picture's shorter side; a region is pooled at that where its area is nearest to
+    the largest of `sizes`, squared (section 4.1). One scale alone is the fast mode (688 in the paper).
     """
 
     def __init__(
@@ -98,6 +104,7 @@ class SPPNet(RCNN):
         in_channels: int = 3,
         backbone: str = "zfnet",
         backbone_options: Mapping[str, Any] | None = None,
+        stride: int | None = None,
         levels: Sequence[int] = (6, 3, 2, 1),
         hidden_features: int = 4096,
         dropout: float = 0.5,
@@ -123,7 +130,7 @@ class SPPNet(RCNN):
         for name, values in (("scales", scales), ("sizes", sizes)):
             for value in values:
                 check_count(f"each of {name}", value)
-        self._form = {"levels": levels, "hidden_features": hidden_features, "dropout": dropout}
+        self._form = {"stride": stride, "levels": levels, "hidden_features": hidden_features, "dropout": dropout}
         super().__init__(
             num_classes=num_classes,
             in_channels=in_channels,
