@@ -16,7 +16,7 @@ from typing import Any
 
 from opsin.data.annotations import Annotation, build
 from opsin.data.folders import SPLIT_NAMES
-from opsin.data.outlines import read_outline
+from opsin.data.outlines import Outline, read_outline
 from opsin.data.source import Problem, Source, listed
 from opsin.errors import InputError
 
@@ -141,16 +141,21 @@ def _read(file: Path, content: Any, split: str, problems: list[Problem]) -> list
             pictures[image["id"]] = Annotation(str(folder / image["file_name"]), where, _size(image))
     for number, one in enumerate(content["annotations"]):
         place = f"annotations[{number}]"
-        if (reason := _add(one, place, pictures, categories)) is not None:
+        outline = read_outline(one.get("segmentation"))
+        if (reason := _add(one, place, pictures, categories, outline)) is not None:
             problems.append(Problem("broken_annotation", f"{file} {place}", reason))
-        elif one.get("segmentation") and read_outline(one["segmentation"]) is None:
+        elif one.get("segmentation") and outline is None:
             reason = "its segmentation is neither polygons nor runs that fill their size; it counts as without a mask"
             problems.append(Problem("broken_mask", f"{file} {place}", reason, "warning"))
     return list(pictures.values())
 
 
 def _add(
-    one: Mapping[str, Any], place: str, pictures: Mapping[Any, Annotation], categories: Mapping[int, str]
+    one: Mapping[str, Any],
+    place: str,
+    pictures: Mapping[Any, Annotation],
+    categories: Mapping[int, str],
+    outline: Outline | None,
 ) -> str | None:
     """Give an annotation to its picture; the reason where it cannot be."""
     image, number = one.get("image_id"), one.get("category_id")
@@ -163,7 +168,6 @@ def _add(
         return f"its bbox is {one.get('bbox')!r}; expected [x, y, width, height]"
     name = categories.get(number, f"id {number}") if isinstance(number, int) else f"id {number}"
     ignored = bool(one.get("iscrowd")) or bool(one.get("ignore"))
-    outline = read_outline(one.get("segmentation"))
     picture.add((x, y, x + width, y + height), name, place, ignored=ignored, outline=outline)
     return None
 
