@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from opsin.analyze.explaining import explain
+    from opsin.analyze.explain import explain
     from opsin.engine.evaluate import evaluate
     from opsin.engine.export import export
     from opsin.engine.predict import Predictor, load
@@ -27,7 +27,7 @@ _VERBS = {
     "Run": "opsin.engine.train",
     "create_model": "opsin.registry",
     "evaluate": "opsin.engine.evaluate",
-    "explain": "opsin.analyze.explaining",
+    "explain": "opsin.analyze.explain",
     "export": "opsin.engine.export",
     "list_models": "opsin.registry",
     "load": "opsin.engine.predict",

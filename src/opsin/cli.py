@@ -183,7 +183,7 @@ def evaluate(
 
         thinned, metrics = None, judge(run, data, split, device=device)
     else:
-        from opsin.detect.thinning import evaluate_thinned
+        from opsin.detect.truncated_svd import evaluate_thinned
 
         wanted = _numbers("--truncated-svd", "FC6,FC7", "1024,256", ranks)
         thinned = evaluate_thinned(run, wanted, data, split, device=device)
@@ -363,7 +363,7 @@ def explain(
     seen = {"--pictures": pictures, "--layer": layers, "--unit": units}
     if html is None and (given := next((flag for flag, value in seen.items() if value), None)):
         raise InputError(f"{given} belongs to a page; add --html FILE")
-    from opsin.analyze.explaining import explain as find_out
+    from opsin.analyze.explain import explain as find_out
 
     asked = None if size is None else _numbers("--input", "C,H,W", "3,224,224", size)
     found = [find_out(one, input_size=asked, batch=batch, optimizer=optimizer, measure=measure) for one in what]
@@ -379,7 +379,7 @@ def explain(
 
             show(found[0])
         return
-    from opsin.analyze.comparing import compare
+    from opsin.analyze.compare import compare
     from opsin.analyze.terminal import show_comparison
 
     compared = compare(found)
@@ -468,7 +468,7 @@ def data(
     matches = proposed = None
     options = dict(map(parse_setting, settings or []))
     if model is not None:
-        from opsin.detect.unmatched import match_named
+        from opsin.detect.anchor_coverage import match_named
 
         matches = match_named(opened, source, model, options)
     diagnosis = room.inspect(opened, task)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from opsin import registry
 from opsin.analyze import advice
-from opsin.analyze.explanation import Advice
+from opsin.analyze.explain_schema import Advice
 from opsin.analyze.profile import profile
 from opsin.backbones import Backbone
 

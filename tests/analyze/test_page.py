@@ -17,10 +17,10 @@ from PIL import Image
 from torch import nn
 
 from opsin import registry
-from opsin.analyze import page, plots, sections, viewing
+from opsin.analyze import page, plots, sections, visualize
 from opsin.analyze.dead_units import LayerActivity
-from opsin.analyze.explaining import explain_model
-from opsin.analyze.explanation import Advice, Explanation, Field, Identity, Latency, Memory, Result, Training
+from opsin.analyze.explain import explain_model
+from opsin.analyze.explain_schema import Advice, Explanation, Field, Identity, Latency, Memory, Result, Training
 from opsin.analyze.profile import profile
 from opsin.engine.checkpoint import save_model
 from opsin.engine.recipe import load_recipe
@@ -194,7 +194,7 @@ def test_a_run_whose_data_is_gone_is_shown_photographs(
     def gone(*_: object, **__: object) -> None:
         raise InputError("no data at photos/")
 
-    monkeypatch.setattr(viewing.data, "open", gone)
+    monkeypatch.setattr(visualize.data, "open", gone)
     text = read(tmp_path, [explanation("lenet5", "run", run)])
     assert "cannot be opened: no data at photos/" in text and "astronaut" in text
 
@@ -233,9 +233,9 @@ def test_what_a_unit_sees_in_words_and_in_the_picture() -> None:
     assert sections.sees(seen) == "7 x 9" and sections.sees(None) is None
     assert sections.sees(replace(seen, whole=True)) == "7 x 9 + all"
     assert sections.sees(replace(seen, exact=False)) == "at most 7 x 9"
-    assert viewing.field_box(seen, 0, 0, (32, 32)) == (0, 0, 5, 4)
-    assert viewing.field_box(seen, 2, 3, (32, 32)) == (8, 5, 17, 12)
-    assert viewing.field_box(replace(seen, whole=True), 2, 3, (32, 30)) == (0, 0, 30, 32)
+    assert visualize.field_box(seen, 0, 0, (32, 32)) == (0, 0, 5, 4)
+    assert visualize.field_box(seen, 2, 3, (32, 32)) == (8, 5, 17, 12)
+    assert visualize.field_box(replace(seen, whole=True), 2, 3, (32, 30)) == (0, 0, 30, 32)
 
 
 def test_dead_units_in_words() -> None:

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from opsin import registry
-from opsin.analyze.explanation import Field
+from opsin.analyze.explain_schema import Field
+from opsin.analyze.field_arithmetic import PIXELS, Slide
 from opsin.analyze.receptive_field import receptive_fields
-from opsin.analyze.sight import PIXELS, Slide
 from opsin.scratch.receptive_field import Layer, receptive_field
 
 

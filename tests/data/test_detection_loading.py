@@ -11,9 +11,9 @@ from torch import Tensor
 
 from opsin.data import Preprocessing, create_loader
 from opsin.data import open as open_source
-from opsin.data.detecting import create_detection_augmentation
 from opsin.data.loading import Partners
 from opsin.data.source import ArraySplit
+from opsin.data.transforms.box_augmentation import create_detection_augmentation
 from opsin.errors import InputError
 from opsin.structures import Batch, Instances
 

@@ -20,7 +20,7 @@ from opsin import cli, registry
 from opsin.detect import fast_rcnn
 from opsin.detect.fast_rcnn import FastRCNN, truncated_svd
 from opsin.detect.regions import Regions
-from opsin.detect.thinning import evaluate_thinned
+from opsin.detect.truncated_svd import evaluate_thinned
 from opsin.engine.checkpoint import read_model
 from opsin.errors import InputError
 from opsin.nn.counting import count_macs, count_parameters

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from opsin.data.outlines import decode_mask, encode_masks, mask_area
-from opsin.detect.budget import KINDS, error_budget
+from opsin.data.masks import decode_mask, encode_masks, mask_area
+from opsin.detect.average_precision import Objects, Shapes, average_precision, coco_precision, overlaps, rank
+from opsin.detect.error_budget import KINDS, error_budget
 from opsin.detect.metrics import CONFIDENCES, brief_metrics, judge
-from opsin.detect.precision import Objects, Shapes, average_precision, coco_precision, overlaps, rank
 from opsin.errors import JobError
 from opsin.structures import Instances
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import opsin
 from opsin.cli import app
-from opsin.data.outlines import decode_mask
+from opsin.data.masks import decode_mask
 from opsin.engine.checkpoint import save_model
 from opsin.engine.recipe import load_recipe
 from opsin.engine.task import create_preprocessing

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from opsin import data
 from opsin.data import Preprocessing, create_loader
-from opsin.data.detecting import create_detection_augmentation
 from opsin.data.source import ArraySplit
+from opsin.data.transforms.box_augmentation import create_detection_augmentation
 from opsin.detect import proposals
 from opsin.detect.proposals import (
     SlidingWindows,

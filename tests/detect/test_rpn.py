@@ -20,7 +20,7 @@ import opsin.detect.rpn  # registers it
 from opsin import registry
 from opsin.backbones import copy_in_order
 from opsin.data import create_loader
-from opsin.data.digit_scenes import open_scenes
+from opsin.data.formats.digit_scenes import open_scenes
 from opsin.detect.anchor_grid import AnchorGrid
 from opsin.detect.detector import Outputs
 from opsin.detect.rpn import RPN, ProposalHead, take_proposals

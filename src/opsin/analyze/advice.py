@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from opsin.analyze.explanation import Advice, Layer
+from opsin.analyze.explain_schema import Advice, Layer
 from opsin.analyze.profile import Profile
 
 _SHUFFLENET = "Ma et al. 2018 (ShuffleNetV2), arXiv:1807.11164, section 2"

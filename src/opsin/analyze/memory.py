@@ -25,7 +25,7 @@ from torch.profiler import profile as record
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from opsin.analyze.costs import tensors_in
-from opsin.analyze.explanation import Latency, Memory
+from opsin.analyze.explain_schema import Latency, Memory
 from opsin.errors import InputError, JobError, unknown
 from opsin.nn.counting import meta_twin
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from opsin.analyze import plots, viewing
-from opsin.analyze.explanation import Explanation, Identity
+from opsin.analyze import plots, visualize
+from opsin.analyze.explain_schema import Explanation, Identity
 from opsin.analyze.sections import (
     ORIGINS,
     Advices,
@@ -72,7 +72,7 @@ def one_page(
     """The page of one network, as HTML."""
     identity, totals = explanation.identity, explanation.totals
     # A module that was explained without being registered cannot be built again, and so sees nothing here.
-    subject = viewing.open_subject(explanation, pictures) if identity.source else None
+    subject = visualize.open_subject(explanation, pictures) if identity.source else None
     sections: list[Section] = [facts(explanation)]
     if explanation.results:
         sections.append(results_table(explanation.results))

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from opsin.analyze.costs import Cost, bytes_of, cost_of, is_product, is_view, operator_name, tensors_in
-from opsin.analyze.explanation import Field, Layer, Stage, Totals, Uncounted
+from opsin.analyze.explain_schema import Field, Layer, Stage, Totals, Uncounted
 from opsin.analyze.receptive_field import Follower
 from opsin.nn.counting import describe_judged, whole_twin
 

@@ -17,8 +17,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from opsin.analyze.costs import BY_OUTPUT, operator_name, tensors_in
-from opsin.analyze.explanation import Field
-from opsin.analyze.sight import Sight, Slide, image_sight
+from opsin.analyze.explain_schema import Field
+from opsin.analyze.field_arithmetic import Sight, Slide, image_sight
 
 Arguments = Sequence[Any]
 

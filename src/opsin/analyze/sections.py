@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from opsin.analyze import plots, viewing
+from opsin.analyze import plots, visualize
 from opsin.analyze.dead_units import LayerActivity
 from opsin.analyze.effective_field import EffectiveField, effective_fields
-from opsin.analyze.explanation import Advice, Explanation, Layer, Memory, Result, Stage
-from opsin.analyze.viewing import Subject, Tile, TileGroup
+from opsin.analyze.explain_schema import Advice, Explanation, Layer, Memory, Result, Stage
+from opsin.analyze.visualize import Subject, Tile, TileGroup
 from opsin.engine import charts
 from opsin.engine.report import Code, Figure, Section, Table, Text
 
@@ -170,7 +170,7 @@ def fields_section(explanation: Explanation, subject: Subject) -> Fields | Text:
         return Text("Receptive field", "No stage gives maps with places, so no field can be drawn.")
     count = max(1, min(len(subject.pictures), int(_FIELD_WORK / max(1, explanation.totals.macs))))
     images = _images(explanation, subject, count)
-    names = viewing.called_names(subject.model, explanation.identity.input, [s.name for s in stages])
+    names = visualize.called_names(subject.model, explanation.identity.input, [s.name for s in stages])
     fields = effective_fields(subject.model, images, names)
     height, width = images.shape[2:]
     boxes = [_full_box(stage, one) for stage, one in zip(stages, fields, strict=True)]
@@ -197,7 +197,7 @@ def seen_sections(
     stages = {s.name: s.field for s in explanation.stages if s.name not in ("stem", "head")}
     rows = {layer.name: layer.field for layer in explanation.layers}
     names = (
-        viewing.called_names(subject.model, explanation.identity.input, list(stages))
+        visualize.called_names(subject.model, explanation.identity.input, list(stages))
         if layers is None
         else list(layers)
     )
@@ -207,11 +207,12 @@ def seen_sections(
         f"{len(subject.scanned()):,} pictures of its {subject.split_name} split" if subject.split else "the pictures"
     )
     sections: list[Section] = [
-        Tiles("Class evidence", _EVIDENCE, [TileGroup("", viewing.show_evidence(subject), size=15.0)]),
+        Tiles("Class evidence", _EVIDENCE, [TileGroup("", visualize.show_evidence(subject), size=15.0)]),
         Tiles("Feature maps", f"Of {first}, by layer; the number is the unit's. Each map over its own range.",
-              viewing.show_feature_maps(subject, names)),
-        Tiles("What excites units", _EXCITEMENT.format(where=where), viewing.show_excitements(subject, fields, units)),
-        dead_table(viewing.show_dead_units(subject), where),
+              visualize.show_feature_maps(subject, names)),
+        Tiles("What excites units", _EXCITEMENT.format(where=where),
+              visualize.show_excitements(subject, fields, units)),
+        dead_table(visualize.show_dead_units(subject), where),
     ]  # fmt: skip
     if subject.missing:
         sections.insert(0, Text("Its data", f"The run's own data cannot be opened: {subject.missing}"))

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from opsin.analyze.explanation import Explanation, Field, Layer, Memory, Stage, Training
+from opsin.analyze.explain_schema import Explanation, Field, Layer, Memory, Stage, Training
 from opsin.nn.counting import short_count
 
 _PLAIN_WIDTH = 160  # where nobody watches: a file or a pipe
@@ -44,7 +44,7 @@ def show(explanation: Explanation, console: Console | None = None) -> None:
 
 
 def show_comparison(compared: dict[str, Any], console: Console | None = None) -> None:
-    """Print what `opsin.analyze.comparing.compare` gave, as one table."""
+    """Print what `opsin.analyze.compare.compare` gave, as one table."""
     out = console or _console()
     table = _table(f"Compared; memory at a batch of {compared['models'][0]['batch']}")
     metric = compared["metric"] or "accuracy"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from opsin import registry
 from opsin.backbones.backbone import Outputs, logits_of
-from opsin.classify import draw, figures
+from opsin.classify import drawing, report
 from opsin.classify.calibration import fit_temperature
 from opsin.classify.metrics import Judgement, judge
 from opsin.data import Preprocessing, Source
@@ -112,7 +112,7 @@ class ClassifyTask(Task):
         }
 
     def sections(self, judgement: Judgement, split: Any) -> list[Section]:
-        return figures.sections(judgement, split, self.classes, temperature=float(self.model.temperature))  # type: ignore[arg-type]
+        return report.sections(judgement, split, self.classes, temperature=float(self.model.temperature))  # type: ignore[arg-type]
 
     def choices(self) -> list[str]:
         loss = self.recipe.loss
@@ -150,7 +150,7 @@ class ClassifyTask(Task):
     @staticmethod
     def annotate(image: Tensor, answer: dict[str, Any], classes: list[str]) -> Any:
         """The picture with its class and probability, a PIL image."""
-        return draw.annotate(image, answer)
+        return drawing.annotate(image, answer)
 
     @staticmethod
     def describe(answer: dict[str, Any]) -> str:

@@ -1,17 +1,17 @@
 """The data room: formats, splits, preprocessing, augmentation, loading, and the doctor."""
 
-from opsin.data.augmentation import Augmentation, create_augmentation, describe_augmentation
 from opsin.data.class_names import class_names, translate
-from opsin.data.dividing import divide, stratified, stratify
-from opsin.data.doctor import Diagnosis, inspect, render
+from opsin.data.contact_sheet import contact_sheet, export, to_pillow
+from opsin.data.dataset_check import Diagnosis, inspect, render
 from opsin.data.images import IMAGE_SUFFIXES, UnreadableImage, read_image
 from opsin.data.loading import ImageLoader, create_loader
-from opsin.data.mixing import create_mixing
-from opsin.data.opening import open_source as open
-from opsin.data.opening import recognize_task
-from opsin.data.picturing import contact_sheet, export, to_pillow
+from opsin.data.open_source import open_source as open
+from opsin.data.open_source import recognize_task
 from opsin.data.preprocessing import Preprocessing
 from opsin.data.source import Problem, Source, Split, check_trainable, class_counts, find_channels, verify
+from opsin.data.splits import divide, stratified, stratify
+from opsin.data.transforms.augmentation import Augmentation, create_augmentation, describe_augmentation
+from opsin.data.transforms.batch_mixing import create_mixing
 
 __all__ = [
     "IMAGE_SUFFIXES",

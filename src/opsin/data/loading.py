@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from opsin.data.placing import keep_inside, place_masks
+from opsin.data.coordinates import keep_inside, place_masks
 from opsin.data.preprocessing import Preprocessing
 from opsin.data.source import Split
 from opsin.errors import InputError

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from opsin.data import zips
 from opsin.data.images import Header, UnreadableImage, decode, read_bytes, read_header, read_size
-from opsin.data.outlines import Outline, draw_outlines
+from opsin.data.masks import Outline, draw_outlines
 from opsin.errors import InputError
 from opsin.structures import Instances
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from opsin.detect.budget import KINDS, Budget, error_budget
-from opsin.detect.precision import (
+from opsin.detect.average_precision import (
     Array,
     CocoPrecision,
     Objects,
@@ -19,6 +18,7 @@ from opsin.detect.precision import (
     coco_precision,
     rank,
 )
+from opsin.detect.error_budget import KINDS, Budget, error_budget
 from opsin.errors import JobError
 from opsin.structures import Instances
 

@@ -28,10 +28,10 @@ from opsin.backbones.mobilenet_v2 import InvertedResidual
 from opsin.backbones.mobilenet_v3 import LARGE_REDUCED, MobileNetV3
 from opsin.backbones.vgg import VGG
 from opsin.backbones.weights import coco_weights
-from opsin.detect.candidates import select_candidates
 from opsin.detect.default_boxes import DefaultBoxes, evenly_spaced
 from opsin.detect.detector import Assignment, Detector, Outputs, Selection
 from opsin.detect.matching import assign_anchors, gather_positives
+from opsin.detect.postprocess import select_candidates
 from opsin.errors import InputError
 from opsin.losses import hard_negatives, smooth_l1_loss
 from opsin.losses.terms import number

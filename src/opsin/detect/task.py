@@ -15,14 +15,14 @@ from torch.nn.functional import interpolate
 from opsin import data, registry
 from opsin.backbones.extraction import find_backbone
 from opsin.data import Preprocessing, Source, Split
-from opsin.data.detecting import create_detection_augmentation, describe_detection_augmentation
+from opsin.data.coordinates import keep_inside, return_masks
 from opsin.data.loading import derive_seed
-from opsin.data.outlines import encode_masks
-from opsin.data.placing import keep_inside, return_masks
-from opsin.detect import draw, figures
+from opsin.data.masks import encode_masks
+from opsin.data.transforms.box_augmentation import create_detection_augmentation, describe_detection_augmentation
+from opsin.detect import drawing, report
+from opsin.detect.average_precision import Shapes
 from opsin.detect.detector import Detector, Outputs
 from opsin.detect.metrics import Judgement, best_threshold, brief_metrics, judge
-from opsin.detect.precision import Shapes
 from opsin.detect.proposals import Proposer, create_proposer, find_proposals, proposal_recall, recall_figure
 from opsin.detect.stages import run_stages
 from opsin.engine.recipe import Recipe
@@ -228,7 +228,7 @@ class DetectTask(Task):
         return judgement.to_dict()
 
     def sections(self, judgement: Judgement, split: Split) -> list[Section]:
-        return figures.sections(judgement, split)
+        return report.sections(judgement, split)
 
     @torch.no_grad()
     def inspections(self, split: Split) -> list[Section]:
@@ -246,7 +246,7 @@ class DetectTask(Task):
         targets = self.targets(batch)
         found = self.detector.assign(self.outputs(self.images(batch), batch), targets)
         shown = [one.to("cpu") for one in targets]
-        sections: list[Section] = [figures.assignments(list(batch["image"].cpu()), found, shown, self.classes)]
+        sections: list[Section] = [report.assignments(list(batch["image"].cpu()), found, shown, self.classes)]
         if proposals is not None and split.instances is not None:
             recall = proposal_recall(split.instances, proposals)
             sections.append(recall_figure({str(getattr(self.model, "proposals", "proposals")): recall}))
@@ -311,7 +311,7 @@ class DetectTask(Task):
     ) -> list[dict[str, Any]]:
         """Of each picture its instances, best first: box in its pixels, xyxy, label and score; mask where there is one.
 
-        A mask is {"size": [height, width], "counts": its runs}, as in COCO's files; see `opsin.data.outlines`.
+        A mask is {"size": [height, width], "counts": its runs}, as in COCO's files; see `opsin.data.masks`.
 
         score_threshold: the least score; that with the best F1 in validation if None. iou_threshold, limit: of the
         suppression; the detector's own if None.
@@ -340,7 +340,7 @@ class DetectTask(Task):
     @staticmethod
     def annotate(image: Tensor, answer: dict[str, Any], classes: list[str]) -> Any:
         """The picture with boxes, classes and scores, a PIL image."""
-        return draw.annotate(image, answer, classes)
+        return drawing.annotate(image, answer, classes)
 
     @staticmethod
     def describe(answer: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ from rich.console import Console
 from opsin import data, errors, registry
 from opsin.backbones.weights import load_published
 from opsin.data import Source, Split
-from opsin.data.joining import join
+from opsin.data.joint_training import join
 from opsin.engine import callbacks
 from opsin.engine.checkpoint import CheckpointFiles, read_checkpoint, read_model, read_tensors, save_model
 from opsin.engine.evaluate import judge_split, write_run_report

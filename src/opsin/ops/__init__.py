@@ -5,8 +5,8 @@ from opsin.ops.boxes import box_area, clip_boxes, convert_boxes, decode_boxes, e
 from opsin.ops.convolution import ConvolutionCost, conv2d, convolution_cost
 from opsin.ops.decoding import Decoded, ctc_greedy, ctc_prefix_beam
 from opsin.ops.language import CharacterModel, Lexicon
+from opsin.ops.non_maximum_suppression import batched_nms, nms, soft_nms
 from opsin.ops.sequence import edit_distance, edit_distances
-from opsin.ops.suppression import batched_nms, nms, soft_nms
 
 __all__ = [
     "AnchorClusters",

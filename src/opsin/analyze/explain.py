@@ -1,0 +1,264 @@
+"""Gathers all that can be said about a model, a recipe or a run into one `Explanation`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from opsin import data, registry
+from opsin.analyze.advice import advise
+from opsin.analyze.explain_schema import Explanation, Identity, Result, Training
+from opsin.analyze.families import place
+from opsin.analyze.memory import estimate_memory, measure_latency, with_measurement
+from opsin.analyze.profile import Profile, profile
+from opsin.engine.checkpoint import read_model
+from opsin.engine.recipe import Recipe, list_recipes, load_recipe
+from opsin.engine.task import create_preprocessing
+from opsin.errors import InputError, unknown
+from opsin.optim import trace_rates
+
+_STEPS = 100  # of an epoch, for the schedule: the rates over epochs are the same for any
+_RATES = 200  # points of the schedule at most
+
+
+@dataclass
+class _Subject:
+    """What was asked for, resolved. model: on the meta device unless it will be run. results: beyond the published."""
+
+    kind: str
+    source: str
+    name: str
+    model: nn.Module
+    input_size: tuple[int, int, int]
+    options: dict[str, Any] = field(default_factory=dict)
+    recipe: Recipe | None = None
+    results: list[Result] = field(default_factory=list)
+
+
+def explain(
+    source: str | Path,
+    *,
+    input_size: Sequence[int] | None = None,
+    batch: int = 32,
+    optimizer: str | None = None,
+    measure: bool = False,
+) -> Explanation:
+    """Everything about a network: a registered model's name, a run, published weights (resnet50:imagenet1k), a recipe.
+
+    input_size: (C, H, W); the published one, or the recipe's or run's, if None. batch: pictures at once, for memory.
+    optimizer: whose state training holds: "sgd", "plain_sgd", "adamw"; the recipe's, else "sgd", if None. measure: run
+    it as well, and add the measured peaks and the latency of one picture.
+
+    Raises InputError for an unknown name, a missing or damaged file, and an input that the network refuses.
+    """
+    subject = _open(str(source), None if input_size is None else check_input(input_size), real=measure)
+    optimizer = optimizer or _optimizer(subject.recipe)
+    found = _profile(subject)
+    memory = estimate_memory(subject.model, subject.input_size, batch, optimizer)
+    latency = None
+    if measure:
+        memory = with_measurement(memory, subject.model, subject.input_size)
+        latency = measure_latency(subject.model, subject.input_size)
+    return Explanation(
+        identity=_identity(subject),
+        results=(*_published(subject.name), *_shipped(subject.name), *subject.results),
+        totals=found.totals,
+        stages=found.stages,
+        layers=found.layers,
+        uncounted=found.uncounted,
+        memory=memory,
+        advice=advise(subject.model, found),
+        training=None if subject.recipe is None else _training(subject.recipe),
+        latency=latency,
+    )
+
+
+def explain_model(
+    model: nn.Module, input_size: Sequence[int], *, name: str = "", batch: int = 32, optimizer: str = "sgd"
+) -> Explanation:
+    """The same for any module that takes (B, C, H, W), registered or not. The model stays as it is."""
+    size = check_input(input_size)
+    found = profile(model, size)
+    return Explanation(
+        identity=Identity(name or type(model).__name__, "model", "", "", "", (), "", "", 0, "", size),
+        results=(),
+        totals=found.totals,
+        stages=found.stages,
+        layers=found.layers,
+        uncounted=found.uncounted,
+        memory=estimate_memory(model, size, batch, optimizer),
+        advice=advise(model, found),
+    )
+
+
+def check_input(values: Sequence[int]) -> tuple[int, int, int]:
+    """(C, H, W) of whole numbers of at least 1. Raises InputError for anything else."""
+    if len(values) != 3 or any(isinstance(v, bool) or not isinstance(v, int) or v < 1 for v in values):
+        given = ",".join(map(str, values))
+        raise InputError(f"the input is channels, height and width, for example 3,224,224; got {given}")
+    return values[0], values[1], values[2]
+
+
+def _open(source: str, size: tuple[int, int, int] | None, real: bool) -> _Subject:
+    path = Path(source)
+    weights = not path.exists() and ":" in source and registry.is_model(source.partition(":")[0])
+    if path.suffix in (".yaml", ".yml") or (not path.exists() and source in list_recipes()):
+        return _from_recipe(source, size, real)
+    if weights or path.is_dir() or path.suffix == ".safetensors":
+        return _from_run(source, size)
+    if registry.is_model(source):
+        return _from_model(source, size, real)
+    if path.exists():
+        raise InputError(f"{source} is no run, recipe (.yaml) or model.safetensors")
+    if len(path.parts) > 1:
+        raise InputError(f"no run or recipe at {source}")
+    raise unknown("model or recipe", source, [*registry.list_models(), *list_recipes()])
+
+
+def _from_model(name: str, size: tuple[int, int, int] | None, real: bool) -> _Subject:
+    published = registry.find_model(name).published.input
+    size = published if size is None else size
+    options = {} if size[0] == published[0] else {"in_channels": size[0]}
+    return _Subject("model", name, name, _build(name, options, real), size, options)
+
+
+def _from_run(source: str, size: tuple[int, int, int] | None) -> _Subject:
+    saved = read_model(source)
+    own = (saved.preprocessing.channels, *saved.preprocessing.size)
+    options = {**saved.recipe.model.options, "num_classes": len(saved.classes)}
+    results = _measured(saved.metrics, saved.recipe.data.source, source)
+    name = saved.recipe.model.name
+    recipe = saved.recipe if saved.recipe.data.source else None  # published weights come without one
+    return _Subject("run", source, name, saved.build(), size or own, options, recipe, results)
+
+
+def _measured(metrics: Mapping[str, float], data_name: str, source: str) -> list[Result]:
+    """The scores of a run, on its test split where it has one; losses and errors of calibration are no scores."""
+    by_split: dict[str, dict[str, float]] = {split: {} for split in ("test", "val")}
+    for key, value in metrics.items():
+        split, _, name = key.partition("_")
+        if split in by_split and 0 <= value <= 1 and not name.startswith(("loss", "nll", "ece", "brier")):
+            by_split[split][name.replace("_", " ")] = value
+    chosen = next((split for split, scores in by_split.items() if scores), "test")
+    return [Result(f"{data_name} {k}", 100 * v, "run", f"{source}, {chosen}") for k, v in by_split[chosen].items()]
+
+
+def _from_recipe(source: str, size: tuple[int, int, int] | None, real: bool) -> _Subject:
+    recipe = load_recipe(source)
+    name = recipe.model.name
+    entry = registry.find_model(name)
+    options = dict(recipe.model.options)
+    channels: int | None = recipe.data.channels or entry.published.input[0]
+    try:
+        opened = data.open(recipe.data.source, recipe.task, multi_label=recipe.data.multi_label)
+        options["num_classes"] = len(opened.classes)
+        if recipe.data.channels is None and recipe.model.weights is None:
+            channels = data.find_channels(next(iter(opened.splits.values())))
+    except InputError:
+        pass  # the data is not here: the builder's own number of classes
+    preprocessing = create_preprocessing(recipe, channels)
+    own = (preprocessing.channels, *preprocessing.size)
+    size = own if size is None else size
+    if size[0] != entry.published.input[0]:
+        options["in_channels"] = size[0]
+    return _Subject("recipe", source, name, _build(name, options, real), size, options, recipe)
+
+
+def _build(name: str, options: Mapping[str, Any], real: bool) -> nn.Module:
+    if real:
+        return registry.create_model(name, **options).eval()
+    with torch.device("meta"):
+        return registry.create_model(name, **options).eval()
+
+
+def _profile(subject: _Subject) -> Profile:
+    try:
+        return profile(subject.model, subject.input_size)
+    except RuntimeError as error:  # a network that does not check its input itself
+        size = "x".join(map(str, subject.input_size))
+        raise InputError(f"{subject.name} cannot take an input of {size}: {str(error).splitlines()[0]}") from error
+
+
+def _identity(subject: _Subject) -> Identity:
+    entry = registry.find_model(subject.name)
+    facts = entry.published
+    number = re.search(r"arXiv:(\d{4}\.\d{4,5})", facts.paper)
+    return Identity(
+        name=subject.name,
+        kind=subject.kind,
+        source=subject.source,
+        task=entry.task,
+        family=entry.family,
+        place=place(entry.family),
+        paper=facts.paper,
+        paper_url=f"https://arxiv.org/abs/{number[1]}" if number else "",
+        year=facts.year,
+        idea=facts.idea,
+        input=subject.input_size,
+        options=subject.options,
+    )
+
+
+def _published(name: str) -> list[Result]:
+    entry = registry.find_model(name)
+    found = [Result(k, v, "published", entry.published.paper) for k, v in entry.published.metrics.items()]
+    for title, weights in entry.weights.items():
+        found += [Result(k, v, "weights", f"{name}:{title}") for k, v in weights.metrics.items()]
+    return found
+
+
+def _shipped(name: str) -> list[Result]:
+    """What the shipped recipes of a model state in their header: `Reaches 98.9 % on ...`."""
+    found = []
+    for title, path in list_recipes().items():
+        text = path.read_text(encoding="utf-8")
+        if not re.search(rf"^  name: {re.escape(name)}\s*$", text, re.MULTILINE):
+            continue
+        header = " ".join(line[1:].strip() for line in text.splitlines() if line.startswith("#"))
+        score = re.search(r"Reaches (\d+(?:\.\d+)?) %", header)
+        recipe = load_recipe(title)
+        if score is not None and recipe.model.name == name:
+            found.append(Result(f"{recipe.data.source} accuracy", float(score[1]), "recipe", title))
+    return found
+
+
+def _optimizer(recipe: Recipe | None) -> str:
+    """The estimate's optimizer that keeps as much as the recipe's."""
+    if recipe is None:
+        return "sgd"
+    if recipe.optim.name == "sgd":
+        return "sgd" if recipe.optim.options.get("momentum", 0.9) else "plain_sgd"
+    return "adamw" if "adam" in recipe.optim.name else "sgd"
+
+
+def _training(recipe: Recipe) -> Training:
+    train, schedule = recipe.train, recipe.schedule
+    rates = trace_rates(
+        recipe.optim.lr,
+        schedule.name,
+        steps=_STEPS * train.epochs,
+        steps_per_epoch=_STEPS,
+        warmup_epochs=schedule.warmup_epochs,
+        **schedule.options,
+    )
+    stride = max(1, -(-len(rates) // _RATES))
+    shown = [*rates[::stride], rates[-1]] if (len(rates) - 1) % stride else rates[::stride]
+    return Training(
+        data=recipe.data.source,
+        epochs=train.epochs,
+        batch_size=train.batch_size,
+        optimizer=recipe.optim.name,
+        lr=recipe.optim.lr,
+        weight_decay=recipe.optim.weight_decay,
+        loss=recipe.loss.name,
+        schedule=schedule.name,
+        warmup_epochs=schedule.warmup_epochs,
+        rates=tuple((step / _STEPS, rate) for step, rate in shown),
+        recipe=recipe.to_yaml(),
+    )

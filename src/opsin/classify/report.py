@@ -1,0 +1,239 @@
+"""A classifier's part of the report: confusions, calibration, classes and mistakes."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Protocol
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from opsin.classify.drawing import shorten
+from opsin.classify.metrics import Bin, Judgement, expected_calibration_error
+from opsin.engine import charts
+from opsin.engine.report import Figure, Gallery, GalleryItem, Section, Table, Text
+from opsin.errors import InputError
+
+MOST_IN_MATRIX = 40  # classes; beyond, the cells of a confusion matrix are too small to see
+_MOST_WITH_COUNTS = 20
+_MEANING = {
+    "accuracy": "share of examples whose most probable class is the true one",
+    "top5_accuracy": "share of examples whose true class is among the five most probable",
+    "precision": "how often an answer is right, for each class, averaged over the classes",
+    "recall": "how much of a class is found, for each class, averaged over the classes",
+    "f1": "harmonic mean of precision and recall, for each class, averaged over the classes",
+    "map": "average precision: how well scores rank a class's examples before others, averaged over the classes",
+    "f1_micro": "harmonic mean of precision and recall over all decisions, so that frequent classes count more",
+    "subset_accuracy": "share of examples whose every class is decided correctly",
+    "hamming_accuracy": "share of all yes-or-no decisions that are correct",
+    "nll": "negative log-likelihood of the truth in nats: 0 is certainty of the truth, {guess:.2f} is guessing",
+    "ece": "expected calibration error: how far stated probabilities are from how often they come true, on average",
+}
+
+
+class Examples(Protocol):
+    """Where the pictures of a judged split come from, by their place in it."""
+
+    def read(self, index: int) -> Tensor: ...
+
+    def name(self, index: int) -> str: ...
+
+
+def sections(
+    judgement: Judgement, examples: Examples, classes: list[str], *, temperature: float | None = None, limit: int = 24
+) -> list[Section]:
+    """Confusions, reliability, the table of classes, the most confident mistakes and what the numbers mean.
+
+    temperature: what the scores were scaled by, if known; limit: mistakes to show.
+    """
+    found: list[Section] = []
+    if judgement.confusion is not None:
+        if len(classes) <= MOST_IN_MATRIX:
+            found.append(confusion_matrix(judgement.confusion, classes))
+        if judgement.mistakes:
+            found.append(top_confusions(judgement.confusion, classes))
+    found.append(reliability_diagram(judgement, temperature))
+    found.append(class_table(judgement))
+    found.append(mistakes(judgement, examples, classes, limit))
+    found.append(meanings(judgement, len(classes)))
+    return found
+
+
+def confusion_matrix(confusion: Tensor, classes: list[str]) -> Figure:
+    """Rows are the truth, columns the answer; blue is right, orange wrong, stronger with the share of the row."""
+    counts, k = confusion.tolist(), len(classes)
+    names = [shorten(name, 18) for name in classes]
+    label_room = 0.075 * max(map(len, names))
+    side = min(8.5, max(4.2, 0.45 * k))
+
+    def draw(canvas: Canvas) -> None:
+        axes = canvas.add_subplot()
+        for row, numbers in enumerate(counts):
+            for column, count in enumerate(numbers):
+                if count:
+                    _cell(axes, row, column, count, count / sum(numbers), k)
+        axes.set(xlim=(0, k), ylim=(k, 0), aspect="equal", xlabel="predicted", ylabel="true")
+        size = 10 if k <= _MOST_WITH_COUNTS else 7
+        upright = k * label_room * 0.6 > side
+        places = [i + 0.5 for i in range(k)]
+        turned: dict[str, Any] = {"rotation": 60, "ha": "right", "rotation_mode": "anchor"} if upright else {}
+        axes.set_xticks(places, names, size=size, **turned)
+        axes.set_yticks(places, names, size=size)
+        axes.tick_params(colors=charts.INK)
+        axes.grid(False)
+        for spine in axes.spines.values():
+            spine.set_visible(True)
+
+    image = charts.svg(draw, side + label_room + 0.7, side + label_room * 0.6 + 0.7)
+    return Figure(
+        "Confusion matrix", image, "Each row is a true class, each column what it was taken for.", wide=k > 12
+    )
+
+
+def top_confusions(confusion: Tensor, classes: list[str], limit: int = 12) -> Table:
+    """The pairs of classes that are mixed up most often."""
+    wrong = confusion.clone().fill_diagonal_(0)
+    order = wrong.flatten().argsort(descending=True, stable=True)[:limit].tolist()
+    rows = []
+    for place in order:
+        truth, taken = divmod(place, len(classes))
+        count = int(wrong[truth, taken])
+        if count:
+            rows.append([classes[truth], classes[taken], count, count / int(confusion[truth].sum())])
+    pairs = int((wrong > 0).sum())
+    note = f"The {len(rows)} most frequent of {pairs} pairs." if pairs > len(rows) else ""
+    return Table(
+        "Most frequent confusions", ["true", "taken for", "examples", "of that class"], rows, note, ("of that class",)
+    )
+
+
+def reliability_diagram(judgement: Judgement, temperature: float | None = None) -> Figure:
+    """Confidence against accuracy, after temperature scaling and, if it was done, before. Guo et al. 2017, fig. 1."""
+    panels = [("", judgement.reliability)]
+    if judgement.uncalibrated is not None:
+        scaled = "after" if temperature is None else f"after, T = {temperature:.3g}"
+        panels = [("before scaling", judgement.uncalibrated.reliability), (scaled, judgement.reliability)]
+
+    def draw(canvas: Canvas) -> None:
+        grid = canvas.subplots(2, len(panels), squeeze=False, sharex=True, sharey="row", height_ratios=(4, 1))
+        for column, (title, bins) in enumerate(panels):
+            error = f"ECE {100 * expected_calibration_error(bins):.2f} %"
+            _reliability_panel(grid[0, column], bins, f"{title}: {error}" if title else error)
+            _histogram(grid[1, column], bins)
+        canvas.get_layout_engine().set(wspace=0.07)  # type: ignore[union-attr]
+        grid[0, 0].set_ylabel("accuracy")
+        grid[1, 0].set_ylabel("share")
+
+    what = "a class is there" if judgement.multi_label else "the answer is right"
+    caption = f"How often {what} (blue) where the network states a probability; orange is the gap to what it states."
+    width = 6.0 if len(panels) == 1 else 8.0
+    return Figure("Reliability", charts.svg(draw, width, 4.4), caption, wide=len(panels) > 1)
+
+
+def class_table(judgement: Judgement) -> Table:
+    """Precision, recall and F1 of every class; in order of F1 where there are too many to look through."""
+    rows = judgement.per_class
+    shares = [name for name in ("ap", "precision", "recall", "f1") if name in rows[0]]
+    notes = []
+    if len(rows) > _MOST_WITH_COUNTS:
+        rows = sorted(rows, key=lambda row: math.inf if row["f1"] is None else row["f1"])
+        notes.append("The weakest classes come first.")
+    if any(row["f1"] is None for row in rows):
+        notes.append("A class without an example shows a dash and is left out of the averages.")
+    cells = [[row["class"], row["examples"], row["predicted"], *(row[name] for name in shares)] for row in rows]
+    return Table("Classes", ["class", "examples", "predicted", *shares], cells, " ".join(notes), shares)
+
+
+def mistakes(judgement: Judgement, examples: Examples, classes: list[str], limit: int = 24) -> Section:
+    """The wrong answers that the network is surest of: hard examples, or wrong labels."""
+    title, count = "Most confident mistakes", len(judgement.mistakes)
+    if not count:
+        return Text(title, f"None: all {judgement.count:,} examples are answered correctly.")
+    items = []
+    for place in judgement.mistakes[:limit]:
+        try:
+            image = examples.read(place)
+        except InputError:  # moved or lost since it was judged
+            continue
+        caption = _caption(judgement, place, classes)
+        items.append(GalleryItem(image, f"{caption}\n{shorten(Path(examples.name(place)).name, 40)}", wrong=True))
+    shown = f"The {len(items)} surest of {count:,} wrong" if count > len(items) else f"All {count:,} wrong"
+    note = f"{shown} answers among {judgement.count:,}: the answer, then the truth. Look for wrong labels among them."
+    return Gallery(title, items, note)
+
+
+def meanings(judgement: Judgement, num_classes: int) -> Table:
+    """What each metric of the judgement says, in plain words."""
+    rows = []
+    for name in judgement.metrics:
+        if name in _MEANING:
+            guess = math.log(2) if judgement.multi_label else math.log(num_classes)
+            rows.append([name.replace("_", " "), _MEANING[name].format(guess=guess)])
+    note = ""
+    if "accuracy" in judgement.metrics:
+        low, high = wilson_interval(judgement.metrics["accuracy"], judgement.count)
+        note = (
+            f"Measured on {judgement.count:,} examples: with 95 % confidence the accuracy on others like them lies "
+            f"between {100 * low:.1f} and {100 * high:.1f} %."
+        )
+    return Table("How to read the numbers", ["metric", "meaning"], rows, note)
+
+
+def wilson_interval(share: float, count: int, z: float = 1.959964) -> tuple[float, float]:
+    """The 95 % confidence interval of a share that was measured on `count` examples. Wilson 1927."""
+    middle = share + z * z / (2 * count)
+    reach = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    scale = 1 + z * z / count
+    return max(0.0, (middle - reach) / scale), min(1.0, (middle + reach) / scale)
+
+
+def _caption(judgement: Judgement, place: int, classes: list[str]) -> str:
+    scores, labels = judgement.scores[place], judgement.labels[place]
+    if not judgement.multi_label:
+        truth, best = int(labels), int(scores.argmax())
+        return f"{_answer(classes[best], scores[best])}\nis {_answer(classes[truth], scores[truth])}"
+    wrong = ((scores >= 0.5) != (labels > 0.5)) & (labels != -1)
+    error = (scores - labels).abs().where(wrong, scores.new_tensor(-1))
+    order = error.argsort(descending=True, stable=True)[: min(3, int(wrong.sum()))].tolist()
+    verdicts = [f"{_answer(classes[i], scores[i])}: {'is' if labels[i] > 0.5 else 'not'} there" for i in order]
+    return "\n".join(verdicts)
+
+
+def _answer(name: str, score: Tensor) -> str:
+    return f"{shorten(name, 32)} ({100 * float(score):.1f} %)"
+
+
+def _cell(axes: Axes, row: int, column: int, count: int, share: float, k: int) -> None:
+    right = row == column
+    strength = share if right else 0.15 + 0.85 * math.sqrt(share)  # a root: one in a hundred must be seen
+    colour = charts.BLUE if right else charts.ORANGE
+    axes.add_patch(Rectangle((column, row), 1, 1, facecolor=colour, alpha=0.92 * strength, linewidth=0))
+    if k <= _MOST_WITH_COUNTS:
+        size = min(10.0, 34 / max(3, len(str(count))))
+        ink = charts.PAPER if strength > 0.6 else charts.INK
+        axes.text(column + 0.5, row + 0.5, str(count), color=ink, size=size, ha="center", va="center_baseline")
+
+
+def _reliability_panel(axes: Axes, bins: list[Bin], title: str) -> None:
+    for b in bins:
+        if b["accuracy"] is None or b["confidence"] is None:
+            continue
+        centre, width = (b["low"] + b["high"]) / 2, 0.9 * (b["high"] - b["low"])
+        axes.bar(centre, b["accuracy"], width, color=charts.BLUE, alpha=0.85)
+        low, high = sorted((b["accuracy"], b["confidence"]))
+        gap: dict[str, Any] = {"facecolor": "none", "edgecolor": charts.ORANGE, "hatch": "////", "linewidth": 1}
+        axes.bar(centre, high - low, width, bottom=low, **gap)
+    axes.plot([0, 1], [0, 1], color=charts.MUTED, linewidth=1, linestyle=(0, (4, 3)))
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    axes.set_title(title, size=10, loc="left")
+
+
+def _histogram(axes: Axes, bins: list[Bin]) -> None:
+    total = sum(b["count"] for b in bins) or 1
+    centres = [(b["low"] + b["high"]) / 2 for b in bins]
+    axes.bar(centres, [b["count"] / total for b in bins], 0.9 / len(bins), color=charts.MUTED, alpha=0.6)
+    axes.set(ylim=(0, 1), xlabel="confidence")
+    axes.set_yticks([0, 1])

@@ -1,0 +1,153 @@
+"""CSV tables of pictures: one row a picture, `path,label`, paths relative to the table.
+
+A header is optional. It names the columns: path, file, filename or image; label, class, target or category; split, set
+or subset. Without a label column, the others are one class each and hold 0 or 1. `|` or `;` part labels in a cell.
+The separator is a tab where the first line holds one, else a comma, else a semicolon.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from opsin.data.formats.folders import SPLIT_NAMES
+from opsin.data.images import IMAGE_SUFFIXES
+from opsin.data.source import FileSplit, Source, Split
+from opsin.errors import InputError
+
+_ROLES = {
+    "path": ("path", "file", "filename", "file_name", "filepath", "image", "image_path", "image_id"),
+    "label": ("label", "labels", "class", "classes", "target", "category", "tags"),
+    "split": ("split", "set", "subset", "fold"),
+}
+
+
+@dataclass(frozen=True)
+class _Row:
+    line: int
+    path: str
+    names: tuple[str, ...]  # its labels
+    split: str
+
+
+def open_table(path: Path, multi_label: bool) -> Source:
+    """One CSV file. multi_label: a picture may have any number of labels, also none."""
+    return _build(path.stem, {path: _read(path, "all")}, multi_label)
+
+
+def open_tables(folder: Path, tables: dict[str, Path], multi_label: bool) -> Source:
+    """One CSV file for each split. tables: from split names to files."""
+    return _build(folder.name, {table: _read(table, split) for split, table in tables.items()}, multi_label)
+
+
+def _build(name: str, tables: dict[Path, tuple[list[_Row], list[str]]], multi_label: bool) -> Source:
+    declared = [column for _, columns in tables.values() for column in columns]
+    classes = sorted({label for rows, _ in tables.values() for row in rows for label in row.names} | set(declared))
+    number = {label: k for k, label in enumerate(classes)}
+    files: dict[str, list[str]] = {}
+    labels: dict[str, list[np.ndarray | int]] = {}
+    for table, (rows, _) in tables.items():
+        for row in rows:
+            if not multi_label and len(row.names) != 1:
+                raise _not_single(table, row)
+            files.setdefault(row.split, []).append(str(table.parent / row.path))
+            ones = [number[label] for label in row.names]
+            labels.setdefault(row.split, []).append(_hot(ones, len(classes)) if multi_label else ones[0])
+    dtype = np.float32 if multi_label else np.int64
+    splits: dict[str, Split] = {key: FileSplit(files[key], np.array(labels[key], dtype)) for key in files}
+    return Source(name, "csv", classes, splits, multi_label)
+
+
+def _hot(places: Sequence[int], num_classes: int) -> np.ndarray:
+    row = np.zeros(num_classes, np.float32)
+    row[list(places)] = 1
+    return row
+
+
+def _not_single(table: Path, row: _Row) -> InputError:
+    if not row.names:
+        return InputError(f"{table} line {row.line}: {row.path!r} has no label; add one, or set data.multi_label=true")
+    listed = ", ".join(row.names[:5])
+    return InputError(f"{table} line {row.line}: {row.path!r} has several labels ({listed}); set data.multi_label=true")
+
+
+def _read(table: Path, split: str) -> tuple[list[_Row], list[str]]:
+    """The rows of a table, and the classes that are columns of it."""
+    cells = read_cells(table)
+    header = [cell.strip().lower() for cell in cells[0][1]]
+    if not _is_header(header, table):
+        roles, columns = {"path": 0, "label": 1}, {}
+    else:
+        roles = {
+            role: header.index(name) for role, names in _ROLES.items() for name in reversed(names) if name in header
+        }
+        columns = {}
+        if "path" in roles and "label" not in roles:
+            columns = {k: cells[0][1][k].strip() for k in range(len(header)) if k not in roles.values()}
+        cells = cells[1:]
+    if "path" not in roles or ("label" not in roles and len(columns) < 2):
+        raise InputError(
+            f"{table} has the columns {', '.join(header)}; "
+            "expected path and label, or path and one column of 0 and 1 for each class"
+        )
+    width = max([*roles.values(), *columns]) + 1
+    rows = []
+    for line, row in cells:
+        if len(row) < width:
+            raise InputError(f"{table} line {line}: {len(row)} columns, expected {width}")
+        rows.append(_row(table, line, [cell.strip() for cell in row], roles, columns, split))
+    if not rows:
+        raise InputError(f"{table} lists no pictures; expected rows of path,label")
+    return rows, list(columns.values())
+
+
+def _row(table: Path, line: int, row: list[str], roles: dict[str, int], columns: dict[int, str], split: str) -> _Row:
+    if columns:
+        wrong = next((k for k in columns if row[k] not in ("0", "1", "0.0", "1.0")), None)
+        if wrong is not None:
+            raise InputError(
+                f"{table} line {line}: column {columns[wrong]!r} holds {row[wrong]!r}; a class column holds 0 or 1"
+            )
+        names = tuple(name for k, name in columns.items() if row[k].startswith("1"))
+    else:
+        cell = row[roles["label"]].replace(";", "|")
+        names = tuple(dict.fromkeys(part.strip() for part in cell.split("|") if part.strip()))
+    if not row[roles["path"]]:
+        raise InputError(f"{table} line {line}: the path is empty")
+    if "split" in roles:
+        given = row[roles["split"]]
+        if given.lower() not in SPLIT_NAMES:
+            raise InputError(f"{table} line {line}: unknown split {given!r}; expected train, val or test")
+        split = SPLIT_NAMES[given.lower()]
+    return _Row(line, row[roles["path"]], names, split)
+
+
+def read_cells(table: Path) -> list[tuple[int, list[str]]]:
+    """Lines that are not blank, with their numbers."""
+    try:
+        text = table.read_text(encoding="utf-8-sig")
+        first = text.split("\n", 1)[0]
+        separator = next((sign for sign in "\t,;" if sign in first), ",")
+        reader = csv.reader(text.splitlines(), delimiter=separator, strict=True)
+        cells = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{table} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
+        ) from error
+    except (OSError, csv.Error) as error:
+        raise InputError(f"{table} cannot be read as CSV: {error}") from error
+    if not cells:
+        raise InputError(f"{table} is empty; expected rows of path,label")
+    return cells
+
+
+def _is_header(first: list[str], table: Path) -> bool:
+    """Whether the first row names columns: no cell of it is a picture, and one is a name that we know."""
+    if any(PurePosixPath(cell).suffix in IMAGE_SUFFIXES for cell in first) or (table.parent / first[0]).is_file():
+        return False
+    known = {name for names in _ROLES.values() for name in names}
+    return any(cell in known for cell in first)

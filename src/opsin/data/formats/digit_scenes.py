@@ -1,0 +1,218 @@
+"""Built-in scenes to detect in: real handwritten digits on real photographs, with exact boxes and masks.
+
+scikit-learn's digits are scaled, turned and inked in a colour onto crops of scikit-image's photographs. Training,
+validation and test scenes share neither digits nor photographs, and the digits of the test scenes are those of the test
+split of `digits`. A scene depends on its split and its place alone, so `scenes:100` begins as `scenes` does.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from opsin.data.formats.digits import digits
+from opsin.data.preprocessing import Preprocessing
+from opsin.data.source import ArraySplit, Source, Split
+from opsin.data.splits import divide
+from opsin.errors import InputError
+from opsin.structures import Instances
+
+SCENES = re.compile(r"scenes(?::(\d+))?")
+SIDE = 160  # pixels of a scene
+_COUNT = 1000  # training scenes; a fifth of them for validation, a fifth for the test
+_PHOTOGRAPHS = {
+    "train": ("astronaut", "chelsea", "camera", "brick", "grass", "immunohistochemistry"),
+    "val": ("rocket", "moon"),
+    "test": ("coffee", "gravel", "retina"),
+}
+_MOST, _TRIES = 6, 20  # digits of a scene, and places tried for each
+_EXTENT = (28.0, 64.0)  # pixels, of the side of the square that a digit is drawn in before it is turned
+_TURN = 15.0  # degrees either way
+_OVERLAP = 0.1  # of the smaller of two boxes, at most
+_GAIN = 1.5  # of the ink: enlarged, the thin strokes of 8x8 pixels are pale
+_FAINT, _INK = 0.05, 0.35  # of full ink: what counts as none, and what counts as part of a digit
+_CONTRAST = 0.4  # of the range of brightness, at least between ink and ground
+_LUMA = torch.tensor([0.299, 0.587, 0.114])
+_GROUND = Preprocessing(size=(SIDE, SIDE), channels=3, mean=(0.0,) * 3, std=(1.0,) * 3)
+
+Box = tuple[int, int, int, int]
+
+
+def open_scenes(name: str = "scenes") -> Source:
+    """1,000 training scenes of 160x160 pixels with 1 to 6 digits, 200 to validate on and 200 to test on.
+
+    name: "scenes", or "scenes:N" for N training scenes and a fifth as many of the others, rounded up.
+    """
+    match = SCENES.fullmatch(name)
+    count = int(match[1] or _COUNT) if match else 0
+    if not 1 <= count <= 1_000_000:
+        raise InputError(f"data source {name!r}; expected scenes, or scenes:N with N training scenes, 1 to 1000000")
+    fifth = math.ceil(count / 5)
+    splits: dict[str, Split] = {
+        key: SceneSplit(key, np.arange(number)) for key, number in (("train", count), ("val", fifth), ("test", fifth))
+    }
+    classes = [str(k) for k in range(10)]
+    return Source("scenes", "built in", classes, splits, multi_label=True, task="detect")
+
+
+class SceneSplit(Split):
+    """Scenes, drawn when they are read. places: the numbers of its scenes, which all randomness derives from."""
+
+    def __init__(
+        self,
+        part: str,
+        places: np.ndarray,
+        labels: np.ndarray | None = None,
+        instances: list[Instances] | None = None,
+    ) -> None:
+        self.part, self.places = part, places
+        self.instances = [_truth(part, place) for place in places.tolist()] if instances is None else instances
+        self.labels = _presence(self.instances) if labels is None else labels
+
+    def read(self, index: int) -> Tensor:
+        return _draw(self.part, int(self.places[index]))
+
+    def masks(self, index: int) -> Tensor:
+        """The pixels of each digit: (N, 160, 160) bool, in the order of the scene's instances."""
+        return _masks(_plan(self.part, int(self.places[index])))
+
+    def name(self, index: int) -> str:
+        return f"scenes/{self.part}[{self.places[index]}]"
+
+    def select(self, indices: np.ndarray, labels: np.ndarray) -> SceneSplit:
+        return SceneSplit(self.part, self.places[indices], labels, self._instances_at(indices))
+
+
+@dataclass(frozen=True)
+class _Digit:
+    """label: which. ink: how much of it covers each pixel of its box, (h, w) in [0, 1]. box: where the ink is."""
+
+    label: int
+    ink: np.ndarray
+    box: Box
+
+
+def _plan(part: str, place: int) -> list[_Digit]:
+    """Which digits a scene holds and where; no two share a pixel."""
+    random = _random(part, place, 0)
+    images, labels = _digits()[part]
+    count = random.randint(1, _MOST + 1)
+    chosen = random.randint(len(images), size=count)
+    extents = np.exp(random.uniform(*np.log(_EXTENT), size=count))
+    drawn = _turned(images[chosen], extents, np.radians(random.uniform(-_TURN, _TURN, size=count)))
+    taken = np.zeros((SIDE, SIDE), bool)
+    planned: list[_Digit] = []
+    for label, ink in zip(labels[chosen].tolist(), drawn, strict=True):
+        rows, columns = (np.flatnonzero((ink > _INK).any(axis=axis)) for axis in (1, 0))
+        ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        height, width = ink.shape
+        for _ in range(_TRIES):
+            top, left = int(random.randint(SIDE - height + 1)), int(random.randint(SIDE - width + 1))
+            box = (left, top, left + width, top + height)
+            under = taken[top : top + height, left : left + width]
+            crowded = any(_overlap(box, other.box) > _OVERLAP for other in planned)
+            if not crowded and not under[ink > 0].any():
+                under |= ink > 0
+                planned.append(_Digit(label, ink, box))
+                break
+    return planned
+
+
+def _turned(images: Tensor, extents: np.ndarray, angles: np.ndarray) -> np.ndarray:
+    """Digits (N, 8, 8) scaled to squares of these sides and turned, amid nothing: (N, P, P) in [0, 1]."""
+    side = math.ceil(_EXTENT[1] * (math.cos(math.radians(_TURN)) + math.sin(math.radians(_TURN))))
+    cos, sin, zero = np.cos(angles), np.sin(angles), np.zeros(len(angles))
+    matrix = np.stack([cos, sin, zero, -sin, cos, zero], axis=1).reshape(-1, 2, 3) * (side / extents)[:, None, None]
+    grid = F.affine_grid(torch.from_numpy(matrix).float(), [len(images), 1, side, side], align_corners=False)
+    ink = F.grid_sample(images[:, None] * (_GAIN / 255), grid, mode="bicubic", align_corners=False)[:, 0].numpy()
+    return np.where(ink < _FAINT, 0, ink).clip(0, 1)
+
+
+def _truth(part: str, place: int) -> Instances:
+    planned = _plan(part, place)
+    boxes = torch.tensor([digit.box for digit in planned], dtype=torch.float32)
+    return Instances(boxes, torch.tensor([digit.label for digit in planned]))
+
+
+def _masks(planned: list[_Digit]) -> Tensor:
+    masks = torch.zeros(len(planned), SIDE, SIDE, dtype=torch.bool)
+    for digit, mask in zip(planned, masks, strict=True):
+        x1, y1, x2, y2 = digit.box
+        mask[y1:y2, x1:x2] = torch.from_numpy(digit.ink > _INK)
+    return masks
+
+
+def _draw(part: str, place: int) -> Tensor:
+    """A scene: uint8 (3, 160, 160)."""
+    random = _random(part, place, 1)
+    scene = _ground(part, random)
+    for digit in _plan(part, place):
+        x1, y1, x2, y2 = digit.box
+        under = scene[:, y1:y2, x1:x2]
+        colour = _contrasting(float(under.mean(dim=(1, 2)) @ _LUMA), random)
+        under += torch.from_numpy(digit.ink) * (colour[:, None, None] - under)
+    return scene.round().to(torch.uint8)
+
+
+def _ground(part: str, random: np.random.RandomState) -> Tensor:
+    """A square of a photograph, half of them mirrored: (3, 160, 160) in [0, 255]."""
+    photographs = _photographs(part)
+    picture = photographs[random.randint(len(photographs))]
+    height, width = picture.shape[-2:]
+    side = random.randint(SIDE, min(height, width, 2 * SIDE) + 1)
+    top, left = random.randint(height - side + 1), random.randint(width - side + 1)
+    square = _GROUND.prepare(picture[:, top : top + side, left : left + side])
+    return (square.flip(-1) if random.randint(2) else square).float()
+
+
+def _contrasting(ground: float, random: np.random.RandomState) -> Tensor:
+    """A random colour that is brighter or darker than its ground, of brightness 0..255, by enough to be seen."""
+    colours = torch.from_numpy(random.uniform(0, 255, (100, 3))).float()
+    fitting = ((colours @ _LUMA - ground).abs() >= 255 * _CONTRAST).nonzero()[:, 0]
+    return colours[fitting[0]] if len(fitting) else torch.full((3,), 0.0 if ground > 127 else 255.0)
+
+
+def _overlap(box: Box, other: Box) -> float:
+    """The share of the smaller box that the other covers."""
+    width, height = min(box[2], other[2]) - max(box[0], other[0]), min(box[3], other[3]) - max(box[1], other[1])
+    areas = [(x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in (box, other)]
+    return max(0, width) * max(0, height) / min(areas)
+
+
+def _presence(instances: list[Instances]) -> np.ndarray:
+    labels = np.zeros((len(instances), 10), np.float32)
+    for row, one in zip(labels, instances, strict=True):
+        row[one.labels] = 1
+    return labels
+
+
+def _random(part: str, place: int, purpose: int) -> np.random.RandomState:
+    """A stream of its own, frozen: the same scenes with every NumPy."""
+    number = (place * len(_PHOTOGRAPHS) + list(_PHOTOGRAPHS).index(part)) * 2 + purpose
+    return np.random.RandomState(np.random.MT19937(np.random.SeedSequence(number)))
+
+
+@cache
+def _digits() -> dict[str, tuple[Tensor, np.ndarray]]:
+    """From splits to their digits, uint8 (N, 8, 8), and labels (N,)."""
+    found = {}
+    for key, split in divide(digits(), val_fraction=0.15).items():
+        assert isinstance(split, ArraySplit)
+        found[key] = split.images[torch.from_numpy(split.places)][:, 0], split.labels
+    return found
+
+
+@cache
+def _photographs(part: str) -> list[Tensor]:
+    """uint8 (3, H, W) of each photograph. They come with scikit-image and need no network."""
+    from skimage import data
+
+    arrays = [np.atleast_3d(getattr(data, name)()) for name in _PHOTOGRAPHS[part]]
+    return [torch.from_numpy(array).permute(2, 0, 1).expand(3, -1, -1) for array in arrays]

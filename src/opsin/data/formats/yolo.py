@@ -1,0 +1,232 @@
+"""YOLO txt: one text file a picture, a line an object: `class cx cy width height`, fractions of the picture's sides.
+
+Splits and classes are in a data.yaml (train, val, test, names) or a darknet obj.data (train, valid, names). The box in
+our convention is ((cx - w / 2) W, (cy - h / 2) H, (cx + w / 2) W, (cy + h / 2) H); W and H are asked of the picture. A
+line of an outline, `class x1 y1 x2 y2 x3 y3...`, gives the box around it. A picture without a text file has no objects.
+The format knows no regions to ignore.
+
+The text file of images/a/1.jpg is labels/a/1.txt, or lies beside the picture, or beside the place that a list names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import yaml
+
+from opsin.data.formats.annotations import Annotation, build
+from opsin.data.formats.folders import SPLIT_NAMES
+from opsin.data.images import IMAGE_SUFFIXES
+from opsin.data.source import Problem, Source
+from opsin.errors import InputError
+
+_CLASS_FILES = ("classes.txt", "obj.names", "predefined_classes.txt")
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where splits and classes are said. root: what paths count from. parts: from splits to files, folders or lists."""
+
+    file: Path
+    root: Path
+    parts: Mapping[str, Sequence[str]]
+    classes: dict[int, str]
+
+
+def find_yolo(path: Path) -> Path | None:
+    """The yaml or .data file in a folder, or the folder itself where it holds images and labels."""
+    for pattern in ("data.yaml", "data.yml", "dataset.yaml", "*.yaml", "*.yml", "obj.data", "*.data"):
+        for file in sorted(path.glob(pattern)):
+            if not file.name.startswith(".") and _says_splits(file):
+                return file
+    return path if (path / "labels").is_dir() and (path / "images").is_dir() else None
+
+
+def open_yolo(path: Path) -> Source:
+    """A yaml or .data file, or a folder with images, labels and classes.txt."""
+    if path.is_dir():
+        layout = _from_folder(path)
+    else:
+        layout = _from_yaml(path) if path.suffix.lower() in (".yaml", ".yml") else _from_data(path)
+    problems: list[Problem] = []
+    parts: dict[str, list[Annotation]] = {}
+    for split, entries in layout.parts.items():
+        pairs = [pair for entry in entries for pair in _pairs(layout, entry)]
+        parts[split] = [_read(picture, label, layout.classes, problems) for picture, label in pairs]
+    name = path.name if path.is_dir() else path.resolve().parent.name
+    classes = [layout.classes[number] for number in sorted(layout.classes)]
+    return build(name, "YOLO txt", parts, classes=classes, declared=layout.file.name, problems=problems)
+
+
+def _says_splits(file: Path) -> bool:
+    try:
+        if file.suffix == ".data":
+            return "names" in _settings(file)
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, OSError, UnicodeDecodeError):
+        return file.stem in ("data", "dataset")  # it is meant to, and opening it tells what is wrong
+    return isinstance(content, dict) and "train" in content and ("names" in content or "nc" in content)
+
+
+def _from_yaml(file: Path) -> _Layout:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} cannot be read as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict) or not ("names" in content or "nc" in content):
+        raise InputError(f"{file} has no names; expected train, val and names: [cat, dog]")
+    named, count = content.get("names"), content.get("nc")
+    try:
+        if isinstance(named, str):
+            classes = dict(enumerate(_lines(file.parent / named)))
+        elif named is None:
+            classes = {k: str(k) for k in range(int(str(count)))}
+        else:
+            pairs = named.items() if isinstance(named, dict) else enumerate(named)
+            classes = {int(number): str(name) for number, name in pairs}
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{file}: names is {named!r}; expected a list, or {{0: cat, 1: dog}}") from error
+    if isinstance(count, int) and count != len(classes):
+        raise InputError(f"{file} says nc: {count} but names {len(classes)} classes; make them agree")
+    given = {SPLIT_NAMES[key]: content[key] for key in content if str(key) in SPLIT_NAMES and content[key]}
+    parts = {key: [str(e) for e in (given[key] if isinstance(given[key], list) else [given[key]])] for key in given}
+    return _checked(_Layout(file, file.parent / str(content.get("path") or ""), parts, classes))
+
+
+def _from_data(file: Path) -> _Layout:
+    settings = _settings(file)
+    if "names" not in settings:
+        raise InputError(f"{file} has no line names = FILE")
+    names = _resolve(PurePosixPath(settings["names"]), (file.parent,))
+    if names is None:
+        raise InputError(f"{file}: there is no file {settings['names']!r} with the names of the classes")
+    parts = {SPLIT_NAMES[key]: [settings[key]] for key in settings if key in SPLIT_NAMES}
+    return _checked(_Layout(file, file.parent, parts, dict(enumerate(_lines(names)))))
+
+
+def _from_folder(path: Path) -> _Layout:
+    listed = next(
+        (path / base / name for base in ("", "labels") for name in _CLASS_FILES if (path / base / name).is_file()), None
+    )
+    if listed is None:
+        raise InputError(f"{path} has labels but no data.yaml and no classes.txt; write a classes.txt, one name a line")
+    parts = {
+        SPLIT_NAMES[folder.name.lower()]: [f"images/{folder.name}"]
+        for folder in sorted((path / "images").iterdir())
+        if folder.is_dir() and folder.name.lower() in SPLIT_NAMES
+    }
+    return _checked(_Layout(listed, path, parts or {"all": ["images"]}, dict(enumerate(_lines(listed)))))
+
+
+def _checked(layout: _Layout) -> _Layout:
+    names = list(layout.classes.values())
+    if not layout.parts:
+        raise InputError(f"{layout.file} names no train, val or test pictures")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(f"{layout.file} names the class {twice[0]!r} twice; each must be named once")
+    order = [key for key in ("train", "val", "test", "all") if key in layout.parts]
+    return _Layout(layout.file, layout.root, {key: layout.parts[key] for key in order}, layout.classes)
+
+
+def _settings(file: Path) -> dict[str, str]:
+    pairs = (line.split("=", 1) for line in _lines(file) if "=" in line and not line.startswith("#"))
+    return {key.strip(): value.strip() for key, value in pairs}
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} cannot be read as text: {error}") from error
+
+
+def _pairs(layout: _Layout, entry: str) -> list[tuple[Path, Path | None]]:
+    """The pictures that an entry of a split means, each with its text file if it has one."""
+    bases = tuple(dict.fromkeys((layout.root, layout.file.parent)))
+    found = _resolve(PurePosixPath(entry.replace("\\", "/")), bases)
+    if found is None:
+        raise InputError(f"{layout.file}: there is no file or folder {entry!r} with pictures")
+    if found.is_dir():
+        pictures = sorted(p for p in found.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != ".")
+        if not pictures:
+            raise InputError(f"{layout.file}: {found} holds no pictures")
+        return [(picture, _label_of(picture)) for picture in pictures]
+    lines = [PurePosixPath(line.replace("\\", "/")) for line in _lines(found)]
+    bases = tuple(dict.fromkeys((*bases, found.parent)))
+    folders = [base / name for base in (layout.root, layout.root.parent) for name in ("images", "JPEGImages", "")]
+    pairs = []
+    for line in lines:
+        picture = _resolve(line, bases) or next((f / line.name for f in folders if (f / line.name).is_file()), None)
+        beside = _resolve(line.with_suffix(".txt"), bases)
+        picture = picture or layout.root / line
+        pairs.append((picture, beside or _label_of(picture)))
+    return pairs
+
+
+def _label_of(picture: Path) -> Path | None:
+    parts = list(picture.parts)
+    places = [k for k, part in enumerate(parts[:-1]) if part in ("images", "JPEGImages")]
+    tried = [picture]
+    if places:  # the last one counts: data/images/images/1.jpg
+        tried.insert(0, Path(*parts[: places[-1]], "labels", *parts[places[-1] + 1 :]))
+    return next((one.with_suffix(".txt") for one in tried if one.with_suffix(".txt").is_file()), None)
+
+
+def _resolve(path: PurePosixPath, bases: Sequence[Path]) -> Path | None:
+    """A path that was written on another computer: from each base, with fewer and fewer of its first folders."""
+    if path.is_absolute() and Path(path).exists():
+        return Path(path)
+    if any((base / path).exists() for base in bases):
+        return next(base / path for base in bases if (base / path).exists())
+    parts = [part for part in path.parts if part not in ("..", ".", "/")]
+    for skipped in range(len(parts)):
+        for base in bases:
+            if (place := base.joinpath(*parts[skipped:])).exists():
+                return place
+    return None
+
+
+def _read(picture: Path, label: Path | None, classes: dict[int, str], problems: list[Problem]) -> Annotation:
+    annotation = Annotation(str(picture), str(label or picture), relative=True)
+    if label is None:
+        return annotation
+    try:
+        lines = label.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(Problem("broken_annotation", str(label), f"cannot be read as text: {error}"))
+        return annotation
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            name, box = _parse(line.split(), classes)
+        except ValueError as error:
+            problems.append(Problem("broken_annotation", f"{label} line {number}", str(error)))
+        else:
+            annotation.add(box, name, f"line {number}")
+    return annotation
+
+
+def _parse(columns: list[str], classes: dict[int, str]) -> tuple[str, tuple[float, float, float, float]]:
+    """A line's class and box, in fractions. Raises ValueError with the reason."""
+    if len(columns) != 5 and (len(columns) < 7 or len(columns) % 2 == 0):
+        raise ValueError(f"{len(columns)} columns; expected class cx cy width height")
+    try:
+        number, *values = (float(column) for column in columns)
+    except ValueError:
+        raise ValueError(
+            f"it holds {' '.join(columns[:5])!r}; expected five numbers: class cx cy width height"
+        ) from None
+    if not number.is_integer():
+        raise ValueError(f"the class is {columns[0]}; expected a whole number")
+    name = classes.get(int(number), f"number {int(number)}")
+    if max(abs(value) for value in values) > 2:
+        raise ValueError(
+            f"its numbers go to {max(values, key=abs):g}; expected fractions of the picture's sides, 0 to 1"
+        )
+    if len(values) > 4:
+        return name, (min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2]))
+    x, y, width, height = values
+    return name, (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
