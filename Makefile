@@ -10,7 +10,7 @@ DEMO := runs/demo
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo    train, judge and use LeNet-5 on real handwritten digits: under a minute after the install"
+	@echo "make demo    train, evaluate and use LeNet-5 on real handwritten digits: under a minute after the install"
 	@echo "make test    lint, types, tests and the documentation: what continuous integration runs"
 	@echo "             (each alone: make lint, make types, make tests, make docs)"
 	@echo "make serve   the documentation at http://127.0.0.1:8000"
@@ -38,11 +38,11 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 # The main job
 
 demo: $(VENV)/.installed
-	@rm -rf $(DEMO) $(DEMO)-pictures
+	@rm -rf $(DEMO) $(DEMO)-images
 	$(BIN)/opsin train lenet5_digits --out $(DEMO)
 	$(BIN)/opsin eval $(DEMO) --split test
-	$(BIN)/opsin data digits --export $(DEMO)-pictures --split test --limit 8
-	$(BIN)/opsin predict $(DEMO) $(DEMO)-pictures --out $(DEMO)/predicted
+	$(BIN)/opsin data digits --export $(DEMO)-images --split test --limit 8
+	$(BIN)/opsin predict $(DEMO) $(DEMO)-images --out $(DEMO)/predicted
 	@echo
 	@echo "the report:            $(DEMO)/report.html"
 	@echo "the annotated digits:  $(DEMO)/predicted"

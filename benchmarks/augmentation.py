@@ -1,8 +1,8 @@
 """Images a second through a usual augmentation: ours against torchvision's v2, side by side in one process.
 
 Random resized crop, flip, and jitter of brightness, contrast, saturation and hue; from 500x375 to 224x224, uint8, on
-the CPU. Both sides get the same photographs and, before each picture, the same seed: they cut out the same places and
-draw the same factors in the same order. They take turns of 25 pictures, so that a busy machine hurts both alike and
+the CPU. Both sides get the same photographs and, before each image, the same seed: they cut out the same places and
+draw the same factors in the same order. They take turns of 25 images, so that a busy machine hurts both alike and
 neither works in caches that the other has just filled; the ratio of the rates is the median over the turns.
 Target: at least 4.
 
@@ -48,17 +48,17 @@ def theirs(jitter: dict[str, float]) -> Side:
 
 
 def photographs() -> list[Tensor]:
-    """Pictures of the size that an ImageNet file has, channels side by side as decoders give them."""
-    pictures = []
+    """Images of the size that an ImageNet file has, channels side by side as decoders give them."""
+    images = []
     for name in PHOTOGRAPHS:
         whole = torch.from_numpy(getattr(skimage.data, name)()).permute(2, 0, 1)
         small = v2.functional.resize(whole, [HEIGHT, WIDTH], antialias=True)
-        pictures.append(small.permute(1, 2, 0).contiguous().permute(2, 0, 1))
-    return pictures
+        images.append(small.permute(1, 2, 0).contiguous().permute(2, 0, 1))
+    return images
 
 
-def race(sides: dict[str, Side], pictures: list[Tensor], turns: int) -> dict[str, list[float]]:
-    """Seconds that each side took for a picture in each of its turns: the median over its pictures."""
+def race(sides: dict[str, Side], images: list[Tensor], turns: int) -> dict[str, list[float]]:
+    """Seconds that each side took for an image in each of its turns: the median over its images."""
     times: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(-1, turns):  # the first is to warm up
         for name, side in sides.items():
@@ -66,17 +66,17 @@ def race(sides: dict[str, Side], pictures: list[Tensor], turns: int) -> dict[str
             for number in range(TURN):
                 torch.manual_seed(turn * TURN + number + TURN)
                 start = time.perf_counter()
-                side(pictures[number % len(pictures)])
+                side(images[number % len(images)])
                 took.append(time.perf_counter() - start)
             if turn >= 0:
                 times[name].append(statistics.median(took))
     return times
 
 
-def compare(pictures: list[Tensor], turns: int) -> dict[str, Any]:
+def compare(images: list[Tensor], turns: int) -> dict[str, Any]:
     """Rates and their ratio, and how much of each side's time is the jitter: what is saved without it."""
     cropping = v2.Compose([v2.RandomResizedCrop(SIZE), v2.RandomHorizontalFlip()])
-    times = race({"ours": ours(JITTER), "torchvision": theirs(JITTER), "without jitter": cropping}, pictures, turns)
+    times = race({"ours": ours(JITTER), "torchvision": theirs(JITTER), "without jitter": cropping}, images, turns)
     medians = {name: statistics.median(values) for name, values in times.items()}
     ratios = sorted(b / a for a, b in zip(times["ours"], times["torchvision"], strict=True))
     shares = {name: round(1 - medians["without jitter"] / medians[name], 3) for name in ("ours", "torchvision")}
@@ -86,11 +86,11 @@ def compare(pictures: list[Tensor], turns: int) -> dict[str, Any]:
         "ratio": round(statistics.median(ratios), 2),
         "ratio_range": [round(ratios[0], 2), round(ratios[-1], 2)],
         "jitter_share": shares,
-        "difference": difference(pictures),
+        "difference": difference(images),
     }
 
 
-def difference(pictures: list[Tensor]) -> dict[str, float]:
+def difference(images: list[Tensor]) -> dict[str, float]:
     """Mean absolute difference from torchvision in grey levels: without hue, with it, and of hue alone."""
     found = {}
     cases = {"without hue": JITTER | {"hue": 0.0}, "with hue": JITTER, "hue alone": {"hue": JITTER["hue"]}}
@@ -100,7 +100,7 @@ def difference(pictures: list[Tensor]) -> dict[str, float]:
             changed = []
             for side in (ours(jitter), theirs(jitter)):
                 torch.manual_seed(seed)
-                changed.append(side(pictures[seed % len(pictures)]).float())
+                changed.append(side(images[seed % len(images)]).float())
             levels.append(float((changed[0] - changed[1]).abs().mean()))
         found[name] = round(statistics.mean(levels), 2)
     return found
@@ -109,7 +109,7 @@ def difference(pictures: list[Tensor]) -> dict[str, float]:
 def main() -> None:
     """Measure, and print the ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--turns", type=int, default=40, help=f"turns of {TURN} pictures of each side (default 40)")
+    parser.add_argument("--turns", type=int, default=40, help=f"turns of {TURN} images of each side (default 40)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="print JSON only")
     options = parser.parse_args()

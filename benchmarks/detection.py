@@ -6,10 +6,10 @@ SSD300-VGG16, RetinaNet-R50-FPN and Faster R-CNN-R50-FPN against torchvision's, 
 (Apache-2.0), which reads a Darknet cfg and is left out unless it is there:
 pip install --no-deps lightning-bolts==0.7.0
 
-inference: from a picture to its instances, at the same thresholds. decode: of our outputs, suppression included, as a
-share of our forward pass. train: a step of SGD on a batch with 10 boxes in each picture. loss: assignment, loss and its
-gradient of given outputs, 8 pictures with 50 boxes each. Weights are random; for inference the biases of the classes
-are such that 1,000 scores of the picture pass the threshold (--passing). Faster R-CNN's second stage sees 1,000
+inference: from an image to its instances, at the same thresholds. decode: of our outputs, suppression included, as a
+share of our forward pass. train: a step of SGD on a batch with 10 boxes in each image. loss: assignment, loss and its
+gradient of given outputs, 8 images with 50 boxes each. Weights are random; for inference the biases of the classes
+are such that 1,000 scores of the image pass the threshold (--passing). Faster R-CNN's second stage sees 1,000
 proposals in either, and runs in our decoding, so neither the share of that nor the loss of given outputs is measured.
 The two take turns in one process; a ratio is that of the shortest times, which are the processor's where there is one
 thread, so that other work counts little. difference: of the scores found, or of the sums of the losses, relative;
@@ -58,15 +58,15 @@ Losses = Iterable[Tensor]
 class Side(NamedTuple):
     """One implementation.
 
-    find: pictures (1, 3, H, W) in [0, 1] -> the scores of the instances, falling. learn: pictures and truths -> losses.
-    judge: our network's outputs and truths -> losses; None where a second stage runs in the loss. layers: those that
+    find: images (1, 3, H, W) in [0, 1] -> the scores of the instances, falling. learn: images and truths -> losses.
+    evaluate: our network's outputs and truths -> losses; None where a second stage runs in the loss. layers: those that
     predict classes.
     """
 
     model: nn.Module
     find: Callable[[Tensor], Tensor]
     learn: Callable[[Tensor, Truths], Losses]
-    judge: Callable[[Outputs, Truths], Losses] | None
+    evaluate: Callable[[Outputs, Truths], Losses] | None
     layers: Sequence[nn.Conv2d]
 
 
@@ -74,7 +74,7 @@ class Pair(NamedTuple):
     """A network twice, with the same weights.
 
     rises: our outputs -> what each score needs to reach the threshold. lift: gives that to the bias of a layer.
-    propose: of each side, of two stages: pictures -> the proposals of the first (P, 4) that its second stage sees.
+    propose: of each side, of two stages: images -> the proposals of the first (P, 4) that its second stage sees.
     """
 
     ours: Side
@@ -94,14 +94,14 @@ def ssd300(size: int) -> Pair:
     copy_in_order(ours, entry.weights["coco"].arrange(theirs.state_dict()))  # type: ignore[misc]
     threshold = ours.selection.score_threshold
 
-    def judge(outputs: Outputs, truths: Truths) -> Losses:
+    def evaluate(outputs: Outputs, truths: Truths) -> Losses:
         labelled, anchors = named(truths, 1), outputs["anchors"]
         matched = [theirs.proposal_matcher(box_iou(one["boxes"], anchors)) for one in labelled]
         return theirs.compute_loss(labelled, head_outputs(outputs), [anchors] * len(truths), matched).values()
 
     return Pair(
         our_side(ours, ours.class_heads),
-        torchvision_side(theirs, 1, judge, theirs.head.classification_head.module_list),
+        torchvision_side(theirs, 1, evaluate, theirs.head.classification_head.module_list),
         lambda outputs: background_rises(outputs["logits"], threshold),
         lambda bias, rise: bias.view(-1, 91)[:, 0].sub_(rise),
     )
@@ -115,13 +115,13 @@ def retinanet(size: int) -> Pair:
     settle(theirs.backbone, size)
     copy_in_order(ours, theirs.state_dict())
 
-    def judge(outputs: Outputs, truths: Truths) -> Losses:
+    def evaluate(outputs: Outputs, truths: Truths) -> Losses:
         anchors = [outputs["anchors"]] * len(truths)
         return theirs.compute_loss(named(truths, 0), head_outputs(outputs), anchors).values()
 
     return Pair(
         our_side(ours, [ours.class_head.predict]),
-        torchvision_side(theirs, 0, judge, [theirs.head.classification_head.cls_logits]),
+        torchvision_side(theirs, 0, evaluate, [theirs.head.classification_head.cls_logits]),
         lambda outputs: logit(ours.selection.score_threshold) - outputs["logits"],
         lambda bias, rise: bias.add_(rise),
     )
@@ -145,8 +145,8 @@ def faster_rcnn(size: int) -> Pair:
         listed, _ = theirs.transform(list(images))
         return theirs.rpn(listed, theirs.backbone(listed.tensors))[0][0]
 
-    with torch.no_grad():  # random layers give all proposals one score, and boxes far outside of the picture
-        image = (pictures(1, size) - MEANS) / STDS
+    with torch.no_grad():  # random layers give all proposals one score, and boxes far outside of the one
+        image = (make_images(1, size) - MEANS) / STDS
         levels = first(list(theirs.backbone(image).values()))
         shrink((first.cls_logits, first.bbox_pred), [finest for finest, *_ in levels])
         copy_in_order(ours, theirs.state_dict())
@@ -154,7 +154,7 @@ def faster_rcnn(size: int) -> Pair:
         copy_in_order(ours, theirs.state_dict())
 
     return Pair(
-        our_side(ours, [ours.roi.predictor.logits])._replace(judge=None),
+        our_side(ours, [ours.roi.predictor.logits])._replace(evaluate=None),
         torchvision_side(theirs, 1, None, [second.cls_score]),
         lambda outputs: background_rises(classify(outputs)[0], ours.selection.score_threshold),
         lambda bias, rise: bias[0].sub_(rise),
@@ -183,7 +183,7 @@ def yolov3(size: int) -> Pair:
         kept = batched_nms(found[places[best], :4], scores, labels[best], chosen.iou_threshold)
         return scores[kept[: chosen.limit]]
 
-    def judge(outputs: Outputs, truths: Truths) -> Losses:
+    def evaluate(outputs: Outputs, truths: Truths) -> Losses:
         side, losses = torch.tensor([size, size]), []
         for head, maps in zip(heads, reversed(outputs.values()), strict=True):
             losses.append(head.calculate_losses(head(maps, side)[1], named(truths, 0), side)[0])
@@ -202,7 +202,7 @@ def yolov3(size: int) -> Pair:
             theirs,
             find,
             lambda images, truths: torch.stack(theirs((images - MEANS) / STDS, named(truths, 0))[1]).sum(dim=0),
-            judge,
+            evaluate,
             last,
         ),
         rises,
@@ -226,14 +226,14 @@ def our_side(model: Detector, layers: Iterable[nn.Module]) -> Side:
 
 
 def torchvision_side(
-    model: nn.Module, first: int, judge: Callable[[Outputs, Truths], Losses] | None, layers: Iterable[nn.Module]
+    model: nn.Module, first: int, evaluate: Callable[[Outputs, Truths], Losses] | None, layers: Iterable[nn.Module]
 ) -> Side:
     """first: the number of its first class."""
     return Side(
         model,
         lambda images: model(list(images))[0]["scores"],
         lambda images, truths: model(list(images), named(truths, first)).values(),
-        judge,
+        evaluate,
         list(layers),  # type: ignore[arg-type]
     )
 
@@ -306,17 +306,17 @@ def darknet_cfg(num_classes: int) -> str:
     return text
 
 
-# Weights, pictures, truths
+# Weights, images, truths
 
 
 @torch.no_grad()
 def settle(model: nn.Module, size: int) -> None:
-    """Statistics of batch norms from a picture: with those of a new network, activations would grow past all bounds."""
+    """Statistics of batch norms from an image: with those of a new network, activations would grow past all bounds."""
     norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
     momenta = [layer.momentum for layer in norms]
     for layer in norms:
         layer.momentum = None  # the mean of all that was seen
-    model.train()((pictures(1, size) - MEANS) / STDS)
+    model.train()((make_images(1, size) - MEANS) / STDS)
     for layer, momentum in zip(norms, momenta, strict=True):
         layer.momentum = momentum
 
@@ -341,7 +341,7 @@ def excite(pair: Pair, image: Tensor, passing: int) -> None:
         pair.lift(layer.bias, float(rises.kthvalue(passing).values))  # type: ignore[arg-type]
 
 
-def pictures(count: int, size: int) -> Tensor:
+def make_images(count: int, size: int) -> Tensor:
     return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(1))
 
 
@@ -378,7 +378,7 @@ def in_turns(ways: Mapping[str, Callable[[], object]], turns: int) -> dict[str, 
 
 
 def measure_inference(pair: Pair, size: int, turns: int, passing: int) -> dict[str, Any]:
-    image, model = pictures(1, size), pair.ours.model.eval()
+    image, model = make_images(1, size), pair.ours.model.eval()
     pair.theirs.model.eval()
     with torch.no_grad():
         excite(pair, image, passing)
@@ -404,7 +404,7 @@ def measure_inference(pair: Pair, size: int, turns: int, passing: int) -> dict[s
 
 
 def measure_training(pair: Pair, size: int, turns: int, batch: int) -> dict[str, Any]:
-    images, truths = pictures(batch, size), make_truths(batch, 10, size)
+    images, truths = make_images(batch, size), make_truths(batch, 10, size)
     first: dict[str, float] = {}
 
     def step_of(name: str, side: Side) -> Callable[[], None]:
@@ -426,14 +426,14 @@ def measure_training(pair: Pair, size: int, turns: int, batch: int) -> dict[str,
 def measure_loss(pair: Pair, size: int, turns: int) -> dict[str, Any]:
     truths, model = make_truths(8, 50, size), pair.ours.model.eval()
     with torch.no_grad():
-        outputs = model(pictures(1, size))
+        outputs = model(make_images(1, size))
     given = {name: repeated(value, 8) for name, value in outputs.items()}
     leaves = [value for value in given.values() if value.requires_grad]
     losses: dict[str, float] = {}
 
     def way_of(name: str, side: Side) -> Callable[[], None]:
         def way() -> None:
-            loss = torch.stack(list(side.judge(given, truths))).sum()  # type: ignore[misc]
+            loss = torch.stack(list(side.evaluate(given, truths))).sum()  # type: ignore[misc]
             torch.autograd.grad(loss, leaves)
             losses[name] = float(loss.detach())
 
@@ -444,7 +444,7 @@ def measure_loss(pair: Pair, size: int, turns: int) -> dict[str, Any]:
 
 
 def repeated(output: Tensor, count: int) -> Tensor:
-    """A prediction of one picture as that of several; what is none, anchors and sizes, as it is."""
+    """A prediction of one image as that of several; what is none, anchors and sizes, as it is."""
     if output.shape[0] != 1 or output.ndim < 3:
         return output
     return output.repeat(count, *(1 for _ in output.shape[1:])).requires_grad_()
@@ -477,7 +477,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=list(NETWORKS), metavar="NAME", help=", ".join(NETWORKS))
     parser.add_argument("--only", nargs="+", default=PARTS, choices=PARTS)
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--size", type=int, default=320, help="of the pictures, a multiple of 32; SSD300's is its own")
+    parser.add_argument("--size", type=int, default=320, help="of the images, a multiple of 32; SSD300's is its own")
     parser.add_argument("--passing", type=int, default=1000, help="scores above the threshold")
     parser.add_argument("--batch", type=int, default=2, help="of the training step")
     parser.add_argument("--threads", type=int, default=1)

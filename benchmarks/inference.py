@@ -59,14 +59,14 @@ def build(name: str, way: str, batch: int) -> tuple[Callable[[Tensor], Tensor], 
     return fast, ", ".join(fast.steps)
 
 
-def pictures(batch: int) -> Tensor:
+def make_images(batch: int) -> Tensor:
     return torch.randn(batch, *SIZE, generator=torch.Generator().manual_seed(1))
 
 
 def measure(name: str, batch: int, seconds: float) -> dict[str, Any]:
     """The three in turns for a while; the first turns warm up and compare outputs."""
     built = {way: build(name, way, batch) for way in ("torchvision", "ours", "optimized")}
-    images = pictures(batch)
+    images = make_images(batch)
     expected = built["torchvision"][0](images)
     differences = {
         w: float((run(images) - expected).abs().max() / expected.abs().max()) for w, (run, _) in built.items()
@@ -101,7 +101,7 @@ def peak_memory(name: str, way: str, batch: int) -> float:
 
 def print_peak(name: str, way: str, batch: int) -> None:
     run, _ = build(name, way, batch)
-    images = pictures(batch)
+    images = make_images(batch)
     before = resident()
     reset_peak()
     for _ in range(3):

@@ -91,9 +91,9 @@ def decoding(root: Path, repeats: int) -> dict[str, float]:
     files = [path.read_bytes() for path in sorted(root.rglob("*.jpg"))[:32]]
 
     def pillow(encoded: bytes, draft: tuple[int, int] | None = None) -> None:
-        picture = Image.open(io.BytesIO(encoded))
-        picture.draft("RGB", draft) if draft else None
-        np.array(picture)
+        image = Image.open(io.BytesIO(encoded))
+        image.draft("RGB", draft) if draft else None
+        np.array(image)
 
     ways: dict[str, Callable[[bytes], Any]] = {
         "ours": lambda encoded: images.decode(encoded, "file"),
@@ -111,8 +111,8 @@ def decoding(root: Path, repeats: int) -> dict[str, float]:
 
 
 def _half(encoded: bytes) -> tuple[int, int]:
-    picture = Image.open(io.BytesIO(encoded))
-    return picture.width // 2, picture.height // 2
+    image = Image.open(io.BytesIO(encoded))
+    return image.width // 2, image.height // 2
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -4,9 +4,9 @@
         [--json]
 
 The head is EfficientDet's, shared by all levels, so that only the neck differs. Each starts from the same seed and sees
-the same pictures in the same order. AP and AP50 are COCO's on the validation scenes, which share neither digits nor
+the same images in the same order. AP and AP50 are COCO's on the validation scenes, which share neither digits nor
 photographs with the training ones. Parameters and multiply-adds: of the neck, then of the whole. Latency: the shortest
-of a picture's forward pass in evaluation, all networks in turns. With one thread all times are the processor's.
+of an image's forward pass in evaluation, all networks in turns. With one thread all times are the processor's.
 Few steps say which neck learns faster, not which one ends higher.
 """
 
@@ -26,7 +26,7 @@ from detection import clock, in_turns
 from opsin import create_model, data
 from opsin.data import Preprocessing
 from opsin.detect.detector import Detector
-from opsin.detect.metrics import judge
+from opsin.detect.metrics import evaluate
 from opsin.necks import list_necks
 from opsin.nn.counting import count_macs, count_parameters
 from opsin.structures import Batch, Instances
@@ -96,13 +96,13 @@ def score(model: Detector, source: data.Source, preprocessing: Preprocessing, de
         outputs = model(preprocessing.normalize(batch["image"].to(device)))
         truth += batch["instances"]
         found += [one.to("cpu") for one in model.decode(outputs, score_threshold=0.01)]
-    metrics = judge(truth, found, source.classes).metrics
+    metrics = evaluate(truth, found, source.classes).metrics
     return {"ap": metrics["map"], "ap50": metrics["map_50"]}
 
 
 @torch.inference_mode()
 def latencies(models: dict[str, Detector], turns: int, device: str) -> dict[str, float]:
-    """Milliseconds of one picture's forward pass, the shortest."""
+    """Milliseconds of one image's forward pass, the shortest."""
     image = torch.randn(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1)).to(device)
     times = in_turns({name: partial(look, model, image) for name, model in models.items()}, turns)
     return {name: 1000 * min(values) for name, values in times.items()}
@@ -116,19 +116,19 @@ def look(model: Detector, image: Tensor) -> None:
 def costs(model: Detector) -> dict[str, int]:
     """Parameters and multiply-adds: of the neck, and of the whole."""
     neck, backbone = model.get_submodule("neck"), model.get_submodule("backbone")
-    picture = (3, SIDE, SIDE)
+    image = (3, SIDE, SIDE)
     return {
         "neck_params": count_parameters(neck),
         "params": count_parameters(model),
-        "neck_macs": count_macs(nn.Sequential(backbone, neck), picture) - count_macs(backbone, picture),
-        "macs": count_macs(model, picture),
+        "neck_macs": count_macs(nn.Sequential(backbone, neck), image) - count_macs(backbone, image),
+        "macs": count_macs(model, image),
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("necks", nargs="*", default=list_necks(), metavar="NAME", help="necks; all without any")
-    parser.add_argument("--steps", type=int, default=400, help=f"of {BATCH} pictures")
+    parser.add_argument("--steps", type=int, default=400, help=f"of {BATCH} images")
     parser.add_argument("--lr", type=float, default=6e-3, help="the highest")
     parser.add_argument("--backbone", default="shufflenet_v2_x0_5")
     parser.add_argument("--channels", type=int, default=64, help="of every map")

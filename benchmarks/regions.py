@@ -1,20 +1,20 @@
-"""From R-CNN to Faster R-CNN on trained runs: what each finds, where the time of a picture goes, and what fills a disk.
+"""From R-CNN to Faster R-CNN on trained runs: what each finds, where the time of an image goes, and what fills a disk.
 
-    python benchmarks/regions.py --runs RUN [RUN ...] [--data DIR] [--pictures 24] [--svd FC6 FC7] [--no-ap] [--json]
-    python benchmarks/regions.py --runs RUN [RUN ...] --draw FILE [--picture 0]
+    python benchmarks/regions.py --runs RUN [RUN ...] [--data DIR] [--images 24] [--svd FC6 FC7] [--no-ap] [--json]
+    python benchmarks/regions.py --runs RUN [RUN ...] --draw FILE [--image 0]
 
-The runs are of rcnn, spp_net, fast_rcnn or faster_rcnn, in any order, all with the same test pictures. A run of
+The runs are of rcnn, spp_net, fast_rcnn or faster_rcnn, in any order, all with the same test images. A run of
 fast_rcnn is measured a second time with fc6 and fc7 cut by truncated SVD; the ranks are, unless given, the paper's
 share of the width, a quarter and a sixteenth. AP50 is of the whole test split. The times are medians over some of its
-pictures, which the runs take in turns in one process; with one thread they are the processor's, so that other work
+images, which the runs take in turns in one process; with one thread they are the processor's, so that other work
 counts little.
 
 proposals: Selective Search, sliding windows or the RPN behind its maps. features: what all regions share, preparing the
-picture and the convolutions of the whole of it; R-CNN has none. head: all that is done region by region, which in
+image and the convolutions of the whole of it; R-CNN has none. head: all that is done region by region, which in
 R-CNN is the whole network. suppression: boxes moved, cut and suppressed. disk: of the proposals of the training and
-validation pictures, and of the features that SVMs are fitted to.
+validation images, and of the features that SVMs are fitted to.
 Last, multiply-adds of VGG-16 in the four, counted on shapes alone, without weights.
---draw: a picture with the proposals that fit its objects best, of each method, in place of the measures.
+--draw: an image with the proposals that fit its objects best, of each method, in place of the measures.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ from opsin.nn.counting import count_macs
 from opsin.ops import clip_boxes, pairwise_iou
 
 PARTS = ("proposals", "features", "head", "suppression")
-REGIONS = 2000  # of a picture, in the arithmetic
-_PANEL = 400  # pixels: the width of each drawn picture
+REGIONS = 2000  # of an image, in the arithmetic
+_PANEL = 400  # pixels: the width of each drawn image
 
 
 class Entry(NamedTuple):
-    """A row of the table. change: what `opsin.evaluate` is to judge in the place of the run's own model."""
+    """A row of the table. change: what `opsin.evaluate` is to evaluate in the place of the run's own model."""
 
     name: str
     run: Path
@@ -113,20 +113,20 @@ def stopwatch(modules: Iterable[nn.Module]) -> Iterator[list[float]]:
 
 
 @torch.no_grad()
-def time_picture(entry: Entry, picture: Tensor) -> dict[str, float]:
-    """Seconds of each part for a picture, uint8 (C, H, W), and how many regions the head looked at."""
+def time_image(entry: Entry, image: Tensor) -> dict[str, float]:
+    """Seconds of each part for an image, uint8 (C, H, W), and how many regions the head looked at."""
     model, preprocessing, began = entry.model, entry.preprocessing, clock()
     given: list[list[Tensor]] = []
     if entry.proposer is not None:
-        boxes = preprocessing.place_boxes(entry.proposer(picture), picture.shape[-2:])
+        boxes = preprocessing.place_boxes(entry.proposer(image), image.shape[-2:])
         given.append([clip_boxes(boxes, preprocessing.size)])
     proposed, began = clock() - began, clock()
     with stopwatch([model.rpn] if isinstance(model, FasterRCNN) else []) as laps:
-        outputs = model(preprocessing.normalize(preprocessing.prepare(picture)[None]), *given)
+        outputs = model(preprocessing.normalize(preprocessing.prepare(image)[None]), *given)
     proposals, features = proposed + sum(laps), clock() - began - sum(laps)
     began = clock()
     if isinstance(model, RCNN):
-        scores, offsets = model.judge(outputs)
+        scores, offsets = model.score_regions(outputs)
         head = clock() - began
         model.choose(outputs, scores, offsets, model.selection)
     else:
@@ -150,12 +150,12 @@ def proposals_of(model: FasterRCNN, outputs: dict[str, Tensor]) -> Tensor:
     return take_proposals(outputs, model.test_proposals, model.test_candidates)[0]
 
 
-def measure(entries: Sequence[Entry], pictures: Sequence[Tensor]) -> list[dict[str, float]]:
-    """Of each entry the medians over the pictures, after one to warm up."""
+def measure(entries: Sequence[Entry], images: Sequence[Tensor]) -> list[dict[str, float]]:
+    """Of each entry the medians over the images, after one to warm up."""
     laps: list[list[dict[str, float]]] = [[] for _ in entries]
-    for place, picture in enumerate([pictures[0], *pictures]):
+    for place, image in enumerate([images[0], *images]):
         for entry, own in zip(entries, laps, strict=True):
-            found = time_picture(entry, picture)
+            found = time_image(entry, image)
             if place:
                 own.append({**found, "seconds": sum(found[part] for part in PARTS)})
     return [{key: median(lap[key] for lap in own) for key in own[0]} for own in laps]
@@ -201,7 +201,7 @@ class Whole(nn.Module):
 
 
 def vgg16_macs() -> dict[str, int]:
-    """Multiply-adds of VGG-16 for a picture of 600x1000: R-CNN's regions are 224x224 each, whatever the picture."""
+    """Multiply-adds of VGG-16 for an image of 600x1000: R-CNN's regions are 224x224 each, whatever the image."""
     with torch.device("meta"):
         rcnn: Any = create_model("rcnn_vgg16")
         fast: Any = create_model("fast_rcnn_vgg16")
@@ -221,23 +221,23 @@ def vgg16_macs() -> dict[str, int]:
 
 @torch.no_grad()
 def draw_proposals(entries: Sequence[Entry], index: int) -> Image.Image:
-    """The objects of a test picture, and of each method the proposal that overlaps each object most.
+    """The objects of a test image, and of each method the proposal that overlaps each object most.
 
     A box is green from an IoU of 0.5 on and orange below; objects are dashed. Selective Search is that of a run, where
     one has it; the RPN is drawn if there is a run of Faster R-CNN.
     """
     split = entries[0].splits["test"]
-    picture, truth = split.read(index), split.instances[index]  # type: ignore[index]
+    image, truth = split.read(index), split.instances[index]  # type: ignore[index]
     objects = truth.boxes if truth.labels is None else truth.boxes[truth.labels >= 0]
     known = [entry.proposer for entry in entries if isinstance(entry.proposer, SelectiveSearch)]
     search = known[0] if known else create_proposer("selective_search_fast")
-    methods = {"Selective Search": search(picture), "sliding windows": create_proposer("sliding_windows")(picture)}
+    methods = {"Selective Search": search(image), "sliding windows": create_proposer("sliding_windows")(image)}
     for entry in entries:
         if isinstance(entry.model, FasterRCNN):
-            methods["RPN"] = propose(entry, picture)
-    panels = [panel(picture, objects, None, f"{len(objects)} objects")]
+            methods["RPN"] = propose(entry, image)
+    panels = [panel(image, objects, None, f"{len(objects)} objects")]
     for name, boxes in methods.items():
-        panels.append(panel(picture, objects, boxes, name))
+        panels.append(panel(image, objects, boxes, name))
     width, height = panels[0].size
     sheet = Image.new("RGB", (2 * width + 4, (len(panels) + 1) // 2 * (height + 4) - 4), (255, 255, 255))
     for place, drawn in enumerate(panels):
@@ -245,17 +245,17 @@ def draw_proposals(entries: Sequence[Entry], index: int) -> Image.Image:
     return sheet
 
 
-def propose(entry: Entry, picture: Tensor) -> Tensor:
-    """The proposals of a run's RPN in pixels of the picture, uint8 (C, H, W)."""
-    model, preprocessing, size = entry.model, entry.preprocessing, picture.shape[-2:]
+def propose(entry: Entry, image: Tensor) -> Tensor:
+    """The proposals of a run's RPN in pixels of the image, uint8 (C, H, W)."""
+    model, preprocessing, size = entry.model, entry.preprocessing, image.shape[-2:]
     assert isinstance(model, FasterRCNN)
-    outputs = model(preprocessing.normalize(preprocessing.prepare(picture)[None]))
+    outputs = model(preprocessing.normalize(preprocessing.prepare(image)[None]))
     return clip_boxes(preprocessing.return_boxes(proposals_of(model, outputs), size), size)
 
 
-def panel(picture: Tensor, objects: Tensor, boxes: Tensor | None, title: str) -> Image.Image:
-    """The picture over a line of words. boxes: of a method; without them the objects alone are drawn."""
-    image = to_pil(picture).convert("RGB")
+def panel(pixels: Tensor, objects: Tensor, boxes: Tensor | None, title: str) -> Image.Image:
+    """The image over a line of words. boxes: of a method; without them the objects alone are drawn."""
+    image = to_pil(pixels).convert("RGB")
     scale = _PANEL / image.width
     image = image.resize((_PANEL, round(image.height * scale)), Image.Resampling.LANCZOS)
     marks = [Mark((scale * box).tolist(), "", MISSED, dashed=boxes is not None) for box in objects]
@@ -276,7 +276,7 @@ def panel(picture: Tensor, objects: Tensor, boxes: Tensor | None, title: str) ->
 
 
 def table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
-    names = ["run", "test AP50", "regions", *PARTS, "ms a picture", "features on disk", "proposals on disk"]
+    names = ["run", "test AP50", "regions", *PARTS, "ms an image", "features on disk", "proposals on disk"]
     yield f"| {' | '.join(names)} |"
     yield "|---|" + (len(names) - 1) * "--:|"
     for row in rows:
@@ -295,39 +295,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", nargs="+", type=Path, required=True, metavar="RUN", help="folders of trained runs")
     parser.add_argument("--data", help="where their data is, with its test split; else as their recipes say")
-    parser.add_argument("--pictures", type=int, default=24, help="of the test split, to time")
+    parser.add_argument("--images", type=int, default=24, help="of the test split, to time")
     parser.add_argument("--svd", nargs=2, type=int, metavar=("FC6", "FC7"), help="ranks for fast_rcnn")
     parser.add_argument("--no-ap", action="store_true", help="times only")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--draw", type=Path, metavar="FILE", help="draw proposals into this file; nothing is measured")
-    parser.add_argument("--picture", type=int, default=0, help="of the test split, to draw")
+    parser.add_argument("--image", type=int, default=0, help="of the test split, to draw")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     entries = [entry for run in options.runs for entry in open_run(run, options.data, options.svd)]
     if options.draw:
-        draw_proposals(entries, options.picture).save(options.draw, quality=88)
+        draw_proposals(entries, options.image).save(options.draw, quality=88)
         return
     if len({fingerprint(entry.splits["test"]) for entry in entries}) > 1:
-        parser.error("the runs have different test pictures; give runs of the same data and split")
+        parser.error("the runs have different test images; give runs of the same data and split")
     split = entries[0].splits["test"]
-    places = torch.linspace(0, len(split) - 1, min(options.pictures, len(split))).long().tolist()
+    places = torch.linspace(0, len(split) - 1, min(options.images, len(split))).long().tolist()
     timed = measure(entries, [split.read(place) for place in places])
     rows: list[dict[str, Any]] = []
     for entry, times in zip(entries, timed, strict=True):
         row = {"name": entry.name, **times, **disk(entry)}
         if not options.no_ap:
             if sys.stderr.isatty():
-                print(f"judging {entry.name}", file=sys.stderr)
+                print(f"evaluating {entry.name}", file=sys.stderr)
             row["ap50"] = opsin.evaluate(entry.run, options.data, "test", device="cpu", change=entry.change)["map_50"]
         rows.append(row)
     macs = vgg16_macs()
     if options.json:
-        told = {"threads": options.threads, "torch": torch.__version__, "pictures": len(places)}
+        told = {"threads": options.threads, "torch": torch.__version__, "images": len(places)}
         print(json.dumps({**told, "rows": rows, "vgg16_macs": macs}, indent=1))
         return
     print("\n".join(table(rows)))
-    print("\n| VGG-16 | GMACs a picture |\n|---|--:|")
+    print("\n| VGG-16 | GMACs an image |\n|---|--:|")
     for name, count in macs.items():
         print(f"| {name} | {count / 1e9:,.0f} |")
 

@@ -2,7 +2,7 @@
 
     python benchmarks/surgery.py [--images 2] [--rois 64] [--repeats 5] [--vgg16 FILE] [--threads N] [--json]
 
-Counts are exact, for one picture of 224x224. The difference of outputs is the largest, over the largest output. Times
+Counts are exact, for one image of 224x224. The difference of outputs is the largest, over the largest output. Times
 are medians of forward passes that take turns. fc6 is cut to 1024 singular values and fc7 to 256, as in Fast R-CNN
 (arXiv:1504.08083, section 4.4); their time is that of the classifier alone on --rois regions. Nothing is downloaded:
 weights are random, whose singular values fall off slowly, unless --vgg16 names a state dict of torchvision's vgg16; the

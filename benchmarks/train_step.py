@@ -1,4 +1,4 @@
-"""Our training step over a plain PyTorch loop's, ResNet-18 on batches of 32 pictures of 64x64.
+"""Our training step over a plain PyTorch loop's, ResNet-18 on batches of 32 images of 64x64.
 
     python benchmarks/train_step.py [--steps 60] [--threads 2] [--device cpu] [--json]
 
@@ -36,14 +36,14 @@ OPTIM = {"name": "sgd", "lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4}
 
 
 def make_batches(count: int) -> list[Batch]:
-    """Random pictures with random labels, as a loader would yield them."""
+    """Random images with random labels, as a loader would yield them."""
     generator = torch.Generator().manual_seed(0)
     return [
         {
             "image": torch.randint(0, 256, (BATCH, 3, SIZE, SIZE), dtype=torch.uint8, generator=generator),
             "label": torch.randint(0, CLASSES, (BATCH,), generator=generator),
             "index": torch.arange(BATCH),
-            "path": [f"picture[{i}]" for i in range(BATCH)],
+            "path": [f"image[{i}]" for i in range(BATCH)],
         }
         for _ in range(count)
     ]

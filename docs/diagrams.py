@@ -211,7 +211,7 @@ def _breadth(node: Node, sideways: bool) -> float:
 
 
 def _svg(ranks: Sequence[Sequence[Node]], sideways: bool, caption: str) -> tuple[str, float, float]:
-    """The picture, its width and its height."""
+    """The image, its width and its height."""
     nodes = [node for rank in ranks for node in rank]
     position = {n: (n.along, n.across) if sideways else (n.across, n.along) for n in nodes}
     left = min(position[n][0] - n.width / 2 for n in nodes) - 2

@@ -56,15 +56,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """Two classes of six grey pictures."""
+def images(tmp_path: Path) -> Path:
+    """Two classes of six grey images."""
     random = np.random.default_rng(0)
     for name, level in (("dark", 40), ("light", 200)):
-        (tmp_path / "pictures" / name).mkdir(parents=True)
+        (tmp_path / "images" / name).mkdir(parents=True)
         for number in range(6):
             array = np.clip(random.normal(level, 20, (32, 32)), 0, 255).astype(np.uint8)
-            Image.fromarray(array).save(tmp_path / "pictures" / name / f"{number}.png")
-    return tmp_path / "pictures"
+            Image.fromarray(array).save(tmp_path / "images" / name / f"{number}.png")
+    return tmp_path / "images"
 
 
 def refused(result: Result, *words: str, status: int = 2) -> None:
@@ -89,25 +89,25 @@ def test_train_writes_a_whole_run(opsin: Call, tmp_path: Path):
     assert "moving average" in result.err
 
 
-def test_train_by_flags(opsin: Call, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_train_by_flags(opsin: Call, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    flags = ("--model", "lenet5", "--data", pictures, "--epochs", 1, "--batch-size", 4, "--lr", 0.01)
+    flags = ("--model", "lenet5", "--data", images, "--epochs", 1, "--batch-size", 4, "--lr", 0.01)
     result = opsin("train", "classify", *flags, "--set", "train.tensorboard=false")
     assert result.status == 0, result.err
-    assert (tmp_path / "runs" / "lenet5_pictures" / "report.html").exists()
+    assert (tmp_path / "runs" / "lenet5_images" / "report.html").exists()
     result = opsin("train", "classify", *flags, "--set", "train.tensorboard=false")
-    assert (tmp_path / "runs" / "lenet5_pictures-2" / "report.html").exists()
+    assert (tmp_path / "runs" / "lenet5_images-2" / "report.html").exists()
 
 
 @pytest.mark.parametrize("name", ["alexnet_2012_imagenet", "resnet50_imagenet", "vgg16_imagenet"])
-def test_imagenet_recipes_start(name: str, opsin: Call, pictures: Path, tmp_path: Path):
-    # a small batch of small pictures, and a narrow head, keep the big networks affordable
+def test_imagenet_recipes_start(name: str, opsin: Call, images: Path, tmp_path: Path):
+    # a small batch of small images, and a narrow head, keep the big networks affordable
     small = ["--set", "data.size=72", "--set", "data.channels=3", "--set", "train.workers=0", "--batch-size", "2"]
     small += ["--set", "augment=[{scale_jitter_crop: {min: 73, max: 80}}, random_horizontal_flip, pca_lighting]"]
     small += ["--set", "train.keep=last"]
     if name != "resnet50_imagenet":
         small += ["--set", "model.hidden_features=32"]
-    result = opsin("train", name, "--data", pictures, "--out", tmp_path / "run", *small, *SHORT)
+    result = opsin("train", name, "--data", images, "--out", tmp_path / "run", *small, *SHORT)
     assert result.status == 0, result.err
 
 
@@ -129,9 +129,9 @@ def test_eval_prints_metrics(opsin: Call, run: Path):
     assert "accuracy" in opsin("eval", run, "--split", "val").out
 
 
-def test_eval_refuses_another_split_and_other_classes(opsin: Call, run: Path, pictures: Path):
+def test_eval_refuses_another_split_and_other_classes(opsin: Call, run: Path, images: Path):
     refused(opsin("eval", run, "--split", "tset"), "'tset'", "train, val, test")
-    refused(opsin("eval", run, "--data", pictures), "dark", "light")
+    refused(opsin("eval", run, "--data", images), "dark", "light")
     refused(opsin("eval", run.parent / "rnu"), "rnu")
 
 
@@ -149,16 +149,16 @@ def test_predict_prints_class_and_probability(opsin: Call, run: Path, tmp_path: 
     assert all(len(a["top"]) == 2 and a["label"] == a["top"][0]["label"] for a in answers)
 
 
-def test_predict_names_bad_pictures_and_does_the_others(opsin: Call, run: Path, pictures: Path, tmp_path: Path):
-    (pictures / "dark" / "0.png").write_bytes(b"")
-    result = opsin("predict", run, pictures / "dark", "--json")
+def test_predict_names_bad_images_and_does_the_others(opsin: Call, run: Path, images: Path, tmp_path: Path):
+    (images / "dark" / "0.png").write_bytes(b"")
+    result = opsin("predict", run, images / "dark", "--json")
     assert result.status == 2
     assert "0.png" in result.err
     answers = json.loads(result.out)
     assert ["error" in answer for answer in answers] == [True, False, False, False, False, False]
     refused(opsin("predict", run, tmp_path / "nothing.png"), "nothing.png")
     (tmp_path / "empty").mkdir()
-    refused(opsin("predict", run, tmp_path / "empty"), "no pictures", "empty")
+    refused(opsin("predict", run, tmp_path / "empty"), "no images", "empty")
 
 
 def test_models_lists_facts(opsin: Call):
@@ -213,32 +213,32 @@ def train_on(opsin: Call, source: Path, tmp_path: Path, *more: object) -> Result
     return opsin("train", "classify", "--data", source, "--out", tmp_path / "out", *flags, *more)
 
 
-def test_refuses_data_that_cannot_be_learned(opsin: Call, pictures: Path, tmp_path: Path):
+def test_refuses_data_that_cannot_be_learned(opsin: Call, images: Path, tmp_path: Path):
     (tmp_path / "empty").mkdir()
     refused(train_on(opsin, tmp_path / "empty", tmp_path), "empty")
     refused(train_on(opsin, tmp_path / "absent", tmp_path), "absent")
     one = tmp_path / "one"
-    shutil.copytree(pictures / "dark", one / "dark")
+    shutil.copytree(images / "dark", one / "dark")
     refused(train_on(opsin, one, tmp_path), "dark", "class")
     split = tmp_path / "split"
-    shutil.copytree(pictures, split / "train")
-    shutil.copytree(pictures / "dark", split / "test" / "drak")
+    shutil.copytree(images, split / "train")
+    shutil.copytree(images / "dark", split / "test" / "drak")
     refused(train_on(opsin, split, tmp_path), "drak")
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"not a picture", None])
-def test_refuses_unreadable_files_or_skips_them(content: bytes | None, opsin: Call, pictures: Path, tmp_path: Path):
-    bad = pictures / "light" / "3.png"
+@pytest.mark.parametrize("content", [b"", b"not an image", None])
+def test_refuses_unreadable_files_or_skips_them(content: bytes | None, opsin: Call, images: Path, tmp_path: Path):
+    bad = images / "light" / "3.png"
     bad.write_bytes(bad.read_bytes()[:60] if content is None else content)
-    refused(train_on(opsin, pictures, tmp_path), "3.png", "--skip-bad")
+    refused(train_on(opsin, images, tmp_path), "3.png", "--skip-bad")
     assert not (tmp_path / "out").exists()
-    result = train_on(opsin, pictures, tmp_path, "--skip-bad")
+    result = train_on(opsin, images, tmp_path, "--skip-bad")
     assert result.status == 0, result.err
     assert "skipped" in result.err and "3.png" in result.err
 
 
-def test_refuses_labels_out_of_range(opsin: Call, pictures: Path, tmp_path: Path):
+def test_refuses_labels_out_of_range(opsin: Call, images: Path, tmp_path: Path):
     np.savez(tmp_path / "wrong.npz", images=np.zeros((6, 32, 32), np.uint8), labels=np.array([0, 1, 0, 1, -3, 1]))
     refused(train_on(opsin, tmp_path / "wrong.npz", tmp_path), "-3")
 
@@ -250,17 +250,17 @@ def test_refuses_nan_in_the_data(opsin: Call, tmp_path: Path):
     refused(train_on(opsin, tmp_path / "nan.npz", tmp_path), "nan.npz", "5")
 
 
-def test_refuses_what_the_network_cannot_take(opsin: Call, pictures: Path, tmp_path: Path):
-    refused(train_on(opsin, pictures, tmp_path, "--set", "data.size=28"), "32", "28", "data.size")
-    refused(train_on(opsin, pictures, tmp_path, "--model", "vgg11", "--set", "data.size=16"), "16", "data.size")
-    refused(train_on(opsin, pictures, tmp_path, "--set", "data.channels=2"), "data.channels")
-    refused(train_on(opsin, pictures, tmp_path, "--set", "data.mean=[0.5, 0.5]"), "mean")
+def test_refuses_what_the_network_cannot_take(opsin: Call, images: Path, tmp_path: Path):
+    refused(train_on(opsin, images, tmp_path, "--set", "data.size=28"), "32", "28", "data.size")
+    refused(train_on(opsin, images, tmp_path, "--model", "vgg11", "--set", "data.size=16"), "16", "data.size")
+    refused(train_on(opsin, images, tmp_path, "--set", "data.channels=2"), "data.channels")
+    refused(train_on(opsin, images, tmp_path, "--set", "data.mean=[0.5, 0.5]"), "mean")
 
 
-def test_refuses_weights_of_another_architecture(opsin: Call, run: Path, pictures: Path, tmp_path: Path):
+def test_refuses_weights_of_another_architecture(opsin: Call, run: Path, images: Path, tmp_path: Path):
     other = ["--model", "resnet20", "--set", f"train.init={run}"]
-    refused(train_on(opsin, pictures, tmp_path, *other), "train.init", "resnet20")
-    result = train_on(opsin, pictures, tmp_path, "--set", f"train.init={run}")
+    refused(train_on(opsin, images, tmp_path, *other), "train.init", "resnet20")
+    result = train_on(opsin, images, tmp_path, "--set", f"train.init={run}")
     assert result.status == 0 and "fresh" in result.err, result.err
 
 
@@ -272,7 +272,7 @@ class Malicious:
         return os.system, (f"touch {self.path}",)
 
 
-def test_never_runs_code_from_a_checkpoint(opsin: Call, run: Path, pictures: Path, tmp_path: Path):
+def test_never_runs_code_from_a_checkpoint(opsin: Call, run: Path, images: Path, tmp_path: Path):
     import torch
 
     marker = tmp_path / "ran"
@@ -284,16 +284,16 @@ def test_never_runs_code_from_a_checkpoint(opsin: Call, run: Path, pictures: Pat
     for evil in (plain, archive):
         shutil.copy(evil, copy / "last.ckpt")
         refused(opsin("train", "--resume", copy), "last.ckpt")
-        refused(opsin("predict", evil, pictures), evil.name)
+        refused(opsin("predict", evil, images), evil.name)
         shutil.copy(evil, copy / "model.safetensors")
         refused(opsin("eval", copy), "model.safetensors")
-        refused(train_on(opsin, pictures, tmp_path, "--set", f"train.init={evil}"), evil.name)
+        refused(train_on(opsin, images, tmp_path, "--set", f"train.init={evil}"), evil.name)
     assert not marker.exists()
 
 
-def test_refuses_to_resume_with_other_classes(opsin: Call, run: Path, pictures: Path, tmp_path: Path):
+def test_refuses_to_resume_with_other_classes(opsin: Call, run: Path, images: Path, tmp_path: Path):
     shutil.copytree(run, tmp_path / "copy")
-    refused(opsin("train", "--resume", tmp_path / "copy", "--data", pictures), "dark")
+    refused(opsin("train", "--resume", tmp_path / "copy", "--data", images), "dark")
     refused(opsin("train", "--resume", tmp_path / "copy", "--model", "resnet20"), "resnet20")
     refused(opsin("train", "--resume", tmp_path / "nowhere"), "nowhere")
     assert (tmp_path / "copy" / "last.ckpt").read_bytes() == (run / "last.ckpt").read_bytes()
@@ -305,7 +305,7 @@ def test_refuses_to_overwrite_a_run(opsin: Call, run: Path):
     assert (run / "model.safetensors").read_bytes() == before
 
 
-def test_refuses_an_output_folder_that_cannot_be_written(opsin: Call, pictures: Path, tmp_path: Path):
+def test_refuses_an_output_folder_that_cannot_be_written(opsin: Call, images: Path, tmp_path: Path):
     (tmp_path / "file").write_text("in the way")
     refused(opsin("train", "lenet5_digits", "--out", tmp_path / "file" / "run", *SHORT), "file", "--out")
     refused(opsin("train", "lenet5_digits", "--out", "/proc/run", *SHORT), "/proc/run", "--out")
@@ -332,8 +332,8 @@ def test_full_disk_keeps_the_run_that_there_was(
     assert not list(copy.glob(".*tmp"))
 
 
-def test_non_finite_loss_names_the_batch_and_saves_it(opsin: Call, pictures: Path, tmp_path: Path):
-    result = train_on(opsin, pictures, tmp_path, "--set", "optim.lr=1e30", "--epochs", 3)
+def test_non_finite_loss_names_the_batch_and_saves_it(opsin: Call, images: Path, tmp_path: Path):
+    result = train_on(opsin, images, tmp_path, "--set", "optim.lr=1e30", "--epochs", 3)
     refused(result, "not finite", "failed_batch.safetensors", ".png", status=1)
     from safetensors.torch import load_file
 

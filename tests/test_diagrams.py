@@ -43,7 +43,7 @@ def boxes(figure: str) -> list[tuple[float, float, float, float]]:
 
 
 @pytest.mark.parametrize(("text", "nodes", "edges"), [(RESIDUAL, 7, 7), (INCEPTION, 9, 11), (DENSE, 6, 15)])
-def test_everything_is_drawn_once_inside_the_picture_and_apart(text: str, nodes: int, edges: int) -> None:
+def test_everything_is_drawn_once_inside_the_image_and_apart(text: str, nodes: int, edges: int) -> None:
     figure = diagrams.draw(text, "A block")
     found = boxes(figure)
     assert len(found) == nodes

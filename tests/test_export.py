@@ -90,8 +90,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return folders
 
 
-def pictures(kind: str, count: int) -> Tensor:
-    """Prepared pictures, uint8 (count, C, H, W)."""
+def make_images(kind: str, count: int) -> Tensor:
+    """Prepared images, uint8 (count, C, H, W)."""
     channels, size = (1 if kind == "classifier" else 3), KINDS[kind][3]
     return torch.randint(0, 256, (count, channels, size, size), dtype=torch.uint8)
 
@@ -108,7 +108,7 @@ def read_metadata(file: Path) -> dict[str, Any]:
 
 
 def test_a_classifiers_scores_are_those_worked_out_by_hand(runs: dict[str, Path]) -> None:
-    images = pictures("classifier", 5)
+    images = make_images("classifier", 5)
     found = run_onnx(runs["classifier"] / "model.onnx", images)["scores"]
     logits = opsin.load(runs["classifier"], "cpu").model((images.float() / 255 - 0.5) / 0.5).detach().double().numpy()
     powers = np.exp(logits / 1.7)
@@ -119,7 +119,7 @@ def test_a_classifiers_scores_are_those_worked_out_by_hand(runs: dict[str, Path]
 def test_a_detectors_file_finds_what_predict_finds(runs: dict[str, Path], kind: str) -> None:
     """What the metadata says, followed word by word with torchvision's suppression."""
     file = runs[kind] / "model.onnx"
-    images, metadata = pictures(kind, 3), read_metadata(file)
+    images, metadata = make_images(kind, 3), read_metadata(file)
     selection, outputs = metadata["selection"], run_onnx(file, images)
     assert selection["score_threshold"] == 0.45
     wanted = opsin.load(runs[kind], "cpu").predict(list(images))
@@ -142,7 +142,7 @@ def test_a_detectors_file_finds_what_predict_finds(runs: dict[str, Path], kind: 
 def test_the_batch_is_free_and_the_file_is_valid(runs: dict[str, Path]) -> None:
     for kind, folder in runs.items():
         onnx.checker.check_model(onnx.load(folder / "model.onnx"), full_check=True)
-        images = pictures(kind, 3)
+        images = make_images(kind, 3)
         together = run_onnx(folder / "model.onnx", images)
         for name, array in together.items():
             alone = np.concatenate([run_onnx(folder / "model.onnx", one[None])[name] for one in images])
@@ -170,7 +170,7 @@ def test_torch_loads_its_program_without_opsin(runs: dict[str, Path], tmp_path: 
     texts = {"classes": "", "usage": ""}
     program = torch.export.load(written.path, extra_files=texts)
     assert json.loads(texts["classes"])[2] == "crème brûlée" and "grey" in texts["usage"]
-    images = pictures("classifier", 4)
+    images = make_images("classifier", 4)
     wanted = run_onnx(runs["classifier"] / "model.onnx", images)["scores"]
     np.testing.assert_allclose(program.module()(images)["scores"].detach().numpy(), wanted, atol=1e-5)
 
@@ -191,20 +191,20 @@ def test_openvino_agrees_and_nothing_is_reported(
     core = openvino.Core()
     model = core.read_model(written.path)
     assert json.loads(model.get_rt_info(["opsin", "classes"]).astype(str))[2] == "crème brûlée"
-    images = pictures(kind, 3)
+    images = make_images(kind, 3)
     compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     found = compiled({"images": images.numpy()})
     for name, array in run_onnx(runs[kind] / "model.onnx", images).items():
         np.testing.assert_allclose(found[name], array, atol=1e-5 if name == "scores" else 1e-3, rtol=1e-4)
 
 
-def test_real_pictures_are_compared_or_noise_and_it_says_so(runs: dict[str, Path], tmp_path: Path) -> None:
+def test_real_images_are_compared_or_noise_and_it_says_so(runs: dict[str, Path], tmp_path: Path) -> None:
     written = export(runs["classifier"], "torch", tmp_path / "model.pt2")
-    assert written.checked_on == "8 pictures of digits, test"
+    assert written.checked_on == "8 images of digits, test"
     (scores,) = written.outputs
     assert scores.shape == (CLASSES,) and 0 <= scores.relative <= exporting.TOLERANCE
-    gone = save_run(tmp_path / "gone", "classifier", source="pictures/that/moved.zip")
-    assert "random noise (there is no file or folder 'pictures/that/moved.zip'" in export(gone, "torch").checked_on
+    gone = save_run(tmp_path / "gone", "classifier", source="images/that/moved.zip")
+    assert "random noise (there is no file or folder 'images/that/moved.zip'" in export(gone, "torch").checked_on
 
 
 class Result(NamedTuple):

@@ -1,4 +1,4 @@
-"""opsin: the whole canon of deep vision, trained, judged, understood and shipped with the same few verbs.
+"""opsin: the whole canon of deep vision, trained, evaluated, understood and shipped with the same few verbs.
 
 The verbs are imported when they are first used, so that `import opsin` stays fast and needs no torch.
 """

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="opsin",
-    help="Train, judge, use and understand any published vision network.",
+    help="Train, evaluate, use and understand any published vision network.",
     epilog="Start with: opsin train lenet5_digits",
     no_args_is_help=True,
     add_completion=False,
@@ -97,21 +97,19 @@ def train(
         str | None, typer.Option("--weights", "-w", help="Published weights of the model to start from, by name.")
     ] = None,
     data: DataSource = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training pictures.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Pictures in a step of one process.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images in a step of one process.")] = None,
     lr: Annotated[float | None, typer.Option(help="The highest learning rate.")] = None,
     seed: Annotated[
         int | None, typer.Option(help="Decides the first weights, the order and every random choice.")
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Processes that read pictures; does not change the result.")
-    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that read images; does not change the result.")] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The run folder to make; runs/NAME if not given.")
     ] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue this run where it stopped.")] = None,
     skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave unreadable pictures out instead of refusing.")
+        bool, typer.Option("--skip-bad", help="Leave unreadable images out instead of refusing.")
     ] = False,
     settings: Settings = None,
     as_json: AsJson = False,
@@ -171,17 +169,17 @@ def evaluate(
         typer.Option(
             "--truncated-svd",
             metavar="FC6,FC7",
-            help="Of a Fast R-CNN: judge it with these layers decomposed, for example 1024,256, and what that saves.",
+            help="Of a Fast R-CNN: evaluate it with these layers decomposed, for example 1024,256; says what it saves.",
         ),
     ] = None,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """Judge a trained model on a split of its own data, or on other data of the same classes."""
+    """Evaluate a trained model on a split of its own data, or on other data of the same classes."""
     if ranks is None:
-        from opsin.engine.evaluate import evaluate as judge
+        from opsin.engine.evaluate import evaluate as evaluate
 
-        thinned, metrics = None, judge(run, data, split, device=device)
+        thinned, metrics = None, evaluate(run, data, split, device=device)
     else:
         from opsin.detect.truncated_svd import evaluate_thinned
 
@@ -205,10 +203,10 @@ def predict(
     run: Trained,
     inputs: Annotated[
         list[Path],
-        typer.Argument(metavar="INPUT...", help="Pictures, videos, or folders of them.", show_default=False),
+        typer.Argument(metavar="INPUT...", help="Images, videos, or folders of them.", show_default=False),
     ],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Write the pictures with their answers drawn here.")
+        Path | None, typer.Option("--out", "-o", help="Write the images with their answers drawn here.")
     ] = None,
     top: Annotated[
         int | None,
@@ -223,16 +221,16 @@ def predict(
             show_default=False,
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures at once.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at once.")] = 32,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """Use a trained model on pictures and videos: prints what it finds, and draws it with --out."""
-    from opsin.engine.predict import find_pictures, load
+    """Use a trained model on images and videos: prints what it finds, and draws it with --out."""
+    from opsin.engine.predict import find_images, load
     from opsin.engine.video import is_video
 
-    found = find_pictures(inputs, videos=True)
-    pictures, videos = [p for p in found if not is_video(p)], [p for p in found if is_video(p)]
+    found = find_images(inputs, videos=True)
+    images, videos = [p for p in found if not is_video(p)], [p for p in found if is_video(p)]
     given = {"top": top, "score_threshold": score_threshold}
     options = {"batch_size": batch_size} | {key: value for key, value in given.items() if value is not None}
     predictor = load(run, device)
@@ -240,16 +238,16 @@ def predict(
         _make_folder(out)
     answers: list[dict[str, Any]] = []
     failed = 0
-    for picture, answer in zip(pictures, predictor.stream(pictures, **options), strict=True):
+    for image, answer in zip(images, predictor.stream(images, **options), strict=True):
         answers.append(answer)
         if "error" in answer:
             failed += 1
             print(f"opsin: {answer['error']}", file=sys.stderr)
             continue
         if out is not None:
-            answer["drawn"] = str(_draw(predictor, picture, answer, out, inputs))
+            answer["drawn"] = str(_draw(predictor, image, answer, out, inputs))
         if not as_json:
-            print(f"{picture}  {predictor.describe(answer)}")
+            print(f"{image}  {predictor.describe(answer)}")
     for video in videos:
         drawn = None if out is None else _target(video, out, inputs, ".mp4")
         for answer in _watch(predictor, video, drawn, options):
@@ -260,7 +258,7 @@ def predict(
     if as_json:
         _print_json(answers)
     if failed:
-        raise InputError(f"{failed} of {len(pictures)} pictures could not be read")
+        raise InputError(f"{failed} of {len(images)} images could not be read")
 
 
 @app.command(
@@ -283,7 +281,7 @@ def export(
 ) -> None:
     """Write a trained model as a file for other runtimes, if it gives the same answers there as here.
 
-    Preprocessing and class names travel in the file. It is compared with the model on pictures of the run's own data.
+    Preprocessing and class names travel in the file. It is compared with the model on images of the run's own data.
     """
     from opsin.engine.export import export as write
 
@@ -322,7 +320,7 @@ def models(
 @app.command(
     epilog=_examples(
         "explain resnet50",
-        "explain runs/lenet5_digits --html lenet5.html --pictures seven.png",
+        "explain runs/lenet5_digits --html lenet5.html --images seven.png",
         "explain resnet50 mobilenet_v2 shufflenet_v2_x1_0 --measure",
         "explain lenet5_digits --json",
     )
@@ -337,19 +335,19 @@ def explain(
         ),
     ],
     size: Annotated[
-        str | None, typer.Option("--input", metavar="C,H,W", help="Channels, height and width of one picture.")
+        str | None, typer.Option("--input", metavar="C,H,W", help="Channels, height and width of one image.")
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Pictures at once, for memory.")] = 32,
+    batch: Annotated[int, typer.Option(min=1, help="Images at once, for memory.")] = 32,
     optimizer: Annotated[
         str | None,
         typer.Option(help="Whose state training holds: sgd, plain_sgd or adamw; the recipe's if it has one."),
     ] = None,
     measure: Annotated[
-        bool, typer.Option("--measure", help="Run it too: latency of one picture, and peak memory at the batch.")
+        bool, typer.Option("--measure", help="Run it too: latency of one image, and peak memory at the batch.")
     ] = False,
-    html: Annotated[Path | None, typer.Option(help="Write one page with pictures here.", show_default=False)] = None,
-    pictures: Annotated[
-        list[Path] | None, typer.Option(help="For a run's page: pictures to look at. Repeatable.", show_default=False)
+    html: Annotated[Path | None, typer.Option(help="Write one page with images here.", show_default=False)] = None,
+    images: Annotated[
+        list[Path] | None, typer.Option(help="For a run's page: images to look at. Repeatable.", show_default=False)
     ] = None,
     layers: Annotated[
         list[str] | None, typer.Option("--layer", help="For a run's page: layers to show. Repeatable.")
@@ -360,7 +358,7 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """What a network is, costs, sees and needs, and what the literature would change. Several are compared."""
-    seen = {"--pictures": pictures, "--layer": layers, "--unit": units}
+    seen = {"--images": images, "--layer": layers, "--unit": units}
     if html is None and (given := next((flag for flag, value in seen.items() if value), None)):
         raise InputError(f"{given} belongs to a page; add --html FILE")
     from opsin.analyze.explain import explain as find_out
@@ -370,7 +368,7 @@ def explain(
     if html is not None:
         from opsin.analyze.page import write_page
 
-        write_page(html, found, pictures=pictures or (), layers=layers, units=units)
+        write_page(html, found, images=images or (), layers=layers, units=units)
     if len(found) == 1:
         if as_json:
             _print_json(found[0].to_dict())
@@ -404,7 +402,7 @@ def _numbers(option: str, form: str, example: str, given: str) -> tuple[int, ...
         "data annotated/ --sheet boxes.png",
         "data annotated/ --model yolov3 --set data.size=320",
         "data annotated/ --proposals sliding_windows --set limit=500 --sheet recall.png",
-        "data digits --export pictures/ --split test --limit 8",
+        "data digits --export images/ --split test --limit 8",
     )
 )
 def data(
@@ -413,7 +411,7 @@ def data(
         str | None, typer.Option(help="classify or detect; detect where there are boxes, if not given.")
     ] = None,
     multi_label: Annotated[
-        bool, typer.Option("--multi-label", help="A picture may have any number of classes.")
+        bool, typer.Option("--multi-label", help="An image may have any number of classes.")
     ] = False,
     model: Annotated[
         str | None,
@@ -446,15 +444,15 @@ def data(
     sheet: Annotated[
         Path | None,
         typer.Option(
-            help="Write a contact sheet of the classes, with their boxes, to this picture; and how many objects the "
+            help="Write a contact sheet of the classes, with their boxes, to this image; and how many objects the "
             "proposals find."
         ),
     ] = None,
-    export: Annotated[Path | None, typer.Option(help="Write pictures as PNG files into class folders here.")] = None,
+    export: Annotated[Path | None, typer.Option(help="Write images as PNG files into class folders here.")] = None,
     split: Annotated[
-        str | None, typer.Option(help="The split to export; with --proposals that to judge, test if there is one.")
+        str | None, typer.Option(help="The split to export; with --proposals that to evaluate, test if there is one.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="How many pictures to export.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="How many images to export.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """The doctor: what a data set is, how it is balanced, and everything that is wrong with it."""
@@ -519,11 +517,11 @@ def _watch(predictor: Any, video: Path, drawn: Path | None, options: dict[str, A
             yield answer
 
 
-def _draw(predictor: Any, picture: Path, answer: dict[str, Any], out: Path, inputs: Sequence[Path]) -> Path:
-    """Write the annotated picture."""
-    target = _target(picture, out, inputs, ".png")
+def _draw(predictor: Any, image: Path, answer: dict[str, Any], out: Path, inputs: Sequence[Path]) -> Path:
+    """Write the annotated image."""
+    target = _target(image, out, inputs, ".png")
     try:
-        predictor.annotate(picture, answer).save(target)
+        predictor.annotate(image, answer).save(target)
     except OSError as error:
         raise JobError(f"cannot write {target}: {error.strerror or error}") from None
     return target

@@ -19,9 +19,9 @@ class Sample(TypedDict, total=False):
 
     image: uint8 (C, H, W), C = 1 or 3. label: class index, or a float tensor (num_classes,) of 0 and 1 for multi-label
     data. index: the example's place in its split. path: where it came from, for messages and galleries. instances: in
-    pixels of `image`. somewhere: labels of what a picture shows of which nobody knows where; None for a picture whose
+    pixels of `image`. somewhere: labels of what an image shows of which nobody knows where; None for an image whose
     instances are known. proposals: (P, 4), boxes that may hold an object, in pixels of `image`, best first. size:
-    (height, width) of the picture as it was read, before it was prepared.
+    (height, width) of the image as it was read, before it was prepared.
     """
 
     image: Tensor

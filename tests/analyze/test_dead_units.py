@@ -13,7 +13,7 @@ from opsin.errors import InputError
 
 
 def planted(activation: nn.Module, biases: list[float]) -> nn.Sequential:
-    """A 1x1 convolution of weight 1 that adds a bias to each unit of pictures in [0, 1]."""
+    """A 1x1 convolution of weight 1 that adds a bias to each unit of images in [0, 1]."""
     conv = nn.Conv2d(1, len(biases), 1)
     with torch.no_grad():
         conv.weight.fill_(1.0)
@@ -70,9 +70,9 @@ def test_functions_are_named_by_their_caller() -> None:
     assert [(a.name, a.units) for a in found] == [("0.inner.1", 2), ("0", 2), ("0#2", 3)]
 
 
-def test_networks_without_activations_and_without_pictures() -> None:
+def test_networks_without_activations_and_without_images() -> None:
     assert find_dead_units(nn.Sequential(nn.Conv2d(1, 1, 1)), [torch.rand(1, 1, 4, 4)]) == []
-    with pytest.raises(InputError, match="no pictures"):
+    with pytest.raises(InputError, match="no images"):
         find_dead_units(nn.ReLU(), [])
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from opsin import create_model
-from opsin.analyze.deconvolution import Rule, as_picture, project, strongest
+from opsin.analyze.deconvolution import Rule, as_image, project, strongest
 from opsin.errors import InputError
 
 
@@ -138,15 +138,15 @@ def test_strongest_equals_sorting_everything() -> None:
         for e in best:
             assert maps[e.index, unit, e.row, e.column] == e.activation == peaks[e.index]
     assert len(strongest(model, [images[:2]], ["0"])["0"][0]) == 2
-    with pytest.raises(InputError, match="no pictures"):
+    with pytest.raises(InputError, match="no images"):
         strongest(model, [], ["0"])
 
 
-def test_pictures_of_signals() -> None:
+def test_images_of_signals() -> None:
     signal = torch.tensor([[[0.0, 2.0, -1.0]]])
-    assert as_picture(signal).tolist() == [[[128, 255, 64]]]
-    assert as_picture(torch.zeros(3, 2, 2)).unique().tolist() == [128]
-    assert as_picture(torch.randn(5, 2, 2)).shape == (1, 2, 2)
+    assert as_image(signal).tolist() == [[[128, 255, 64]]]
+    assert as_image(torch.zeros(3, 2, 2)).unique().tolist() == [128]
+    assert as_image(torch.randn(5, 2, 2)).shape == (1, 2, 2)
 
 
 def test_wrong_names() -> None:

@@ -29,7 +29,7 @@ def test_one_convolution_is_its_kernel() -> None:
 
 
 def test_directions_add_up_to_the_whole_jacobian() -> None:
-    """Over many pictures, the mean square of random directions is the sum of all units' squared gradients."""
+    """Over many images, the mean square of random directions is the sum of all units' squared gradients."""
     torch.manual_seed(0)
     conv = nn.Conv2d(2, 5, 3, bias=False)
     (found,) = effective_fields(nn.Sequential(conv), torch.zeros(4000, 2, 3, 3), ["0"])

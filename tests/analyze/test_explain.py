@@ -140,7 +140,7 @@ def test_another_input_and_channels() -> None:
         (["lenet5", "--input", "1,28,28"], "32x32 only"),
         (["resnet18", "--batch", "0"], "greater than or equal to 1"),
         (["resnet18", "--optimizer", "adam"], "did you mean adamw"),
-        (["resnet18", "--pictures", "cat.png"], "add --html"),
+        (["resnet18", "--images", "cat.png"], "add --html"),
         (["resnet50:none"], "weights of resnet50"),
         ([], "MODEL|RUN|RECIPE"),
     ],
@@ -184,7 +184,7 @@ def test_a_detector_is_counted_with_its_second_stage(
     status, out, _ = call(name)
     assert status == 0 and (f"the second stage counted on {said};" in out) == bool(said)
     totals, published = explain(name).totals, registry.find_model(name).published
-    assert (totals.params, totals.judged) == (published.params, said)
+    assert (totals.params, totals.counted_on) == (published.params, said)
     assert totals.macs == pytest.approx(published.macs, rel=0.005)
 
 

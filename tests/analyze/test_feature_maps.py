@@ -93,7 +93,7 @@ def test_a_layer_of_several_outputs_is_refused() -> None:
         feature_maps(model, torch.zeros(1, 1, 2, 2), ["0"])
 
 
-def test_pictures_of_maps() -> None:
+def test_images_of_maps() -> None:
     maps = torch.tensor([[[0.0, 1.0]], [[0.0, 4.0]], [[0.0, 0.0]], [[-1.0, 1.0]], [[-2.0, -2.0]]])
     assert most_active(maps, 9) == [1, 4, 3, 0]  # ties keep their order; what is all zero is left out
     assert most_active(maps, 1) == [1]

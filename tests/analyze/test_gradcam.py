@@ -92,7 +92,7 @@ def test_frozen_networks_have_evidence_and_stay_as_they_are() -> None:
     ("ask", "message"),
     [
         (lambda m, x: grad_cam(m, x, [10]), "classes must be 0 to 9, got 10"),
-        (lambda m, x: grad_cam(m, x, [1, 2]), "1 pictures need as many classes"),
+        (lambda m, x: grad_cam(m, x, [1, 2]), "1 images need as many classes"),
         (lambda m, x: grad_cam(m, x, layer="stages.9"), "unknown layer 'stages.9'; did you mean"),
         (lambda m, x: grad_cam(m, x, layer="head.1"), "layer head.1 has feature maps|layer head.1"),
     ],

@@ -71,7 +71,7 @@ def test_measuring_writes_nothing_and_leaves_the_model(capfd: pytest.CaptureFixt
     assert capfd.readouterr() == ("", "")
 
 
-def test_one_picture_of_one_place_and_latency() -> None:
+def test_one_image_of_one_place_and_latency() -> None:
     model = nn.Sequential(nn.Conv2d(1, 4, 4), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
     assert estimate_memory(model, (1, 4, 4), 1).train_peak > 0
     took = measure_latency(model, (1, 4, 4), runs=5)

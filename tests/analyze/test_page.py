@@ -151,10 +151,10 @@ def test_a_runs_page_shows_what_it_sees(tmp_path: Path, run: Path) -> None:
     assert "val split" in text and "digits[" in text
 
 
-def test_given_pictures_layers_and_units(tmp_path: Path, run: Path) -> None:
+def test_given_images_layers_and_units(tmp_path: Path, run: Path) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 40, 3), np.uint8)).save(tmp_path / "mine.png")
     fake = explanation("lenet5", "run", run)
-    text = read(tmp_path, [fake], pictures=[tmp_path / "mine.png"], layers=["stem.0"], units=[4, 2])
+    text = read(tmp_path, [fake], images=[tmp_path / "mine.png"], layers=["stem.0"], units=[4, 2])
     assert "mine.png" in text and "stem.0" in text
     assert (
         "<strong>unit 4</strong>" in text
@@ -166,8 +166,8 @@ def test_given_pictures_layers_and_units(tmp_path: Path, run: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"pictures": ["nowhere.png"]}, "no file or folder at nowhere.png"),
-        ({"pictures": ["broken.png"]}, "cannot read .*broken.png: not a picture"),
+        ({"images": ["nowhere.png"]}, "no file or folder at nowhere.png"),
+        ({"images": ["broken.png"]}, "cannot read .*broken.png: not an image"),
         ({"layers": ["stages.7"]}, "unknown layer 'stages.7'; did you mean stages"),
         ({"units": [16]}, "layer stages.0 has no unit 16; it has 16, 0 to 15"),
     ],
@@ -176,16 +176,16 @@ def test_wrong_names_are_one_clear_line(
     tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch, options: dict, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("broken.png").write_bytes(b"no picture at all")
+    Path("broken.png").write_bytes(b"no image at all")
     with pytest.raises(InputError, match=message) as caught:
         page.write_page("page.html", [explanation("lenet5", "run", run)], **options)
     assert "\n" not in str(caught.value) and not Path("page.html").exists()
 
 
 @pytest.mark.parametrize("kind", ["model", "recipe"])
-def test_pictures_need_trained_weights(tmp_path: Path, kind: str) -> None:
+def test_images_need_trained_weights(tmp_path: Path, kind: str) -> None:
     with pytest.raises(InputError, match=r"lenet5 has no trained weights, .* train it and explain the run"):
-        read(tmp_path, [explanation(kind=kind)], pictures=["x.png"])
+        read(tmp_path, [explanation(kind=kind)], images=["x.png"])
 
 
 def test_a_run_whose_data_is_gone_is_shown_photographs(
@@ -207,7 +207,7 @@ def test_comparison(tmp_path: Path) -> None:
     assert titles(text) == ["Comparison", "Imagenet1k top-1 against costs", "Costs", "Results", "Advice"]
     assert "resnet20 and resnet32 and lenet5" in text and "not drawn: lenet5" in text and "3.5" in text
     with pytest.raises(InputError, match="explain it alone"):
-        page.write_page(tmp_path / "x.html", both, pictures=["x.png"])
+        page.write_page(tmp_path / "x.html", both, images=["x.png"])
     with pytest.raises(InputError, match="nothing to explain"):
         page.write_page(tmp_path / "x.html", [])
 
@@ -228,7 +228,7 @@ def test_amounts(count: int | None, text: str | None) -> None:
     assert sections.amount(count) == text
 
 
-def test_what_a_unit_sees_in_words_and_in_the_picture() -> None:
+def test_what_a_unit_sees_in_words_and_in_the_image() -> None:
     seen = Field((7, 9), (4.0, 4.0), (-3, -4), (0.5, 0.5))
     assert sections.sees(seen) == "7 x 9" and sections.sees(None) is None
     assert sections.sees(replace(seen, whole=True)) == "7 x 9 + all"
@@ -242,19 +242,19 @@ def test_dead_units_in_words() -> None:
     alive = LayerActivity("a", True, 4, (), (0.5,) * 4)
     dying = LayerActivity("b", True, 4, (0, 3), (0.0, 0.5, 0.5, 0.0))
     assert isinstance(sections.dead_table([], "x"), Text)
-    healthy = sections.dead_table([alive], "10 pictures")
+    healthy = sections.dead_table([alive], "10 images")
     assert isinstance(healthy, Text) and healthy.body.startswith("0 of 4 units")
-    table = sections.dead_table([alive, dying], "10 pictures")
+    table = sections.dead_table([alive, dying], "10 images")
     assert isinstance(table, Table) and table.rows == [["b", 4, 2, 0.5, 0.25, "0, 3"]]
 
 
-def test_pictures_are_small_and_colours_right() -> None:
-    picture = torch.full((1, 4, 4), 100, dtype=torch.uint8)
-    none, much = plots.heat(picture, torch.zeros(4, 4)), plots.heat(picture, torch.ones(4, 4))
+def test_images_are_small_and_colours_right() -> None:
+    image = torch.full((1, 4, 4), 100, dtype=torch.uint8)
+    none, much = plots.heat(image, torch.zeros(4, 4)), plots.heat(image, torch.ones(4, 4))
     assert none.shape == (3, 4, 4) and none[:, 0, 0].tolist() == [75, 75, 76]  # a quarter of (0, 0, 4)
     assert much[:, 0, 0].tolist() == [229, 232, 154]  # 0.85 of (252, 255, 164)
-    assert plots.picture_uri(picture).startswith("data:image/png")
+    assert plots.image_uri(image).startswith("data:image/png")
     photo = torch.from_numpy(np.random.default_rng(0).normal(128, 20, (3, 300, 300)).clip(0, 255).astype(np.uint8))
-    assert len(plots.picture_uri(photo)) < 110_000
-    assert plots.mosaic([picture] * 4).startswith("data:image/png")
+    assert len(plots.image_uri(photo)) < 110_000
+    assert plots.mosaic([image] * 4).startswith("data:image/png")
     assert [short_count(v) for v in (1.8141e9, 25_557_032, 512, 6520)] == ["1.81 G", "25.6 M", "512", "6.52 k"]

@@ -35,7 +35,7 @@ def seen_by_gradient(model: nn.Module, size: tuple[int, int, int], unit: tuple[i
 
 
 def expected(found: Field, unit: tuple[int, int], size: tuple[int, int, int]) -> list[tuple[int, int]]:
-    """The same by the field, cut at the border of the picture."""
+    """The same by the field, cut at the border of the image."""
     assert found.jump is not None and found.exact
     spans = []
     for i in range(2):
@@ -200,7 +200,7 @@ def test_what_has_seen_all_says_so(model: nn.Module, size: tuple[int, int], whol
     ],
     ids=["pooled", "pooled and flat", "dense"],
 )
-def test_global_pooling_and_dense_layers_see_the_whole_picture(tail: list[nn.Module]) -> None:
+def test_global_pooling_and_dense_layers_see_the_whole_image(tail: list[nn.Module]) -> None:
     found = field(nn.Sequential(nn.Conv2d(3, 2, 3), *tail), (3, 20, 20))
     assert found == Field((20, 20), None, (0, 0), (10.0, 10.0), whole=True)
 

@@ -1,4 +1,4 @@
-"""What a network is shown: the pictures of a run, or photographs; any channels, any form of output."""
+"""What a network is shown: the images of a run, or photographs; any channels, any form of output."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from opsin.analyze import visualize
 from opsin.analyze.explain_schema import Field
-from opsin.analyze.visualize import Picture, Subject, called_names, photographs
+from opsin.analyze.visualize import Image, Subject, called_names, photographs
 from opsin.data import Preprocessing
 from opsin.data.source import ArraySplit
 
@@ -45,7 +45,7 @@ def test_photographs_fit_any_preprocessing() -> None:
     assert {tuple(p.image.shape) for p in photographs(GREY)} == {(1, 28, 28)}
 
 
-def test_grey_pictures_side_outputs_and_no_rectifier() -> None:
+def test_grey_images_side_outputs_and_no_rectifier() -> None:
     shown = subject()
     tiles = visualize.show_evidence(shown)
     assert len(tiles) == 4 and all(len(t.sources) == 2 and not t.wrong for t in tiles)
@@ -59,13 +59,13 @@ def test_grey_pictures_side_outputs_and_no_rectifier() -> None:
 def test_wrong_answers_show_the_right_class_too() -> None:
     shown = subject()
     with torch.no_grad():
-        answers = shown.model(shown.normalized(shown.pictures))["logits"].argmax(dim=1).tolist()
-    shown.pictures = [replace(p, label=1 - k) for p, k in zip(shown.pictures, answers, strict=True)]
+        answers = shown.model(shown.normalized(shown.images))["logits"].argmax(dim=1).tolist()
+    shown.images = [replace(p, label=1 - k) for p, k in zip(shown.images, answers, strict=True)]
     for tile in visualize.show_evidence(shown):
         assert tile.wrong and len(tile.sources) == 3 and "\nis " in tile.caption
 
 
-def test_vectors_are_one_picture() -> None:
+def test_vectors_are_one_image() -> None:
     shown = subject()
     (group,) = visualize.show_feature_maps(shown, ["head"])
     assert len(group.tiles) == 1 and group.note.startswith("2 units without places")
@@ -90,8 +90,8 @@ def test_examples_are_one_a_class_where_there_are_enough() -> None:
     assert len(visualize._spread(several, 5)) == 5
 
 
-def test_pictures_reach_the_network_normalised() -> None:
-    batch = subject().normalized([Picture("white", torch.full((1, 28, 28), 255, dtype=torch.uint8))])
+def test_images_reach_the_network_normalised() -> None:
+    batch = subject().normalized([Image("white", torch.full((1, 28, 28), 255, dtype=torch.uint8))])
     assert batch.shape == (1, 1, 28, 28) and torch.allclose(batch, torch.ones(1))
 
 

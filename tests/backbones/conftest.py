@@ -37,7 +37,7 @@ def randomize(model: nn.Module) -> None:
 
 @pytest.fixture
 def assert_equal() -> Callable[..., None]:
-    """Copy random weights from the reference and compare outputs on pictures of each size, to 1e-5 of the largest."""
+    """Copy random weights from the reference and compare outputs on images of each size, to 1e-5 of the largest."""
 
     def compare(
         ours: Callable[..., nn.Module],

@@ -182,7 +182,7 @@ def test_options_by_their_counts() -> None:
     assert count(dense=False) == stem + 18 * layer + first + later + 2 * 12 + 12 * 10 + 10
 
 
-def test_a_narrow_net_for_small_pictures() -> None:
+def test_a_narrow_net_for_small_images() -> None:
     with torch.device("meta"):
         model = registry.create_model("densenet_bc40_k12", growth=6, depths=(4, 4, 4), in_channels=1)
     assert isinstance(model, Backbone)

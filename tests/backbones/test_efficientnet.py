@@ -82,7 +82,7 @@ def test_compound_scaling_is_reachable_by_its_options() -> None:
     assert count_parameters(scaled) == registry.find_model("efficientnet_b3").published.params
 
 
-def test_small_pictures() -> None:
+def test_small_images() -> None:
     with torch.device("meta"):
         model = registry.create_model("efficientnet_b0", small_images=True, width=0.5, in_channels=1, num_classes=10)
     assert isinstance(model, Backbone)

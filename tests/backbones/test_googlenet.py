@@ -59,12 +59,12 @@ def test_auxiliary_outputs_equal_torchvision(assert_equal: Callable[..., None]) 
 def test_weights_expect_what_torchvision_makes_of_its_own_preprocessing() -> None:
     preprocessing = registry.find_model("googlenet_bn").weights["imagenet1k"].preprocessing
     mean, std = (torch.tensor(preprocessing[key])[:, None, None] for key in ("mean", "std"))
-    picture = torch.rand(1, 3, 4, 4)
-    usual = normalize(picture, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    image = torch.rand(1, 3, 4, 4)
+    usual = normalize(image, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     with torch.device("meta"):
         theirs = torchvision_googlenet(transform_input=True)
     seen = theirs._transform_input(usual)  # type: ignore[operator]
-    torch.testing.assert_close(seen, (picture - mean) / std, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(seen, (image - mean) / std, rtol=1e-5, atol=1e-6)
 
 
 def test_the_papers_network_is_its_table() -> None:
@@ -204,7 +204,7 @@ def test_trains_and_is_used_through_the_command_line(
         assert not stop.value.code, err
         return out
 
-    run, picture = tmp_path / "run", tmp_path / "digit.png"
+    run, image = tmp_path / "run", tmp_path / "digit.png"
     settings = ["data.limit=24", "data.size=32", "train.batch_size=8", "train.tensorboard=false"]
     flags = [flag for setting in settings for flag in ("--set", setting)]
     opsin("train", "classify", "--model", "googlenet_bn", "--data", "digits", "--epochs", 1, "--out", run, *flags)
@@ -214,6 +214,6 @@ def test_trains_and_is_used_through_the_command_line(
     assert float(row["train_loss"]) == pytest.approx(sum(terms), rel=1e-4)
     assert 0.1 < terms[1] / terms[0] < 0.9  # 0.3 times about as much
     assert 0 <= json.loads(opsin("eval", run, "--json"))["accuracy"] <= 1
-    Image.new("L", (8, 8), 100).save(picture)
+    Image.new("L", (8, 8), 100).save(image)
     assert not load(run).model.aux_taps
-    assert json.loads(opsin("predict", run, picture, "--json"))[0]["label"] in [str(digit) for digit in range(10)]
+    assert json.loads(opsin("predict", run, image, "--json"))[0]["label"] in [str(digit) for digit in range(10)]

@@ -43,7 +43,7 @@ def test_gates_of_minus_infinity_carry_and_of_infinity_transform() -> None:
     torch.testing.assert_close(opened(x), opened.transform(x))  # type: ignore[operator]
 
 
-def test_pictures_stay_apart_through_100_layers_only_with_gates() -> None:
+def test_images_stay_apart_through_100_layers_only_with_gates() -> None:
     torch.manual_seed(0)
     x = torch.randn(16, 50)
     differences = {}

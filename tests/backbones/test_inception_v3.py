@@ -91,7 +91,7 @@ def test_the_auxiliary_loss_is_weighted_and_smoothed_like_the_main_one() -> None
     torch.testing.assert_close(losses["aux1"], 0.4 * F.cross_entropy(outputs["aux1"], targets, label_smoothing=0.1))
 
 
-def test_small_pictures_reach_the_auxiliary_head() -> None:
+def test_small_images_reach_the_auxiliary_head() -> None:
     with torch.device("meta"):
         model = inception_v3.inception_v3(num_classes=3)
         outputs = model(torch.empty(2, 3, 75, 90))

@@ -178,7 +178,7 @@ def test_modern_options() -> None:
 
 
 @pytest.mark.parametrize("name", ["lenet5", "lenet5_1998"])
-def test_learns_four_pictures(name: str) -> None:
+def test_learns_four_images(name: str) -> None:
     torch.manual_seed(0)
     model = registry.create_model(name)
     images, labels = torch.rand(4, 1, 32, 32), torch.tensor([3, 1, 4, 5])

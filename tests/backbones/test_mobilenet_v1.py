@@ -60,7 +60,7 @@ def test_a_name_with_a_size_is_the_same_net() -> None:
         assert entry.published.params == registry.find_model("mobilenet_v1_x0_5").published.params
 
 
-def test_small_pictures_and_padding() -> None:
+def test_small_images_and_padding() -> None:
     with torch.device("meta"):
         model = registry.create_model("mobilenet_v1_x0_25", small_images=True, in_channels=1, num_classes=10)
         tf = registry.create_model("mobilenet_v1_x0_25", padding="tf")

@@ -85,7 +85,7 @@ def test_the_last_layer_never_shrinks() -> None:
     assert widths == [[1280], [1280], [1792]]
 
 
-def test_small_pictures() -> None:
+def test_small_images() -> None:
     with torch.device("meta"):
         model = registry.create_model("mobilenet_v2", small_images=True, in_channels=1, num_classes=10)
     assert isinstance(model, Backbone)

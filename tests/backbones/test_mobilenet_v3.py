@@ -83,7 +83,7 @@ def test_minimalistic_has_nothing_but_3x3_and_relu() -> None:
     assert {m.kernel_size for m in model.modules() if isinstance(m, nn.Conv2d)} == {(1, 1), (3, 3)}
 
 
-def test_a_narrow_net_for_small_pictures() -> None:
+def test_a_narrow_net_for_small_images() -> None:
     with torch.device("meta"):
         model = registry.create_model("mobilenet_v3_small", width=0.5, small_images=True, in_channels=1, num_classes=10)
     assert isinstance(model, Backbone)

@@ -23,7 +23,7 @@ PORTED = {
 
 @pytest.mark.parametrize("name", PORTED)
 def test_outputs_equal_pytorchcv(name: str, assert_equal: Callable[..., None]) -> None:
-    def pool_all(model: Any) -> None:  # pytorchcv's window of 7x7 takes one size of pictures
+    def pool_all(model: Any) -> None:  # pytorchcv's window of 7x7 takes one size of images
         model.features.final_pool = nn.AdaptiveAvgPool2d(1)
 
     reference = getattr(pytorchcv_shufflenet, PORTED[name])

@@ -114,7 +114,7 @@ def test_torchvisions_detectors_are_as_torchvision_says(name: str, weights: str)
 def test_names_of_cocos_classes() -> None:
     eighty, ninety = class_names("coco", 80), class_names("coco", 90)
     assert len(set(eighty)) == 80 and not {"N/A", "__background__"} & set(eighty)
-    # COCO numbers its categories from 1 to 90; the 80 that have pictures are counted from 0 without gaps.
+    # COCO numbers its categories from 1 to 90; the 80 that have images are counted from 0 without gaps.
     for number, label, name in ((1, 0, "person"), (18, 16, "dog"), (44, 39, "bottle"), (90, 79, "toothbrush")):
         assert ninety[number - 1] == eighty[label] == name
     with pytest.raises(InputError, match="80, 90, 91, got 20"):
@@ -197,7 +197,7 @@ def test_a_published_file_gives_the_publishers_answers(
     preset = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.transforms()
     with torch.no_grad():
         torch.testing.assert_close(model(images), reference(images), rtol=1e-5, atol=1e-5)
-        # Our pictures are rounded to bytes after resizing, which torchvision's preset does on bytes too.
+        # Our images are rounded to bytes after resizing, which torchvision's preset does on bytes too.
         torch.testing.assert_close(images[0], preset(photo()), rtol=0, atol=0.02)
     assert said == []
 
@@ -309,32 +309,32 @@ def test_offline_names_the_file_and_its_place(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """A few of ImageNet's folders with pictures in them."""
+def images(tmp_path: Path) -> Path:
+    """A few of ImageNet's folders with images in them."""
     from opsin.data import to_pillow
 
     for place_, number in enumerate(["n01440764", "n02012849", "n03710721"]):
-        folder = tmp_path / "pictures" / number
+        folder = tmp_path / "images" / number
         folder.mkdir(parents=True)
         for copy in range(2):
             to_pillow(photo(70 + place_, 64 + copy)).save(folder / f"{copy}.png")
-    return tmp_path / "pictures"
+    return tmp_path / "images"
 
 
-def test_published_weights_are_used_by_name(reference: nn.Module, publish: Callable[..., Path], pictures: Path) -> None:
+def test_published_weights_are_used_by_name(reference: nn.Module, publish: Callable[..., Path], inputs: Path) -> None:
     publish("resnet18", reference.state_dict())
     predictor = opsin.load("resnet18:imagenet1k", device="cpu")
     assert predictor.classes[0] == "tench" and len(predictor.classes) == 1000
-    picture = pictures / "n01440764" / "0.png"
-    answer = predictor.predict(picture, top=3)
+    one = inputs / "n01440764" / "0.png"
+    answer = predictor.predict(one, top=3)
     with torch.no_grad():
-        images = predictor.preprocessing.normalize(predictor.preprocessing.prepare(opsin_picture(picture))[None])
+        images = predictor.preprocessing.normalize(predictor.preprocessing.prepare(opsin_image(one))[None])
         scores = reference(images).softmax(dim=1)[0]
     assert answer["label"] == predictor.classes[int(scores.argmax())]
     assert answer["score"] == pytest.approx(float(scores.max()), rel=1e-4)
-    metrics = opsin.evaluate("resnet18:imagenet1k", data=pictures, device="cpu")
+    metrics = opsin.evaluate("resnet18:imagenet1k", data=inputs, device="cpu")
     assert 0 <= metrics["accuracy"] <= metrics["top5_accuracy"] <= 1
-    with pytest.raises(InputError, match="published weights come without data; say on which to judge them"):
+    with pytest.raises(InputError, match="published weights come without data; say on which to evaluate them"):
         opsin.evaluate("resnet18:imagenet1k")
     with pytest.raises(InputError, match=r"resnet18 is a model without weights, not a run; .*: resnet18:imagenet1k"):
         opsin.load("resnet18")
@@ -342,19 +342,19 @@ def test_published_weights_are_used_by_name(reference: nn.Module, publish: Calla
         opsin.load("resnet18:imagenet22k")
 
 
-def opsin_picture(path: Path) -> Tensor:
+def opsin_image(path: Path) -> Tensor:
     from opsin.data import read_image
 
     return read_image(path)
 
 
 def test_a_training_starts_from_them_and_needs_them_no_more(
-    reference: nn.Module, publish: Callable[..., Path], pictures: Path, tmp_path: Path
+    reference: nn.Module, publish: Callable[..., Path], images: Path, tmp_path: Path
 ) -> None:
     path = publish("resnet18", reference.state_dict())
     recipe = {
         "model": {"name": "resnet18", "weights": "imagenet1k"},
-        "data": {"source": str(pictures), "size": 64, "val_fraction": 0, "test_fraction": 0},
+        "data": {"source": str(images), "size": 64, "val_fraction": 0, "test_fraction": 0},
         "optim": {"lr": 1e-9},
         "train": {"epochs": 1, "batch_size": 6, "tensorboard": False, "accelerator": "cpu"},
     }
@@ -388,7 +388,7 @@ def test_preprocessing_follows_the_weights_and_the_recipe_overrides_it() -> None
     v2 = Preprocessing.from_dict(registry.find_weights("resnet50", "imagenet1k_v2").preprocessing)
     assert made("imagenet1k_v2") == v2 and v2.crop_ratio == 224 / 232
     assert made("imagenet1k_v2", size=160, fit="pad") == replace(v2, size=(160, 160), fit="pad")
-    assert made("imagenet1k_v2", 1) == v2  # grey pictures are made colour ones
+    assert made("imagenet1k_v2", 1) == v2  # grey images are made colour ones
     grey = made("imagenet1k_v2", channels=1)
     assert grey == replace(v2, channels=1, mean=(0.5,), std=(0.5,))
     plain = made(None, 3)

@@ -1,4 +1,4 @@
-"""What `judge` finds: scenes worked out by hand as fractions, and scikit-learn and torchmetrics as references."""
+"""What `evaluate` finds: scenes worked out by hand as fractions, and scikit-learn and torchmetrics as references."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import torch
 import torchmetrics.functional.classification as reference
 from torch import Tensor
 
-from opsin.classify.metrics import Judgement, expected_calibration_error, judge, reliability
+from opsin.classify.metrics import Evaluation, evaluate, expected_calibration_error, reliability
 from opsin.errors import InputError, JobError
 
 CLASSES = ["cat", "dog", "owl"]
 
 
-def hand_worked() -> Judgement:
+def hand_worked() -> Evaluation:
     """Five animals, of which the second, third and fifth are taken for others."""
     scores = torch.tensor(
         [
@@ -29,7 +29,7 @@ def hand_worked() -> Judgement:
             [0.625, 0.25, 0.125],  # dog, taken for cat
         ]
     )
-    return judge(scores, torch.tensor([0, 0, 1, 1, 1]), CLASSES)
+    return evaluate(scores, torch.tensor([0, 0, 1, 1, 1]), CLASSES)
 
 
 def random_scene(rows: int = 400, classes: int = 7, seed: int = 0) -> tuple[Tensor, Tensor, list[str]]:
@@ -101,7 +101,7 @@ class TestByHand:
     def test_multi_label(self) -> None:
         scores = torch.tensor([[0.9, 0.2, 0.1], [0.6, 0.8, 0.1], [0.3, 0.4, 0.2]])
         labels = torch.tensor([[1, 0, 0], [0, 1, 0], [1, 0, 0]])
-        found = judge(scores, labels, CLASSES)
+        found = evaluate(scores, labels, CLASSES)
         assert found.confusion is None
         assert found.metrics["subset_accuracy"] == pytest.approx(1 / 3)
         assert found.metrics["hamming_accuracy"] == pytest.approx(7 / 9)
@@ -117,7 +117,7 @@ class TestByHand:
 class TestAgainstReferences:
     def test_precision_recall_f1(self) -> None:
         scores, labels, classes = random_scene()
-        found, predicted = judge(scores, labels, classes), scores.argmax(dim=1)
+        found, predicted = evaluate(scores, labels, classes), scores.argmax(dim=1)
         present = sorted(set(labels.tolist()))
         for name, score in (("precision", sk.precision_score), ("recall", sk.recall_score), ("f1", sk.f1_score)):
             expected = np.asarray(score(labels, predicted, labels=present, average=None))  # type: ignore[arg-type]
@@ -126,7 +126,7 @@ class TestAgainstReferences:
 
     def test_accuracy_confusion_and_nll(self) -> None:
         scores, labels, classes = random_scene()
-        found = judge(scores, labels, classes)
+        found = evaluate(scores, labels, classes)
         assert found.metrics["accuracy"] == pytest.approx(sk.accuracy_score(labels, scores.argmax(dim=1)))
         assert found.confusion is not None
         np.testing.assert_array_equal(found.confusion, sk.confusion_matrix(labels, scores.argmax(1), labels=range(7)))
@@ -135,19 +135,19 @@ class TestAgainstReferences:
     def test_top5(self) -> None:
         scores, labels, classes = random_scene()
         expected = sk.top_k_accuracy_score(labels, scores, k=5, labels=range(7))
-        assert judge(scores, labels, classes).metrics["top5_accuracy"] == pytest.approx(expected)
+        assert evaluate(scores, labels, classes).metrics["top5_accuracy"] == pytest.approx(expected)
         with_torchmetrics = reference.multiclass_accuracy(scores, labels, 7, average="micro", top_k=5)
-        assert judge(scores, labels, classes).metrics["top5_accuracy"] == pytest.approx(with_torchmetrics.item())
+        assert evaluate(scores, labels, classes).metrics["top5_accuracy"] == pytest.approx(with_torchmetrics.item())
 
     @pytest.mark.parametrize("seed", range(3))
     def test_ece(self, seed: int) -> None:
         scores, labels, classes = random_scene(seed=seed)
         expected = reference.multiclass_calibration_error(scores, labels, 7, n_bins=15, norm="l1")
-        assert judge(scores, labels, classes).metrics["ece"] == pytest.approx(expected.item(), rel=1e-5)
+        assert evaluate(scores, labels, classes).metrics["ece"] == pytest.approx(expected.item(), rel=1e-5)
 
     def test_multi_label(self) -> None:
         scores, labels, classes = random_multi_label()
-        found, predicted, present = judge(scores, labels, classes).metrics, (scores >= 0.5).long(), slice(0, -1)
+        found, predicted, present = evaluate(scores, labels, classes).metrics, (scores >= 0.5).long(), slice(0, -1)
         few, guess = labels[:, present], predicted[:, present]
         assert found["map"] == pytest.approx(sk.average_precision_score(few, scores[:, present]), rel=1e-5)
         assert found["f1"] == pytest.approx(sk.f1_score(few, guess, average="macro"), rel=1e-6)
@@ -164,13 +164,13 @@ class TestAgainstReferences:
 class TestTies:
     def test_equal_scores_take_the_first_class(self) -> None:
         scores = torch.full((3, 6), 1 / 6)
-        found = judge(scores, torch.tensor([0, 4, 5]), list("abcdef"))
+        found = evaluate(scores, torch.tensor([0, 4, 5]), list("abcdef"))
         assert found.metrics["accuracy"] == pytest.approx(1 / 3)
         assert found.metrics["top5_accuracy"] == pytest.approx(2 / 3)
 
     def test_equally_confident_mistakes_keep_their_order(self) -> None:
         scores = torch.tensor([[0.25, 0.75]]).repeat(40, 1)
-        assert judge(scores, torch.zeros(40, dtype=torch.long), ["a", "b"]).mistakes == list(range(40))
+        assert evaluate(scores, torch.zeros(40, dtype=torch.long), ["a", "b"]).mistakes == list(range(40))
 
 
 class TestReliability:
@@ -197,10 +197,10 @@ class TestReliability:
 class TestLeftOut:
     def test_examples_without_a_label(self) -> None:
         scores, labels, classes = random_scene()
-        expected = judge(scores[10:], labels[10:], classes)
+        expected = evaluate(scores[10:], labels[10:], classes)
         labels = labels.clone()
         labels[:10] = -1
-        found = judge(scores, labels, classes)
+        found = evaluate(scores, labels, classes)
         assert found.metrics == expected.metrics
         assert found.count == len(labels) - 10
         assert found.mistakes == [i + 10 for i in expected.mistakes]
@@ -208,7 +208,7 @@ class TestLeftOut:
     def test_unknown_entries_of_multi_label(self) -> None:
         scores = torch.tensor([[0.9, 0.9], [0.9, 0.1], [0.2, 0.2]])
         labels = torch.tensor([[1, -1], [-1, 0], [-1, -1]])
-        found = judge(scores, labels, ["a", "b"])
+        found = evaluate(scores, labels, ["a", "b"])
         assert found.count == 2
         assert found.metrics["subset_accuracy"] == 1
         assert found.metrics["hamming_accuracy"] == 1
@@ -225,20 +225,20 @@ class TestLeftOut:
 
 
 def test_a_class_never_predicted_has_precision_zero() -> None:
-    found = judge(torch.tensor([[0.9, 0.1], [0.8, 0.2]]), torch.tensor([0, 1]), ["a", "b"])
+    found = evaluate(torch.tensor([[0.9, 0.1], [0.8, 0.2]]), torch.tensor([0, 1]), ["a", "b"])
     assert found.per_class[1]["precision"] == 0
     assert found.metrics["precision"] == pytest.approx(1 / 4)
 
 
 def test_a_true_class_of_score_zero_has_a_finite_nll() -> None:
-    assert judge(torch.tensor([[1.0, 0.0]]), torch.tensor([1]), ["a", "b"]).metrics["nll"] == pytest.approx(
+    assert evaluate(torch.tensor([[1.0, 0.0]]), torch.tensor([1]), ["a", "b"]).metrics["nll"] == pytest.approx(
         87.3, abs=0.1
     )
 
 
 @pytest.mark.parametrize("scene", [random_scene, random_multi_label])
 def test_plain_values_are_json(scene) -> None:
-    found = judge(*scene()).to_dict()
+    found = evaluate(*scene()).to_dict()
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
@@ -249,12 +249,12 @@ def test_plain_values_are_json(scene) -> None:
         (torch.full((2, 3), 0.5), torch.zeros(3), InputError, r"labels of shape \(3,\)"),
         (torch.full((2, 3), 0.5), torch.tensor([0, 3]), InputError, "label 3 of example 1 is out of range.*0 to 2"),
         (torch.full((2, 3), 0.5), torch.full((2, 3), 2), InputError, "label 2 of example 0.*0 to 1"),
-        (torch.full((2, 3), 0.5), torch.tensor([-1, -1]), InputError, "nothing to judge"),
-        (torch.zeros(0, 3), torch.zeros(0), InputError, "nothing to judge"),
+        (torch.full((2, 3), 0.5), torch.tensor([-1, -1]), InputError, "nothing to evaluate"),
+        (torch.zeros(0, 3), torch.zeros(0), InputError, "nothing to evaluate"),
         (torch.tensor([[0.1, 0.2, math.nan]]), torch.tensor([0]), JobError, "1 of 1 examples, the first is number 0"),
         (torch.tensor([[4.0, -2.0, 1.0]]), torch.tensor([0]), InputError, "expected probabilities"),
     ],
 )
 def test_impossible_input_is_named(scores: Tensor, labels: Tensor, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        judge(scores, labels, CLASSES)
+        evaluate(scores, labels, CLASSES)

@@ -1,4 +1,4 @@
-"""Annotated pictures: the picture stays itself, the caption is there, fits, and tells the probability."""
+"""Annotated images: the image stays itself, the caption is there, fits, and tells the probability."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from opsin.classify.drawing import annotate, shorten
 BAR = (86, 180, 233)
 
 
-def rows_with_a_bar(picture: Image.Image) -> dict[int, int]:
+def rows_with_a_bar(image: Image.Image) -> dict[int, int]:
     """Row -> length of the probability's bar."""
-    found = (np.asarray(picture) == BAR).all(axis=2).sum(axis=1)
+    found = (np.asarray(image) == BAR).all(axis=2).sum(axis=1)
     return {int(row): int(found[row]) for row in found.nonzero()[0]}
 
 
-def test_a_tiny_picture_is_enlarged_pixel_by_pixel() -> None:
+def test_a_tiny_image_is_enlarged_pixel_by_pixel() -> None:
     image = torch.arange(64, dtype=torch.uint8).reshape(1, 8, 8) * 3
-    picture = np.asarray(annotate(image, {"label": "7", "score": 0.993}))
-    factor = picture.shape[1] // 8
-    assert picture.shape[1] == 224
+    drawn = np.asarray(annotate(image, {"label": "7", "score": 0.993}))
+    factor = drawn.shape[1] // 8
+    assert drawn.shape[1] == 224
     expected = image[0].numpy().repeat(factor, axis=0).repeat(factor, axis=1)
-    np.testing.assert_array_equal(picture[: 8 * factor], np.stack([expected] * 3, axis=2))
+    np.testing.assert_array_equal(drawn[: 8 * factor], np.stack([expected] * 3, axis=2))
 
 
-def test_a_large_picture_keeps_its_pixels() -> None:
+def test_a_large_image_keeps_its_pixels() -> None:
     image = torch.randint(0, 255, (3, 300, 400), dtype=torch.uint8)
-    picture = annotate(image, {"label": "cat", "score": 0.5})
-    assert picture.width == 400
-    assert picture.height > 300
-    np.testing.assert_array_equal(np.asarray(picture)[:300], image.permute(1, 2, 0).numpy())
+    drawn = annotate(image, {"label": "cat", "score": 0.5})
+    assert drawn.width == 400
+    assert drawn.height > 300
+    np.testing.assert_array_equal(np.asarray(drawn)[:300], image.permute(1, 2, 0).numpy())
 
 
-def test_a_narrow_picture_gets_margins() -> None:
-    picture = np.asarray(annotate(torch.full((3, 800, 8), 200, dtype=torch.uint8), {"label": "pole", "score": 1.0}))
-    assert picture.shape[1] == 224
-    assert picture.shape[0] < 900
-    assert (picture[400, 108:116] == 200).all()
-    assert (picture[400, :108] < 40).all()
+def test_a_narrow_image_gets_margins() -> None:
+    image = np.asarray(annotate(torch.full((3, 800, 8), 200, dtype=torch.uint8), {"label": "pole", "score": 1.0}))
+    assert image.shape[1] == 224
+    assert image.shape[0] < 900
+    assert (image[400, 108:116] == 200).all()
+    assert (image[400, :108] < 40).all()
 
 
 @pytest.mark.parametrize(("score", "length"), [(0.0, 0), (0.25, 56), (1.0, 224)])
@@ -67,8 +67,8 @@ def test_several_labels_have_a_row_each() -> None:
 
 
 def test_no_label_is_said() -> None:
-    picture = np.asarray(annotate(torch.zeros(3, 64, 64, dtype=torch.uint8), {"labels": [], "top": []}))
-    assert (picture[256:] > 200).all(axis=2).any()
+    image = np.asarray(annotate(torch.zeros(3, 64, 64, dtype=torch.uint8), {"labels": [], "top": []}))
+    assert (image[256:] > 200).all(axis=2).any()
 
 
 @pytest.mark.parametrize(
@@ -77,10 +77,10 @@ def test_no_label_is_said() -> None:
 def test_any_name_fits(name: str) -> None:
     """The name leaves the probability alone: the right end of the strip is the same as with a short name."""
     blank = torch.zeros(1, 28, 28, dtype=torch.uint8)
-    picture = np.asarray(annotate(blank, {"label": name, "score": 0.123}))
+    image = np.asarray(annotate(blank, {"label": name, "score": 0.123}))
     plain = np.asarray(annotate(blank, {"label": "a", "score": 0.123}))
-    assert picture.shape == plain.shape
-    np.testing.assert_array_equal(picture[:, -58:], plain[:, -58:])
+    assert image.shape == plain.shape
+    np.testing.assert_array_equal(image[:, -58:], plain[:, -58:])
 
 
 def test_shorten() -> None:

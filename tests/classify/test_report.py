@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from opsin.classify import report
-from opsin.classify.metrics import Judgement, judge
+from opsin.classify.metrics import Evaluation, evaluate
 from opsin.engine.report import Figure, Gallery, Section, Table, Text
 from opsin.errors import InputError
 
 
-class Pictures:
+class Images:
     """A split of grey squares, of which some may be lost."""
 
     def __init__(self, lost: tuple[int, ...] = ()) -> None:
@@ -27,16 +27,16 @@ class Pictures:
         return torch.full((1, 8, 8), index % 256, dtype=torch.uint8)
 
     def name(self, index: int) -> str:
-        return f"pictures/{index:04d}.png"
+        return f"images/{index:04d}.png"
 
 
-def scene(classes: int, rows: int = 300, strength: float = 2.0) -> tuple[Judgement, list[str]]:
+def scene(classes: int, rows: int = 300, strength: float = 2.0) -> tuple[Evaluation, list[str]]:
     generator = torch.Generator().manual_seed(classes)
     labels = torch.randint(0, classes, (rows,), generator=generator)
     logits = torch.randn(rows, classes, generator=generator)
     logits[torch.arange(rows), labels] += strength
     names = [f"class {i}" for i in range(classes)]
-    return judge(torch.softmax(logits, dim=1), labels, names), names
+    return evaluate(torch.softmax(logits, dim=1), labels, names), names
 
 
 def find(sections: list[Section], title: str) -> Section:
@@ -52,7 +52,7 @@ def texts(figure: Section) -> list[str]:
 
 def test_few_classes_have_a_matrix_with_counts() -> None:
     found, classes = scene(3)
-    sections = report.sections(found, Pictures(), classes)
+    sections = report.sections(found, Images(), classes)
     assert [s.title for s in sections] == [
         "Confusion matrix",
         "Most frequent confusions",
@@ -69,13 +69,13 @@ def test_few_classes_have_a_matrix_with_counts() -> None:
 
 def test_a_medium_matrix_has_colours_alone() -> None:
     found, classes = scene(30)
-    matrix = report.sections(found, Pictures(), classes)[0]
+    matrix = report.sections(found, Images(), classes)[0]
     assert not any(text.isdigit() for text in texts(matrix))
 
 
 def test_many_classes_have_the_table_of_confusions_alone() -> None:
     found, classes = scene(report.MOST_IN_MATRIX + 1)
-    titles = [s.title for s in report.sections(found, Pictures(), classes)]
+    titles = [s.title for s in report.sections(found, Images(), classes)]
     assert "Confusion matrix" not in titles
     assert "Most frequent confusions" in titles
 
@@ -100,7 +100,7 @@ def test_reliability_shows_ece_before_and_after() -> None:
 
 def test_mistakes_show_answer_truth_and_name() -> None:
     scores = torch.tensor([[0.9, 0.1], [0.75, 0.25], [0.2, 0.8]])
-    gallery = report.mistakes(judge(scores, torch.tensor([0, 1, 0]), ["cat", "dog"]), Pictures(), ["cat", "dog"])
+    gallery = report.mistakes(evaluate(scores, torch.tensor([0, 1, 0]), ["cat", "dog"]), Images(), ["cat", "dog"])
     assert isinstance(gallery, Gallery)
     assert [i.caption for i in gallery.items] == [
         "dog (80.0 %)\nis cat (20.0 %)\n0002.png",
@@ -113,24 +113,24 @@ def test_mistakes_show_answer_truth_and_name() -> None:
 def test_mistakes_of_multi_label_name_the_worst_classes() -> None:
     scores = torch.tensor([[0.9, 0.2, 0.6, 0.4]])
     labels = torch.tensor([[0, 1, 1, -1]])
-    gallery = report.mistakes(judge(scores, labels, list("abcd")), Pictures(), list("abcd"))
+    gallery = report.mistakes(evaluate(scores, labels, list("abcd")), Images(), list("abcd"))
     assert isinstance(gallery, Gallery)
     assert gallery.items[0].caption == "a (90.0 %): not there\nb (20.0 %): is there\n0000.png"
 
 
 def test_no_mistakes_are_said_to_be_none() -> None:
-    found = judge(torch.eye(3), torch.arange(3), list("abc"))
-    sections = report.sections(found, Pictures(), list("abc"))
+    found = evaluate(torch.eye(3), torch.arange(3), list("abc"))
+    sections = report.sections(found, Images(), list("abc"))
     text = find(sections, "Most confident mistakes")
     assert isinstance(text, Text)
     assert text.body == "None: all 3 examples are answered correctly."
     assert "Most frequent confusions" not in [s.title for s in sections]
 
 
-def test_a_lost_picture_is_left_out() -> None:
+def test_a_lost_image_is_left_out() -> None:
     found, classes = scene(3)
-    whole = report.mistakes(found, Pictures(), classes, limit=5)
-    gallery = report.mistakes(found, Pictures(lost=(found.mistakes[0],)), classes, limit=5)
+    whole = report.mistakes(found, Images(), classes, limit=5)
+    gallery = report.mistakes(found, Images(lost=(found.mistakes[0],)), classes, limit=5)
     assert isinstance(whole, Gallery)
     assert isinstance(gallery, Gallery)
     assert [i.caption for i in gallery.items] == [i.caption for i in whole.items][1:]
@@ -145,7 +145,7 @@ def test_many_classes_are_listed_from_the_weakest() -> None:
 
 
 def test_a_class_without_examples_is_explained() -> None:
-    found = judge(torch.eye(3)[:2], torch.tensor([0, 1]), list("abc"))
+    found = evaluate(torch.eye(3)[:2], torch.tensor([0, 1]), list("abc"))
     table = report.class_table(found)
     assert table.rows[2] == ["c", 0, 0, None, None, None]
     assert "left out of the averages" in table.note
@@ -155,7 +155,7 @@ def test_multi_label_has_no_confusions() -> None:
     generator = torch.Generator().manual_seed(0)
     scores = torch.rand(50, 4, generator=generator)
     labels = (torch.rand(50, 4, generator=generator) < scores).long()
-    sections = report.sections(judge(scores, labels, list("abcd")), Pictures(), list("abcd"))
+    sections = report.sections(evaluate(scores, labels, list("abcd")), Images(), list("abcd"))
     titles = [s.title for s in sections]
     assert titles == ["Reliability", "Classes", "Most confident mistakes", "How to read the numbers"]
     table = find(sections, "Classes")
@@ -175,8 +175,8 @@ def test_every_metric_is_explained() -> None:
     "name", ["$5 \\frac{1}{2}$", "<script>alert(1)</script>", "a & b", "%s {0}", "\u72d7", "x" * 500, ""]
 )
 def test_any_class_name_can_be_drawn(name: str) -> None:
-    found = judge(torch.eye(2)[[0, 1, 1]], torch.tensor([0, 1, 0]), [name, "other"])
-    sections = report.sections(found, Pictures(), [name, "other"])
+    found = evaluate(torch.eye(2)[[0, 1, 1]], torch.tensor([0, 1, 0]), [name, "other"])
+    sections = report.sections(found, Images(), [name, "other"])
     written = texts(sections[0])
     assert (name if len(name) <= 18 else name[:17] + "…") in written or not name
 

@@ -40,7 +40,7 @@ SLOW = {  # smaller ones of the same structure are walked
     "se_resnet152",
     "se_resnext101_32x4d",
 }
-# A name that ends in a size is the same network on smaller pictures.
+# A name that ends in a size is the same network on smaller images.
 WALKED = [name for name in NAMES if name not in SLOW and not re.search(r"_(96|128|160|192)$", name)]
 SMALL: dict[str, dict[str, Any]] = {
     "lenet5_1998": {},
@@ -115,12 +115,12 @@ def small(name: str) -> Backbone:
     return model.eval()
 
 
-def pictures(model: Backbone, batch: int = 2) -> Tensor:
+def make_images(model: Backbone, batch: int = 2) -> Tensor:
     size = model.fixed_size or max(model.min_size, 64)
     return torch.randn(batch, model.in_channels, size, size, generator=torch.Generator().manual_seed(1))
 
 
-def meta_pictures(model: Backbone, height: int, width: int | None = None, batch: int = 2) -> Tensor:
+def meta_images(model: Backbone, height: int, width: int | None = None, batch: int = 2) -> Tensor:
     return torch.empty(batch, model.in_channels, height, width or height, device="meta")
 
 
@@ -154,10 +154,10 @@ def test_published_facts_are_complete(name: str) -> None:
 def test_output_and_features_are_as_declared(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, (channels, height, width) = on_meta(name), registry.find_model(name).published.input
     assert model.in_channels == channels
-    assert logits(model, meta_pictures(model, height, width)).shape == (2, model.num_classes)
+    assert logits(model, meta_images(model, height, width)).shape == (2, model.num_classes)
     monkeypatch.setattr(model, "_check", lambda images: None)  # to see past the one size that a fixed head allows
     last = model.strides[-1]
-    maps, larger = (model.features(meta_pictures(model, height + more, width)) for more in (0, last))
+    maps, larger = (model.features(meta_images(model, height + more, width)) for more in (0, last))
     assert len(maps) == len(model.stages) == len(model.channels) == len(model.strides)
     for map_, grown, depth, stride in zip(maps, larger, model.channels, model.strides, strict=True):
         assert map_.shape[1] == depth
@@ -171,7 +171,7 @@ def test_every_parameter_gets_a_gradient(name: str) -> None:
     size = registry.find_model(name).published.input[1]
     targets = torch.zeros(2, dtype=torch.int64, device="meta")
     try:
-        outputs = model.train()(meta_pictures(model, size))
+        outputs = model.train()(meta_images(model, size))
         torch.stack(list(model.loss(outputs, targets).values())).sum().backward()
         assert [n for n, p in model.named_parameters() if p.grad is None] == []
     finally:
@@ -181,9 +181,9 @@ def test_every_parameter_gets_a_gradient(name: str) -> None:
 @pytest.mark.parametrize("name", WALKED)
 def test_min_size_is_the_smallest_that_works(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = on_meta(name)
-    assert logits(model, meta_pictures(model, model.min_size)).shape == (2, model.num_classes)
+    assert logits(model, meta_images(model, model.min_size)).shape == (2, model.num_classes)
     if model.min_size > 1:
-        small = meta_pictures(model, model.min_size - 1)
+        small = meta_images(model, model.min_size - 1)
         with pytest.raises(InputError, match=rf"{model.min_size}x{model.min_size}.*data\.size={model.min_size}"):
             model(small)
         monkeypatch.setattr(model, "_check", lambda images: None)
@@ -194,7 +194,7 @@ def test_min_size_is_the_smallest_that_works(name: str, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("name", WALKED)
 def test_odd_sizes_work_or_are_refused(name: str) -> None:
     model = on_meta(name)
-    images = meta_pictures(model, model.min_size + 37, model.min_size + 90)
+    images = meta_images(model, model.min_size + 37, model.min_size + 90)
     if model.fixed_size is None:
         assert logits(model, images).shape == (2, model.num_classes)
     else:
@@ -205,7 +205,7 @@ def test_odd_sizes_work_or_are_refused(name: str) -> None:
 @pytest.mark.parametrize("name", WALKED)
 def test_wrong_input_is_refused(name: str) -> None:
     model = on_meta(name)
-    images = meta_pictures(model, model.fixed_size or 224)
+    images = meta_images(model, model.fixed_size or 224)
     with pytest.raises(InputError, match=f"in_channels={model.in_channels + 1}"):
         model(torch.cat([images, images[:, :1]], dim=1))
     with pytest.raises(InputError, match=r"\(B, C, H, W\)"):
@@ -224,7 +224,7 @@ def test_options_of_every_classifier(name: str) -> None:
 
     other = build_on_meta(name, num_classes=7, in_channels=2)
     assert (other.num_classes, other.in_channels) == (7, 2)
-    assert logits(other, meta_pictures(other, other.fixed_size or 224)).shape == (2, 7)
+    assert logits(other, meta_images(other, other.fixed_size or 224)).shape == (2, 7)
     for option in ("num_classes", "in_channels"):
         with pytest.raises(InputError, match=f"{option} must be"):
             build_on_meta(name, **{option: 0})
@@ -238,7 +238,7 @@ def test_reset_head_changes_the_last_layer_only(name: str) -> None:
     before = dict(model.state_dict(keep_vars=True))
     model.reset_head(model.num_classes + 3)
     after = dict(model.state_dict(keep_vars=True))
-    outputs = model(meta_pictures(model, model.fixed_size or 224))
+    outputs = model(meta_images(model, model.fixed_size or 224))
     made = list(outputs.values()) if isinstance(outputs, dict) else [outputs]
     assert [tuple(one.shape) for one in made] == [(2, model.num_classes)] * (1 + len(model.aux_taps))
     changed = [k for k in after if after[k] is not before.get(k)]
@@ -251,7 +251,7 @@ def test_reset_head_changes_the_last_layer_only(name: str) -> None:
 @pytest.mark.parametrize("name", SMALL)
 def test_a_batch_is_its_examples(name: str) -> None:
     # In double precision: in single, kernels chosen by batch size differ by what deep nets then enlarge.
-    model, images = copy.deepcopy(small(name)).double(), pictures(small(name)).double()
+    model, images = copy.deepcopy(small(name)).double(), make_images(small(name)).double()
     with torch.no_grad():
         together, apart = logits(model, images), torch.cat([logits(model, image[None]) for image in images])
     torch.testing.assert_close(together, apart, rtol=1e-6, atol=1e-9)
@@ -263,7 +263,7 @@ def test_no_gradient_is_zero(name: str) -> None:
     # In eval: with the statistics of the batch, a bias before a batch norm has no effect.
     model = small(name)
     targets = torch.tensor([1, 4])
-    torch.stack(list(model.loss(model(pictures(model)), targets).values())).sum().backward()
+    torch.stack(list(model.loss(model(make_images(model)), targets).values())).sum().backward()
     assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
     model.zero_grad(set_to_none=True)
@@ -271,7 +271,7 @@ def test_no_gradient_is_zero(name: str) -> None:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_state_dict_round_trip(name: str) -> None:
-    model, images = small(name), pictures(small(name))
+    model, images = small(name), make_images(small(name))
     twin = registry.create_model(name, num_classes=5, in_channels=2, **SMALL[name]).eval()
     assert twin.load_state_dict(model.state_dict()) == ([], [])
     with torch.no_grad():
@@ -281,7 +281,7 @@ def test_state_dict_round_trip(name: str) -> None:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_exports(name: str) -> None:
-    model, images = small(name), pictures(small(name), batch=3)
+    model, images = small(name), make_images(small(name), batch=3)
     program = torch.export.export(model, (images[:2],), dynamic_shapes=({0: Dim("batch", max=64)},))
     with torch.no_grad():
         torch.testing.assert_close(program.module()(images), model(images), rtol=1e-4, atol=1e-5)
@@ -292,7 +292,7 @@ def test_dropping_auxiliary_heads_leaves_the_logits(name: str) -> None:
     torch.manual_seed(0)
     model = registry.create_model(name, num_classes=5, in_channels=2, aux_heads=True).eval()
     assert isinstance(model, Backbone) and model.aux_taps
-    targets, images = torch.tensor([1, 4]), pictures(model)
+    targets, images = torch.tensor([1, 4]), make_images(model)
     with torch.no_grad():
         outputs = model(images)
         losses = model.loss(outputs, targets)

@@ -64,8 +64,8 @@ BY_REGIONS: dict[str, dict[str, Any]] = {
 }
 OWN = {**SMALL, **BY_REGIONS}
 CLASSES, CHANNELS = 3, 2
-SHARED = {"anchors", "levels", "size"}  # outputs that the pictures of a batch have in common
-ROWS = {"rcnn", "spp_net", "fast_rcnn"}  # families whose proposals lie in one row, those of all pictures
+SHARED = {"anchors", "levels", "size"}  # outputs that the images of a batch have in common
+ROWS = {"rcnn", "spp_net", "fast_rcnn"}  # families whose proposals lie in one row, those of all images
 EMPTY = Instances(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
 
 
@@ -90,29 +90,29 @@ def small(name: str) -> Detector:
 
 
 def side(model: Detector) -> int:
-    """Of the pictures for a small network."""
+    """Of the images for a small network."""
     return model.fixed_size or 128
 
 
-def pictures(model: Detector, batch: int = 2) -> Tensor:
+def make_images(model: Detector, batch: int = 2) -> Tensor:
     size = side(model)
     return torch.randn(batch, model.in_channels, size, size, generator=torch.Generator().manual_seed(1))
 
 
 @functools.cache
 def outputs_of(name: str) -> Outputs:
-    """What a small network in eval gives for two pictures; not to be changed."""
+    """What a small network in eval gives for two images; not to be changed."""
     with torch.no_grad():
-        return small(name)(pictures(small(name)))
+        return small(name)(make_images(small(name)))
 
 
-def meta_pictures(model: Detector, height: int = 320, width: int = 384) -> Tensor:
+def meta_images(model: Detector, height: int = 320, width: int = 384) -> Tensor:
     size = (height, width) if model.fixed_size is None else (model.fixed_size, model.fixed_size)
     return torch.empty(2, model.in_channels, *size, device="meta")
 
 
 def shared(name: str) -> set[str]:
-    """Outputs that are not one for each picture."""
+    """Outputs that are not one for each image."""
     return SHARED | ({"proposals", "rows"} if registry.find_model(name).family in ROWS else set())
 
 
@@ -129,7 +129,7 @@ def truth(*boxes: tuple[float, ...]) -> Instances:
 
 
 def targets(model: Detector) -> list[Instances]:
-    """Two pictures with objects of every size and class."""
+    """Two images with objects of every size and class."""
     s = side(model) / 64
     return [
         truth((4 * s, 4 * s, 16 * s, 14 * s, 0), (20 * s, 8 * s, 60 * s, 60 * s, 1), (0, 0, 64 * s, 64 * s, 2)),
@@ -177,7 +177,7 @@ def test_other_classes_and_channels(name: str) -> None:
 
     model = build_on_meta(name, num_classes=7, in_channels=2)
     assert (model.num_classes, model.in_channels) == (7, 2)
-    assert all(key in shared(name) or len(value) == 2 for key, value in model(meta_pictures(model)).items())
+    assert all(key in shared(name) or len(value) == 2 for key, value in model(meta_images(model)).items())
     for option in ("num_classes", "in_channels"):
         with pytest.raises(InputError, match=f"{option} must be"):
             build_on_meta(name, **{option: 0})
@@ -188,7 +188,7 @@ def test_other_classes_and_channels(name: str) -> None:
 @pytest.mark.parametrize("name", WALKED)
 def test_sizes_work_or_are_refused(name: str) -> None:
     model = on_meta(name)
-    fixed, step, images = model.fixed_size, model.divisor, meta_pictures(model)
+    fixed, step, images = model.fixed_size, model.divisor, meta_images(model)
     assert model(images)
     wider = torch.cat([images, images[..., :1]], dim=3)
     if fixed is not None:
@@ -211,7 +211,7 @@ def test_sizes_work_or_are_refused(name: str) -> None:
 def test_every_parameter_is_used(name: str) -> None:
     model = on_meta(name)
     try:
-        outputs = model.train()(meta_pictures(model))
+        outputs = model.train()(meta_images(model))
         found = [value for value in [*outputs.values(), *tensors(model.second_stage(outputs))] if value.requires_grad]
         torch.stack([value.sum() for value in found]).sum().backward()
         unused = [n for n, p in model.named_parameters() if p.grad is None]
@@ -238,7 +238,7 @@ def test_the_loss_reaches_every_output(name: str) -> None:
 def test_the_outputs_reach_every_parameter(name: str) -> None:
     # In eval: with the statistics of the batch, a bias before a batch norm has no effect.
     model, generator = small(name), torch.Generator().manual_seed(3)
-    outputs = model(pictures(model))
+    outputs = model(make_images(model))
     parts = [torch.randn(v.shape, generator=generator) * v for key, v in outputs.items() if key not in SHARED]
     torch.cat([part.flatten() for part in parts]).sum().backward()
     assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
@@ -248,7 +248,7 @@ def test_the_outputs_reach_every_parameter(name: str) -> None:
 
 @pytest.mark.parametrize("name", OWN)
 def test_forward_is_pure(name: str) -> None:
-    model, images, expected = small(name), pictures(small(name)), outputs_of(name)
+    model, images, expected = small(name), make_images(small(name)), outputs_of(name)
     given, state = images.clone(), {key: value.clone() for key, value in model.state_dict().items()}
     try:
         model.train()
@@ -299,7 +299,7 @@ def test_loss_is_finite_and_changes_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("name", OWN)
 def test_nothing_within_a_region_to_ignore_is_wrong(name: str) -> None:
-    """With all of a picture to be ignored, its loss is not above that of the empty picture, and no place answers."""
+    """With all of an image to be ignored, its loss is not above that of the empty image, and no place answers."""
     model, outputs, size = small(name), outputs_of(name), float(side(small(name)))
     region = masked(name, truth((-8 * size, -8 * size, 9 * size, 9 * size, -1)))
     assert total(model.loss(outputs, [region, region])) <= total(model.loss(outputs, [EMPTY, EMPTY]))
@@ -349,7 +349,7 @@ def test_decode(name: str) -> None:
 
 @pytest.mark.parametrize("name", OWN)
 def test_state_dict_round_trip(name: str) -> None:
-    model, images = small(name), pictures(small(name))
+    model, images = small(name), make_images(small(name))
     twin = registry.create_model(name, num_classes=CLASSES, in_channels=CHANNELS, **OWN[name]).eval()
     assert twin.load_state_dict(model.state_dict()) == ([], [])
     with torch.no_grad():
@@ -360,7 +360,7 @@ def test_state_dict_round_trip(name: str) -> None:
 
 @pytest.mark.parametrize("name", {registry.find_model(name).family: name for name in SMALL}.values())
 def test_exports_with_any_batch(name: str) -> None:
-    model, images = small(name), pictures(small(name), batch=3)
+    model, images = small(name), make_images(small(name), batch=3)
     program = torch.export.export(model, (images[:2],), dynamic_shapes=({0: Dim("batch", max=64)},))
     with torch.no_grad():
         torch.testing.assert_close(program.module()(images), model(images), rtol=1e-4, atol=1e-4)
@@ -370,13 +370,13 @@ def test_exports_with_any_batch(name: str) -> None:
 
 
 def with_proposals(name: str, boxes: Tensor | None) -> Outputs:
-    """What a small network gives for two pictures, with other proposals in each: (P, 4), or None for its own."""
+    """What a small network gives for two images, with other proposals in each: (P, 4), or None for its own."""
     model, outputs = small(name), dict(outputs_of(name))
     if boxes is None:
         return outputs
     if registry.find_model(name).family in ROWS:
         with torch.no_grad():
-            return model(pictures(model), [boxes, boxes])
+            return model(make_images(model), [boxes, boxes])
     count = outputs["proposals"].shape[1] - len(boxes)
     lacking = torch.cat([torch.zeros(len(boxes)), torch.full((count,), -torch.inf)]).expand(2, -1)
     filled = torch.cat([boxes, torch.zeros(count, 4)]).expand(2, -1, -1)
@@ -385,8 +385,8 @@ def with_proposals(name: str, boxes: Tensor | None) -> Outputs:
 
 @pytest.mark.parametrize("name", BY_REGIONS)
 @pytest.mark.parametrize("proposed", ["own", "far", "tiny", "outside", "none"])
-def test_any_proposals_can_be_learned_from_and_judged(name: str, proposed: str) -> None:
-    """Pictures without objects, with boxes of a pixel, with proposals that are all background, with none at all."""
+def test_any_proposals_can_be_learned_from_and_evaluated(name: str, proposed: str) -> None:
+    """Images without objects, with boxes of a pixel, with proposals that are all background, with none at all."""
     model, size = small(name), float(side(small(name)))
     boxes = {
         "own": None,
@@ -414,8 +414,8 @@ def test_any_proposals_can_be_learned_from_and_judged(name: str, proposed: str) 
 
 
 @pytest.mark.parametrize("name", BY_REGIONS)
-def test_a_batch_of_regions_is_its_pictures(name: str) -> None:
-    model, images = small(name), pictures(small(name))
+def test_a_batch_of_regions_is_its_images(name: str) -> None:
+    model, images = small(name), make_images(small(name))
     given = [torch.tensor([[4.0, 4, 60, 70], [30, 20, 90, 128]]), torch.tensor([[0.0, 0, 128, 128]])]
     options = [{"proposals": given}, {"proposals": given[:1]}, {"proposals": given[1:]}]
     if registry.find_model(name).family not in ROWS:
@@ -433,7 +433,7 @@ def test_a_batch_of_regions_is_its_pictures(name: str) -> None:
 @pytest.mark.parametrize("name", BY_REGIONS)
 def test_the_loss_reaches_every_trained_part(name: str) -> None:
     model = small(name)
-    losses = model.loss(model(pictures(model)), [masked(name, one) for one in targets(model)])
+    losses = model.loss(model(make_images(model)), [masked(name, one) for one in targets(model)])
     total(losses).backward()
     still = [n for n, p in model.named_parameters() if p.grad is None]
     if name == "spp_net":  # its convolutions are those of a classification network, as they came

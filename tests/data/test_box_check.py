@@ -18,9 +18,9 @@ from opsin.structures import Instances
 RANDOM = np.random.RandomState(0)
 
 
-def table(folder: Path, rows: list[str], pictures: str = "abcd", name: str = "train.csv") -> None:
+def table(folder: Path, rows: list[str], images: str = "abcd", name: str = "train.csv") -> None:
     folder.mkdir(exist_ok=True)
-    for letter in pictures:
+    for letter in images:
         pixels = RANDOM.randint(0, 256, (80, 100, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{letter}.png")
     (folder / name).write_text("path,x1,y1,x2,y2,label\n" + "\n".join(rows))
@@ -35,10 +35,10 @@ def test_a_healthy_set(tmp_path: Path) -> None:
     diagnosis = data.inspect(tmp_path, "detect")
     assert diagnosis.healthy and not diagnosis.problems
     assert diagnosis.objects == {"train": {"cat": 2, "dog": 1}} and diagnosis.splits == {"train": {"cat": 2, "dog": 1}}
-    assert diagnosis.boxes["objects"] == 3 and diagnosis.boxes["most_in_a_picture"] == 2
+    assert diagnosis.boxes["objects"] == 3 and diagnosis.boxes["most_in_an_image"] == 2
     assert diagnosis.boxes["shortest_side"] == 35 and diagnosis.boxes["longest_side"] == 65
     text = data.render(diagnosis)
-    assert "CSV of boxes, boxes, 2 pictures, 2 classes" in text and "boxes: 3, at most 2 in a picture" in text
+    assert "CSV of boxes, boxes, 2 images, 2 classes" in text and "boxes: 3, at most 2 in an image" in text
     assert json.loads(json.dumps(diagnosis.to_dict()))["objects"]["train"]["dog"] == 1
 
 
@@ -54,7 +54,7 @@ def test_every_illness_is_named(tmp_path: Path) -> None:
         "d.png,95,5,140,40,dog",  # line 9
     ]
     table(tmp_path, rows)
-    table(tmp_path, ["a.png,5,5,40,40,dog"], "", "test.csv")  # the same picture, with another truth
+    table(tmp_path, ["a.png,5,5,40,40,dog"], "", "test.csv")  # the same image, with another truth
     table(tmp_path, ["c.png,5,5,99,79,Dog"], "", "val.csv")  # and with the same
     diagnosis = data.inspect(tmp_path, "detect")
     assert not diagnosis.healthy
@@ -79,7 +79,7 @@ def test_every_illness_is_named(tmp_path: Path) -> None:
     assert "'Dog', 'dog' are likely one class" in reasons["alike_classes"]
 
 
-def test_boxes_of_another_picture_size(tmp_path: Path) -> None:
+def test_boxes_of_another_image_size(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("path,width,height,x1,y1,x2,y2,label\na.png,300,300,5,5,200,40,dog\n")
     Image.new("RGB", (100, 80)).save(tmp_path / "a.png")
     (problem,) = [p for p in data.inspect(tmp_path, "detect").problems if p.kind == "size_mismatch"]
@@ -90,7 +90,7 @@ def test_contact_sheet(tmp_path: Path) -> None:
     table(tmp_path, ["a.png,5,20,40,60,dog", "b.png,1,20,50,50,cat"], "ab")
     path = data.contact_sheet(data.open(tmp_path, "detect"), tmp_path / "sheet.png")
     with Image.open(path) as sheet:
-        # A cell has the pictures' own shape: 100x80, twice as large, since three times would be more than 256.
+        # A cell has the images' own shape: 100x80, twice as large, since three times would be more than 256.
         assert sheet.height == 2 * (160 + 4) + 4 and sheet.width > 4 * (200 + 4)
         pixels = np.asarray(sheet)
         colours = {colour for _, colour in sheet.getcolors(sheet.width * sheet.height) or []}
@@ -116,9 +116,9 @@ def test_contact_sheet_of_many_shapes(tmp_path: Path) -> None:
 
 
 def test_drawn_boxes_cover_their_pixels() -> None:
-    picture = Image.new("RGB", (60, 60))
-    draw_boxes(picture, Instances(torch.tensor([[10.0, 20, 30, 50], [0, 0, 60, 60]]), torch.tensor([0, -1])), ["cat"])
-    pixels = np.asarray(picture)
+    image = Image.new("RGB", (60, 60))
+    draw_boxes(image, Instances(torch.tensor([[10.0, 20, 30, 50], [0, 0, 60, 60]]), torch.tensor([0, -1])), ["cat"])
+    pixels = np.asarray(image)
     assert tuple(pixels[49, 10]) == tuple(pixels[49, 29]) == class_colour(0) and tuple(pixels[50, 30]) == (0, 0, 0)
     assert tuple(pixels[59, 59]) == class_colour(-1)
 

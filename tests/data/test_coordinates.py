@@ -1,4 +1,4 @@
-"""Boxes go where the picture's pixels go, for every fit and size, and come back."""
+"""Boxes go where the image's pixels go, for every fit and size, and come back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from opsin.structures import Instances
 
 FITS = ("squash", "pad", "crop")
 SIZES = [(32, 48), (64, 64), (31, 97)]
-PICTURES = [(100, 150), (150, 100), (20, 30), (7, 500), (500, 7), (64, 64), (33, 33)]
+IMAGES = [(100, 150), (150, 100), (20, 30), (7, 500), (500, 7), (64, 64), (33, 33)]
 
 
 def preprocessing(fit: str, size: tuple[int, int] = (32, 48), **options: object) -> Preprocessing:
@@ -24,14 +24,14 @@ def preprocessing(fit: str, size: tuple[int, int] = (32, 48), **options: object)
 @pytest.mark.parametrize(("fit", "size"), list(itertools.product(FITS, SIZES)))
 def test_return_is_the_inverse_of_place(fit: str, size: tuple[int, int]) -> None:
     made, generator = preprocessing(fit, size), torch.Generator().manual_seed(0)
-    for picture in PICTURES:
-        corners = torch.rand(50, 4, generator=generator, dtype=torch.float64) * torch.tensor(picture[::-1] * 2)
+    for image in IMAGES:
+        corners = torch.rand(50, 4, generator=generator, dtype=torch.float64) * torch.tensor(image[::-1] * 2)
         boxes = torch.cat([corners[:, :2].minimum(corners[:, 2:]), corners[:, :2].maximum(corners[:, 2:])], dim=1)
-        assert torch.allclose(made.return_boxes(made.place_boxes(boxes, picture), picture), boxes, atol=1e-9)
-        scale_x, scale_y, shift_x, shift_y = made.transform(*picture)
+        assert torch.allclose(made.return_boxes(made.place_boxes(boxes, image), image), boxes, atol=1e-9)
+        scale_x, scale_y, shift_x, shift_y = made.transform(*image)
         x = boxes[:, 0] * scale_x + shift_x
         y = boxes[:, 3] * scale_y + shift_y
-        placed = made.place_boxes(boxes, picture)
+        placed = made.place_boxes(boxes, image)
         assert torch.equal(placed[:, 0], x) and torch.equal(placed[:, 3], y)
     assert made.place_boxes(torch.zeros(0, 4), (10, 10)).shape == (0, 4)
 
@@ -39,7 +39,7 @@ def test_return_is_the_inverse_of_place(fit: str, size: tuple[int, int]) -> None
 @pytest.mark.parametrize("fit", FITS)
 def test_a_box_lies_where_prepare_puts_its_pixels(fit: str) -> None:
     made = preprocessing(fit)
-    for height, width in PICTURES[:3]:
+    for height, width in IMAGES[:3]:
         x1, y1, x2, y2 = width // 3, height // 4, width // 3 + width // 4, height // 4 + height // 2
         image = torch.zeros(1, height, width, dtype=torch.uint8)
         image[:, y1:y2, x1:x2] = 255
@@ -60,7 +60,7 @@ def test_known_places() -> None:
         preprocessing("pad").transform(0, 5)
 
 
-def test_what_leaves_the_picture_is_cut_or_dropped() -> None:
+def test_what_leaves_the_image_is_cut_or_dropped() -> None:
     boxes = torch.tensor([[-5.0, 0, 5, 10], [20, 20, 30, 30], [2, 2, 4, 4], [-9, 0, 1, 10], [10, 3, 12, 5]])
     instances = Instances(boxes, torch.tensor([0, 1, -1, 2, 3]))
     kept = keep_inside(instances, (10, 10))

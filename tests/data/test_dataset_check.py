@@ -27,7 +27,7 @@ def png(size: tuple[int, int] = (6, 5), grey: bool = False) -> bytes:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A healthy set: 4 + 4 pictures to train on, 2 + 2 to judge on."""
+    """A healthy set: 4 + 4 images to train on, 2 + 2 to evaluate on."""
     for split, count in (("train", 4), ("test", 2)):
         for name in ("cat", "dog"):
             (tmp_path / "pets" / split / name).mkdir(parents=True)
@@ -43,13 +43,13 @@ def found(diagnosis: Diagnosis) -> set[tuple[str, str, str]]:
 def test_a_healthy_set(root: Path) -> None:
     diagnosis = data.inspect(root)
     assert diagnosis.problems == [] and diagnosis.healthy
-    assert diagnosis.pictures == {"train": 8, "test": 4}
+    assert diagnosis.images == {"train": 8, "test": 4}
     assert diagnosis.splits == {"train": {"cat": 4, "dog": 4}, "test": {"cat": 2, "dog": 2}}
     assert (diagnosis.imbalance, diagnosis.sizes, diagnosis.channels) == (1.0, {"6x5": 12}, {"colour": 12})
     assert diagnosis.encodings == {"PNG": 12}
     assert json.loads(json.dumps(diagnosis.to_dict()))["healthy"] is True
     text = data.render(diagnosis)
-    assert "pets: image folders, one label a picture, 12 pictures, 2 classes" in text
+    assert "pets: image folders, one label an image, 12 images, 2 classes" in text
     assert "no problems found" in text
 
 
@@ -79,9 +79,9 @@ def test_leaks_duplicates_and_conflicts_are_told_apart(root: Path) -> None:
         ("conflicting_labels", "1.png", "error"),
     }
     leak = next(p for p in diagnosis.problems if p.path.endswith("leak.png"))
-    assert leak.reason == f"in test, the same picture as {root}/train/cat/0.png in train"
+    assert leak.reason == f"in test, the same image as {root}/train/cat/0.png in train"
     conflict = next(p for p in diagnosis.problems if p.path.endswith("dog/1.png"))
-    assert conflict.reason == f"the same picture as {root}/train/cat/other.bmp, but labelled dog, not cat"
+    assert conflict.reason == f"the same image as {root}/train/cat/other.bmp, but labelled dog, not cat"
 
 
 def test_duplicates_of_a_set_that_will_be_divided(root: Path) -> None:
@@ -125,7 +125,7 @@ def test_imbalance_and_empty_classes() -> None:
     three = split.with_labels(np.minimum(labels, 2))
     diagnosis = data.inspect(Source("set", "npz", ["a", "b", "c"], {"all": three}))
     assert diagnosis.imbalance == round(40 / 3, 3)
-    assert diagnosis.problems[0].reason.startswith("40 pictures of 'a' but 3 of 'b'")
+    assert diagnosis.problems[0].reason.startswith("40 images of 'a' but 3 of 'b'")
 
 
 def test_labels_out_of_range(tmp_path: Path) -> None:

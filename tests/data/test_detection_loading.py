@@ -23,7 +23,7 @@ PREPROCESSING = Preprocessing(size=(20, 20), channels=3, mean=(0.5,) * 3, std=(0
 
 
 def split() -> ArraySplit:
-    """Pictures of 40x30; picture k has k % 4 objects of class k % 3, and a region to ignore where k is 5."""
+    """Images of 40x30; image k has k % 4 objects of class k % 3, and a region to ignore where k is 5."""
     images = torch.from_numpy(RANDOM.randint(0, 256, (N, 3, 40, 30), dtype=np.uint8))
     instances = []
     for k in range(N):
@@ -39,7 +39,7 @@ SPLIT = split()
 
 
 class Mosaic:
-    """The halves of two pictures, one over the other; a stand-in that looks at its second partner alone."""
+    """The halves of two images, one over the other; a stand-in that looks at its second partner alone."""
 
     partners = 3
 
@@ -81,7 +81,7 @@ def test_boxes_are_in_pixels_of_the_input() -> None:
             assert torch.equal(PREPROCESSING.return_boxes(one.boxes, (40, 30)).round(), truth.boxes)
             assert torch.equal(one.labels, truth.labels)  # type: ignore[arg-type]
             assert one.boxes.dtype == torch.float32 and one.labels.dtype == torch.int64  # type: ignore[union-attr]
-    assert len(batches[0]["instances"][0]) == 0  # a picture without objects
+    assert len(batches[0]["instances"][0]) == 0  # an image without objects
 
 
 def test_classification_batches_are_as_they_were() -> None:
@@ -114,7 +114,7 @@ def test_partners_are_seeded_and_differ_by_sample_and_epoch() -> None:
     assert {index for indices in seen[0] for index in indices} <= set(range(N))
 
 
-def test_an_augmentation_of_one_picture_is_called_with_two_arguments() -> None:
+def test_an_augmentation_of_one_image_is_called_with_two_arguments() -> None:
     def cut(image: Tensor, instances: Instances) -> tuple[Tensor, Instances]:
         return image[:, :20, :20], instances[:1]
 
@@ -130,7 +130,7 @@ def test_the_global_generator_is_left_alone() -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_instances_stay_with_their_pictures() -> None:
+def test_instances_stay_with_their_images() -> None:
     chosen = SPLIT.subset([7, 3, 3])
     assert [len(one) for one in chosen.instances or []] == [3, 3, 3]
     assert chosen.instances is not None and chosen.instances[0].labels.tolist() == [1, 1, 1]  # type: ignore[union-attr]
@@ -143,7 +143,7 @@ def test_instances_stay_with_their_pictures() -> None:
     assert moved.instances[5].labels.tolist() == [-1]  # type: ignore[union-attr]
 
 
-def test_an_unreadable_picture_is_named() -> None:
+def test_an_unreadable_image_is_named() -> None:
     class Broken(ArraySplit):
         def read(self, index: int) -> Tensor:
             raise InputError("cannot read x[3]: truncated")
@@ -176,6 +176,6 @@ def test_masks_go_where_their_boxes_go(augment: str | None) -> None:
         assert seen >= 12
 
 
-def test_a_picture_without_masks_is_named() -> None:
+def test_an_image_without_masks_is_named() -> None:
     with pytest.raises(InputError, match=r"^x\[0\] has no masks of its objects"):
         load(masks=True)

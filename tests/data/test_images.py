@@ -1,4 +1,4 @@
-"""Every kind of picture against Pillow's own conversions or arithmetic, and every kind of broken file."""
+"""Every kind of image against Pillow's own conversions or arithmetic, and every kind of broken file."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ COLOUR = Image.fromarray(RANDOM.randint(0, 256, (5, 7, 3), dtype=np.uint8)).resi
 GREY = COLOUR.convert("L")
 
 
-def encoded(picture: Image.Image, encoding: str, **options: object) -> bytes:
+def encoded(image: Image.Image, encoding: str, **options: object) -> bytes:
     stream = io.BytesIO()
-    picture.save(stream, encoding, **options)
+    image.save(stream, encoding, **options)
     return stream.getvalue()
 
 
-def pixels(picture: Image.Image) -> torch.Tensor:
-    array = torch.from_numpy(np.array(picture))
+def pixels(image: Image.Image) -> torch.Tensor:
+    array = torch.from_numpy(np.array(image))
     return array[None] if array.ndim == 2 else array.permute(2, 0, 1)
 
 
-@pytest.mark.parametrize("picture", [COLOUR, GREY], ids=["colour", "grey"])
+@pytest.mark.parametrize("image", [COLOUR, GREY], ids=["colour", "grey"])
 @pytest.mark.parametrize(
     "options", [{}, {"progressive": True}, {"subsampling": 0, "quality": 97}, {"quality": 20}], ids=str
 )
-def test_jpeg_equals_pillow(picture: Image.Image, options: dict) -> None:
-    data = encoded(picture, "JPEG", **options)
+def test_jpeg_equals_pillow(image: Image.Image, options: dict) -> None:
+    data = encoded(image, "JPEG", **options)
     image = decode(data, "x.jpg")
     assert image.dtype == torch.uint8
     assert torch.equal(image, pixels(Image.open(io.BytesIO(data))))
@@ -208,7 +208,7 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
         read_header(tmp_path / "absent.png", "absent.png")
 
 
-def test_first_picture_of_a_camera_file_is_taken() -> None:
+def test_first_image_of_a_camera_file_is_taken() -> None:
     data = encoded(COLOUR, "MPO", save_all=True, append_images=[COLOUR.rotate(180)])
     assert getattr(Image.open(io.BytesIO(data)), "n_frames", 1) == 2
     assert torch.equal(decode(data, "x.jpg"), pixels(Image.open(io.BytesIO(data))))

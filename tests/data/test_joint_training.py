@@ -1,4 +1,4 @@
-"""Pictures with boxes and pictures without, as one training split: classes, balance, batches."""
+"""Images with boxes and images without, as one training split: classes, balance, batches."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PREPROCESSING = Preprocessing(size=(16, 16), channels=3, mean=(0.5,) * 3, std=(0
 
 
 def boxed(count: int, prefix: str) -> ArraySplit:
-    """Pictures with one object of class k % 2 each."""
+    """Images with one object of class k % 2 each."""
     labels = np.arange(count) % 2
     instances = [Instances(torch.tensor([[2.0, 3, 9, 8]]), torch.tensor([k])) for k in labels.tolist()]
     images = torch.zeros(count, 3, 20, 20, dtype=torch.uint8)
@@ -34,14 +34,14 @@ def detection() -> Source:
     return Source("shelves", "test", ["cup", "jug"], splits, multi_label=True, task="detect")  # type: ignore[arg-type]
 
 
-def pictures(labels: list[int], classes: list[str], split: str = "all") -> Source:
+def images(labels: list[int], classes: list[str], split: str = "all") -> Source:
     images = torch.full((len(labels), 1, 8, 8), 255, dtype=torch.uint8)
     return Source("photos", "test", classes, {split: ArraySplit(images, np.array(labels), "photos")})
 
 
 def test_classes_are_matched_by_name_and_new_ones_come_last() -> None:
-    # jug is class 0 there and 1 here; one picture names no class
-    joined, told = join(detection(), pictures([0, 1, 1, -1], ["jug", "bowl"]), ratio=4)
+    # jug is class 0 there and 1 here; one image names no class
+    joined, told = join(detection(), images([0, 1, 1, -1], ["jug", "bowl"]), ratio=4)
     assert joined.classes == ["cup", "jug", "bowl"]
     train, val = joined.splits["train"], joined.splits["val"]
     assert train.boxed is not None and train.boxed.tolist() == [True] * 4 + [False] * 3
@@ -52,7 +52,7 @@ def test_classes_are_matched_by_name_and_new_ones_come_last() -> None:
     assert train.read(0).shape == (3, 20, 20) and train.read(4).shape == (1, 8, 8)
     assert val.labels.tolist() == [[1, 0, 0], [0, 1, 0]] and val.boxed is None
     for fact in (
-        "joint training: 3 pictures of photos (test)",
+        "joint training: 3 images of photos (test)",
         "2 classes, 1 of them without boxes: 'bowl'",
         "1 that name no class",
     ):
@@ -66,10 +66,8 @@ def test_classes_are_matched_by_name_and_new_ones_come_last() -> None:
 
 
 @pytest.mark.parametrize(("count", "ratio", "each"), [(16, 4, 1), (17, 4, 2), (33, 4, 3), (17, 0.5, 9), (1, 4, 1)])
-def test_pictures_with_boxes_are_repeated_until_the_others_are_not_too_many(
-    count: int, ratio: float, each: int
-) -> None:
-    joined, told = join(detection(), pictures([0] * count, ["cup"]), ratio)
+def test_images_with_boxes_are_repeated_until_the_others_are_not_too_many(count: int, ratio: float, each: int) -> None:
+    joined, told = join(detection(), images([0] * count, ["cup"]), ratio)
     train = joined.splits["train"]
     assert train.boxed is not None and train.boxed.sum() == 4 * each and (~train.boxed).sum() == count
     assert count / (4 * each) <= ratio
@@ -78,7 +76,7 @@ def test_pictures_with_boxes_are_repeated_until_the_others_are_not_too_many(
     assert (f"come {each} times each" in told) == (each > 1)
 
 
-def test_only_pictures_to_train_on_are_taken(tmp_path: Path) -> None:
+def test_only_images_to_train_on_are_taken(tmp_path: Path) -> None:
     for split, name in (("train", "cup"), ("train", "owl"), ("test", "cup"), ("test", "owl")):
         folder = tmp_path / "photos" / split / name
         folder.mkdir(parents=True)
@@ -88,13 +86,13 @@ def test_only_pictures_to_train_on_are_taken(tmp_path: Path) -> None:
     joined, told = join(detection(), source, ratio=4)
     names = [joined.splits["train"].name(k) for k in range(4, len(joined.splits["train"]))]
     assert len(names) == 6 and all("/train/" in name for name in names)
-    assert "6 pictures" in told and joined.classes == ["cup", "jug", "owl"]
+    assert "6 images" in told and joined.classes == ["cup", "jug", "owl"]
     few, _ = join(detection(), source, ratio=4, limit=2)
     assert len(few.splits["train"]) == 6 and sorted(few.splits["train"].labels[4:]) == [0, 2]
 
 
 @pytest.mark.parametrize("labels", [[1, 0, 1], [[1, 1], [1, 0], [0, 0]]])
-def test_pictures_that_show_several_classes(tmp_path: Path, labels: list[Any]) -> None:
+def test_images_that_show_several_classes(tmp_path: Path, labels: list[Any]) -> None:
     np.savez(tmp_path / "x.npz", images=np.zeros((3, 8, 8), np.uint8), labels=labels, classes=["jug", "owl"])
     source = open(tmp_path / "x.npz", multi_label=True)
     assert source.splits["all"].labels.shape == (3, 2)  # also where each has one
@@ -105,12 +103,12 @@ def test_pictures_that_show_several_classes(tmp_path: Path, labels: list[Any]) -
 
 @pytest.mark.parametrize(("split", "labels"), [("all", [-1, -1]), ("test", [0, 1])])
 def test_nothing_to_learn_from_is_refused(split: str, labels: list[int]) -> None:
-    with pytest.raises(InputError, match=r"^data.joint: photos has no training pictures with a class$"):
-        join(detection(), pictures(labels, ["cup", "jug"], split), ratio=4)
+    with pytest.raises(InputError, match=r"^data.joint: photos has no training images with a class$"):
+        join(detection(), images(labels, ["cup", "jug"], split), ratio=4)
 
 
-def test_batches_say_of_which_pictures_the_boxes_are_known() -> None:
-    joined, _ = join(detection(), pictures([1, 0], ["jug", "bowl"]), ratio=4)
+def test_batches_say_of_which_images_the_boxes_are_known() -> None:
+    joined, _ = join(detection(), images([1, 0], ["jug", "bowl"]), ratio=4)
     for workers in (0, 1):
         (batch,) = create_loader(joined.splits["train"], PREPROCESSING, batch_size=6, workers=workers)
         assert batch["somewhere"] == [None] * 4 + [[2], [1]]
@@ -120,16 +118,16 @@ def test_batches_say_of_which_pictures_the_boxes_are_known() -> None:
     assert "somewhere" not in plain
 
 
-def test_a_picture_without_boxes_is_mixed_with_itself_alone() -> None:
+def test_an_image_without_boxes_is_mixed_with_itself_alone() -> None:
     bright = []
 
     def mix(image: Tensor, instances: Instances, /, *given: Partners) -> tuple[Tensor, Instances]:
-        (partners,) = given  # pictures without boxes are white, those with boxes are black
+        (partners,) = given  # images without boxes are white, those with boxes are black
         bright.append({float(image.float().mean()), *(float(partners[k][0].float().mean()) for k in range(3))})
         return image.new_zeros(3, 16, 16), instances
 
     mix.partners = 3  # type: ignore[attr-defined]
-    joined, _ = join(detection(), pictures([0] * 40, ["jug"]), ratio=4)
+    joined, _ = join(detection(), images([0] * 40, ["jug"]), ratio=4)
     list(create_loader(joined.splits["train"], PREPROCESSING, batch_size=8, training=True, augmentation=mix))
     assert len(bright) == 48 and all(len(shades) == 1 for shades in bright)
     assert {0.0} in bright and {255.0} in bright

@@ -204,7 +204,7 @@ def test_workers_leave_an_interrupt_to_the_main_process() -> None:
         ({"batch_size": 0}, "batch_size is 0; expected 1 or more"),
         ({"workers": -1}, "workers is -1"),
         ({"rank": 2, "world_size": 2}, "rank is 2; expected 0 to 1"),
-        ({"split": SPLIT.subset([])}, "holds no pictures"),
+        ({"split": SPLIT.subset([])}, "holds no images"),
     ],
 )
 def test_wrong_calls(options: dict, message: str) -> None:

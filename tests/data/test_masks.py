@@ -21,7 +21,7 @@ def annotation(shape: Any, **changes: Any) -> dict[str, Any]:
 
 
 def opened(folder: Path, *annotations: dict[str, Any]) -> Source:
-    """Two pictures of 100x80, of which the first has the id 7, the second 3."""
+    """Two images of 100x80, of which the first has the id 7, the second 3."""
     (folder / "annotations").mkdir()
     (folder / "train").mkdir()
     for name in "ab":
@@ -77,7 +77,7 @@ def test_coco_without_a_usable_mask_has_boxes_only(tmp_path: Path, shape: Any, w
     assert split.instances is not None and len(split.instances[1]) == 1
 
 
-def test_coco_runs_that_cannot_be_read_name_the_picture(tmp_path: Path) -> None:
+def test_coco_runs_that_cannot_be_read_name_the_image(tmp_path: Path) -> None:
     source = opened(tmp_path, annotation({"size": [80, 100], "counts": "zzzz"}))
     with pytest.raises(InputError, match=r"a\.png: a mask has runs that cannot be read"):
         source.splits["train"].masks(0)

@@ -51,7 +51,7 @@ def test_crop_to_another_shape_covers_and_centres() -> None:
         assert replace(COLOUR, fit="crop").prepare(tiny).unique().tolist() == [9]
 
 
-def test_endless_pictures_do_not_fill_the_memory() -> None:
+def test_endless_images_do_not_fill_the_memory() -> None:
     for shape in ((1, 50_000), (50_000, 1)):
         assert (
             replace(COLOUR, size=(224, 224), fit="crop").prepare(torch.zeros(3, *shape, dtype=torch.uint8)).shape[0]

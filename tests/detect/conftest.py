@@ -1,4 +1,4 @@
-"""A detector of sixty lines: enough to train, to judge and to draw with, small enough to read in a minute."""
+"""A detector of sixty lines: enough to train, to evaluate and to draw with, small enough to read in a minute."""
 
 from __future__ import annotations
 

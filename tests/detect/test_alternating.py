@@ -110,7 +110,7 @@ def test_four_steps_from_end_to_end(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     for step in ALTERNATING:
         assert same(results[step.name], part(ended[step.name], *step.trained))
 
-    # Four times the recipe's schedule; only the last step is validated, and what it made is what is saved and judged.
+    # Four times the recipe's schedule; only the last step is validated, and its result is saved and evaluated.
     assert [row["epoch"] for row in run.history] == [1, 2, 3, 4, 5, 6, 7, 8]
     assert [row["step"] for row in run.history] == [2, 4, 6, 8, 10, 12, 14, 16]
     assert [row["lr"] for row in run.history] == [run.history[0]["lr"], run.history[1]["lr"]] * 4

@@ -33,9 +33,9 @@ def recipe(model: dict[str, Any], **settings: Any) -> Any:
     return load_recipe({"task": "detect", "model": model}, {"data.source": "x", **settings})
 
 
-def source(*pictures: Sequence[Sequence[float]], side: int = 64) -> Source:
-    """Pictures of a side, their boxes with labels."""
-    rows = [torch.tensor(boxes, dtype=torch.float32).view(-1, 5) for boxes in pictures]
+def source(*inputs: Sequence[Sequence[float]], side: int = 64) -> Source:
+    """Images of a side, their boxes with labels."""
+    rows = [torch.tensor(boxes, dtype=torch.float32).view(-1, 5) for boxes in inputs]
     instances = [Instances(row[:, :4], row[:, 4].long()) for row in rows]
     images = torch.zeros(len(rows), 3, side, side, dtype=torch.uint8)
     split = ArraySplit(images, np.ones((len(rows), 2), np.float32), "x", instances=instances)
@@ -59,11 +59,11 @@ def test_each_reason_by_hand() -> None:
     assert json.loads(json.dumps(found.to_dict()))["unmatched"]["dog"] == 1
 
 
-def crowd(pictures: int, each: int, side: int) -> Source:
+def crowd(images: int, each: int, side: int) -> Source:
     generator = torch.Generator().manual_seed(0)
-    corners = torch.rand(pictures, each, 2, generator=generator) * side * 0.8
-    sides = 4 + torch.rand(pictures, each, 2, generator=generator) * side / 3
-    boxes = torch.cat([corners, (corners + sides).clamp(max=side), torch.zeros(pictures, each, 1)], dim=2)
+    corners = torch.rand(images, each, 2, generator=generator) * side * 0.8
+    sides = 4 + torch.rand(images, each, 2, generator=generator) * side / 3
+    boxes = torch.cat([corners, (corners + sides).clamp(max=side), torch.zeros(images, each, 1)], dim=2)
     return source(*boxes.tolist(), side=side)
 
 
@@ -120,7 +120,7 @@ def test_a_detector_without_anchors_has_cells() -> None:
     assert found.clusters == [] and found.settings == [] and "k-means" not in found.render()
 
 
-def test_pictures_that_cannot_be_read_and_empty_splits_do_not_count(tmp_path: Path) -> None:
+def test_images_that_cannot_be_read_and_empty_splits_do_not_count(tmp_path: Path) -> None:
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
     files, one = (
         [str(tmp_path / "a.png"), str(tmp_path / "gone.png")],

@@ -34,7 +34,7 @@ def small(**options: Any) -> EfficientDet:
     return EfficientDet(**{**SMALL, **options})
 
 
-def pictures(height: int, width: int | None = None, batch: int = 2) -> Tensor:
+def make_images(height: int, width: int | None = None, batch: int = 2) -> Tensor:
     return torch.randn(batch, 3, height, width or height, generator=torch.Generator().manual_seed(1))
 
 
@@ -145,7 +145,7 @@ def test_it_is_what_the_paper_draws(fusion: str) -> None:
                     tensor.normal_(0, tensor[0].numel() ** -0.5, generator=generator)
                 else:
                     tensor.uniform_(0.2, 1.0, generator=generator)
-        images = pictures(128, 256, batch=1)
+        images = make_images(128, 256, batch=1)
         outputs, maps = model(images), model.backbone(images)
         c3, c4, c5 = maps
         expected = plain_bifpn(model.neck.state_dict(), c3, c4, c5, fusion)
@@ -159,7 +159,7 @@ def test_it_is_what_the_paper_draws(fusion: str) -> None:
 
 def test_anchors_are_nine_a_cell() -> None:
     model = small().eval()
-    anchors = model(pictures(256, 128, batch=1))["anchors"]
+    anchors = model(make_images(256, 128, batch=1))["anchors"]
     assert anchors.shape == (9 * (32 * 16 + 16 * 8 + 8 * 4 + 4 * 2 + 2 * 1), 4)
     assert anchors[0].tolist() == [-12, -12, 20, 20]  # 4 times the stride of 8, around the middle of the first cell
     sides = anchors[:, 2:] - anchors[:, :2]
@@ -187,7 +187,7 @@ def test_small_options_reach_every_part() -> None:
 @pytest.mark.parametrize("neck", ["fpn", "panet", "sfam", "asff", "none", None])
 def test_any_neck_serves(neck: str | None) -> None:
     model = small(neck=neck).eval()
-    outputs = model(pictures(128, batch=1))
+    outputs = model(make_images(128, batch=1))
     assert model.strides == (8, 16, 32, 64, 128)
     assert outputs["offsets"].shape == (1, len(outputs["anchors"]), 4)
 
@@ -202,12 +202,12 @@ def test_any_backbone_serves(backbone: str) -> None:
 def test_an_untrained_network_states_the_prior() -> None:
     model = small().eval()
     with torch.no_grad():
-        scores = model.predictions(model(pictures(128)))[1]
+        scores = model.predictions(model(make_images(128)))[1]
     assert scores.mean().item() == pytest.approx(0.01, rel=0.1)
     assert scores.max() < 0.02
 
 
-# A picture of one cell a level by hand: strides of 32 and 64, one square anchor of 2 strides a cell.
+# An image of one cell a level by hand: strides of 32 and 64, one square anchor of 2 strides a cell.
 
 HAND: dict[str, Any] = {"strides": (32,), "extra_levels": 1, "octaves": 1, "aspects": [[1, 1]], "anchor_scale": 2}
 
@@ -227,7 +227,7 @@ def by_hand() -> tuple[EfficientDet, Outputs]:
     return model, outputs
 
 
-def test_matching_on_a_hand_worked_picture() -> None:
+def test_matching_on_a_hand_worked_image() -> None:
     model, outputs = by_hand()
     # IoU with the anchors: the first box is the fourth anchor but for 8 pixels, 7/8; with its neighbours it shares half
     # of that. The second, of 8x8, overlaps the first and the fifth; it is the first's, its best, by force.
@@ -243,7 +243,7 @@ def test_matching_on_a_hand_worked_picture() -> None:
         assert model.assign(outputs, [nothing])[0].matched.tolist() == [-1] * 5
 
 
-def test_the_loss_on_a_hand_worked_picture() -> None:
+def test_the_loss_on_a_hand_worked_image() -> None:
     model, outputs = by_hand()
     logits = torch.full((1, 5, 3), -2.0)
     logits[0, 3] = torch.tensor([-3.0, 0.0, 1.0])
@@ -277,7 +277,7 @@ def test_ignored_regions_cost_nothing() -> None:
 def test_loss_and_gradients_are_finite(size: tuple[int, int]) -> None:
     model = small().train()
     targets = [truth([[10, 10, 30, 40]], [1]), Instances(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))]
-    outputs = model(pictures(*size))
+    outputs = model(make_images(*size))
     losses = model.loss(outputs, targets)
     assert set(losses) == {"class", "box"}
     sum(losses.values(), torch.zeros(())).backward()
@@ -296,7 +296,7 @@ def test_loss_and_gradients_are_finite(size: tuple[int, int]) -> None:
 )
 def test_strange_boxes_leave_the_loss_finite(boxes: list[list[float]]) -> None:
     model = small().eval()
-    losses = model.loss(model(pictures(64, batch=1)), [truth(boxes, [0, 2])])
+    losses = model.loss(model(make_images(64, batch=1)), [truth(boxes, [0, 2])])
     assert all(value.isfinite() for value in losses.values())
 
 
@@ -304,10 +304,10 @@ def test_many_boxes_of_one_class() -> None:
     model = small(num_classes=1).eval()
     corners = torch.rand(2000, 2, generator=torch.Generator().manual_seed(0)) * 100
     one = Instances(torch.cat([corners, corners + 20], dim=1), torch.zeros(2000, dtype=torch.int64))
-    assert all(value.isfinite() for value in model.loss(model(pictures(128, batch=1)), [one]).values())
+    assert all(value.isfinite() for value in model.loss(model(make_images(128, batch=1)), [one]).values())
 
 
-def test_it_learns_one_picture() -> None:
+def test_it_learns_one_image() -> None:
     torch.manual_seed(0)
     model = small(anchor_scale=3.0).train()
     images, targets = torch.zeros(2, 3, 128, 128), [truth([[20, 24, 60, 70]], [1]), truth([[70, 30, 120, 64]], [2])]
@@ -331,7 +331,7 @@ def test_decoding_is_that_of_every_detector(options: dict[str, Any]) -> None:
     model = small().eval()
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
-        outputs = model(pictures(64))
+        outputs = model(make_images(64))
         outputs["logits"] = torch.randn(outputs["logits"].shape, generator=generator) - 2
         outputs["offsets"] = torch.randn(outputs["offsets"].shape, generator=generator) / 4
         found, expected = model.decode(outputs, **options), super(EfficientDet, model).decode(outputs, **options)
@@ -345,8 +345,8 @@ def test_decoding_is_that_of_every_detector(options: dict[str, Any]) -> None:
 
 def test_it_exports_with_any_batch() -> None:
     model = small().eval()
-    program = torch.export.export(model, (pictures(64),), dynamic_shapes=({0: Dim("batch", min=1, max=64)},))
-    images = pictures(64, batch=3)
+    program = torch.export.export(model, (make_images(64),), dynamic_shapes=({0: Dim("batch", min=1, max=64)},))
+    images = make_images(64, batch=3)
     with torch.no_grad():
         ours, theirs = model(images), program.module()(images)
     assert set(theirs) == {"logits", "offsets", "anchors", "size"}
@@ -389,12 +389,12 @@ def test_wrong_options_are_refused(options: dict[str, Any], message: str) -> Non
 def test_wrong_inputs_are_refused() -> None:
     model = small().train()
     with pytest.raises(InputError, match="single cell"):
-        model(pictures(64, batch=1))
+        model(make_images(64, batch=1))
     with pytest.raises(InputError, match="3 input channels"):
         model(torch.zeros(2, 1, 64, 64))
     model.eval()
     with pytest.raises(InputError, match="num_classes=4"):
-        model.loss(model(pictures(64, batch=1)), [truth([[3, 3, 40, 40]], [3])])
+        model.loss(model(make_images(64, batch=1)), [truth([[3, 3, 40, 40]], [3])])
 
 
 def test_heads_share_convolutions_and_not_norms() -> None:

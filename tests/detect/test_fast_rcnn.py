@@ -338,8 +338,8 @@ def test_a_run_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     changed = opsin.evaluate(tmp_path / "run", split="test", change=partial(truncated_svd, fc6=2, fc7=2))
     assert changed.keys() == run.metrics.keys()
     _thin_on_the_command_line(tmp_path / "run", changed)
-    picture = torch.randint(0, 255, (1, 70, 50), dtype=torch.uint8)
-    answer = opsin.load(tmp_path / "run").predict(picture, score_threshold=0.0, limit=5)
+    image = torch.randint(0, 255, (1, 70, 50), dtype=torch.uint8)
+    answer = opsin.load(tmp_path / "run").predict(image, score_threshold=0.0, limit=5)
     assert len(answer["instances"]) == 5
     for one in answer["instances"]:
         x1, y1, x2, y2 = one["box"]

@@ -51,12 +51,12 @@ def small(**options: Any) -> FasterRCNN:
     return FasterRCNN(**{**form, **options})
 
 
-def pictures(height: int, width: int | None = None, batch: int = 2) -> Tensor:
+def make_images(height: int, width: int | None = None, batch: int = 2) -> Tensor:
     return torch.randn(batch, 3, height, width or height, generator=torch.Generator().manual_seed(1))
 
 
 def truth(boxes: list[list[float]], labels: list[int], size: int | None = None) -> Instances:
-    """With masks of a picture of that size, the left upper half of each box."""
+    """With masks of an image of that size, the left upper half of each box."""
     found = Instances(torch.tensor(boxes).view(-1, 4), torch.tensor(labels, dtype=torch.int64))
     if size is not None:
         y, x = torch.meshgrid(torch.arange(size) + 0.5, torch.arange(size) + 0.5, indexing="ij")
@@ -127,7 +127,7 @@ def test_counts_are_torchvisions(name: str) -> None:
 
 
 def both(name: str, **options: Any) -> tuple[Any, Any, Tensor, Tensor]:
-    """Ours and torchvision's with the same random weights, a picture, and the same normalised. Five classes.
+    """Ours and torchvision's with the same random weights, an image, and the same normalised. Five classes.
 
     The layers that predict are scaled: scores and offsets of many values, none of them extreme.
     """
@@ -238,9 +238,9 @@ def test_pasting_by_hand() -> None:
     assert paste_masks(masks[:0], boxes[:0], (8, 8)).shape == (0, 8, 8)
 
 
-def test_it_overfits_two_pictures_and_their_masks() -> None:
+def test_it_overfits_two_images_and_their_masks() -> None:
     model = small(mask=True, strides=(8, 16), extra_levels=0, frozen_norm=True).train()
-    images, targets = pictures(64), [truth([[8, 8, 40, 40]], [2], 64), truth([[20, 10, 60, 50]], [0], 64)]
+    images, targets = make_images(64), [truth([[8, 8, 40, 40]], [2], 64), truth([[20, 10, 60, 50]], [0], 64)]
     optimizer, losses = torch.optim.Adam(model.parameters(), 3e-3), {}
     for _ in range(80):
         losses = model.loss(model(images), targets)
@@ -271,7 +271,7 @@ def test_it_overfits_two_pictures_and_their_masks() -> None:
 )
 def test_losses_of_degenerate_truth_are_finite(targets: list[Instances]) -> None:
     model = small(mask=True).train()
-    losses = model.loss(model(pictures(64)), targets)
+    losses = model.loss(model(make_images(64)), targets)
     assert all(bool(term.isfinite()) for term in losses.values())
     total(losses).backward()
     assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in model.parameters())
@@ -282,12 +282,12 @@ def test_losses_of_degenerate_truth_are_finite(targets: list[Instances]) -> None
 def test_nothing_is_wrong_in_regions_to_ignore() -> None:
     model = small()
     targets = [truth([[-200, -200, 300, 300]], [-1])] * 2  # every anchor lies in it
-    assert [float(term.detach()) for term in model.loss(model(pictures(64)), targets).values()] == [0, 0, 0, 0]
+    assert [float(term.detach()) for term in model.loss(model(make_images(64)), targets).values()] == [0, 0, 0, 0]
 
 
 def test_images_without_proposals() -> None:
     model = small(mask=True)
-    outputs = model(pictures(64))
+    outputs = model(make_images(64))
     outputs["proposal_scores"] = outputs["proposal_scores"].clone()
     outputs["proposal_scores"][0] = -torch.inf
     found = model.decode(outputs, score_threshold=0.0)
@@ -307,13 +307,13 @@ def test_images_without_proposals() -> None:
 def test_masks_must_be_there() -> None:
     model = small(mask=True)
     with pytest.raises(InputError, match="image 1 has no masks"):
-        model.loss(model(pictures(64)), [truth([], []), truth([[8, 8, 40, 40]], [1])])
+        model.loss(model(make_images(64)), [truth([], []), truth([[8, 8, 40, 40]], [1])])
 
 
 def test_a_label_without_a_class_is_named() -> None:
     model = small()
     with pytest.raises(InputError, match="label 3"):
-        model.loss(model(pictures(64)), [truth([[8, 8, 40, 40]], [3])] * 2)
+        model.loss(model(make_images(64)), [truth([[8, 8, 40, 40]], [3])] * 2)
 
 
 # Any backbone and neck
@@ -332,7 +332,7 @@ def test_a_label_without_a_class_is_named() -> None:
 )
 def test_trunks_and_shapes(options: dict[str, Any]) -> None:
     model = small(**options).eval()
-    outputs = model(pictures(70, 100))
+    outputs = model(make_images(70, 100))
     assert [name for name in outputs if name.startswith("map")] == [
         f"map{k}" for k in range(len(model.roi.pooler.strides))
     ]
@@ -345,7 +345,7 @@ def test_trunks_and_shapes(options: dict[str, Any]) -> None:
 
 def test_training_changes_nothing_in_forward() -> None:
     model = small(frozen_norm=True, dropout=0.5)
-    trained, evaluated = model.train()(pictures(64)), model.eval()(pictures(64))
+    trained, evaluated = model.train()(make_images(64)), model.eval()(make_images(64))
     assert all(torch.equal(trained[name], evaluated[name]) for name in evaluated)
 
 
@@ -354,13 +354,13 @@ def test_every_parameter_learns_in_a_batch_of_one(options: dict[str, Any]) -> No
     # One region in each level, or the coarse ones learn only from what the RPN says of them.
     model = small(frozen_norm=True, **options).train()
     target = truth([[8, 8, 40, 40], [0, 0, 190, 190]], [0, 1], 192)
-    total(model.loss(model(pictures(192, batch=1)), [target])).backward()
+    total(model.loss(model(make_images(192, batch=1)), [target])).backward()
     assert not [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
 
 
 def test_samples_follow_the_seed() -> None:
     model = small(sampled=8)
-    outputs = model(pictures(64))
+    outputs = model(make_images(64))
     targets = [truth([[8, 8, 40, 40]], [1])] * 2
 
     def run(seed: int) -> list[float]:
@@ -400,7 +400,7 @@ def test_zf_looks_where_its_regions_are() -> None:
 
 def test_alternating_training() -> None:
     model = small().train()
-    images, targets = pictures(64), [truth([[8, 8, 40, 40]], [2]), truth([[20, 10, 60, 50]], [0])]
+    images, targets = make_images(64), [truth([[8, 8, 40, 40]], [2]), truth([[20, 10, 60, 50]], [0])]
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     done = []
     for step in ALTERNATING:
@@ -433,17 +433,17 @@ def test_alternating_training() -> None:
 def test_borrowed_proposals_stay_while_the_network_changes() -> None:
     model = small(frozen_norm=True)
     step, start = ALTERNATING[1], small().state_dict()
-    before = model(pictures(64))["proposals"]
+    before = model(make_images(64))["proposals"]
     model.begin(step, start)
     with torch.no_grad():
         for p in model.parameters():
             p.add_(0.1)
-    assert torch.equal(model(pictures(64))["proposals"], before)
+    assert torch.equal(model(make_images(64))["proposals"], before)
     assert set(model.state_dict()) == set(start) - {n for n in start if n.endswith("num_batches_tracked")}
     model.double()
-    assert model(pictures(64).double())["proposals"].dtype is torch.float32
+    assert model(make_images(64).double())["proposals"].dtype is torch.float32
     model.float().begin(None)
-    assert not torch.equal(model(pictures(64))["proposals"], before)
+    assert not torch.equal(model(make_images(64))["proposals"], before)
 
 
 def test_a_restart_needs_its_start() -> None:
@@ -454,9 +454,9 @@ def test_a_restart_needs_its_start() -> None:
 def test_export_with_any_batch() -> None:
     form: dict[str, Any] = {"backbone": "alexnet", "backbone_options": {}, "strides": (8, 16), "mask": True}
     model = small(**form, candidates=40, test_candidates=20).eval()
-    program = torch.export.export(model, (pictures(96),), dynamic_shapes={"images": {0: Dim("batch", min=2, max=8)}})
+    program = torch.export.export(model, (make_images(96),), dynamic_shapes={"images": {0: Dim("batch", min=2, max=8)}})
     with torch.no_grad():
-        exported, expected = program.module()(pictures(96, batch=3)), model(pictures(96, batch=3))
+        exported, expected = program.module()(make_images(96, batch=3)), model(make_images(96, batch=3))
     for name in expected:
         assert torch.allclose(exported[name], expected[name], atol=1e-4)
 

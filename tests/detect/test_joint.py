@@ -1,4 +1,4 @@
-"""A detector trained on pictures with boxes and on pictures without, through the command line."""
+"""A detector trained on images with boxes and on images without, through the command line."""
 
 from __future__ import annotations
 
@@ -55,15 +55,15 @@ def test_from_training_to_prediction(photos: Path, tmp_path: Path) -> None:
     call += [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     told = CliRunner().invoke(app, call, catch_exceptions=False)
     assert told.exit_code == 0, told.output
-    assert "40 pictures of" in told.stderr and "1 of them without boxes: 'owl'" in told.stderr
-    assert "the 8 pictures with boxes come 2 times each" in told.stderr  # 40 / 16 is at most 4, 40 / 8 is not
+    assert "40 images of" in told.stderr and "1 of them without boxes: 'owl'" in told.stderr
+    assert "the 8 images with boxes come 2 times each" in told.stderr  # 40 / 16 is at most 4, 40 / 8 is not
     (row,) = csv.DictReader((run / "metrics.csv").read_text().splitlines())
     assert float(row["train_somewhere"]) > 0 and float(row["train_box"]) > 0
     assert read_model(run).classes == [*map(str, range(10)), "owl"]
-    judged = CliRunner().invoke(app, ["eval", str(run), "--json"], catch_exceptions=False)
-    assert judged.exit_code == 0 and 0 <= json.loads(judged.stdout)["map"] <= 1
+    evaluated = CliRunner().invoke(app, ["eval", str(run), "--json"], catch_exceptions=False)
+    assert evaluated.exit_code == 0 and 0 <= json.loads(evaluated.stdout)["map"] <= 1
     rows = {one["class"]: one for one in json.loads((run / "evaluation_test.json").read_text())["per_class"]}
-    assert rows["owl"]["objects"] == 0 and rows["owl"]["map"] is None  # no boxes of it to judge on
+    assert rows["owl"]["objects"] == 0 and rows["owl"]["map"] is None  # no boxes of it to evaluate on
     assert "joint: " in (run / "report.html").read_text() and "owl" in (run / "report.html").read_text()
 
 

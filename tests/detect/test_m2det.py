@@ -1,4 +1,4 @@
-"""M2Det: published counts, its boxes, matching and loss on a picture worked by hand, decoding, switches, refusals."""
+"""M2Det: published counts, its boxes, matching and loss on an image worked by hand, decoding, switches, refusals."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_what_answers_for_a_truth_decodes_to_it() -> None:
     assert found.labels[order].tolist() == [0, 2]  # type: ignore[index]
 
 
-def test_it_learns_four_pictures() -> None:
+def test_it_learns_four_images() -> None:
     model = small(planes=16, fractions=(0.25, 0.5, 0.75, 1.0))
     generator = torch.Generator().manual_seed(0)
     images = 0.1 * torch.randn(4, 3, 64, 64, generator=generator)
@@ -179,7 +179,7 @@ def test_it_learns_four_pictures() -> None:
         losses = model.loss(model(images), targets)
         torch.stack(list(losses.values())).sum().backward()
         optimizer.step()
-    # As trained: the batch statistics are those of the four pictures.
+    # As trained: the batch statistics are those of the four images.
     for found, target in zip(model.decode(model(images), score_threshold=0.3), targets, strict=True):
         assert found.labels[0] == target.labels[0]  # type: ignore[index]
         assert box_iou(found.boxes[:1], target.boxes)[0, 0] > 0.5

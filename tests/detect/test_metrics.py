@@ -16,7 +16,7 @@ import torch
 from opsin.data.masks import decode_mask, encode_masks, mask_area
 from opsin.detect.average_precision import Objects, Shapes, average_precision, coco_precision, overlaps, rank
 from opsin.detect.error_budget import KINDS, error_budget
-from opsin.detect.metrics import CONFIDENCES, brief_metrics, judge
+from opsin.detect.metrics import CONFIDENCES, brief_metrics, evaluate
 from opsin.errors import JobError
 from opsin.structures import Instances
 
@@ -36,15 +36,15 @@ def instances(
     )
 
 
-def objects(*pictures: Instances) -> list[Objects]:
-    return [Objects.of(one) for one in pictures]
+def objects(*images: Instances) -> list[Objects]:
+    return [Objects.of(one) for one in images]
 
 
-def random_scenes(seed: int, pictures: int = 12, classes: int = 3) -> tuple[list[Instances], list[Instances]]:
+def random_scenes(seed: int, images: int = 12, classes: int = 3) -> tuple[list[Instances], list[Instances]]:
     """Truth with regions to ignore, and predictions near it, doubled, of wrong classes and out of nothing."""
     generator = np.random.default_rng(seed)
     truth, found = [], []
-    for _ in range(pictures):
+    for _ in range(images):
         count = int(generator.integers(0, 8))
         corner, side = generator.uniform(0, 300, (count, 2)), generator.uniform(5, 150, (count, 2))
         boxes = np.concatenate([corner, corner + side], axis=1)
@@ -106,7 +106,7 @@ def official(truth: list[Instances], found: list[Instances], classes: int, kind:
     return [float(value) for value in run.stats]
 
 
-SIDE = 450  # of the pictures with masks
+SIDE = 450  # of the images with masks
 
 
 def ellipses(instances: Instances) -> torch.Tensor:
@@ -125,11 +125,11 @@ def encoded(instances: Instances) -> list[dict[str, Any]]:
 def test_masks_equal_the_official_tool(seed: int) -> None:
     truth, found = random_scenes(seed)
     shapes = [Shapes.of(ellipses(one), ellipses(two)) for one, two in zip(truth, found, strict=True)]
-    metrics = judge(truth, found, ["a", "b", "c"], shapes=shapes).metrics
+    metrics = evaluate(truth, found, ["a", "b", "c"], shapes=shapes).metrics
     masked = [replace(one, masks=ellipses(one)) for one in truth]  # an object has the area of its mask
     for name, value in zip(NAMES[:6], official(masked, found, 3, "segm"), strict=False):
         assert metrics.get(f"mask_{name}", -1.0) == pytest.approx(value, abs=1e-6), name
-    assert metrics["map"] == judge(truth, found, ["a", "b", "c"]).metrics["map"] != metrics["mask_map"]
+    assert metrics["map"] == evaluate(truth, found, ["a", "b", "c"]).metrics["map"] != metrics["mask_map"]
 
 
 def assert_official(truth: list[Instances], found: list[Instances], classes: int) -> dict[str, float]:
@@ -150,8 +150,8 @@ def test_equals_the_official_tool_on_real_detections(data_dir: Path) -> None:
     metrics = assert_official(truth, found, len(names))
     known = {"map": 0.347, "map_50": 0.610, "map_75": 0.354, "mar_100": 0.523}
     assert {name: round(metrics[name], 3) for name in known} == known
-    judgement = judge(truth, found, names)
-    assert {name: judgement.metrics[name] for name in metrics} == metrics
+    evaluation = evaluate(truth, found, names)
+    assert {name: evaluation.metrics[name] for name in metrics} == metrics
     assert brief_metrics(truth, found, len(names)) == {k: metrics[k] for k in ("map", "map_50", "map_75")}
 
 
@@ -162,12 +162,12 @@ def voc100(folder: Path) -> tuple[list[Instances], list[Instances], list[str]]:
         json.loads((folder / "detections/coco_dets.json").read_text()),
     )
     names = [category["name"] for category in files[0]["categories"]]
-    pictures = [image["file_name"] for image in files[0]["images"]]
+    images = [image["file_name"] for image in files[0]["images"]]
     read = []
     for file in files:
         label = {category["id"]: names.index(category["name"]) for category in file["categories"]}
-        place = {image["id"]: pictures.index(image["file_name"]) for image in file["images"]}
-        rows: list[list[Any]] = [[] for _ in pictures]
+        place = {image["id"]: images.index(image["file_name"]) for image in file["images"]}
+        rows: list[list[Any]] = [[] for _ in images]
         for one in file["annotations"]:
             x, y, width, height = one["bbox"]
             rows[place[one["image_id"]]].append(
@@ -219,7 +219,7 @@ def slow_precision(
 
 
 def test_equals_a_plain_slow_version() -> None:
-    truth, found = (objects(*pictures) for pictures in random_scenes(7))
+    truth, found = (objects(*images) for images in random_scenes(7))
     metrics = coco_precision(truth, found, 3).metrics
     thresholds = np.linspace(0.5, 0.95, 10)
     for name, area in {"": (0, 1e10), **AREAS}.items():
@@ -300,7 +300,7 @@ def test_every_kind_of_error_by_hand() -> None:
     )
     rankings = rank(truth, found, 2)
     budget = error_budget(truth, found, rankings)
-    places = {kind: [(m.picture, m.place, m.truth) for m in budget.mistakes[kind]] for kind in KINDS}
+    places = {kind: [(m.image, m.place, m.truth) for m in budget.mistakes[kind]] for kind in KINDS}
     assert places == {
         "class": [(0, 3, 2)],
         "localisation": [(0, 2, 1)],
@@ -331,21 +331,21 @@ def test_mended_class_errors_of_a_found_object_are_taken_away() -> None:
 def test_the_threshold_is_that_of_the_best_f1() -> None:
     truth = [instances((0, 0, 10, 10), (20, 0, 30, 10))]
     found = [instances((0, 0, 10, 10), (20, 0, 30, 10), (50, 0, 60, 10), scores=[0.9, 0.6, 0.2])]
-    judgement = judge(truth, found, ["thing"])
-    assert judgement.threshold == pytest.approx(0.4, abs=2e-3)  # amid 0.2 and 0.6, all of which are perfect
-    assert judgement.metrics["f1"] == 1
-    assert judgement.f1[0, np.searchsorted(CONFIDENCES, 0.1)] == pytest.approx(4 / 5)
-    assert judgement.f1[0, np.searchsorted(CONFIDENCES, 0.7)] == pytest.approx(2 / 3)
-    given = judge(truth, found, ["thing"], threshold=0.7)
+    evaluation = evaluate(truth, found, ["thing"])
+    assert evaluation.threshold == pytest.approx(0.4, abs=2e-3)  # amid 0.2 and 0.6, all of which are perfect
+    assert evaluation.metrics["f1"] == 1
+    assert evaluation.f1[0, np.searchsorted(CONFIDENCES, 0.1)] == pytest.approx(4 / 5)
+    assert evaluation.f1[0, np.searchsorted(CONFIDENCES, 0.7)] == pytest.approx(2 / 3)
+    given = evaluate(truth, found, ["thing"], threshold=0.7)
     assert (given.metrics["precision"], given.metrics["recall"]) == (1, 0.5)
     assert [(o.right, o.wrong, o.missed) for o in given.outcomes()] == [([0], [], [1])]
 
 
 def test_classes_without_objects_are_left_out_of_averages() -> None:
-    judgement = judge([instances((0, 0, 10, 10))], [instances((0, 0, 10, 10), scores=[0.9])], ["here", "nowhere"])
-    assert judgement.metrics["map"] == judgement.metrics["voc_map"] == 1
-    assert judgement.per_class[1]["map"] is None
-    json.dumps(judgement.to_dict(), allow_nan=False)
+    evaluation = evaluate([instances((0, 0, 10, 10))], [instances((0, 0, 10, 10), scores=[0.9])], ["here", "nowhere"])
+    assert evaluation.metrics["map"] == evaluation.metrics["voc_map"] == 1
+    assert evaluation.per_class[1]["map"] is None
+    json.dumps(evaluation.to_dict(), allow_nan=False)
 
 
 @pytest.mark.parametrize(
@@ -360,14 +360,14 @@ def test_classes_without_objects_are_left_out_of_averages() -> None:
     ],
 )
 def test_nothing_to_find_or_nothing_found(truth: list[Instances], found: list[Instances]) -> None:
-    judgement = judge(truth, found, ["thing"])
-    assert judgement.metrics["map"] == brief_metrics(truth, found, 1)["map"] == 0
-    assert np.isfinite(list(judgement.metrics.values())).all()
+    evaluation = evaluate(truth, found, ["thing"])
+    assert evaluation.metrics["map"] == brief_metrics(truth, found, 1)["map"] == 0
+    assert np.isfinite(list(evaluation.metrics.values())).all()
 
 
 def test_numbers_that_are_none_are_refused() -> None:
-    with pytest.raises(JobError, match="not finite in picture 0"):
-        judge([instances()], [instances((0, 0, float("nan"), 5), scores=[0.5])], ["thing"])
+    with pytest.raises(JobError, match="not finite in image 0"):
+        evaluate([instances()], [instances((0, 0, float("nan"), 5), scores=[0.5])], ["thing"])
 
 
 def test_masks_as_text_are_pycocotools() -> None:
@@ -386,8 +386,8 @@ def test_masks_where_nothing_was_found_or_nothing_is_there() -> None:
     mask = torch.zeros(1, 8, 8, dtype=torch.bool)
     mask[0, 1:5, 1:5] = True
     one, none = instances((1, 1, 5, 5), scores=[0.9]), instances(scores=[])
-    missed = judge([one], [none], ["a"], shapes=[Shapes.of(mask, mask[:0])]).metrics
+    missed = evaluate([one], [none], ["a"], shapes=[Shapes.of(mask, mask[:0])]).metrics
     assert missed["mask_map"] == missed["mask_map_small"] == 0
-    invented = judge([none], [one], ["a"], shapes=[Shapes.of(mask[:0], mask)]).metrics
+    invented = evaluate([none], [one], ["a"], shapes=[Shapes.of(mask[:0], mask)]).metrics
     assert not any(name.startswith("mask") for name in invented)  # undefined: there are no objects
-    assert judge([one], [one], ["a"], shapes=[Shapes.of(mask, mask)]).metrics["mask_map"] == 1
+    assert evaluate([one], [one], ["a"], shapes=[Shapes.of(mask, mask)]).metrics["mask_map"] == 1

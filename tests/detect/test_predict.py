@@ -1,4 +1,4 @@
-"""A trained detector in use: pictures, folders and video, in Python and on the command line."""
+"""A trained detector in use: images, folders and video, in Python and on the command line."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def run(cells: str, tmp_path: Path) -> Path:
     return folder
 
 
-def picture(height: int = 128, width: int = 256) -> torch.Tensor:
+def make_image(height: int = 128, width: int = 256) -> torch.Tensor:
     """Black, with one bright spot in the middle of cell (3, 5) of the 64x64 input."""
     image = torch.zeros(3, height, width, dtype=torch.uint8)
     image[:, 24 * height // 64 : 32 * height // 64, 40 * width // 64 : 48 * width // 64] = 255
@@ -58,8 +58,8 @@ def save(image: torch.Tensor, path: Path) -> Path:
     return path
 
 
-def test_boxes_are_in_the_pictures_pixels(run: Path) -> None:
-    found = opsin.load(run).predict(picture())["instances"]
+def test_boxes_are_in_the_images_pixels(run: Path) -> None:
+    found = opsin.load(run).predict(make_image())["instances"]
     assert {one["label"] for one in found} == {"dot"}
     # The cell's middle (44, 28) and a reach of 8 pixels each way, in an input that is 4 and 2 times smaller.
     assert found[0]["box"] == pytest.approx([(44 - 8) * 4, (28 - 8) * 2, (44 + 8) * 4, (28 + 8) * 2])
@@ -68,15 +68,15 @@ def test_boxes_are_in_the_pictures_pixels(run: Path) -> None:
 
 def test_the_threshold_is_the_fitted_one_unless_asked(run: Path) -> None:
     predictor = opsin.load(run)
-    assert all(one["score"] >= 0.4 for one in predictor.predict(picture())["instances"])
-    assert len(predictor.predict(picture(), score_threshold=0.001)["instances"]) > 5
-    assert predictor.predict(picture(), score_threshold=1.0)["instances"] == []
-    assert len(predictor.predict(picture(), score_threshold=0.001, limit=2)["instances"]) == 2
+    assert all(one["score"] >= 0.4 for one in predictor.predict(make_image())["instances"])
+    assert len(predictor.predict(make_image(), score_threshold=0.001)["instances"]) > 5
+    assert predictor.predict(make_image(), score_threshold=1.0)["instances"] == []
+    assert len(predictor.predict(make_image(), score_threshold=0.001, limit=2)["instances"]) == 2
     with pytest.raises(InputError, match="score_threshold"):
-        predictor.predict(picture(), scorethreshold=0.1)
+        predictor.predict(make_image(), scorethreshold=0.1)
 
 
-def test_masks_are_in_the_pictures_pixels(run: Path) -> None:
+def test_masks_are_in_the_images_pixels(run: Path) -> None:
     """A detector whose masks are the left halves of its boxes, in an input that is 2 times lower, 4 times narrower."""
     predictor = opsin.load(run)
     model: Any = predictor.model
@@ -91,7 +91,7 @@ def test_masks_are_in_the_pictures_pixels(run: Path) -> None:
         return found
 
     model.decode = with_masks
-    (found, *_) = predictor.predict(picture())["instances"]
+    (found, *_) = predictor.predict(make_image())["instances"]
     mask = decode_mask(json.loads(json.dumps(found["mask"])))
     assert mask.shape == (128, 256)
     rows, columns = mask.nonzero().T
@@ -101,21 +101,21 @@ def test_masks_are_in_the_pictures_pixels(run: Path) -> None:
 
 def test_several_sizes_in_one_batch(run: Path) -> None:
     predictor = opsin.load(run)
-    pictures = [picture(), picture(64, 64), picture(200, 90)]
-    assert predictor.predict(pictures) == [predictor.predict(one) for one in pictures]
+    images = [make_image(), make_image(64, 64), make_image(200, 90)]
+    assert predictor.predict(images) == [predictor.predict(one) for one in images]
 
 
 def test_the_command_line(run: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "pictures" / "inner"
+    folder = tmp_path / "images" / "inner"
     folder.mkdir(parents=True)
-    save(picture(), folder / "one.png")
-    save(torch.zeros_like(picture()), folder / "two.jpg")
-    call = ["predict", str(run), str(tmp_path / "pictures"), "--out", str(tmp_path / "drawn")]
+    save(make_image(), folder / "one.png")
+    save(torch.zeros_like(make_image()), folder / "two.jpg")
+    call = ["predict", str(run), str(tmp_path / "images"), "--out", str(tmp_path / "drawn")]
     told = CliRunner().invoke(app, call, catch_exceptions=False)
     assert told.stdout.splitlines()[0].endswith("1 dot")
     assert told.stdout.splitlines()[1].endswith("nothing")
     drawn = np.asarray(Image.open(tmp_path / "drawn/inner/one.png"))
-    assert (drawn != picture().permute(1, 2, 0).repeat_interleave(2, 0).repeat_interleave(2, 1).numpy()).any()
+    assert (drawn != make_image().permute(1, 2, 0).repeat_interleave(2, 0).repeat_interleave(2, 1).numpy()).any()
     answers = json.loads(CliRunner().invoke(app, [*call, "--json"], catch_exceptions=False).stdout)
     assert [len(answer["instances"]) for answer in answers] == [1, 0]
     assert set(answers[0]["instances"][0]) == {"label", "score", "box"}
@@ -132,7 +132,7 @@ def clip(tmp_path: Path) -> Path:
     path = tmp_path / "clip.mp4"
     with write_video(path, Fraction(10)) as write:
         for index in range(7):
-            image = picture() if index % 2 == 0 else torch.zeros_like(picture())
+            image = make_image() if index % 2 == 0 else torch.zeros_like(make_image())
             write(Image.fromarray(image.permute(1, 2, 0).numpy()))
     return path
 
@@ -144,7 +144,7 @@ def test_a_video_is_read_as_it_was_written(clip: Path) -> None:
     assert [frame.index for frame in frames] == list(range(7))
     assert [frame.time for frame in frames] == pytest.approx([k / 10 for k in range(7)])
     for frame in frames:
-        expected = picture() if frame.index % 2 == 0 else torch.zeros_like(picture())
+        expected = make_image() if frame.index % 2 == 0 else torch.zeros_like(make_image())
         assert frame.image.shape == expected.shape
         assert (frame.image.float() - expected.float()).abs().mean() < 6
 

@@ -31,7 +31,7 @@ from opsin.errors import InputError
 from opsin.structures import Instances
 
 
-def pictures(count: int, side: int = 24, seed: int = 0) -> ArraySplit:
+def images(count: int, side: int = 24, seed: int = 0) -> ArraySplit:
     """Noise, with an object each in the middle; every second one has another size below it."""
     random = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=random)
@@ -41,14 +41,14 @@ def pictures(count: int, side: int = 24, seed: int = 0) -> ArraySplit:
 
 
 class Counting:
-    """Windows, and which pictures were asked for."""
+    """Windows, and which images were asked for."""
 
     def __init__(self) -> None:
         self.asked = 0
 
-    def __call__(self, picture: Tensor) -> Tensor:
+    def __call__(self, image: Tensor) -> Tensor:
         self.asked += 1
-        return SlidingWindows(limit=7)(picture) + float(picture[0, 0, 0])  # told apart by their picture
+        return SlidingWindows(limit=7)(image) + float(image[0, 0, 0])  # told apart by their image
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_windows_of_a_square_by_hand() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 300), (480, 640)])
-def test_windows_lie_in_the_picture_and_differ(size: tuple[int, int]) -> None:
+def test_windows_lie_in_the_image_and_differ(size: tuple[int, int]) -> None:
     boxes = SlidingWindows().lay_out(*size)
     assert 0 < len(boxes) <= 2000
     assert boxes.min() >= 0
@@ -140,13 +140,13 @@ def test_selective_search_finds_what_stands_out(name: str) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 3, 5), (1, 40, 60)])
-def test_selective_search_takes_any_picture(shape: tuple[int, ...]) -> None:
+def test_selective_search_takes_any_image(shape: tuple[int, ...]) -> None:
     pytest.importorskip("cv2.ximgproc")
     found = create_proposer("selective_search_fast")(torch.full(shape, 7, dtype=torch.uint8))
     assert found.tolist() == [[0, 0, shape[2], shape[1]]]  # nothing stands out: the whole
 
 
-def test_a_shrunk_picture_gives_boxes_of_the_whole_one() -> None:
+def test_a_shrunk_image_gives_boxes_of_the_whole_one() -> None:
     pytest.importorskip("cv2.ximgproc")
     image, truth = _scene()
     found = create_proposer("selective_search_fast", width=60)(image)
@@ -159,7 +159,7 @@ def test_a_shrunk_picture_gives_boxes_of_the_whole_one() -> None:
 
 
 def test_proposals_are_made_once(counting: Counting) -> None:
-    split = pictures(5)
+    split = images(5)
     made = find_proposals(split, counting, say=quiet)
     assert counting.asked == 5
     again = find_proposals(split, counting, say=pytest.fail)
@@ -170,14 +170,14 @@ def test_proposals_are_made_once(counting: Counting) -> None:
 
 
 def test_a_killed_call_keeps_what_it_had(counting: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proposals, "_PICTURES", 2)
-    split, whole = pictures(7), None
+    monkeypatch.setattr(proposals, "_IMAGES", 2)
+    split, whole = images(7), None
     original = Counting.__call__
 
-    def dying(self: Counting, picture: Tensor) -> Tensor:
-        if torch.equal(picture, split.read(5)):
+    def dying(self: Counting, image: Tensor) -> Tensor:
+        if torch.equal(image, split.read(5)):
             raise KeyboardInterrupt
-        return original(self, picture)
+        return original(self, image)
 
     monkeypatch.setattr(Counting, "__call__", dying)
     with pytest.raises(KeyboardInterrupt):
@@ -186,13 +186,13 @@ def test_a_killed_call_keeps_what_it_had(counting: Counting, monkeypatch: pytest
     before = Counting()
     progress: list[tuple[int, int]] = []
     whole = find_proposals(split, before, say=quiet, progress=lambda *told: progress.append(told))
-    assert before.asked == 3  # the last two parts: pictures 4, 5 and 6
+    assert before.asked == 3  # the last two parts: images 4, 5 and 6
     assert progress == [(6, 7), (7, 7)]
     assert all(torch.equal(one, Counting()(split.read(i))) for i, one in enumerate(whole))
 
 
 def test_a_cut_file_is_made_again(counting: Counting, tmp_path: Path) -> None:
-    split, folder = pictures(3), tmp_path / "cache"
+    split, folder = images(3), tmp_path / "cache"
     made = find_proposals(split, counting, folder=folder, say=quiet)
     (file,) = folder.glob("*.safetensors")
     file.write_bytes(file.read_bytes()[:-9])
@@ -201,29 +201,29 @@ def test_a_cut_file_is_made_again(counting: Counting, tmp_path: Path) -> None:
 
 def test_a_cache_of_other_data_is_refused(counting: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "cache"
-    find_proposals(pictures(3), counting, folder=folder, say=quiet)
-    with pytest.raises(InputError, match=r"cache are of other pictures .*remove the folder"):
-        find_proposals(pictures(3, seed=1), counting, folder=folder, say=quiet)
+    find_proposals(images(3), counting, folder=folder, say=quiet)
+    with pytest.raises(InputError, match=r"cache are of other images .*remove the folder"):
+        find_proposals(images(3, seed=1), counting, folder=folder, say=quiet)
     monkeypatch.setattr(proposals, "asdict", lambda proposer: {"limit": 8})
     with pytest.raises(InputError, match="of other settings"):
-        find_proposals(pictures(3), counting, folder=folder, say=quiet)
-    assert json.loads((folder / "about.json").read_text())["pictures"] == 3
+        find_proposals(images(3), counting, folder=folder, say=quiet)
+    assert json.loads((folder / "about.json").read_text())["images"] == 3
     (folder / "about.json").write_text("{")
     with pytest.raises(InputError, match="damaged"):
-        find_proposals(pictures(3), counting, folder=folder, say=quiet)
+        find_proposals(images(3), counting, folder=folder, say=quiet)
 
 
 def test_the_cache_is_where_it_is_said_to_be(counting: Counting, tmp_path: Path) -> None:
-    folder = cache_folder(pictures(2), counting)
+    folder = cache_folder(images(2), counting)
     assert folder.is_relative_to(tmp_path / "home") and not folder.exists()
-    find_proposals(pictures(2), counting, say=quiet)
+    find_proposals(images(2), counting, say=quiet)
     assert (folder / "000000.safetensors").exists()
-    assert cache_folder(pictures(2, seed=1), counting) != folder
+    assert cache_folder(images(2, seed=1), counting) != folder
 
 
 def test_the_fingerprint_is_of_pixels_and_order() -> None:
-    split = pictures(4)
-    assert fingerprint(split) == fingerprint(pictures(4))
+    split = images(4)
+    assert fingerprint(split) == fingerprint(images(4))
     assert fingerprint(split) == fingerprint(split.relabel([1, 0], 2))
     prints = {fingerprint(split.subset(places)) for places in ([0, 1], [1, 0], [0], [])}
     assert len(prints | {fingerprint(split)}) == 5
@@ -303,7 +303,7 @@ def preprocessing(**options: Any) -> Preprocessing:
 @pytest.mark.parametrize("augment", [None, "light_boxes", [{"mosaic": {"p": 1.0}}], "ssd", [{"letterbox": {}}]])
 def test_proposals_move_as_boxes_do(fit: str, augment: Any) -> None:
     """A proposal on every object, and a smaller one: wherever the object goes, there the proposal is."""
-    split = pictures(6)
+    split = images(6)
     assert split.instances is not None
     given = [torch.cat([one.boxes, one.boxes + torch.tensor([0, 0, -2.0, -4])]) for one in split.instances]
     sized = preprocessing(fit=fit)
@@ -325,7 +325,7 @@ def test_proposals_move_as_boxes_do(fit: str, augment: Any) -> None:
 
 
 def test_proposals_change_nothing_else() -> None:
-    split, sized = pictures(6), preprocessing()
+    split, sized = images(6), preprocessing()
     augment = create_detection_augmentation("ssd", sized)
     windows = [SlidingWindows(limit=30)(split.read(i)) for i in range(6)]
     common: dict[str, Any] = {"batch_size": 2, "training": True, "augmentation": augment, "seed": 3}
@@ -339,7 +339,7 @@ def test_proposals_change_nothing_else() -> None:
 
 
 def test_workers_give_the_same_and_the_order_stays() -> None:
-    split, sized = pictures(4, side=32), preprocessing(size=(64, 64))
+    split, sized = images(4, side=32), preprocessing(size=(64, 64))
     windows = [SlidingWindows(limit=30)(split.read(i)) for i in range(3)] + [torch.zeros(0, 4)]
     alone, shared = (
         list(create_loader(split, sized, batch_size=2, proposals=windows, workers=workers)) for workers in (0, 1)
@@ -351,9 +351,9 @@ def test_workers_give_the_same_and_the_order_stays() -> None:
         torch.testing.assert_close(boxes, 2 * own)
 
 
-def test_as_many_proposals_as_pictures() -> None:
-    with pytest.raises(InputError, match="proposals of 2 pictures, and the split has 3"):
-        create_loader(pictures(3), preprocessing(), batch_size=1, proposals=[torch.zeros(0, 4)] * 2)
+def test_as_many_proposals_as_images() -> None:
+    with pytest.raises(InputError, match="proposals of 2 images, and the split has 3"):
+        create_loader(images(3), preprocessing(), batch_size=1, proposals=[torch.zeros(0, 4)] * 2)
 
 
 @pytest.mark.real_data
@@ -365,4 +365,4 @@ def test_selective_search_fits_blood_cells_better_than_windows(data_dir: Path) -
     for proposer in (create_proposer("selective_search_fast", width=320), SlidingWindows()):
         found = [proposer(split.read(i)) for i in range(2)]
         recalls.append(proposal_recall(split.instances, found, counts=(300,)).average.item())
-    assert recalls[0] > 2 * recalls[1]  # over 24 pictures 0.266 against 0.084
+    assert recalls[0] > 2 * recalls[1]  # over 24 images 0.266 against 0.084

@@ -33,7 +33,7 @@ def small(**options: Any) -> RCNN:
     return RCNN(**{**given, **options}).eval()
 
 
-def pictures(batch: int = 1, height: int = 48, width: int = 64) -> Tensor:
+def make_images(batch: int = 1, height: int = 48, width: int = 64) -> Tensor:
     return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(1))
 
 
@@ -60,7 +60,7 @@ def test_region_costs_what_the_authors_network_does() -> None:
 
 
 def plain_warp(image: Tensor, box: list[float], side: int, context: int) -> Tensor:
-    """One pixel after the other: where it lies in the picture, and what is interpolated there."""
+    """One pixel after the other: where it lies in the image, and what is interpolated there."""
     channels, height, width = image.shape
     out = torch.zeros(channels, side, side)
     inner = side - 2 * context
@@ -80,13 +80,13 @@ def plain_warp(image: Tensor, box: list[float], side: int, context: int) -> Tens
 
 
 def test_warp_pixel_by_pixel() -> None:
-    images = pictures(2)
+    images = make_images(2)
     boxes = [[10.0, 5.0, 30.5, 44.0], [0.0, 0.0, 64.0, 48.0], [50.0, 40.0, 70.0, 60.0]]  # the last reaches out of it
     regions = Regions(torch.tensor(boxes), torch.tensor([1, 0, 1]))
     warped = warp(images, regions, 21, 3)
     for box, row, found in zip(boxes, regions.rows.tolist(), warped, strict=True):
         assert torch.allclose(found, plain_warp(images[row], box, 21, 3), atol=1e-4)
-    assert not warped[2][:, :, -3:].any()  # the mean of normalised pictures, where there is no picture
+    assert not warped[2][:, :, -3:].any()  # the mean of normalised inputs, where there is no one
 
 
 def test_warp_of_the_middle_shows_the_context() -> None:
@@ -100,7 +100,7 @@ def test_warp_of_the_middle_shows_the_context() -> None:
 
 def test_description_is_the_networks() -> None:
     model = small(backbone="alexnet", backbone_options={"hidden_features": 8}, side=64)
-    images, boxes = pictures(), [torch.tensor([[4.0, 4.0, 40.0, 30.0], [0.0, 0.0, 20.0, 20.0]])]
+    images, boxes = make_images(), [torch.tensor([[4.0, 4.0, 40.0, 30.0], [0.0, 0.0, 20.0, 20.0]])]
     outputs = model(images, boxes)
     found = model.describe(outputs, next(model.parts(outputs)))
     warped = warp(images, Regions(boxes[0], torch.zeros(2, dtype=torch.int64)), 64, 4)
@@ -112,7 +112,7 @@ def test_description_is_the_networks() -> None:
 
 def test_features_are_pooled_where_there_is_no_hidden_layer() -> None:
     model = small(backbone="resnet18", side=64)
-    outputs = model(pictures(), [torch.tensor([[4.0, 4.0, 40.0, 30.0]])])
+    outputs = model(make_images(), [torch.tensor([[4.0, 4.0, 40.0, 30.0]])])
     found = model.describe(outputs, next(model.parts(outputs)))
     assert found.features.shape == (1, 512)
     assert torch.equal(found.pooled, found.features)
@@ -121,7 +121,7 @@ def test_features_are_pooled_where_there_is_no_hidden_layer() -> None:
 def test_chunks_change_nothing() -> None:
     boxes = [torch.rand(7, 4) * 20 + torch.tensor([0.0, 0, 20, 20]), torch.zeros(0, 4), torch.tensor([[0.0, 0, 9, 9]])]
     whole, parts = small(), small(chunk=3)
-    expected, found = (model.judge(model(pictures(3), boxes)) for model in (whole, parts))
+    expected, found = (model.score_regions(model(make_images(3), boxes)) for model in (whole, parts))
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(expected, found, strict=True))
 
 
@@ -135,7 +135,7 @@ def test_bad_options_are_refused() -> None:
     with pytest.raises(InputError, match="unknown precision 'float8'"):
         small(precision="float8")
     with pytest.raises(InputError, match="2 images need as many sets of proposals, got 1"):
-        small()(pictures(2), [torch.zeros(0, 4)])
+        small()(make_images(2), [torch.zeros(0, 4)])
 
 
 def test_weights_of_a_classification_network_go_in() -> None:
@@ -149,14 +149,14 @@ def test_weights_of_a_classification_network_go_in() -> None:
 
 
 def test_fine_tuning_takes_one_positive_to_three_backgrounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two pictures share 16 windows: of each 2 around the object and 6 that overlap it by less than a half."""
+    """Two images share 16 windows: of each 2 around the object and 6 that overlap it by less than a half."""
     model, seen = small(), []
     object_ = torch.tensor([10.0, 10.0, 30.0, 30.0])
     near = object_ + torch.arange(9)[:, None] / 4
     far = torch.tensor([40.0, 0.0, 60.0, 20.0]) + torch.arange(20)[:, None] / 10
     describe = model.describe
     monkeypatch.setattr(model, "describe", lambda outputs, regions: seen.append(regions) or describe(outputs, regions))
-    outputs = model(pictures(2), [torch.cat([near, far])] * 2)
+    outputs = model(make_images(2), [torch.cat([near, far])] * 2)
     losses = model.loss(outputs, [truth([object_.tolist()], [1])] * 2)
     (regions,) = seen
     assert regions.rows.tolist() == [0] * 8 + [1] * 8
@@ -177,13 +177,13 @@ def test_fine_tuning_takes_one_positive_to_three_backgrounds(monkeypatch: pytest
 )
 def test_loss_is_finite_whatever_there_is(boxes: list[list[float]], labels: list[int], proposals: Tensor) -> None:
     model = small().train()
-    loss = sum(model.loss(model(pictures(), [proposals]), [truth(boxes, labels)]).values())
+    loss = sum(model.loss(model(make_images(), [proposals]), [truth(boxes, labels)]).values())
     assert torch.isfinite(loss)  # type: ignore[arg-type]
     loss.backward()  # type: ignore[union-attr]
-    assert model.decode(model(pictures(), [torch.zeros(0, 4)]))[0].boxes.shape == (0, 4)
+    assert model.decode(model(make_images(), [torch.zeros(0, 4)]))[0].boxes.shape == (0, 4)
 
 
-# Judgement
+# Evaluation
 
 
 def test_answers_by_hand() -> None:
@@ -201,7 +201,7 @@ def test_answers_by_hand() -> None:
     model.box_biases[1] = torch.tensor([0.1, 0, math.log(2), 0])
     scores, offsets = model.classify(described)
     assert scores[0].tolist() == pytest.approx([1 / (1 + math.exp(-3)), 1 / (1 + math.exp(3))])
-    outputs = model(pictures(), [proposals])
+    outputs = model(make_images(), [proposals])
     (found,) = model.choose(outputs, scores, offsets, model.selection)
     # The second overlaps the first by 8 / 12, more than 0.3, and goes; so does class 1 of the first two.
     kept = found[found.scores > 0.5]  # type: ignore
@@ -214,8 +214,8 @@ def test_no_two_of_a_class_overlap_by_more_than_the_threshold() -> None:
     model = small()
     boxes = torch.rand(200, 4, generator=torch.Generator().manual_seed(2)) * 20
     boxes[:, 2:] += boxes[:, :2] + 5
-    (found,) = model.decode(model(pictures(), [boxes]))
-    scores, _ = model.judge(model(pictures(), [boxes]))
+    (found,) = model.decode(model(make_images(), [boxes]))
+    scores, _ = model.score_regions(model(make_images(), [boxes]))
     for label in range(3):
         own = boxes.clamp(max=48)[nms(boxes.clamp(max=48), scores[:, label], 0.3)]
         mine = found.boxes[found.labels == label]
@@ -225,7 +225,7 @@ def test_no_two_of_a_class_overlap_by_more_than_the_threshold() -> None:
 
 def test_predictions_of_images_with_unequal_proposals() -> None:
     model = small()
-    boxes, scores = model.predictions(model(pictures(2), [torch.tensor([[1.0, 1, 9, 9]]), torch.zeros(0, 4)]))
+    boxes, scores = model.predictions(model(make_images(2), [torch.tensor([[1.0, 1, 9, 9]]), torch.zeros(0, 4)]))
     assert boxes.tolist() == [[[1, 1, 9, 9]], [[0, 0, 0, 0]]]  # nothing has been regressed
     assert scores.shape == (2, 1, 3)
     assert not scores[1].any()
@@ -236,14 +236,14 @@ def test_state_is_kept(tmp_path: Path) -> None:
     model.has_svms.fill_(True)
     model.svm_weights.normal_()
     other.load_state_dict(model.state_dict())
-    outputs = [one(pictures(), [torch.tensor([[1.0, 1, 30, 30]])]) for one in (model, other)]
-    assert torch.equal(model.judge(outputs[0])[0], other.judge(outputs[1])[0])
+    outputs = [one(make_images(), [torch.tensor([[1.0, 1, 30, 30]])]) for one in (model, other)]
+    assert torch.equal(model.score_regions(outputs[0])[0], other.score_regions(outputs[1])[0])
 
 
 # The stages
 
 
-def test_what_the_stages_learn_from_a_picture() -> None:
+def test_what_the_stages_learn_from_an_image() -> None:
     model = small(num_classes=2)
     objects = truth([[0, 0, 20, 20], [30, 0, 50, 20], [0, 30, 20, 48]], [0, 1, -1])
     proposals = torch.tensor(
@@ -255,7 +255,7 @@ def test_what_the_stages_learn_from_a_picture() -> None:
             [1, 31, 19, 47],  # inside the region to ignore
         ]
     )
-    made = room._features(model, model(pictures(), [proposals]), objects)
+    made = room._features(model, model(make_images(), [proposals]), objects)
     assert made["labels"].tolist() == [0, 1, -1, -1, -1, -1, -1]
     first, second = made["background"].T.tolist()
     assert first == [False, True, False, False, True, True, False]
@@ -264,15 +264,15 @@ def test_what_the_stages_learn_from_a_picture() -> None:
     assert made["targets"][0].tolist() == pytest.approx([0, 2 / 16, 0, math.log(20 / 16)])
     assert made["targets"][1].tolist() == pytest.approx([-1 / 20, 0, 0, 0])
     assert made["features"].dtype is made["pooled"].dtype is torch.float16
-    outputs = model(pictures(), [proposals])
+    outputs = model(make_images(), [proposals])
     described = model.describe(outputs, Regions(proposals, torch.zeros(5, dtype=torch.int64)))
     assert torch.allclose(made["features"][2:].float(), described.features, atol=1e-2)
     assert torch.allclose(made["pooled"].float(), described.pooled[[0, 3]], atol=1e-2)
 
 
-def test_picture_without_anything_gives_empty_features() -> None:
+def test_image_without_anything_gives_empty_features() -> None:
     model = small(num_classes=2, precision="float32")
-    made = room._features(model, model(pictures(), [torch.zeros(0, 4)]), truth([], []))
+    made = room._features(model, model(make_images(), [torch.zeros(0, 4)]), truth([], []))
     shapes = [(0, 84), (0,), (0, 2), (0, 120), (0,), (0, 4)]
     assert [tuple(value.shape) for value in made.values()] == shapes
     assert made["features"].dtype is torch.float32
@@ -305,7 +305,7 @@ def prepare(monkeypatch: pytest.MonkeyPatch, home: Path, **options: Any) -> tupl
 
 def test_all_stages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Killed while features are written, it goes on with the next shard, to what an unkilled run makes."""
-    monkeypatch.setattr(room, "_PICTURES", 4)
+    monkeypatch.setattr(room, "_IMAGES", 4)
     whole, splits = prepare(monkeypatch, tmp_path)
     run_stages(whole.model.stages(), whole, splits, RunFolder(tmp_path / "whole"), fit, print)  # type: ignore[operator]
     names = ["proposals", "finetune", "features", "svm", "boxes"]
@@ -333,7 +333,7 @@ def test_all_stages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     task, splits = prepare(monkeypatch, tmp_path)
     said: list[str] = []
     run_stages(task.model.stages(), task, splits, run, fit, said.append)  # type: ignore[operator]
-    assert calls == 10 + len(splits["train"]) - 8  # no picture of the two shards again
+    assert calls == 10 + len(splits["train"]) - 8  # no image of the two shards again
     assert "features: 2 of 5 shards were there" in said
     for name, tensor in whole.model.state_dict().items():
         assert torch.equal(tensor, task.model.state_dict()[name]), name

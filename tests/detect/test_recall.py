@@ -59,7 +59,7 @@ def run(*arguments: object) -> Any:
 
 
 def shares(split: data.Split, boxes: list[torch.Tensor], threshold: float) -> list[float]:
-    """Of all objects those that one of the first boxes of their picture overlaps, one after the other."""
+    """Of all objects those that one of the first boxes of their image overlaps, one after the other."""
     assert split.instances is not None
     found = []
     for count in COUNTS:
@@ -80,7 +80,7 @@ def test_the_command_prints_and_draws_it(tmp_path: Path) -> None:
     train = data.open("scenes:5", "detect").splits["train"]
     assert train.instances is not None
     windows = [SlidingWindows(limit=700)(train.read(k)) for k in range(len(train))]
-    assert (said["method"], said["split"], said["pictures"]) == ("sliding_windows", "train", 5)
+    assert (said["method"], said["split"], said["images"]) == ("sliding_windows", "train", 5)
     assert said["objects"] == sum(map(len, train.instances)) and said["mean_proposals"] == 700
     assert said["proposals"] == list(COUNTS)
     for threshold in (0.5, 0.7, 0.95):
@@ -91,7 +91,7 @@ def test_the_command_prints_and_draws_it(tmp_path: Path) -> None:
     chart = drawn.crop((0, plain.height, 600, drawn.height))
     assert len(chart.getcolors(maxcolors=600 * 340) or []) > 20
     text = run(*asked).stdout
-    assert f"sliding_windows on train, 5 pictures, {said['objects']} objects: 700 proposals of a picture" in text
+    assert f"sliding_windows on train, 5 images, {said['objects']} objects: 700 proposals of an image" in text
     assert f"    2,000  {said['recall']['0.5'][-1]:.3f}" in text
 
 
@@ -105,23 +105,23 @@ def test_a_run_has_its_own(name: str, tmp_path: Path) -> None:
     assert 0 < said["mean_proposals"] <= {"rpn": 90, "faster_rcnn": 70, "fast_rcnn": 50}[name]
     if name == "rpn":  # what it answers are its proposals
         train = data.open("scenes:5", "detect").splits["train"]
-        pictures = [train.read(k) for k in range(len(train))]
-        answers = opsin.load(folder, "cpu").predict(pictures, score_threshold=0.0)
+        images = [train.read(k) for k in range(len(train))]
+        answers = opsin.load(folder, "cpu").predict(images, score_threshold=0.0)
         boxes = [torch.tensor([one["box"] for one in answer["instances"]]) for answer in answers]
         assert said["mean_proposals"] == sum(map(len, boxes)) / len(boxes)
         assert said["recall"]["0.5"] == pytest.approx(shares(train, boxes, 0.5))
 
 
-def test_pictures_that_cannot_be_read_do_not_count(tmp_path: Path) -> None:
+def test_images_that_cannot_be_read_do_not_count(tmp_path: Path) -> None:
     rows = ["path,x1,y1,x2,y2,label"]
     for number in range(3):
         Image.new("RGB", (40, 30), (50 * number, 90, 20)).save(tmp_path / f"{number}.png")
         rows.append(f"{number}.png,5,5,30,25,cat")
-    (tmp_path / "1.png").write_bytes(b"no picture")
+    (tmp_path / "1.png").write_bytes(b"no image")
     (tmp_path / "labels.csv").write_text("\n".join(rows))
     result = run("data", tmp_path, "--proposals", "sliding_windows", "--json")
     assert result.exit_code == 1  # the doctor's, of the file
-    assert json.loads(result.stdout)["proposals"]["pictures"] == 2
+    assert json.loads(result.stdout)["proposals"]["images"] == 2
 
 
 def test_refusals(tmp_path: Path) -> None:

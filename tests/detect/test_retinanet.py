@@ -1,4 +1,4 @@
-"""RetinaNet: counts, anchors, torchvision's outputs and losses, and a picture worked by hand."""
+"""RetinaNet: counts, anchors, torchvision's outputs and losses, and an image worked by hand."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def small(**options: Any) -> RetinaNet:
     return RetinaNet(**{**SMALL, **options})
 
 
-def pictures(height: int, width: int | None = None, batch: int = 2) -> Tensor:
+def make_images(height: int, width: int | None = None, batch: int = 2) -> Tensor:
     return torch.randn(batch, 3, height, width or height, generator=torch.Generator().manual_seed(1))
 
 
@@ -142,7 +142,7 @@ def test_losses_are_torchvisions(box_loss: Any) -> None:
     head = reference.retinanet.RetinaNetHead(8, 9, 3)
     head.regression_head._loss_type = box_loss
     model = small(box_loss=box_loss, beta=1.0, prior=0.1)
-    outputs = model(pictures(64, 96))
+    outputs = model(make_images(64, 96))
     generator = torch.Generator().manual_seed(0)
     outputs["logits"] = torch.randn(outputs["logits"].shape, generator=generator)
     outputs["offsets"] = torch.randn(outputs["offsets"].shape, generator=generator) * 0.3
@@ -193,7 +193,7 @@ def test_loss_by_hand() -> None:
 def test_an_untrained_network_states_the_prior() -> None:
     model = small(prior=0.02)
     nn.init.zeros_(model.class_head.predict.weight)
-    _, scores = model.predictions(model.eval()(pictures(64)))
+    _, scores = model.predictions(model.eval()(make_images(64)))
     assert torch.allclose(scores, torch.tensor(0.02))
 
 
@@ -241,7 +241,7 @@ def test_decoding_by_hand() -> None:
 )
 def test_trunks_and_shapes(options: dict[str, Any]) -> None:
     model = small(**options).eval()
-    outputs = model(pictures(70, 100))
+    outputs = model(make_images(70, 100))
     count = len(outputs["anchors"])
     assert outputs["logits"].shape == (2, count, 3) and outputs["offsets"].shape == (2, count, 4)
     assert torch.bincount(outputs["levels"]).tolist() == [
@@ -259,14 +259,14 @@ def test_frozen_norms_do_not_learn() -> None:
 
 def test_every_parameter_learns_in_a_batch_of_one() -> None:
     model = small(frozen_norm=True).train()
-    outputs = model(pictures(64, batch=1))
+    outputs = model(make_images(64, batch=1))
     sum(model.loss(outputs, [truth([[8, 8, 40, 40], [1, 1, 20, 20]], [0, 1])]).values()).backward()  # type: ignore[union-attr]
     assert not [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
 
 
-def test_it_overfits_a_picture() -> None:
+def test_it_overfits_an_image() -> None:
     model = small().train()
-    images, target = pictures(64, batch=2), [truth([[8, 8, 40, 40]], [2]), truth([[20, 10, 60, 50]], [0])]
+    images, target = make_images(64, batch=2), [truth([[8, 8, 40, 40]], [2]), truth([[20, 10, 60, 50]], [0])]
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
     for _ in range(60):
         loss = torch.stack(list(model.loss(model(images), target).values())).sum()
@@ -280,9 +280,9 @@ def test_it_overfits_a_picture() -> None:
 
 def test_export_with_any_batch() -> None:
     model = small().eval()
-    program = torch.export.export(model, (pictures(64),), dynamic_shapes={"images": {0: Dim("batch", min=2, max=8)}})
+    program = torch.export.export(model, (make_images(64),), dynamic_shapes={"images": {0: Dim("batch", min=2, max=8)}})
     with torch.no_grad():
-        exported, expected = program.module()(pictures(64, batch=3)), model(pictures(64, batch=3))
+        exported, expected = program.module()(make_images(64, batch=3)), model(make_images(64, batch=3))
     for name in expected:
         assert torch.allclose(exported[name], expected[name], atol=1e-5)
 

@@ -47,7 +47,7 @@ def small(**options: Any) -> RPN:
     return RPN(**{**form, **options})
 
 
-def pictures(height: int, width: int | None = None, batch: int = 2) -> Tensor:
+def make_images(height: int, width: int | None = None, batch: int = 2) -> Tensor:
     return torch.randn(batch, 3, height, width or height, generator=torch.Generator().manual_seed(1))
 
 
@@ -247,7 +247,7 @@ def test_only_regions_to_ignore() -> None:
 )
 def test_trunks_and_shapes(options: dict[str, Any]) -> None:
     model = small(candidates=50, **options).eval()
-    outputs = model(pictures(70, 100))
+    outputs = model(make_images(70, 100))
     levels = [3 * len(options.get("anchor_scales", "1")) * -(-70 // s) * -(-100 // s) for s in model.strides]
     count = sum(min(50, level) for level in levels)
     assert outputs["anchors"].shape == (sum(levels), 4) and outputs["proposals"].shape == (2, count, 4)
@@ -260,20 +260,20 @@ def test_trunks_and_shapes(options: dict[str, Any]) -> None:
 
 def test_training_changes_nothing_in_forward() -> None:
     model = small(frozen_norm=True)
-    trained, evaluated = model.train()(pictures(64)), model.eval()(pictures(64))
+    trained, evaluated = model.train()(make_images(64)), model.eval()(make_images(64))
     assert all(torch.equal(trained[name], evaluated[name]) for name in evaluated)
 
 
 def test_every_parameter_learns_in_a_batch_of_one() -> None:
     model = small(frozen_norm=True).train()
-    outputs = model(pictures(64, batch=1))
+    outputs = model(make_images(64, batch=1))
     sum(model.loss(outputs, [truth([[8, 8, 40, 40], [1, 1, 20, 20]], [0, 1])]).values()).backward()  # type: ignore[union-attr]
     assert not [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
 
 
 def test_it_learns_to_propose() -> None:
     model = small(strides=(16,), neck=None, extra_levels=0, anchor_scales=(1, 2, 4)).train()
-    images, target = pictures(64, batch=2), [truth([[8, 8, 40, 40]], [2]), truth([[20, 10, 60, 50]], [0])]
+    images, target = make_images(64, batch=2), [truth([[8, 8, 40, 40]], [2]), truth([[20, 10, 60, 50]], [0])]
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
     for _ in range(100):
         loss = torch.stack(list(model.loss(model(images), target).values())).sum()
@@ -313,16 +313,16 @@ def test_trained_alone_it_knows_one_class(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setattr(RPN, "decode", lambda self, outputs, selection: right)
     evaluator = task.eval().create_evaluator()
     evaluator.update(task.model(task.images(batch)), batch)
-    metrics, judgement = task.evaluate(evaluator)
+    metrics, evaluation = task.evaluate(evaluator)
     assert metrics["map"] == metrics["mar_100"] == metrics["recall"] == 1
-    assert judgement.objects == sum(map(len, right))
+    assert evaluation.objects == sum(map(len, right))
 
 
 def test_export_with_any_batch() -> None:
     model = small(backbone="alexnet", backbone_options={}, strides=(8, 16), candidates=40).eval()
-    program = torch.export.export(model, (pictures(64),), dynamic_shapes={"images": {0: Dim("batch", min=2, max=8)}})
+    program = torch.export.export(model, (make_images(64),), dynamic_shapes={"images": {0: Dim("batch", min=2, max=8)}})
     with torch.no_grad():
-        exported, expected = program.module()(pictures(64, batch=3)), model(pictures(64, batch=3))
+        exported, expected = program.module()(make_images(64, batch=3)), model(make_images(64, batch=3))
     for name in expected:
         assert torch.allclose(exported[name], expected[name], atol=1e-4)
 

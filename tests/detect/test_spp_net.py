@@ -33,7 +33,7 @@ def small(**options: Any) -> SPPNet:
     return SPPNet(**{"num_classes": 3, "scales": [96], "windows": 16, "context": 4, **SMALL, **options}).eval()
 
 
-def pictures(batch: int = 1, height: int = 96, width: int = 128) -> Tensor:
+def images(batch: int = 1, height: int = 96, width: int = 128) -> Tensor:
     return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(1))
 
 
@@ -50,7 +50,7 @@ def test_counts_are_the_published_ones(name: str) -> None:
 
 def test_network_takes_any_size() -> None:
     network = PyramidNetwork(num_classes=5, **SMALL).eval()
-    assert [tuple(network(pictures(2, *size)).shape) for size in ((64, 64), (97, 180))] == [(2, 5), (2, 5)]
+    assert [tuple(network(images(2, *size)).shape) for size in ((64, 64), (97, 180))] == [(2, 5), (2, 5)]
     channels = network.channels[-1]
     assert network.head[1].in_features == 50 * channels  # type: ignore[index]
     with pytest.raises(InputError, match="yolov3_tiny is no classification network"):
@@ -104,7 +104,7 @@ def test_first_centre_by_hand(name: str, first: float) -> None:
 
 def test_region_is_pooled_as_a_pyramid_of_its_part_of_the_map() -> None:
     model = small(scales=[96, 192])
-    outputs = model(pictures(2))
+    outputs = model(images(2))
     assert set(outputs) == {"map_96", "map_192", "proposals", "counts", "size"}
     boxes = torch.tensor([[0.0, 0, 128, 96], [20, 30, 90, 80], [70, 10, 110, 60]])
     regions = Regions(boxes, torch.tensor([1, 0, 1]))
@@ -120,19 +120,19 @@ def test_a_finer_map_than_the_last() -> None:
     """At a stride of 16 a region of 128x96 has 8x6 cells; the stage behind that map is left out."""
     model, last = small(stride=16, scales=[96]), small()
     assert model.stride == 16 and len(model.network.stages) == len(last.network.stages) - 1
-    outputs = model(pictures())
+    outputs = model(images())
     assert outputs["map_96"].shape[-2:] == (6, 8)
     found = model.describe(outputs, next(model.parts(outputs)))
-    assert torch.allclose(found.logits, model.network(pictures()), atol=1e-6)
+    assert torch.allclose(found.logits, model.network(images()), atol=1e-6)
     with pytest.raises(InputError, match="has no map of stride 5, only"):
         small(stride=5)
 
 
-def test_window_of_the_whole_picture_is_the_networks_view_of_it() -> None:
+def test_window_of_the_whole_image_is_the_networks_view_of_it() -> None:
     model = small(scales=[96])
-    outputs = model(pictures())  # without proposals the picture is the only one
+    outputs = model(images())  # without proposals the image is the only one
     found = model.describe(outputs, next(model.parts(outputs)))
-    assert torch.allclose(found.logits, model.network(pictures()), atol=1e-6)
+    assert torch.allclose(found.logits, model.network(images()), atol=1e-6)
     assert found.features.shape == (1, 8)
 
 
@@ -164,7 +164,7 @@ def test_bad_options_are_refused() -> None:
 def loss_of(model: SPPNet) -> Tensor:
     proposals = torch.tensor([[20.0, 20, 60, 60], [22, 20, 60, 60], [40, 40, 80, 80], [0, 0, 30, 30]])
     target = Instances(torch.tensor([[20.0, 20, 60, 60]]), torch.tensor([2]))
-    return model.loss(model(pictures(), [proposals]), [target])["class"]
+    return model.loss(model(images(), [proposals]), [target])["class"]
 
 
 def test_convolutions_are_not_fine_tuned() -> None:

@@ -1,4 +1,4 @@
-"""SSD: counts, default boxes, torchvision's outputs and losses, a picture worked by hand, and what any trunk can do."""
+"""SSD: counts, default boxes, torchvision's outputs and losses, an image worked by hand, and what any trunk can do."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def small(**options: Any) -> SSD:
     return registry.find_model("ssd").builder(**{**SMALL, **options})  # type: ignore[return-value]
 
 
-def pictures(height: int, width: int | None = None, batch: int = 2) -> Tensor:
+def make_images(height: int, width: int | None = None, batch: int = 2) -> Tensor:
     return torch.randn(batch, 3, height, width or height, generator=torch.Generator().manual_seed(1))
 
 
@@ -102,7 +102,7 @@ def test_short_names() -> None:
 def test_default_boxes_by_hand() -> None:
     found = DefaultBoxes((0.25, 1.0), [(4,)]).lay_out([(1, 2)], (40, 80), torch.device("cpu"))
     cell = [[10, 15, 30, 25], [0, 10, 40, 30], [0, 17.5, 40, 22.5], [15, 10, 25, 30]]
-    assert found[:4].tolist() == cell  # squares stretch with the picture
+    assert found[:4].tolist() == cell  # squares stretch with the image
     assert found[4:].tolist() == [[x1 + 40, y1, x2 + 40, y2] for x1, y1, x2, y2 in cell]
     assert DefaultBoxes(VOC_300, RATIOS_300).per_cell == (4, 6, 6, 6, 4, 4)
     assert max(max(pair) for sides in DefaultBoxes((0.9, 1.3), [(4,)], clip=True).sides for pair in sides) == 1
@@ -278,7 +278,7 @@ def test_decoding_by_hand() -> None:
 )
 def test_trunks_and_shapes(options: dict[str, Any]) -> None:
     model = small(**options).eval()
-    outputs = model(pictures(70, 96))
+    outputs = model(make_images(70, 96))
     count = len(outputs["anchors"])
     assert outputs["logits"].shape == (2, count, 4)
     assert outputs["offsets"].shape == (2, count, 4)
@@ -289,15 +289,15 @@ def test_trunks_and_shapes(options: dict[str, Any]) -> None:
 
 def test_every_parameter_learns_in_a_batch_of_one() -> None:
     model = small().train()
-    outputs = model(pictures(64, batch=1))
+    outputs = model(make_images(64, batch=1))
     sum(model.loss(outputs, [truth([[8, 8, 40, 40], [1, 1, 9, 9], [0, 0, 64, 64]], [0, 1, 2])]).values()).backward()  # type: ignore[union-attr]
     silent = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
     assert not silent
 
 
-def test_it_overfits_a_picture() -> None:
+def test_it_overfits_an_image() -> None:
     model = small(scales=(0.3, 0.5, 0.7, 0.9, 1.0)).train()
-    images, target = pictures(64, batch=2), [truth([[8, 8, 40, 40]], [2]), truth([[20, 10, 60, 50]], [0])]
+    images, target = make_images(64, batch=2), [truth([[8, 8, 40, 40]], [2]), truth([[20, 10, 60, 50]], [0])]
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
     for _ in range(60):
         loss = torch.stack(list(model.loss(model(images), target).values())).sum()
@@ -310,17 +310,17 @@ def test_it_overfits_a_picture() -> None:
 
 
 def test_a_batch_of_two_is_two_of_one() -> None:
-    model, images = small().eval(), pictures(64)
+    model, images = small().eval(), make_images(64)
     with torch.no_grad():
         both, one = model(images), model(images[1:])
     assert torch.allclose(both["logits"][1], one["logits"][0], atol=1e-5)
 
 
 def test_export_with_any_batch() -> None:
-    model, images = small().eval(), pictures(64)
+    model, images = small().eval(), make_images(64)
     program = torch.export.export(model, (images,), dynamic_shapes={"images": {0: Dim("batch", min=2, max=8)}})
     with torch.no_grad():
-        exported, expected = program.module()(pictures(64, batch=3)), model(pictures(64, batch=3))
+        exported, expected = program.module()(make_images(64, batch=3)), model(make_images(64, batch=3))
     for name in expected:
         assert torch.allclose(exported[name], expected[name], atol=1e-5)
 

@@ -26,9 +26,9 @@ from opsin.structures import Instances
 
 def split(value: int = 0, reach: float = 4.0) -> ArraySplit:
     objects = [Instances(torch.tensor([[0.0, 0.0, reach, 4.0]]), torch.tensor([0])) for _ in range(3)]
-    pictures = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
-    pictures[1] = value
-    return ArraySplit(pictures, np.ones((3, 1), np.float32), "made", instances=objects)
+    images = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
+    images[1] = value
+    return ArraySplit(images, np.ones((3, 1), np.float32), "made", instances=objects)
 
 
 class Bench:
@@ -125,7 +125,7 @@ def test_user_may_stop(tmp_path: Path) -> None:
     ("splits", "overrides", "message"),
     [
         ({"train": split(value=9)}, {}, "made from other data than made is now"),
-        ({"train": split(reach=5.0)}, {}, "made from other data"),  # the same pictures with other boxes
+        ({"train": split(reach=5.0)}, {}, "made from other data"),  # the same images with other boxes
         (None, {"optim__lr": 0.5}, r"were made with optim.lr=0.001, the recipe now has 0.5; start another run"),
         (None, {"model__svm_cost": 0.1}, r"were made with model.svm_cost=None, the recipe now has 0.1"),
     ],

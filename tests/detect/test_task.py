@@ -1,4 +1,4 @@
-"""A detector in training: its targets, its judgement in a run, and what it refuses."""
+"""A detector in training: its targets, its evaluation in a run, and what it refuses."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import torch
 
 import opsin
 from opsin import data, registry
-from opsin.detect.metrics import judge
-from opsin.detect.task import Detections, DetectTask, to_picture, usable
+from opsin.detect.metrics import evaluate
+from opsin.detect.task import Detections, DetectTask, to_image, usable
 from opsin.engine.checkpoint import read_model
 from opsin.engine.recipe import load_recipe
 from opsin.engine.train import prepare
@@ -41,14 +41,14 @@ def task(cells: str) -> DetectTask:
     return prepare(recipe(), lambda line: None)[0]  # type: ignore[return-value]
 
 
-def batch_of(task: DetectTask, *pictures: Instances) -> Batch:
+def batch_of(task: DetectTask, *images: Instances) -> Batch:
     height, width = task.preprocessing.size
     return Batch(
-        image=torch.randint(0, 255, (len(pictures), 3, height, width), dtype=torch.uint8),
-        instances=list(pictures),
-        index=torch.arange(len(pictures)),
-        size=torch.tensor([[height, width]] * len(pictures)),
-        path=[f"{i}.png" for i in range(len(pictures))],
+        image=torch.randint(0, 255, (len(images), 3, height, width), dtype=torch.uint8),
+        instances=list(images),
+        index=torch.arange(len(images)),
+        size=torch.tensor([[height, width]] * len(images)),
+        path=[f"{i}.png" for i in range(len(images))],
     )
 
 
@@ -77,14 +77,14 @@ def test_what_cannot_be_learned_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("fit", ["squash", "pad", "crop"])
-def test_answers_come_back_to_the_pictures_pixels(fit: Any) -> None:
+def test_answers_come_back_to_the_images_pixels(fit: Any) -> None:
     preprocessing = data.Preprocessing(size=(64, 96), channels=3, mean=(0.0,) * 3, std=(1.0,) * 3, fit=fit)
     own = torch.tensor([[120.0, 60, 180, 110]])
     placed = Instances(preprocessing.place_boxes(own, (200, 300)), torch.tensor([1]), torch.tensor([0.5]))
-    back = to_picture(placed, preprocessing, (200, 300))
+    back = to_image(placed, preprocessing, (200, 300))
     torch.testing.assert_close(back.boxes, own, rtol=0, atol=1e-4)
     outside = Instances(preprocessing.place_boxes(torch.tensor([[-9.0, -9, -1, -1]]), (200, 300)))
-    assert len(to_picture(outside, preprocessing, (200, 300))) == 0
+    assert len(to_image(outside, preprocessing, (200, 300))) == 0
 
 
 def test_a_scaled_batch_takes_its_boxes_along(task: DetectTask) -> None:
@@ -122,7 +122,7 @@ def test_a_scaled_batch_takes_its_masks_along(task: DetectTask) -> None:
     assert torch.equal(batch["instances"][0].masks, mask)  # type: ignore[arg-type]  # the batch itself stays
 
 
-def test_masks_are_judged_by_themselves(task: DetectTask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_masks_are_evaluated_by_themselves(task: DetectTask, monkeypatch: pytest.MonkeyPatch) -> None:
     """An object of 40x40 pixels whose mask has 4 is medium as a box and small as a mask."""
     size = task.preprocessing.size
     one = boxes((8, 8, 48, 48))
@@ -156,11 +156,11 @@ def test_the_size_changes_every_ten_batches(cells: str, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    "pictures", [[boxes()], [boxes(), boxes()], [boxes((3, 3, 3, 3))], [boxes((0, 0, 20, 20), label=-1)]]
+    "images", [[boxes()], [boxes(), boxes()], [boxes((3, 3, 3, 3))], [boxes((0, 0, 20, 20), label=-1)]]
 )
-def test_pictures_without_objects_give_a_finite_loss(task: DetectTask, pictures: list[Instances]) -> None:
+def test_images_without_objects_give_a_finite_loss(task: DetectTask, images: list[Instances]) -> None:
     task.model.train()
-    batch = batch_of(task, *pictures)
+    batch = batch_of(task, *images)
     losses = task.detector.loss(task.model(task.images(batch)), task.targets(batch))
     assert all(torch.isfinite(term) for term in losses.values())
     evaluator = task.eval().create_evaluator()
@@ -168,7 +168,7 @@ def test_pictures_without_objects_give_a_finite_loss(task: DetectTask, pictures:
     assert evaluator.metrics()["map"] == 0
 
 
-def test_two_processes_judge_as_one(task: DetectTask) -> None:
+def test_two_processes_evaluate_as_one(task: DetectTask) -> None:
     _, _, splits = prepare(recipe(data__source="scenes:16"), lambda line: None)
     task.eval()
     torch.nn.init.zeros_(task.model.head.bias)  # type: ignore[union-attr, arg-type]
@@ -241,7 +241,7 @@ def test_a_run_from_end_to_end(trained: tuple[opsin.Run, Path]) -> None:
     assert {"val_loss", "val_map", "val_map_50", "train_class", "train_box"} <= run.history[0].keys()
     assert {"map", "map_50", "loss", "cost_missed"} <= run.metrics.keys()
     report = (folder / "report.html").read_text(encoding="utf-8")
-    for title in ("Classes", "Cost of the errors", "Worst pictures", "Which places answer for which object"):
+    for title in ("Classes", "Cost of the errors", "Worst images", "Which places answer for which object"):
         assert title in report
     saved = read_model(folder)
     assert saved.score_threshold is not None
@@ -281,7 +281,7 @@ def test_four_scenes_are_learned_by_heart(cells: str, tmp_path: Path) -> None:
     assert isinstance(evaluator, Detections)
     with torch.no_grad():
         evaluator.update(task.model(task.images(batch)), batch)
-    assert judge(*evaluator.collected(), task.classes).metrics["map_50"] > 0.95
+    assert evaluate(*evaluator.collected(), task.classes).metrics["map_50"] > 0.95
 
 
 def test_models_of_the_task_are_listed(cells: str) -> None:

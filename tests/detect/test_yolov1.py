@@ -1,4 +1,4 @@
-"""YOLOv1: counts, a picture worked by hand, the layer with weights of its own at each place."""
+"""YOLOv1: counts, an image worked by hand, the layer with weights of its own at each place."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_published_counts(name: str) -> None:
         assert count_macs(model, published.input) == published.macs
 
 
-def test_a_picture_by_hand(small: YOLOv1) -> None:
+def test_an_image_by_hand(small: YOLOv1) -> None:
     """A box of 32x64 at (96, 32), the middle of cell 1. It is half of box 0; box 1, 32x32, is half of it: box 0 first.
 
     The second truth of the cell is nobody's.

@@ -1,4 +1,4 @@
-"""YOLOv2: counts, a picture worked by hand, softmax, pictures that say what and not where."""
+"""YOLOv2: counts, an image worked by hand, softmax, images that say what and not where."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_published_counts(name: str) -> None:
         assert count_parameters(create_model(name)) == registry.find_model(name).published.params
 
 
-def test_a_picture_by_hand(small: YOLOv2) -> None:
+def test_an_image_by_hand(small: YOLOv2) -> None:
     """64x64 pixels, numbers of 0, a box of 32x32 at (40, 16): cell (1, 0), sigmoid(t) shall be 0.25 and 0.5.
 
     It predicts 32x48 at (48, 16), which shares 24x32 with the truth.
@@ -63,7 +63,7 @@ def test_published_anchors_are_in_pixels() -> None:
     assert VOC_ANCHORS[0] == pytest.approx((42.3072, 55.4064))
 
 
-def test_a_picture_that_says_what_and_not_where(small: YOLOv2) -> None:
+def test_an_image_that_says_what_and_not_where(small: YOLOv2) -> None:
     outputs = make_outputs(2, 64, 21, 1.0, strides=(32,))
     alone = small.loss({"stride32": outputs["stride32"][:1]}, [Instances.somewhere([1])])
     assert alone["box"] == alone["class"] == alone["objectness"] == 0

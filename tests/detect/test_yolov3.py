@@ -1,4 +1,4 @@
-"""YOLOv3, its tiny and its ASFF form: counts, a picture worked by hand, the loss and the decoding in plain loops."""
+"""YOLOv3, its tiny and its ASFF form: counts, an image worked by hand, the loss and the decoding in plain loops."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_counts_that_the_author_and_the_release_have_besides() -> None:
         assert count_parameters(create_model("yolov3_asff", fusion=False)) == 75_554_428
 
 
-def test_a_picture_by_hand(small: YOLOv3) -> None:
+def test_an_image_by_hand(small: YOLOv3) -> None:
     """64x64 pixels, all numbers 0, one object of 32x32 at (24, 24).
 
     The anchor 33x23 fits best: 32 * 23 / (1024 + 759 - 736) = 0.703, on the map of stride 8, cell (3, 3), at whose

@@ -90,7 +90,7 @@ def test_the_other_terms_equal_plain_loops(small: YOLOv4) -> None:
         assert losses[term].item() == pytest.approx(expected[term], rel=1e-4)
 
 
-def test_tiny_runs_and_learns_of_its_first_picture() -> None:
+def test_tiny_runs_and_learns_of_its_first_image() -> None:
     torch.manual_seed(0)
     model = create_model("yolov4_tiny", num_classes=1)
     outputs = model(torch.randn(2, 3, 64, 96))

@@ -58,7 +58,7 @@ class Page(HTMLParser):
     def all(self, name: str) -> list[str]:
         return [value for _, attributes in self.tags if (value := attributes.get(name)) is not None]
 
-    def pictures(self) -> list[bytes]:
+    def images(self) -> list[bytes]:
         return [base64.b64decode(source.partition("base64,")[2]) for source in self.all("src")]
 
 
@@ -87,9 +87,9 @@ class TestPage:
         )
         assert not re.search(r"https?:|//[a-z]|url\(|@import", re.sub(r"base64,[\w+/=]+", "", html))
         assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.tags}
-        for picture in page.pictures():
-            if b"<svg" in picture:
-                text = re.sub(r'xmlns(:\w+)?="[^"]*"', "", picture.decode())
+        for image in page.images():
+            if b"<svg" in image:
+                text = re.sub(r'xmlns(:\w+)?="[^"]*"', "", image.decode())
                 assert not re.search(r"https?:|@import|<script|url\((?!#)", text)
 
     def test_shows_names_as_they_are(self) -> None:
@@ -114,8 +114,8 @@ class TestPage:
     def test_follows_the_colour_scheme(self) -> None:
         html = render("title", {}, every_section())
         assert "prefers-color-scheme: dark" in html
-        for picture in Page(html).pictures():
-            assert b"<svg" not in picture or b"prefers-color-scheme:dark" in picture
+        for image in Page(html).images():
+            assert b"<svg" not in image or b"prefers-color-scheme:dark" in image
 
     def test_without_anything(self) -> None:
         assert "title" in page_of().text
@@ -161,15 +161,15 @@ class TestTable:
 
 
 class TestGallery:
-    def test_tiny_pictures_stay_sharp(self) -> None:
+    def test_tiny_images_stay_sharp(self) -> None:
         image = torch.randint(0, 255, (3, 8, 8), dtype=torch.uint8)
         page = page_of(Gallery("g", [GalleryItem(image, "7")]))
-        np.testing.assert_array_equal(Image.open(io.BytesIO(page.pictures()[0])), image.permute(1, 2, 0).numpy())
+        np.testing.assert_array_equal(Image.open(io.BytesIO(page.images()[0])), image.permute(1, 2, 0).numpy())
         assert [a.get("class") for tag, a in page.tags if tag == "img"] == ["tiny"]
 
-    def test_large_pictures_are_shrunk(self) -> None:
+    def test_large_images_are_shrunk(self) -> None:
         page = page_of(Gallery("g", [GalleryItem(torch.zeros(1, 600, 1200, dtype=torch.uint8), "7", wrong=True)]))
-        assert Image.open(io.BytesIO(page.pictures()[0])).size == (256, 128)
+        assert Image.open(io.BytesIO(page.images()[0])).size == (256, 128)
         assert "wrong" in page.all("class")
 
 

@@ -100,7 +100,7 @@ def test_stops_early(tmp_path: Path):
     assert len(run.history) < 30
 
 
-def test_learns_four_pictures_by_heart(tmp_path: Path):
+def test_learns_four_images_by_heart(tmp_path: Path):
     settings = {"data.limit": 4, "data.val_fraction": 0, "train.epochs": 40, "train.batch_size": 4, "optim.lr": 0.02}
     run = train(tmp_path / "run", settings)
     assert run.history[-1]["train_loss"] < 0.02
@@ -162,7 +162,7 @@ def test_the_saved_model_describes_itself(tmp_path: Path):
     assert evaluated == run.metrics
 
 
-def test_predict_takes_whatever_holds_a_picture(tmp_path: Path):
+def test_predict_takes_whatever_holds_an_image(tmp_path: Path):
     run = train(tmp_path / "run", {"train.epochs": 6})
     predictor = opsin.load(run.path)
     split = data.open("digits").splits["test"]
@@ -178,7 +178,7 @@ def test_predict_takes_whatever_holds_a_picture(tmp_path: Path):
     assert all(answer["score"] == pytest.approx(same[0]["score"], abs=1e-5) for answer in same)
     assert sum(one["score"] for one in predictor.predict(image, top=10)["top"]) == pytest.approx(1, abs=1e-5)
     for wrong in (np.full((8, 8), np.nan), torch.zeros(2, 8, 8, dtype=torch.uint8), np.zeros((0, 4), np.uint8)):
-        with pytest.raises(InputError, match="a picture must be"):
+        with pytest.raises(InputError, match="an image must be"):
             predictor.predict(wrong)
 
 

@@ -52,9 +52,9 @@ def test_every_plot_is_shown_and_every_shown_plot_is_made(hooks: ModuleType) -> 
     assert shown == set(hooks.PLOTS)
 
 
-def test_plots_are_pictures_that_follow_the_reader(hooks: ModuleType) -> None:
+def test_plots_are_images_that_follow_the_reader(hooks: ModuleType) -> None:
     for draw in hooks.PLOTS.values():
-        picture = draw().decode()
-        assert picture.lstrip().startswith("<?xml") or picture.startswith("<svg")
-        assert "prefers-color-scheme:dark" in picture
-        assert "gradient" in picture
+        image = draw().decode()
+        assert image.lstrip().startswith("<?xml") or image.startswith("<svg")
+        assert "prefers-color-scheme:dark" in image
+        assert "gradient" in image

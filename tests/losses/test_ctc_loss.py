@@ -53,7 +53,7 @@ def test_a_target_that_just_fits() -> None:
 
 
 def test_a_target_that_is_too_long_is_named_with_the_fix() -> None:
-    message = "target 0 has 4 labels, 1 of them repeated, and needs 5 steps, the network gives 4: widen the picture"
+    message = "target 0 has 4 labels, 1 of them repeated, and needs 5 steps, the network gives 4: widen the image"
     with pytest.raises(InputError, match=message):
         ctc_loss(logits(4), TARGETS)
     with pytest.raises(InputError, match=r"target 2 has 3 labels, 0 of them repeated, and needs 3 steps.* gives 2"):

@@ -186,9 +186,9 @@ def box(kind: str) -> Callable[[Tensor, Tensor], float]:
 def dice(logits: Tensor, labels: Tensor) -> float:
     """V-Net's, softmax over classes, pixel by pixel."""
     terms = []
-    for picture, truth in zip(logits.tolist(), labels.tolist(), strict=True):
-        columns = [softmax([row[i] for row in picture]) for i in range(len(truth))]
-        for k in range(len(picture)):
+    for image, truth in zip(logits.tolist(), labels.tolist(), strict=True):
+        columns = [softmax([row[i] for row in image]) for i in range(len(truth))]
+        for k in range(len(image)):
             seen = [(column[k], float(t == k)) for column, t in zip(columns, truth, strict=True) if t != -1]
             shared, sizes = sum(p * y for p, y in seen), sum(p * p + y * y for p, y in seen)
             terms.append(1 - (2 * shared + 1) / (sizes + 1))

@@ -15,7 +15,7 @@ close = torch.testing.assert_close
 
 
 def plain(losses: Tensor, positive: Tensor, ratio: float) -> Tensor:
-    """Picture by picture, by sorting."""
+    """Image by image, by sorting."""
     chosen = torch.zeros_like(positive)
     for row, (values, truth) in enumerate(zip(losses.tolist(), positive.tolist(), strict=True)):
         negatives = sorted((i for i, t in enumerate(truth) if not t), key=lambda i, values=values: -values[i])

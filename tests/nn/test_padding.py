@@ -38,7 +38,7 @@ def windows(size: int, kernel: int, stride: int, padding: str, border: int, pool
         start += stride
     leftover = bool(starts) and starts[-1] + kernel < size + border
     if padding == "caffe" and pooling and leftover and start < size:
-        starts.append(start)  # rounds up, unless that one would begin behind the picture
+        starts.append(start)  # rounds up, unless that one would begin behind the image
     return starts
 
 

@@ -62,7 +62,7 @@ def test_classifier_takes_larger_images(name: str, size: int) -> None:
 
 
 def test_every_window_is_the_classifier() -> None:
-    # without padding before it, what a window of the converted network sees is a crop of the picture
+    # without padding before it, what a window of the converted network sees is a crop of the image
     head = [nn.Flatten(), nn.Linear(4 * 3 * 5, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(), nn.Linear(8, 3)]
     model = lived_in(nn.Sequential(nn.Conv2d(2, 4, 3), nn.MaxPool2d(2), *head)).double()
     logits = linear_to_conv(model, (2, 8, 12), average=False).model
@@ -124,7 +124,7 @@ def test_there_and_back(name: str, size: int) -> None:
 
 
 def test_lenets_c5_is_linear() -> None:
-    # LeCun et al. 1998: C5 is a convolution only because the picture might be larger
+    # LeCun et al. 1998: C5 is a convolution only because the image might be larger
     model: Any = registry.create_model("lenet5").eval()
     surgery = conv_to_linear(model, (1, 32, 32))
     kinds = [type(m) for m in surgery.model.modules()]

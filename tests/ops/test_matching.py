@@ -11,7 +11,7 @@ from torchvision.ops import box_iou
 from opsin.errors import InputError
 from opsin.ops.matching import match_anchors
 
-# A picture of 8x4, cut into two squares; boxes over them with IoUs that are fractions.
+# An image of 8x4, cut into two squares; boxes over them with IoUs that are fractions.
 ANCHORS = torch.tensor([[0.0, 0, 4, 4], [4, 0, 8, 4]])
 
 

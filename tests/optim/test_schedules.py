@@ -112,7 +112,7 @@ def test_plateau_by_hand() -> None:
         optimizer, "plateau", steps=100, steps_per_epoch=1, mode="max", patience=1, warmup_epochs=1, warmup_factor=0.5
     )
     for _ in range(3):
-        schedule.observe(0.0)  # the warm-up is not judged
+        schedule.observe(0.0)  # the warm-up is not evaluated
     schedule.step()
     found = []
     for value in (-2.0, -2.0, -2.0, -1.0, -1.5, -1.0):  # best, bad, bad -> x 0.1, best, bad, bad (not better) -> x 0.1

@@ -50,7 +50,7 @@ def test_nms_of_nothing() -> None:
 
 
 def by_grid(points: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Points in pixels, (N, 2), as grid_sample counts: -1 and 1 are the outer edges of the picture."""
+    """Points in pixels, (N, 2), as grid_sample counts: -1 and 1 are the outer edges of the image."""
     return (2 * points / torch.tensor([width, height], dtype=torch.float64) - 1)[None, None]
 
 

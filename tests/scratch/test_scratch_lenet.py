@@ -45,7 +45,7 @@ def test_it_has_lenets_weights_and_stays_in_float32(rng: Rng) -> None:
     assert {array.dtype for array in (logits, *gradients.values())} == {np.dtype(np.float32)}
 
 
-def test_pictures_stand_in_the_middle() -> None:
+def test_images_stand_in_the_middle() -> None:
     images = to_input(np.full((2, 8, 8), 16.0))
     assert images.shape == (2, 1, 32, 32)
     assert images.dtype == np.float32

@@ -134,7 +134,7 @@ def elementwise(model: nn.Module, found: Profile) -> Advice | None:
     """G4: activations, additions, gates, copies and depthwise convolutions do little and move much.
 
     Batch norms are left out, because they fold into the convolutions; so are weights, because they do not grow with
-    the picture.
+    the image.
     """
     moved = Counter[bool]()
     slow: list[tuple[float, Layer]] = []
@@ -255,7 +255,7 @@ def wide_dilation(model: nn.Module, found: Profile) -> Advice | None:
         finding=f"{len(wide)} layers have a dilation of up to {max(wide, key=lambda w: w[0])[0]:.3g} times the side of "
         "their map",
         reason="all taps but the middle one read padding, so that a 3x3 convolution is a 1x1 one that costs nine times",
-        remedy="use a smaller dilation, larger pictures, or the mean of the whole map as ASPP does",
+        remedy="use a smaller dilation, larger images, or the mean of the whole map as ASPP does",
         source="Chen et al. 2017 (DeepLab v3), arXiv:1706.05587, section 3.3",
         layers=_worst(wide),
         numbers={"dilation_over_side": max(w for w, _ in wide), "layers": float(len(wide))},

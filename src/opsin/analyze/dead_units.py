@@ -1,4 +1,4 @@
-"""Dead units: those that give the same for every picture, and so say nothing.
+"""Dead units: those that give the same for every image, and so say nothing.
 
 A rectifier's unit is dead when it never lets anything through: no gradient reaches it, and it stays dead. Units of
 other activations are dead when their output never changes. Some percent of a layer are common; half of it means a
@@ -29,7 +29,7 @@ _SMOOTH = (
 
 @dataclass(frozen=True)
 class LayerActivity:
-    """How busy the units of an activation were. active: (units,), the share of places and pictures where it was > 0.
+    """How busy the units of an activation were. active: (units,), the share of places and images where it was > 0.
 
     name: of the module that called it, with #2 and on where it calls several. rectifier: ReLU or ReLU6.
     """
@@ -48,10 +48,10 @@ class LayerActivity:
 
 @torch.no_grad()
 def find_dead_units(model: nn.Module, batches: Iterable[Tensor]) -> list[LayerActivity]:
-    """The activity of every activation function, in the order of the network, over all pictures; in eval.
+    """The activity of every activation function, in the order of the network, over all images; in eval.
 
     batches: normalised images (B, C, H, W). A unit is a channel of (B, C, H, W), a number of (B, K), the last dimension
-    of (B, N, C). Modules and functions are found alike. Raises InputError where there are no pictures.
+    of (B, N, C). Modules and functions are found alike. Raises InputError where there are no images.
     """
     watch, seen = _Watch(), 0
     with evaluating(model), watch.callers(model), watch:
@@ -60,7 +60,7 @@ def find_dead_units(model: nn.Module, batches: Iterable[Tensor]) -> list[LayerAc
             model(images)
             seen += len(images)
     if not seen:
-        raise InputError("no pictures to look for dead units in")
+        raise InputError("no images to look for dead units in")
     return [layer.summary(name) for name, layer in watch.layers.items()]
 
 

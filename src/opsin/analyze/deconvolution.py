@@ -1,4 +1,4 @@
-"""What in a picture excites a unit: ZFNet's deconvolution view, and its relatives.
+"""What in an image excites a unit: ZFNet's deconvolution view, and its relatives.
 
 Zeiler and Fergus 2013, arXiv:1311.2901, section 2.1: keep one activation of a layer, set all others to zero, and send
 it back to the pixels through the same network turned round. Each layer of that has a partner in autograd:
@@ -49,7 +49,7 @@ class Projection:
 
 @dataclass(frozen=True)
 class Excitation:
-    """How much a picture excites a unit. index: of the picture in its data. row, column: where in the unit's map."""
+    """How much an image excites a unit. index: of the image in its data. row, column: where in the unit's map."""
 
     index: int
     row: int
@@ -62,7 +62,7 @@ def project(
 ) -> Projection:
     """Send a unit's activation back to the pixels of normalised images (B, C, H, W).
 
-    places: (B, 2) int64, rows and columns of the unit's map; None takes its strongest one in each picture. What is not
+    places: (B, 2) int64, rows and columns of the unit's map; None takes its strongest one in each image. What is not
     positive there sends nothing. Raises InputError for an unknown layer, unit or rule.
     """
     if rule not in get_args(Rule):
@@ -84,12 +84,12 @@ def project(
 def strongest(
     model: nn.Module, batches: Iterable[Tensor], layers: Sequence[str], *, count: int = 9
 ) -> dict[str, list[list[Excitation]]]:
-    """For each unit of each layer the `count` pictures that excite it most, strongest first, with its best place there.
+    """For each unit of each layer the `count` images that excite it most, strongest first, with its best place there.
 
     batches: normalised images (B, C, H, W), B may vary. Section 4 of the paper shows nine of them. Raises InputError
-    for an unknown layer, and where there are no pictures.
+    for an unknown layer, and where there are no images.
     """
-    found: dict[str, tuple[Tensor, ...]] = {}  # activation, picture and place: each (at most `count`, units)
+    found: dict[str, tuple[Tensor, ...]] = {}  # activation, image and place: each (at most `count`, units)
     widths: dict[str, int] = {}
     seen = 0
     with evaluating(model), recorded(model, layers) as outputs:
@@ -103,7 +103,7 @@ def strongest(
                 found[layer] = _best((peak, index, place), found.get(layer), count)
             seen += len(images)
     if not seen:
-        raise InputError("no pictures to look for the strongest activations in")
+        raise InputError("no images to look for the strongest activations in")
     return {
         layer: [
             [Excitation(i, p // widths[layer], p % widths[layer], v) for v, i, p in zip(*columns, strict=True)]
@@ -120,7 +120,7 @@ def check_unit(layer: str, unit: int, count: int) -> int:
     return unit
 
 
-def as_picture(signal: Tensor) -> Tensor:
+def as_image(signal: Tensor) -> Tensor:
     """A projection (C, H, W) as uint8 of C channels, 1 or 3: mid-grey is nothing, the strongest is black or white.
 
     Signals of other channel numbers are summed to grey.

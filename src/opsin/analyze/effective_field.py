@@ -56,9 +56,9 @@ def effective_fields(
 ) -> list[EffectiveField]:
     """The effective field of the central place of each layer, averaged over normalised images (B, C, H, W); in eval.
 
-    For each picture the gradient of a random direction over the units is taken, whose expected square is the sum of the
+    For each image the gradient of a random direction over the units is taken, whose expected square is the sum of the
     squares of all units' gradients: of the Jacobian J the root of E[(v J)^2], v ~ N(0, 1), summed over colours. More
-    pictures make it smoother. layers: None for every stage. Raises InputError for an unknown layer.
+    images make it smoother. layers: None for every stage. Raises InputError for an unknown layer.
     """
     layers = stage_names(model) if layers is None else layers
     images = images.detach().clone().requires_grad_()

@@ -51,9 +51,9 @@ def explain(
 ) -> Explanation:
     """Everything about a network: a registered model's name, a run, published weights (resnet50:imagenet1k), a recipe.
 
-    input_size: (C, H, W); the published one, or the recipe's or run's, if None. batch: pictures at once, for memory.
+    input_size: (C, H, W); the published one, or the recipe's or run's, if None. batch: images at once, for memory.
     optimizer: whose state training holds: "sgd", "plain_sgd", "adamw"; the recipe's, else "sgd", if None. measure: run
-    it as well, and add the measured peaks and the latency of one picture.
+    it as well, and add the measured peaks and the latency of one image.
 
     Raises InputError for an unknown name, a missing or damaged file, and an input that the network refuses.
     """

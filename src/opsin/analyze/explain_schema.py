@@ -1,7 +1,7 @@
 """What `opsin explain` finds out, as plain data; `Explanation.to_dict()` is its JSON.
 
 docs/counting.md defines the counts.
-Counts are for one picture in eval unless a name says otherwise, sizes in elements, memory in bytes, receptive fields in
+Counts are for one image in eval unless a name says otherwise, sizes in elements, memory in bytes, receptive fields in
 pixels of the input, accuracies in percent, times in milliseconds. A pair is (height, width).
 """
 
@@ -56,11 +56,11 @@ class Result:
 class Field:
     """What one unit of a map can see of the input.
 
-    size, jump: pixels seen, and pixels between the fields of neighbouring units, as pairs, as if the picture went on
+    size, jump: pixels seen, and pixels between the fields of neighbouring units, as pairs, as if the image went on
     for ever; jump None where neighbours do not exist or are not evenly apart. start: first pixel row and column of unit
     (0, 0), below zero in the padding. centre: of unit (0, 0), continuous: pixel i spans [i, i + 1).
-    whole: the unit also sees all of the picture, through a global pooling, a dense layer, attention or a gate
-    (squeeze and excitation); size is then that of the sliding part alone, or of the picture where there is none.
+    whole: the unit also sees all of the image, through a global pooling, a dense layer, attention or a gate
+    (squeeze and excitation); size is then that of the sliding part alone, or of the image where there is none.
     exact: False where a reshape hid the rows and columns and size is only an upper bound.
     """
 
@@ -77,7 +77,7 @@ class Layer:
     """One call of a layer, in the order of completion; a module that computes beside its children has a row too.
 
     index: of the row. name, type: of the module, "" for the network itself. inputs: indices of the rows whose outputs
-    it reads, -1 for the picture; above its own where a child reads what its parent has computed. output_shape: of its
+    it reads, -1 for the image; above its own where a child reads what its parent has computed. output_shape: of its
     first tensor, without the batch; () for a module that holds parameters but did not run. params: learnable numbers,
     shared ones with the first call. connections: of units, biases included, as LeNet's paper counts. macs:
     multiply-adds of products. flops: all floating-point operations. activations: outputs of products, as RegNet's
@@ -85,7 +85,7 @@ class Layer:
     included.
     intensity: FLOPs per byte. share: of the network's totals, from 0 to 1, keyed "params", "macs", "flops",
     "activations", "bytes". operators: ATen operators it ran, with their counts. uncounted: those without a rule.
-    field: of its output, None where it does not depend on the picture. kernel_size, stride, dilation, groups:
+    field: of its output, None where it does not depend on the image. kernel_size, stride, dilation, groups:
     of its convolution or pooling, None where it has none. in_channels, out_channels: of its product. input_shape: of
     the first tensor that its product or pooling reads, without the batch; () where it has none.
     """
@@ -131,8 +131,8 @@ class Totals:
     """Sums over the layers. coverage: percent of the ATen operator calls whose FLOPs are counted, views included.
 
     buffers: numbers that are saved but not learned, such as running means. macs_by_flop_counter: half of what
-    `torch.utils.flop_counter` counts for the same run, for comparison. judged: what a second stage was counted on, such
-    as "1,000 proposals"; memory is that of the first.
+    `torch.utils.flop_counter` counts for the same run, for comparison. counted_on: what a second stage had before it,
+    such as "1,000 proposals"; memory is that of the first.
     """
 
     params: int
@@ -147,7 +147,7 @@ class Totals:
     operators: int
     coverage: float
     macs_by_flop_counter: int
-    judged: str = ""
+    counted_on: str = ""
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that live at once, at `batch` pictures in float32: estimated by following every allocation without data.
+    """Bytes that live at once, at `batch` images in float32: estimated by following every allocation without data.
 
     weights, buffers: of the network. gradients: of the learnable ones. optimizer_state: of `optimizer`.
     saved_activations: what the forward pass keeps for the backward pass. train_peak: the most in forward, backward and
@@ -268,7 +268,9 @@ class Explanation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, dicts, numbers and strings, for JSON: the fields by their names, after "format"."""
-        return {"format": FORMAT, **_plain(self)}
+        values = {"format": FORMAT, **_plain(self)}
+        values["totals"]["judged"] = self.totals.counted_on  # the key before 0.2, for a release
+        return values
 
 
 def _plain(value: Any) -> Any:

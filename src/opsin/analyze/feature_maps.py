@@ -1,4 +1,4 @@
-"""What the layers of a network give for pictures: any layer of any model, by name, recorded without changing it."""
+"""What the layers of a network give for images: any layer of any model, by name, recorded without changing it."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def as_grey(signal: Tensor) -> Tensor:
 
 
 def grid(maps: Tensor, columns: int = 8, gap: int = 1) -> Tensor:
-    """Maps (C, h, w) in rows of a picture, uint8 (1, H, W), each over its own range; white between them."""
+    """Maps (C, h, w) in rows of an image, uint8 (1, H, W), each over its own range; white between them."""
     count, height, width = maps.shape
     columns = min(columns, count)
     rows = math.ceil(count / columns)

@@ -1,6 +1,6 @@
-"""What the units of a map see of the picture: the algebra behind the receptive field.
+"""What the units of a map see of the image: the algebra behind the receptive field.
 
-One axis of a map is a `Slide`: unit i sees the rows (or columns) low(i) to high(i) of the picture, for every whole i,
+One axis of a map is a `Slide`: unit i sees the rows (or columns) low(i) to high(i) of the image, for every whole i,
 also beyond the border, as if the map went on for ever. A tensor is a `Sight`: which of its dimensions hold rows and
 columns, behind whatever reshapes, and what its units see along each axis.
 """
@@ -89,7 +89,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Sight:
-    """Where the rows and columns of the picture are in a tensor, and what its units see along them."""
+    """Where the rows and columns of the image are in a tensor, and what its units see along them."""
 
     layout: Layout
     axes: Mapping[int, Axis]
@@ -261,6 +261,6 @@ def _wider(a: Span | None, b: Span | None) -> Span | None:
 
 
 def image_sight(channels: int, height: int, width: int, batch: int = 1) -> Sight:
-    """The picture itself, (B, C, H, W): every pixel sees itself."""
+    """The image itself, (B, C, H, W): every pixel sees itself."""
     first = tuple(((None, n),) if n != 1 else () for n in (batch, channels))
     return Sight((*first, ((0, height),), ((1, width),)), {0: Axis(PIXELS), 1: Axis(PIXELS)})

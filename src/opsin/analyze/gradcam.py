@@ -1,4 +1,4 @@
-"""Class evidence: which places of a picture speak for a class.
+"""Class evidence: which places of an image speak for a class.
 
 Grad-CAM, Selvaraju et al. 2016, arXiv:1610.02391, section 3: weigh each feature map A_k of a late layer by the mean of
 the class score's gradient over it, add them up, and keep what is positive:
@@ -40,7 +40,7 @@ class Evidence:
     layer: str
 
     def enlarged(self, height: int, width: int) -> Tensor:
-        """The maps at the picture's size, each scaled to at most 1: (B, height, width)."""
+        """The maps at the image's size, each scaled to at most 1: (B, height, width)."""
         peak = self.maps.amax(dim=(1, 2), keepdim=True)
         scaled = self.maps / torch.where(peak > 0, peak, 1)
         return F.interpolate(scaled[:, None], (height, width), mode="bilinear", align_corners=False)[:, 0]
@@ -49,7 +49,7 @@ class Evidence:
 def grad_cam(
     model: nn.Module, images: Tensor, classes: Sequence[int] | Tensor | None = None, *, layer: str | None = None
 ) -> Evidence:
-    """Grad-CAM of normalised images (B, C, H, W), in eval. classes: one a picture; None for the most probable one.
+    """Grad-CAM of normalised images (B, C, H, W), in eval. classes: one an image; None for the most probable one.
 
     layer: None finds the last one whose maps still have places (more than 1x1) and decide about the class, not counting
     pooling. Raises InputError for an unknown layer or class, and where no layer is left with places.
@@ -70,7 +70,7 @@ def grad_cam(
                 evidence = F.relu((weights * maps).sum(dim=1)).detach()
                 return Evidence(evidence, chosen, picked.detach(), name)
     where = f"layer {layer}" if layer else "no layer"
-    raise InputError(f"{where} has feature maps with places that lead to the class; give a larger picture or a layer")
+    raise InputError(f"{where} has feature maps with places that lead to the class; give a larger image or a layer")
 
 
 def class_logits(outputs: Any) -> Tensor:
@@ -86,7 +86,7 @@ def _check_classes(classes: Sequence[int] | Tensor | None, logits: Tensor) -> Te
         return logits.argmax(dim=1)
     chosen = torch.as_tensor(classes, device=logits.device).long()
     if chosen.shape != logits.shape[:1]:
-        raise InputError(f"{len(logits)} pictures need as many classes, got {tuple(chosen.shape)}")
+        raise InputError(f"{len(logits)} images need as many classes, got {tuple(chosen.shape)}")
     if chosen.min() < 0 or chosen.max() >= logits.shape[1]:
         raise InputError(f"classes must be 0 to {logits.shape[1] - 1}, got {chosen.min()} to {chosen.max()}")
     return chosen

@@ -70,7 +70,7 @@ class _Ledger(TorchDispatchMode):
 def estimate_memory(
     model: nn.Module, input_size: tuple[int, int, int], batch: int = 1, optimizer: str = "sgd"
 ) -> Memory:
-    """Bytes to train and to infer at a batch of (C, H, W) pictures, in the model's own floating-point type.
+    """Bytes to train and to infer at a batch of (C, H, W) images, in the model's own floating-point type.
 
     optimizer: "sgd" (with momentum), "plain_sgd", "adamw". Raises InputError for another, a batch below 1, or an input
     that the model refuses.
@@ -171,7 +171,7 @@ def _twin(model: nn.Module, input_size: tuple[int, int, int], batch: int) -> tup
 
 
 def _real(model: nn.Module, input_size: tuple[int, int, int], batch: int, device: str) -> tuple[nn.Module, Tensor]:
-    """A copy with values on the device, and noise for pictures. A model without data gets small random numbers."""
+    """A copy with values on the device, and noise for images. A model without data gets small random numbers."""
     if any(p.is_meta for p in model.parameters()):
         twin = copy.deepcopy(model).to_empty(device=device)
         with torch.no_grad():

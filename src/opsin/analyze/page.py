@@ -1,4 +1,4 @@
-"""An explanation as one HTML page that opens anywhere: tables to sort, charts, what the network sees in pictures."""
+"""An explanation as one HTML page that opens anywhere: tables to sort, charts, what the network sees in images."""
 
 from __future__ import annotations
 
@@ -38,24 +38,24 @@ def write_page(
     path: str | Path,
     explanations: Sequence[Explanation],
     *,
-    pictures: Sequence[str | Path] = (),
+    images: Sequence[str | Path] = (),
     layers: Sequence[str] | None = None,
     units: Sequence[int] | None = None,
 ) -> Path:
     """Write the page of one model, or of several beside each other; atomically.
 
-    For a run: what it sees in `pictures`, or else in some of its validation data: feature maps of `layers` (None for
+    For a run: what it sees in `images`, or else in some of its validation data: feature maps of `layers` (None for
     every stage), what excites `units` of them (None for the busiest), dead units, class evidence. Raises InputError for
-    pictures before a network without trained weights, for unreadable ones, and for an unknown layer or unit; JobError
+    images before a network without trained weights, for unreadable ones, and for an unknown layer or unit; JobError
     where the page cannot be written.
     """
     path = Path(path)
     if not explanations:
         raise InputError("nothing to explain; name a model, a run or a recipe")
     if len(explanations) == 1:
-        page = one_page(explanations[0], pictures, layers, units)
-    elif pictures or layers or units:
-        raise InputError("pictures, layers and units belong to one run; explain it alone")
+        page = one_page(explanations[0], images, layers, units)
+    elif images or layers or units:
+        raise InputError("images, layers and units belong to one run; explain it alone")
     else:
         page = comparison_page(explanations)
     with atomic(path) as temporary:
@@ -65,14 +65,14 @@ def write_page(
 
 def one_page(
     explanation: Explanation,
-    pictures: Sequence[str | Path] = (),
+    images: Sequence[str | Path] = (),
     layers: Sequence[str] | None = None,
     units: Sequence[int] | None = None,
 ) -> str:
     """The page of one network, as HTML."""
     identity, totals = explanation.identity, explanation.totals
     # A module that was explained without being registered cannot be built again, and so sees nothing here.
-    subject = visualize.open_subject(explanation, pictures) if identity.source else None
+    subject = visualize.open_subject(explanation, images) if identity.source else None
     sections: list[Section] = [facts(explanation)]
     if explanation.results:
         sections.append(results_table(explanation.results))
@@ -172,7 +172,7 @@ def _comparison_table(explanations: Sequence[Explanation], names: Sequence[str])
         *("to train", "to infer", "ms", "layers", "advice"),
     ]
     batches = {e.memory.batch for e in explanations}
-    note = f"Counts for one picture; memory at a batch of {' or '.join(map(str, sorted(batches)))}."
+    note = f"Counts for one image; memory at a batch of {' or '.join(map(str, sorted(batches)))}."
     timed = [e.latency for e in explanations if e.latency is not None]
     if timed:
         first = timed[0]

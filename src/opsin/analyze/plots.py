@@ -1,4 +1,4 @@
-"""Drawings of an explanation: charts as SVG, and pictures with something laid over them."""
+"""Drawings of an explanation: charts as SVG, and images with something laid over them."""
 
 from __future__ import annotations
 
@@ -97,27 +97,27 @@ def spotlight(strength: Tensor, largest: int = 256) -> str:
     """A shade that leaves bright what counts, as a data URI of a PNG. strength: (H, W) in [0, 1]."""
     alpha = (255 * 0.86 * (1 - strength.clamp(0, 1).sqrt())).round().to(torch.uint8)
     shade = torch.tensor(_SHADE, dtype=torch.uint8)[:, None, None].expand(3, *alpha.shape)
-    picture = Image.fromarray(torch.cat([shade, alpha[None]]).permute(1, 2, 0).contiguous().numpy(), "RGBA")
-    return _png(picture, largest)
+    image = Image.fromarray(torch.cat([shade, alpha[None]]).permute(1, 2, 0).contiguous().numpy(), "RGBA")
+    return _png(image, largest)
 
 
-def heat(picture: Tensor, evidence: Tensor) -> Tensor:
-    """Evidence (H, W) in [0, 1] as colours over the picture in grey, uint8 (C, H, W): uint8 (3, H, W)."""
+def heat(image: Tensor, evidence: Tensor) -> Tensor:
+    """Evidence (H, W) in [0, 1] as colours over the image in grey, uint8 (C, H, W): uint8 (3, H, W)."""
     place = evidence.clamp(0, 1) * (len(_HEAT) - 1)
     low = place.floor().long().clamp(max=len(_HEAT) - 2)
     colour = torch.lerp(_HEAT[low], _HEAT[low + 1], (place - low)[..., None]).permute(2, 0, 1)
-    grey = picture.float().mean(dim=0, keepdim=True)
+    grey = image.float().mean(dim=0, keepdim=True)
     opacity = 0.25 + 0.6 * evidence.clamp(0, 1)
     return torch.lerp(grey.expand(3, -1, -1), colour, opacity).round().clamp(0, 255).to(torch.uint8)
 
 
-def mosaic(pictures: Sequence[Tensor], columns: int = 3, side: int = 40, gap: int = 2) -> str:
-    """Pictures uint8 (C, h, w) of any size in squares of `side` pixels, as a data URI of a PNG; clear between them."""
+def mosaic(images: Sequence[Tensor], columns: int = 3, side: int = 40, gap: int = 2) -> str:
+    """Images uint8 (C, h, w) of any size in squares of `side` pixels, as a data URI of a PNG; clear between them."""
     step = side + gap
-    rows = -(-len(pictures) // columns)
+    rows = -(-len(images) // columns)
     sheet = Image.new("RGBA", (columns * step - gap, rows * step - gap))
-    for place, picture in enumerate(pictures):
-        tile = to_pil(picture)
+    for place, image in enumerate(images):
+        tile = to_pil(image)
         scale = side / max(tile.size)
         resample = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS
         tile = tile.resize((max(1, round(tile.width * scale)), max(1, round(tile.height * scale))), resample)
@@ -126,9 +126,9 @@ def mosaic(pictures: Sequence[Tensor], columns: int = 3, side: int = 40, gap: in
     return _png(sheet, max(sheet.size))
 
 
-def picture_uri(picture: Tensor, largest: int = 256) -> str:
-    """A picture uint8 (C, H, W) as a data URI: PNG, or JPEG where that is a third of the size."""
-    image = to_pil(picture)
+def image_uri(pixels: Tensor, largest: int = 256) -> str:
+    """An image uint8 (C, H, W) as a data URI: PNG, or JPEG where that is a third of the size."""
+    image = to_pil(pixels)
     png = _png(image, largest)
     if max(image.size) <= 64:
         return png

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from opsin.analyze.costs import Cost, bytes_of, cost_of, is_product, is_view, operator_name, tensors_in
 from opsin.analyze.explain_schema import Field, Layer, Stage, Totals, Uncounted
 from opsin.analyze.receptive_field import Follower
-from opsin.nn.counting import describe_judged, whole_twin
+from opsin.nn.counting import describe_second_stage, whole_twin
 
 SHARED = ("params", "macs", "flops", "activations", "bytes")  # of which a layer has a share
 
@@ -161,7 +161,7 @@ def _shape_of(func: Any, args: Sequence[Any], results: Sequence[Tensor]) -> dict
 
 
 def run_on_meta(model: nn.Module, input_size: tuple[int, int, int]) -> MetaRun:
-    """Follow one picture of (C, H, W) through the network in eval, without data. The model stays as it is.
+    """Follow one image of (C, H, W) through the network in eval, without data. The model stays as it is.
 
     Raises InputError for an input that the model refuses.
     """
@@ -252,7 +252,7 @@ def _layer(
 
 
 def profile(model: nn.Module, input_size: tuple[int, int, int]) -> Profile:
-    """Rows, shares, totals, stages and gaps of a network for one picture of (C, H, W), in eval.
+    """Rows, shares, totals, stages and gaps of a network for one image of (C, H, W), in eval.
 
     Raises InputError for an input that the model refuses.
     """
@@ -272,7 +272,7 @@ def profile(model: nn.Module, input_size: tuple[int, int, int]) -> Profile:
         operators=run.calls,
         coverage=100.0 * (run.calls - run.uncounted_calls) / run.calls if run.calls else 100.0,
         macs_by_flop_counter=run.flop_counter_macs,
-        judged=describe_judged(model),
+        counted_on=describe_second_stage(model),
     )
     return Profile(layers, totals, _stages(model, run, layers, sums), _gaps(layers))
 

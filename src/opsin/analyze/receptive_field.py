@@ -3,7 +3,7 @@
 `Follower` watches the ATen operators of a run without data and keeps, for every tensor, what its units see (`Sight`).
 The recurrence for a chain is in `scratch/receptive_field.py`; here branches take the union, and what has seen a
 whole map (global pooling, a dense layer, attention, squeeze and excitation, the statistics of a group norm) says so. A
-border is seen as if the map went on: a field may be larger than the picture. Araujo, Norris and Sim 2019, Distill
+border is seen as if the map went on: a field may be larger than the image. Araujo, Norris and Sim 2019, Distill
 4(11), e21.
 """
 
@@ -54,7 +54,7 @@ class Follower:
                 self._written(out, sight)
 
     def field(self, tensor: Tensor) -> Field | None:
-        """What the units of a tensor see; None where it does not depend on the picture."""
+        """What the units of a tensor see; None where it does not depend on the image."""
         sight = self._of(tensor)
         if sight is None or not sight.axes:
             return None
@@ -540,7 +540,7 @@ _RULES: dict[str, _Rule] = {
 
 
 def receptive_fields(model: nn.Module, input_size: tuple[int, int, int]) -> dict[str, Field]:
-    """The field of the output of every module that depends on the picture, by name; of the last call, if repeated."""
+    """The field of the output of every module that depends on the image, by name; of the last call, if repeated."""
     from opsin.analyze.profile import run_on_meta
 
     return {name: field for name, field in run_on_meta(model, input_size).fields.items() if field is not None}

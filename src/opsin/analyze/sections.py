@@ -46,22 +46,22 @@ class Advices:
 
 @dataclass
 class Fields:
-    """The receptive field of each stage over a picture. size: (height, width) of the input."""
+    """The receptive field of each stage over an image. size: (height, width) of the input."""
 
     title: str
     note: str
-    picture: str
+    image: str
     size: tuple[int, int]
     frame: tuple[float, float, float, float]
     stages: list[dict[str, Any]]
 
     def view(self) -> dict[str, Any]:
-        return {k: getattr(self, k) for k in ("note", "picture", "size", "frame", "stages")}
+        return {k: getattr(self, k) for k in ("note", "image", "size", "frame", "stages")}
 
 
 @dataclass
 class Tiles:
-    """Small pictures in groups."""
+    """Small images in groups."""
 
     title: str
     note: str
@@ -105,8 +105,8 @@ class LayerTree:
         ]
         totals = self.explanation.totals
         note = (
-            f"{len(layers):,} calls of layers, for one picture of {dims(self.explanation.identity.input)}"
-            f"{f' with {totals.judged}' if totals.judged else ''}. "
+            f"{len(layers):,} calls of layers, for one image of {dims(self.explanation.identity.input)}"
+            f"{f' with {totals.counted_on}' if totals.counted_on else ''}. "
             f"In total {totals.params:,} parameters, {totals.connections:,} connections, {totals.macs:,} MACs "
             f"(multiply-adds of products), {totals.flops:,} FLOPs (all floating-point operations) and "
             f"{amount(totals.bytes)} moved. Bars are shares of these. A click on a heading sorts."
@@ -168,32 +168,32 @@ def fields_section(explanation: Explanation, subject: Subject) -> Fields | Text:
     stages = [s for s in explanation.stages if s.name != "head" and len(s.output_shape) == 3 and s.field is not None]
     if not stages:
         return Text("Receptive field", "No stage gives maps with places, so no field can be drawn.")
-    count = max(1, min(len(subject.pictures), int(_FIELD_WORK / max(1, explanation.totals.macs))))
+    count = max(1, min(len(subject.images), int(_FIELD_WORK / max(1, explanation.totals.macs))))
     images = _images(explanation, subject, count)
     names = visualize.called_names(subject.model, explanation.identity.input, [s.name for s in stages])
     fields = effective_fields(subject.model, images, names)
     height, width = images.shape[2:]
     boxes = [_full_box(stage, one) for stage, one in zip(stages, fields, strict=True)]
-    edge = max(height, width) / 12  # of paper around the picture: a field that reaches further is cut there
+    edge = max(height, width) / 12  # of paper around the image: a field that reaches further is cut there
     views = [_field_view(*three, (height, width), edge) for three in zip(stages, fields, boxes, strict=True)]
     frame = (-1.2 * edge, -1.2 * edge, width + 2.4 * edge, height + 2.4 * edge)
     weights = "trained" if subject.trained else "fresh, random"
-    what = f"{count} picture{'s' * (count > 1)}" if identity.input[0] in (1, 3) else "noise"
+    what = f"{count} image{'s' * (count > 1)}" if identity.input[0] in (1, 3) else "noise"
     note = (
         "One unit in the middle of each stage. The frame is all it can see, by the layers' kernels and strides, "
-        "cut where it reaches far beyond the picture; "
+        "cut where it reaches far beyond the image; "
         "the light is what counts for it: the size of the gradient at each pixel (Luo et al. 2016), "
         f"averaged over {what}, with {weights} weights. The dashed square has as many pixels as count more than "
         "4.55 % of the strongest one."
     )
-    picture = plots.picture_uri(subject.pictures[0].image, 320)
-    return Fields("Receptive field", note, picture, (height, width), frame, views)
+    image = plots.image_uri(subject.images[0].image, 320)
+    return Fields("Receptive field", note, image, (height, width), frame, views)
 
 
 def seen_sections(
     explanation: Explanation, subject: Subject, layers: Sequence[str] | None, units: Sequence[int] | None
 ) -> list[Section]:
-    """What a trained network sees in pictures."""
+    """What a trained network sees in images."""
     stages = {s.name: s.field for s in explanation.stages if s.name not in ("stem", "head")}
     rows = {layer.name: layer.field for layer in explanation.layers}
     names = (
@@ -202,10 +202,8 @@ def seen_sections(
         else list(layers)
     )
     fields = {name: stages.get(name, rows.get(name)) for name in names}
-    first = subject.pictures[0].name
-    where = (
-        f"{len(subject.scanned()):,} pictures of its {subject.split_name} split" if subject.split else "the pictures"
-    )
+    first = subject.images[0].name
+    where = f"{len(subject.scanned()):,} images of its {subject.split_name} split" if subject.split else "the images"
     sections: list[Section] = [
         Tiles("Class evidence", _EVIDENCE, [TileGroup("", visualize.show_evidence(subject), size=15.0)]),
         Tiles("Feature maps", f"Of {first}, by layer; the number is the unit's. Each map over its own range.",
@@ -220,8 +218,8 @@ def seen_sections(
 
 
 _EVIDENCE = (
-    "Where a picture speaks for the class: Grad-CAM (Selvaraju et al. 2016) of the last layer whose maps have places. "
-    "Yellow is the strongest, within each picture. A wrong answer also shows what speaks for the right class."
+    "Where an image speaks for the class: Grad-CAM (Selvaraju et al. 2016) of the last layer whose maps have places. "
+    "Yellow is the strongest, within each image. A wrong answer also shows what speaks for the right class."
 )
 
 
@@ -319,7 +317,7 @@ def amount(count: int | None) -> str | None:
 
 
 def sees(seen: Any) -> str | None:
-    """A field in words: 7 x 7, and whether the whole picture comes in by a global layer."""
+    """A field in words: 7 x 7, and whether the whole image comes in by a global layer."""
     if seen is None:
         return None
     size = f"{'' if seen.exact else 'at most '}{seen.size[0]} x {seen.size[1]}"
@@ -327,10 +325,10 @@ def sees(seen: Any) -> str | None:
 
 
 def _images(explanation: Explanation, subject: Subject, count: int) -> Tensor:
-    """Input for gradients: the subject's pictures, or noise for a network of neither one nor three channels."""
+    """Input for gradients: the subject's images, or noise for a network of neither one nor three channels."""
     shape = explanation.identity.input
     if shape[0] == subject.preprocessing.channels:
-        return subject.normalized(subject.pictures[:count])
+        return subject.normalized(subject.images[:count])
     return torch.randn(count, *shape, generator=torch.Generator().manual_seed(0))
 
 

@@ -35,7 +35,7 @@ def show(explanation: Explanation, console: Console | None = None) -> None:
     if explanation.latency is not None:
         took = explanation.latency
         out.print(
-            f"  one picture takes {took.median:.1f} ms ({took.fastest:.1f} to {took.slowest:.1f} in {took.runs} runs, "
+            f"  one image takes {took.median:.1f} ms ({took.fastest:.1f} to {took.slowest:.1f} in {took.runs} runs, "
             f"{took.device}, {took.threads} threads)"
         )
     if explanation.training is not None:
@@ -106,11 +106,11 @@ def _results(explanation: Explanation, out: Console) -> None:
 
 def _totals(explanation: Explanation, out: Console) -> None:
     totals = explanation.totals
-    out.print("\n[bold]Totals, one picture[/]")
+    out.print("\n[bold]Totals, one image[/]")
     out.print(f"  parameters   {totals.params:>15,}   and {totals.buffers:,} numbers in buffers")
     out.print(f"  MACs         {totals.macs:>15,}   multiply-adds of convolutions and products")
-    if totals.judged:
-        out.print(f"  [dim]the second stage counted on {totals.judged}; memory below is that of the first[/]")
+    if totals.counted_on:
+        out.print(f"  [dim]the second stage counted on {totals.counted_on}; memory below is that of the first[/]")
     out.print(f"  FLOPs        {totals.flops:>15,}   all floating-point operations")
     out.print(f"  connections  {totals.connections:>15,}")
     out.print(f"  activations  {totals.activations:>15,}   outputs of convolutions and products")

@@ -1,4 +1,4 @@
-"""A network looked at with pictures before it: which ones, and what is shown of what it sees in them."""
+"""A network looked at with images before it: which ones, and what is shown of what it sees in them."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from torch import Tensor, nn
 from opsin import data, registry
 from opsin.analyze import plots
 from opsin.analyze.dead_units import LayerActivity, find_dead_units
-from opsin.analyze.deconvolution import Excitation, as_picture, check_unit, project, strongest
+from opsin.analyze.deconvolution import Excitation, as_image, check_unit, project, strongest
 from opsin.analyze.explain_schema import Explanation, Field
 from opsin.analyze.feature_maps import as_grey, feature_maps, most_active
 from opsin.analyze.gradcam import class_logits, grad_cam
 from opsin.data import Preprocessing, Split
 from opsin.engine.checkpoint import read_model
-from opsin.engine.predict import find_pictures, load_picture
+from opsin.engine.predict import find_images, load_image
 from opsin.engine.recipe import Recipe
 from opsin.engine.task import split_data
 from opsin.errors import InputError
 from opsin.nn.counting import meta_twin
 
 PHOTOGRAPHS = ("astronaut", "coffee", "chelsea", "rocket")  # colour ones that come with every scikit-image
-_MOST_SCANNED = 1000  # pictures of a split that are searched for excitements and dead units
+_MOST_SCANNED = 1000  # images of a split that are searched for excitements and dead units
 _BATCH = 32
 
 
 @dataclass
-class Picture:
-    """A picture as the network gets it. image: uint8 (C, h, w). label: its class, where that is known."""
+class Image:
+    """An image as the network gets it. image: uint8 (C, h, w). label: its class, where that is known."""
 
     name: str
     image: Tensor
@@ -48,20 +48,20 @@ class Subject:
     model: nn.Module
     preprocessing: Preprocessing
     trained: bool
-    pictures: list[Picture]
+    images: list[Image]
     classes: list[str] = field(default_factory=list)
     split: Split | None = None
     split_name: str = ""
     missing: str = ""  # why there is no split, where there should be one
 
-    def normalized(self, pictures: Sequence[Picture]) -> Tensor:
-        """The network's input for pictures: (B, C, h, w)."""
-        return self.preprocessing.normalize(torch.stack([p.image for p in pictures]))
+    def normalized(self, images: Sequence[Image]) -> Tensor:
+        """The network's input for images: (B, C, h, w)."""
+        return self.preprocessing.normalize(torch.stack([p.image for p in images]))
 
     def batches(self) -> Iterator[Tensor]:
-        """The split, at most 1,000 pictures spread evenly over it, or the given pictures where there is none."""
+        """The split, at most 1,000 images spread evenly over it, or the given images where there is none."""
         if self.split is None:
-            yield self.normalized(self.pictures)
+            yield self.normalized(self.images)
             return
         for batch in data.create_loader(self.scanned(), self.preprocessing, batch_size=_BATCH):
             yield self.preprocessing.normalize(batch["image"])
@@ -72,17 +72,17 @@ class Subject:
         return _spread(self.split, _MOST_SCANNED)
 
 
-def open_subject(explanation: Explanation, pictures: Sequence[str | Path] = (), count: int = 6) -> Subject:
-    """The network of an explanation with pictures before it: given ones, or some of a run's validation data.
+def open_subject(explanation: Explanation, images: Sequence[str | Path] = (), count: int = 6) -> Subject:
+    """The network of an explanation with images before it: given ones, or some of a run's validation data.
 
-    Raises InputError for a picture that cannot be read, and for pictures before a network without trained weights.
+    Raises InputError for an image that cannot be read, and for images before a network without trained weights.
     """
     identity = explanation.identity
     if identity.kind != "run" and ":" not in identity.source:  # resnet50:imagenet1k has published weights
-        if pictures:
+        if images:
             raise InputError(
-                f"{identity.source} has no trained weights, so nothing it finds in pictures means anything; "
-                f"train it and explain the run: opsin explain runs/{identity.name} --pictures ..."
+                f"{identity.source} has no trained weights, so nothing it finds in images means anything; "
+                f"train it and explain the run: opsin explain runs/{identity.name} --images ..."
             )
         return _untrained(explanation)
     saved = read_model(identity.source)
@@ -92,25 +92,25 @@ def open_subject(explanation: Explanation, pictures: Sequence[str | Path] = (), 
             subject.split_name, subject.split = _open_split(saved.recipe)
         except InputError as error:
             subject.missing = str(error)
-    if pictures:
+    if images:
         prepare = saved.preprocessing.prepare
-        subject.pictures = [Picture(path.name, prepare(load_picture(path))) for path in find_pictures(list(pictures))]
+        subject.images = [Image(path.name, prepare(load_image(path))) for path in find_images(list(images))]
     elif subject.split is not None:
-        subject.pictures = _examples(_spread(subject.split, count), subject.preprocessing)
+        subject.images = _examples(_spread(subject.split, count), subject.preprocessing)
     else:
-        subject.pictures = photographs(saved.preprocessing)
+        subject.images = photographs(saved.preprocessing)
     return subject
 
 
-def photographs(preprocessing: Preprocessing) -> list[Picture]:
+def photographs(preprocessing: Preprocessing) -> list[Image]:
     """The built-in photographs, prepared. Their classes are unknown."""
     from skimage import data as samples
 
-    pictures = []
+    images = []
     for name in PHOTOGRAPHS:
         image = torch.from_numpy(np.ascontiguousarray(getattr(samples, name)())).permute(2, 0, 1)
-        pictures.append(Picture(name, preprocessing.prepare(image)))
-    return pictures
+        images.append(Image(name, preprocessing.prepare(image)))
+    return images
 
 
 def _untrained(explanation: Explanation) -> Subject:
@@ -125,7 +125,7 @@ def _untrained(explanation: Explanation) -> Subject:
         model = registry.create_model(explanation.identity.name, **explanation.identity.options)
     subject = Subject(model.eval(), preprocessing, False, photographs(preprocessing))
     if channels == shown:
-        _settle_norms(model, subject.normalized(subject.pictures))
+        _settle_norms(model, subject.normalized(subject.images))
     return subject
 
 
@@ -175,17 +175,17 @@ def _is_map(output: Any) -> bool:
     return isinstance(output, Tensor) and output.ndim in (2, 3, 4)
 
 
-def _examples(split: Split, preprocessing: Preprocessing) -> list[Picture]:
-    pictures = []
+def _examples(split: Split, preprocessing: Preprocessing) -> list[Image]:
+    images = []
     for index in range(len(split)):
         label = split.labels[index]
         known = int(label) if split.labels.ndim == 1 and label >= 0 else None
-        pictures.append(Picture(split.name(index), preprocessing.prepare(split.read(index)), known))
-    return pictures
+        images.append(Image(split.name(index), preprocessing.prepare(split.read(index)), known))
+    return images
 
 
 def _spread(split: Split, count: int) -> Split:
-    """At most `count` pictures, of the classes in turn where each has one label."""
+    """At most `count` images, of the classes in turn where each has one label."""
     if len(split) <= count:
         return split
     return split.subset(np.sort(data.stratified(split.labels, count)) if count >= 100 else _one_a_class(split, count))
@@ -205,7 +205,7 @@ def _one_a_class(split: Split, count: int) -> np.ndarray:
 
 @dataclass
 class Tile:
-    """Pictures that belong together, as data URIs, over a caption whose first line stands out."""
+    """Images that belong together, as data URIs, over a caption whose first line stands out."""
 
     sources: list[str]
     caption: str
@@ -223,9 +223,9 @@ class TileGroup:
 
 
 def show_feature_maps(subject: Subject, layers: Sequence[str], count: int = 24) -> list[TileGroup]:
-    """The `count` maps of each layer that the first picture excites most."""
-    picture = subject.pictures[0]
-    maps = feature_maps(subject.model, subject.normalized([picture]), layers)
+    """The `count` maps of each layer that the first image excites most."""
+    image = subject.images[0]
+    maps = feature_maps(subject.model, subject.normalized([image]), layers)
     groups = []
     for layer in layers:
         whole = maps[layer][0]
@@ -233,7 +233,7 @@ def show_feature_maps(subject: Subject, layers: Sequence[str], count: int = 24) 
             groups.append(_vector(layer, whole.flatten()))
             continue
         units = most_active(whole, count)
-        tiles = [Tile([plots.picture_uri(as_grey(whole[unit]), 64)], str(unit)) for unit in units]
+        tiles = [Tile([plots.image_uri(as_grey(whole[unit]), 64)], str(unit)) for unit in units]
         shape = " x ".join(map(str, whole.shape))
         silent = int((whole == 0).flatten(1).all(dim=1).sum())
         said = f"{shape}; shown are the {len(units)} strongest" + (f", {silent} are zero everywhere" if silent else "")
@@ -242,11 +242,11 @@ def show_feature_maps(subject: Subject, layers: Sequence[str], count: int = 24) 
 
 
 def _vector(layer: str, values: Tensor) -> TileGroup:
-    """Units without places, as the pixels of one picture."""
+    """Units without places, as the pixels of one image."""
     columns = math.ceil(math.sqrt(len(values)))
     padded = torch.zeros(math.ceil(len(values) / columns) * columns, dtype=values.dtype)
     padded[: len(values)] = values.cpu()
-    tile = Tile([plots.picture_uri(as_grey(padded.view(-1, columns)), 64)], f"all {len(values)}")
+    tile = Tile([plots.image_uri(as_grey(padded.view(-1, columns)), 64)], f"all {len(values)}")
     silent = int((values == 0).sum())
     said = f"{len(values)} units without places, in rows of {columns}" + (f"; {silent} are zero" if silent else "")
     return TileGroup(layer, [tile], said + ".", size=8.0)
@@ -255,7 +255,7 @@ def _vector(layer: str, values: Tensor) -> TileGroup:
 def show_excitements(
     subject: Subject, fields: dict[str, Field | None], units: Sequence[int] | None = None, count: int = 6
 ) -> list[TileGroup]:
-    """For units of each layer the nine pictures that excite them most, cut to the field, and what does it in each.
+    """For units of each layer the nine images that excite them most, cut to the field, and what does it in each.
 
     units: None takes the `count` that the data excites most. fields: layer -> what a unit of it sees.
     """
@@ -273,24 +273,24 @@ def show_excitements(
 
 
 def show_evidence(subject: Subject) -> list[Tile]:
-    """Grad-CAM of every picture: for the most probable class, and for the true one where that is another."""
-    images = subject.normalized(subject.pictures)
+    """Grad-CAM of every image: for the most probable class, and for the true one where that is another."""
+    images = subject.normalized(subject.images)
     evidence = grad_cam(subject.model, images)
     with torch.no_grad():
         logits = class_logits(subject.model(images))
         scores = subject.model.decode(logits)["scores"]  # type: ignore[operator]
     tiles = []
-    for place, picture in enumerate(subject.pictures):
+    for place, image in enumerate(subject.images):
         predicted = int(evidence.classes[place])
-        wrong = picture.label is not None and picture.label != predicted
-        asked = [predicted] + ([picture.label] if wrong and picture.label is not None else [])
+        wrong = image.label is not None and image.label != predicted
+        asked = [predicted] + ([image.label] if wrong and image.label is not None else [])
         maps = [grad_cam(subject.model, images[place : place + 1], [k], layer=evidence.layer) for k in asked]
-        heats = [plots.heat(picture.image, m.enlarged(*picture.image.shape[1:])[0]) for m in maps]
-        caption = f"{subject.classes[predicted]}, {100 * float(scores[place, predicted]):.1f} %\n{picture.name}"
-        if wrong and picture.label is not None:
-            right = 100 * float(scores[place, picture.label])
-            caption += f"\nis {subject.classes[picture.label]}, with {right:.1f} %"
-        tiles.append(Tile([plots.picture_uri(p) for p in (picture.image, *heats)], caption, wrong))
+        heats = [plots.heat(image.image, m.enlarged(*image.image.shape[1:])[0]) for m in maps]
+        caption = f"{subject.classes[predicted]}, {100 * float(scores[place, predicted]):.1f} %\n{image.name}"
+        if wrong and image.label is not None:
+            right = 100 * float(scores[place, image.label])
+            caption += f"\nis {subject.classes[image.label]}, with {right:.1f} %"
+        tiles.append(Tile([plots.image_uri(p) for p in (image.image, *heats)], caption, wrong))
     return tiles
 
 
@@ -307,7 +307,7 @@ def _excitement(subject: Subject, layer: str, unit: int, found: list[Excitation]
     found = [e for e in found if e.activation > 0]
     split = subject.scanned() if subject.split is not None else None
     images = [
-        subject.preprocessing.prepare(split.read(e.index)) if split is not None else subject.pictures[e.index].image
+        subject.preprocessing.prepare(split.read(e.index)) if split is not None else subject.images[e.index].image
         for e in found
     ]
     if not images:
@@ -317,12 +317,12 @@ def _excitement(subject: Subject, layer: str, unit: int, found: list[Excitation]
     signal = project(subject.model, batch, layer, unit, places=places).signal
     boxes = [field_box(seen, e.row, e.column, images[0].shape[1:]) for e in found]
     patches = [image[:, y1:y2, x1:x2] for image, (x1, y1, x2, y2) in zip(images, boxes, strict=True)]
-    causes = [as_picture(one[:, y1:y2, x1:x2]) for one, (x1, y1, x2, y2) in zip(signal, boxes, strict=True)]
+    causes = [as_image(one[:, y1:y2, x1:x2]) for one, (x1, y1, x2, y2) in zip(signal, boxes, strict=True)]
     return Tile([plots.mosaic(patches), plots.mosaic(causes)], f"unit {unit}\nup to {found[0].activation:.3g}")
 
 
 def field_box(seen: Field | None, row: int, column: int, size: Any) -> tuple[int, int, int, int]:
-    """x1, y1, x2, y2 of what a unit sees, within a picture of (height, width); all of it where that is not known."""
+    """x1, y1, x2, y2 of what a unit sees, within an image of (height, width); all of it where that is not known."""
     height, width = size
     if seen is None or seen.jump is None or seen.whole:
         return 0, 0, width, height

@@ -24,7 +24,7 @@ class Backbone(nn.Module):
     width it can take. fixed_size: the only one, where its head allows no other.
 
     What the name of a network fixes is positional in that constructor, what its user may choose is keyword-only.
-    `preprocessing` is what the published weights in it expect of a picture, keys of `opsin.data.Preprocessing`.
+    `preprocessing` is what the published weights in it expect of an image, keys of `opsin.data.Preprocessing`.
     `forward` is pure: the same in train and eval, exportable. `criterion` makes the loss; a recipe may set another.
 
     A network with auxiliary classifiers, which bring gradient to its middle in training, also sets `aux_heads` (between

@@ -87,7 +87,7 @@ class DenseNet(Backbone):
     depths: layers of each block. growth: maps that each layer adds, k. bottleneck: B, compression: the share of maps
     that a transition keeps, C; 1 keeps all. stem_channels: 2k unless given. small_images: a stem of one 3x3 that keeps
     the size, instead of one of stride 4. dropout: behind each convolution that adds maps; the paper has 0.2 where the
-    pictures are not augmented. recompute: memory linear in depth for about a fifth more time, the same results.
+    images are not augmented. recompute: memory linear in depth for about a fifth more time, the same results.
     dense=False leaves the concatenations out: a plain net, very thin unless its growth is raised.
     """
 

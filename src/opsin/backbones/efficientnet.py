@@ -43,7 +43,7 @@ class EfficientNet(Backbone):
     """A 3x3 convolution, inverted residuals with squeezes in five resolutions, a 1x1, pooling, one linear layer.
 
     width, depth: multiply the channels of every layer, rounded to 8, and the blocks of every row, rounded up.
-    small_images: for pictures of about 32x32, the stem and the first block that would halve the map keep it: strides up
+    small_images: for images of about 32x32, the stem and the first block that would halve the map keep it: strides up
     to 8 instead of 32. padding: "tf" pads as TensorFlow. dropout: before the last layer; 0.2 for B0 up to 0.5 for B7.
     stochastic_depth: probability to lose the last block for an example, falling linearly to 0 at the first.
     norm_eps: of batch norm; 0.001 averages with a decay of 0.99, as in the authors' code, 1e-5 with torch's 0.9.

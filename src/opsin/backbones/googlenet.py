@@ -83,7 +83,7 @@ def initialize_he(model: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-# Ported from TensorFlow: torchvision's `transform_input` undoes ImageNet's mean and deviation and makes pictures in
+# Ported from TensorFlow: torchvision's `transform_input` undoes ImageNet's mean and deviation and makes images in
 # [-1, 1] of them. With a mean and deviation of 0.5 in their place the network sees the same.
 inception_weights = partial(imagenet_weights, symmetric=True)
 
@@ -205,7 +205,7 @@ def _inception(conv: Conv, in_channels: int, plan: tuple[int, ...], large: int, 
 
 def _aux_head(conv: Conv, in_channels: int, num_classes: int, dropout: float, port: bool) -> nn.Sequential:
     """Section 5: pooling to 4x4, 1x1 to 128 channels, 1024 hidden units, the classes."""
-    # The paper pools 5x5 with stride 3, which makes 4x4 of 14x14; the adaptive pooling is for other pictures than 224.
+    # The paper pools 5x5 with stride 3, which makes 4x4 of 14x14; the adaptive pooling is for other images than 224.
     pool = [] if port else [AtLeast(5), nn.AvgPool2d(5, 3)]
     return nn.Sequential(
         *pool,

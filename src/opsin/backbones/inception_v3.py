@@ -137,7 +137,7 @@ def _halve_to_8(conv: Conv, factorized: bool) -> Branches:
 def _aux_head(conv: Conv, num_classes: int) -> nn.Sequential:
     """Figure 8: of a 17x17 map 5x5 windows, 1x1 to 128 channels, all of them in a 5x5 convolution, the classes."""
     return nn.Sequential(
-        AtLeast(17),  # pictures smaller than 299 leave less than the two 5x5 need
+        AtLeast(17),  # images smaller than 299 leave less than the two 5x5 need
         nn.AvgPool2d(5, 3),
         chain(conv, 768, (128, 1), (768, 5, 1, 0)),
         nn.AdaptiveAvgPool2d(1),

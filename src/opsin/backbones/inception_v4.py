@@ -19,7 +19,7 @@ from opsin.registry import Published, register
 
 
 class InceptionV4(Backbone):
-    """A stem, then 4, 7 and 3 equal modules in stages at 35x35, 17x17 and 8x8 for pictures of 299. Figure 9.
+    """A stem, then 4, 7 and 3 equal modules in stages at 35x35, 17x17 and 8x8 for images of 299. Figure 9.
 
     depths: modules of each stage. norm: "bn" or None.
     """

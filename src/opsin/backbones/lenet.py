@@ -7,7 +7,7 @@ lenet5_1998: the paper's, to the parameter. Subsampling has a coefficient and a 
 of the maps before it, and the outputs are distances to fixed codes.
 lenet5: what is called LeNet-5 today, with full convolutions, pooling without parameters and a linear output.
 
-Both take 32x32 pictures, with a digit of at most 20x20 in the middle, so that the ends of its strokes can stand in the
+Both take 32x32 images, with a digit of at most 20x20 in the middle, so that the ends of its strokes can stand in the
 centre of what the units of C3 see.
 """
 

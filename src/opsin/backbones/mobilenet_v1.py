@@ -2,10 +2,10 @@
 
 Howard, Zhu, Chen, Kalenichenko, Wang, Weyand, Andreetto and Adam 2017, arXiv:1704.04861. The idea: filter every channel
 by itself, then mix the channels in one place at a time; a 3x3 convolution so split costs eight to nine times less. Two
-numbers trade accuracy for cost: alpha multiplies the channels of every layer, rho the sides of the picture.
+numbers trade accuracy for cost: alpha multiplies the channels of every layer, rho the sides of the image.
 
 mobilenet_v1 has alpha 1 and 224x224; mobilenet_v1_x0_5_160 has half the channels and is published for 160x160: the same
-net as mobilenet_v1_x0_5, which takes pictures of any size. The paper has ReLU; TensorFlow's code and timm have ReLU6
+net as mobilenet_v1_x0_5, which takes images of any size. The paper has ReLU; TensorFlow's code and timm have ReLU6
 (activation="relu6"). TensorFlow's own table counts 1001 classes, and is off in the multiply-adds of alpha 0.75 and of
 0.25 at 192; the numbers here are counted.
 """
@@ -30,7 +30,7 @@ _LAYERS = (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *((512, 1),
 class MobileNetV1(Backbone):
     """A 3x3 convolution, thirteen separable ones in five resolutions, pooling, one linear layer.
 
-    width: alpha, multiplies the channels of every layer. small_images: for pictures of about 32x32, the stem and the
+    width: alpha, multiplies the channels of every layer. small_images: for images of about 32x32, the stem and the
     first layer that would halve the map keep it: strides up to 8 instead of 32. padding: "tf" pads as TensorFlow.
     separable=False has plain 3x3 convolutions instead, the paper's table 4. dropout: TensorFlow's code has 0.001.
     """

@@ -5,7 +5,7 @@ filters it depthwise, and projects it back to a thin one without an activation, 
 what it cuts; the shortcut joins the thin ends, so that the wide map never has to be kept.
 
 mobilenet_v2 has width 1; mobilenet_v2_x0_75 has three quarters of the channels, and mobilenet_v2_x0_75_160 is the same
-net published for pictures of 160x160. Channels are rounded to multiples of 8, as TensorFlow's code and torchvision do
+net published for images of 160x160. Channels are rounded to multiples of 8, as TensorFlow's code and torchvision do
 (plain rounding would give 0.75 other counts); the last 1280 grow with the width, but never shrink. The paper's table of
 parameters counts the weights of convolutions and of the classifier only: 3.47 M, where all that is learnt is 3.50 M.
 The inverted residual here is that of MobileNetV3 and EfficientNet as well.
@@ -85,7 +85,7 @@ class InvertedResidual(nn.Module):
 class MobileNetV2(Backbone):
     """A 3x3 convolution, seventeen inverted residuals in five resolutions, a 1x1 to 1280, pooling, one linear layer.
 
-    width: multiplies the channels of every layer. small_images: for pictures of about 32x32, the stem and the first
+    width: multiplies the channels of every layer. small_images: for images of about 32x32, the stem and the first
     blocks that would halve the map keep it: strides up to 8 instead of 32. padding: "tf" pads as TensorFlow.
     residual=False leaves the shortcuts out, linear=False puts a ReLU6 behind each bottleneck: the paper's figure 6.
     """

@@ -76,7 +76,7 @@ class MobileNetV3(Backbone):
 
     table: kernel size, expanded channels, channels, squeeze, activation and stride of every block. hidden_features: of
     the layer behind the pooling; it grows with the width, but never shrinks.
-    width: multiplies the channels of every layer. small_images: for pictures of about 32x32, the stem and the first
+    width: multiplies the channels of every layer. small_images: for images of about 32x32, the stem and the first
     block that would halve the map keep it: strides up to 8 instead of 32. padding: "tf" pads as TensorFlow.
     se=False leaves out the squeezes, hard_swish=False puts ReLU in its place, large_kernels=False has no 5x5: all three
     make the minimalistic net. residual=False leaves out the shortcuts.

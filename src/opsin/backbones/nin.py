@@ -1,6 +1,6 @@
 """NiN: Network In Network.
 
-Lin, Chen and Yan 2013, arXiv:1312.4400. Two ideas: a small network slides over the picture in place of a linear filter,
+Lin, Chen and Yan 2013, arXiv:1312.4400. Two ideas: a small network slides over the image in place of a linear filter,
 which is a convolution followed by 1x1 convolutions (mlpconv); and the last of these makes one map per class, whose mean
 is the logit, so that nothing is fully connected.
 

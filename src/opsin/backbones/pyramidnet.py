@@ -1,10 +1,10 @@
 """PyramidNet: Deep Pyramidal Residual Networks.
 
 Han, Kim and Kim 2016, arXiv:1610.02915. The idea: other residual nets double their maps in the few blocks that halve
-the picture; here every block widens a little, so that no single one of them matters as much.
+the image; here every block widens a little, so that no single one of them matters as much.
 
 A block ends in a norm and begins with one that no ReLU follows, and its shortcut has no parameters: zeros for the new
-maps, a mean of 2x2 where the picture is halved. Additive widening adds alpha maps in all, in equal steps, and
+maps, a mean of 2x2 where the image is halved. Additive widening adds alpha maps in all, in equal steps, and
 multiplicative widening multiplies by alpha in all, in equal ratios.
 
 pyramidnet110_a48 is 110 layers with alpha=48, and so on. 110 has basic blocks, all others bottlenecks, four times as

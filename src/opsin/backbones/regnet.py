@@ -226,7 +226,7 @@ class AnyNet(Backbone):
     se: squeeze-excitation in every block, of the Y nets. se_ratio: its hidden channels over those that come into the
     block, as in pycls; most others take the channels that it weighs. residual=False leaves the shortcuts out.
     stem: "simple", 3x3 of stride 2, or "resnet", 7x7 of stride 2 and a max pooling; stem_width: its channels.
-    small_images: a 3x3 stem that keeps the size, for pictures of about 32x32. dropout: before the linear layer.
+    small_images: a 3x3 stem that keeps the size, for images of about 32x32. dropout: before the linear layer.
     Initialised as pycls does, which is what ResNet does.
     """
 
@@ -309,7 +309,7 @@ _TORCHVISION = "counted and weights' results read: torchvision"
 
 
 def _swag(file: str, top1: float, top5: float, size: int) -> Weights:
-    """Trained on hashtags of 3.6 billion pictures (arXiv:2201.08371), fine-tuned, or at 224 only its last layer."""
+    """Trained on hashtags of 3.6 billion images (arXiv:2201.08371), fine-tuned, or at 224 only its last layer."""
     return imagenet_weights(
         f"https://download.pytorch.org/models/{file}.pth",
         "CC-BY-NC-4.0 (not for commercial use)",

@@ -6,7 +6,7 @@ so that a deeper net can always do at least as well as a shallower one.
 resnet18 to resnet152 are the nets for ImageNet as torchvision has them, "v1.5": a bottleneck that halves the map does
 so in its 3x3 convolution. resnet50_v1 to resnet200_v1 are the paper's: it does so in its first 1x1, and so reads a
 quarter of the map; the same parameters, 6 % less work in resnet50. 18 and 34 have no bottlenecks, and so one form.
-resnet20 to resnet1202 are the nets for CIFAR of section 4.2, thin ones for pictures of 32x32.
+resnet20 to resnet1202 are the nets for CIFAR of section 4.2, thin ones for images of 32x32.
 
 ResNeXt, Wide ResNet, SENet and CBAM-ResNet are this network with other blocks: see their files.
 """

@@ -1,6 +1,6 @@
 """SENet: Squeeze-and-Excitation Networks.
 
-Hu, Shen, Albanie, Sun and Wu 2017, arXiv:1709.01507. The idea: channels are not equally worth having in every picture,
+Hu, Shen, Albanie, Sun and Wu 2017, arXiv:1709.01507. The idea: channels are not equally worth having in every image,
 so the mean of each over the whole map goes through a small network that weighs them all. It takes 10 % more parameters
 and under 0.1 % more multiply-adds in a ResNet-50.
 

@@ -86,7 +86,7 @@ class ShuffleNetV1(Backbone):
 
     groups: of the 1x1 convolutions. scale: times the widths of table 1. shuffle=False leaves the groups apart: from the
     first unit on, what comes out of a group comes from that group alone, but for what the joins move. small_images: a
-    stem that keeps the size, instead of one of stride 4, for pictures of about 32x32.
+    stem that keeps the size, instead of one of stride 4, for images of about 32x32.
     The paper names no initialisation: this is He's (arXiv:1502.01852), by the inputs of a group.
     """
 

@@ -70,7 +70,7 @@ class ShuffleNetV2(Backbone):
     residual=True adds the half that goes through a unit to what comes out, se=True weighs that by squeeze-excitation,
     before the addition: what the paper adds in its largest net, of 164 layers. Its text does not place them; this is
     pytorchcv's reading, behind the last ReLU.
-    small_images: a stem that keeps the size, instead of one of stride 4, for pictures of about 32x32. dropout: before
+    small_images: a stem that keeps the size, instead of one of stride 4, for images of about 32x32. dropout: before
     the linear layer.
     The paper names no initialisation: this is He's (arXiv:1502.01852), by the inputs of a group.
     """

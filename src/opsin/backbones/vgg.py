@@ -35,7 +35,7 @@ class VGG(Backbone):
 
     kernel_sizes: of every convolution, by stage. norm: "bn" in every layer, "lrn" in the first (A-LRN), or None.
     hidden_features, pooled_size: width of the two hidden fully connected layers, and the side of the map that the first
-    one sees. 4096 and 7 are the paper's; 512 and 1 make a net for small pictures, without nine tenths of the weights.
+    one sees. 4096 and 7 are the paper's; 512 and 1 make a net for small images, without nine tenths of the weights.
     init: "he" trains any of them from scratch. "paper" is N(0, 0.01^2), for which only net A is shallow enough; the
     deeper ones then start from a trained A (section 3.1, `initialize_from`).
     """

@@ -37,7 +37,7 @@ def imagenet_weights(
     data: str = "ImageNet-1k",
     arrange: Arrange | None = None,
 ) -> Weights:
-    """A file whose name ends in its hash, of a network that looks at the middle of a resized picture.
+    """A file whose name ends in its hash, of a network that looks at the middle of a resized image.
 
     crop_ratio: the side of that middle as a share of the shorter side. symmetric: it expects values in [-1, 1], as
     TensorFlow's do, instead of ImageNet's mean and deviation taken out. data: what it was trained on.
@@ -86,7 +86,7 @@ def coco_weights(
     return Weights(
         url=f"https://download.pytorch.org/models/{file}.pth",
         sha256=file.rpartition("-")[2],
-        licence="BSD-3-Clause; trained on COCO (annotations CC-BY-4.0, pictures under their owners' terms)",
+        licence="BSD-3-Clause; trained on COCO (annotations CC-BY-4.0, images under their owners' terms)",
         source="torchvision, COCO_V1",
         preprocessing={"channels": 3, **preprocessing},
         metrics={"coco val2017 AP": ap},

@@ -1,7 +1,7 @@
 """ZFNet: Visualizing and Understanding Convolutional Networks.
 
 Zeiler and Fergus 2013, arXiv:1311.2901. The idea: look at what excites each unit, by running the network backwards to
-the picture, and mend what one sees. AlexNet's first filters of 11x11 and stride 4 missed the middle frequencies and let
+the image, and mend what one sees. AlexNet's first filters of 11x11 and stride 4 missed the middle frequencies and let
 the second layer alias; filters of 7x7 and strides of 2 see more, at the price of more work.
 
 zfnet: the network of figure 3, on one GPU, so without AlexNet's groups. zfnetb: table 2's (b), with 512, 1024 and 512

@@ -1,1 +1,1 @@
-"""Classification: what is in the picture, and how sure the network is."""
+"""Classification: what is in the image, and how sure the network is."""

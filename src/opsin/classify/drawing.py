@@ -1,4 +1,4 @@
-"""A picture with its answer written under it."""
+"""An image with its answer written under it."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ _PAPER, _INK, _BAR = (22, 25, 30), (240, 243, 246), (86, 180, 233)
 
 
 def annotate(image: Tensor, answer: dict[str, Any]) -> Image.Image:
-    """The picture over a strip with class and probability: "7  99.3 %".
+    """The image over a strip with class and probability: "7  99.3 %".
 
     image: uint8 (C, H, W), C 1 or 3. answer: {"label", "score"}, or {"labels": [{"label", "score"}, ...]} of a
-    multi-label model, maybe empty; five are shown. Tiny pictures are enlarged by a whole factor, pixel by pixel, and
+    multi-label model, maybe empty; five are shown. Tiny images are enlarged by a whole factor, pixel by pixel, and
     narrow ones get margins; a class name that is too long is cut.
     """
-    picture, _ = enlarge(to_pil(image).convert("RGB"), _NARROWEST)
+    drawn, _ = enlarge(to_pil(image).convert("RGB"), _NARROWEST)
     found = answer.get("labels", [answer])
     lines = [(str(one["label"]), float(one["score"])) for one in found[:_MOST_LINES]]
     more = len(found) - len(lines)
-    strip = _strip(lines, more, max(_NARROWEST, picture.width))
-    canvas = Image.new("RGB", (strip.width, picture.height + strip.height), _PAPER)
-    canvas.paste(picture, ((strip.width - picture.width) // 2, 0))
-    canvas.paste(strip, (0, picture.height))
+    strip = _strip(lines, more, max(_NARROWEST, drawn.width))
+    canvas = Image.new("RGB", (strip.width, drawn.height + strip.height), _PAPER)
+    canvas.paste(drawn, ((strip.width - drawn.width) // 2, 0))
+    canvas.paste(strip, (0, drawn.height))
     return canvas
 
 

@@ -1,4 +1,4 @@
-"""How good a classifier is: one judgement of its scores against the truth, for one class of many or many at once."""
+"""How good a classifier is: one evaluation of its scores against the truth, for one class of many or many at once."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class Bin(TypedDict):
 
 
 @dataclass
-class Judgement:
-    """What `judge` found. Examples are named by their place in the scores.
+class Evaluation:
+    """What `evaluate` found. Examples are named by their place in the scores.
 
     metrics: values in [0, 1], but nll in nats. per_class: class, examples, predicted, precision, recall, f1, and ap
     when multi-label; None where a class has no example. confusion: (K, K) int64, rows are the truth; None when
     multi-label. reliability: the bins behind ece. mistakes: wrong answers, the most confident first. scores, labels: as
-    given, on the CPU. uncalibrated: the judgement of the same answers before temperature scaling, where that was done.
+    given, on the CPU. uncalibrated: the evaluation of the same answers before temperature scaling, where that was done.
     """
 
     metrics: dict[str, float]
@@ -41,7 +41,7 @@ class Judgement:
     mistakes: list[int]
     scores: Tensor
     labels: Tensor
-    uncalibrated: Judgement | None = None
+    uncalibrated: Evaluation | None = None
 
     @property
     def multi_label(self) -> bool:
@@ -66,7 +66,7 @@ class Judgement:
         }
 
 
-def judge(scores: Tensor, labels: Tensor, classes: list[str]) -> Judgement:
+def evaluate(scores: Tensor, labels: Tensor, classes: list[str]) -> Evaluation:
     """Compare probabilities with the truth.
 
     scores: (N, K) in [0, 1]. labels: (N,) int64, or (N, K) of 0 and 1 for multi-label; -1 is left out. classes: K
@@ -77,7 +77,7 @@ def judge(scores: Tensor, labels: Tensor, classes: list[str]) -> Judgement:
     """
     scores, labels = scores.detach().float().cpu(), labels.detach().cpu()
     _check(scores, labels, classes)
-    return _judge_many(scores, labels, classes) if labels.ndim == 2 else _judge_one(scores, labels, classes)
+    return _evaluate_many(scores, labels, classes) if labels.ndim == 2 else _evaluate_one(scores, labels, classes)
 
 
 def reliability(confidence: Tensor, correct: Tensor, bins: int = BINS) -> list[Bin]:
@@ -113,7 +113,7 @@ def expected_calibration_error(bins: list[Bin]) -> float:
 
 
 def calibration_of(scores: Tensor, labels: Tensor) -> list[Bin]:
-    """The reliability bins of scores (N, K) in [0, 1] against labels as `judge` takes them.
+    """The reliability bins of scores (N, K) in [0, 1] against labels as `evaluate` takes them.
 
     Multi-label: every known (example, class) is one answer, its score the confidence that the class is there.
     """
@@ -124,7 +124,7 @@ def calibration_of(scores: Tensor, labels: Tensor) -> list[Bin]:
     return reliability(confidence, predicted == labels[known])
 
 
-def _judge_one(scores: Tensor, labels: Tensor, classes: list[str]) -> Judgement:
+def _evaluate_one(scores: Tensor, labels: Tensor, classes: list[str]) -> Evaluation:
     known = (labels != -1).nonzero()[:, 0]
     chosen, truth = scores[known], labels[known].long()
     k, predicted = len(classes), chosen.argmax(dim=1)  # documented to take the first of equal scores
@@ -148,10 +148,10 @@ def _judge_one(scores: Tensor, labels: Tensor, classes: list[str]) -> Judgement:
 
     wrong = predicted != truth
     order = chosen.max(dim=1).values[wrong].argsort(descending=True, stable=True)
-    return Judgement(metrics, per_class, confusion, bins, known[wrong][order].tolist(), scores, labels)
+    return Evaluation(metrics, per_class, confusion, bins, known[wrong][order].tolist(), scores, labels)
 
 
-def _judge_many(scores: Tensor, labels: Tensor, classes: list[str]) -> Judgement:
+def _evaluate_many(scores: Tensor, labels: Tensor, classes: list[str]) -> Evaluation:
     k, known = len(classes), labels != -1
     truth = torch.where(known, labels > 0.5, -1).long()
     predicted = (scores >= 0.5).long()
@@ -179,7 +179,7 @@ def _judge_many(scores: Tensor, labels: Tensor, classes: list[str]) -> Judgement
     error = torch.where(known, (scores - truth).abs(), -1).max(dim=1).values
     wrong = ((predicted != truth) & known).any(dim=1).nonzero()[:, 0]
     order = error[wrong].argsort(descending=True, stable=True)
-    return Judgement(metrics, per_class, None, bins, wrong[order].tolist(), scores, labels)
+    return Evaluation(metrics, per_class, None, bins, wrong[order].tolist(), scores, labels)
 
 
 def _average_precision(scores: Tensor, truth: Tensor) -> Tensor:
@@ -228,7 +228,7 @@ def _check(scores: Tensor, labels: Tensor, classes: list[str]) -> None:
             f"expected ({len(scores)},), or {tuple(scores.shape)} for multi-label"
         )
     if not (labels != -1).any():
-        raise InputError("there is nothing to judge: not one example has a label")
+        raise InputError("there is nothing to evaluate: not one example has a label")
     wrong = (labels < -1) | (labels > (1 if labels.ndim == 2 else len(classes) - 1))
     if wrong.any():
         place = wrong.nonzero()[0].tolist()

@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from opsin.classify.drawing import shorten
-from opsin.classify.metrics import Bin, Judgement, expected_calibration_error
+from opsin.classify.metrics import Bin, Evaluation, expected_calibration_error
 from opsin.engine import charts
 from opsin.engine.report import Figure, Gallery, GalleryItem, Section, Table, Text
 from opsin.errors import InputError
@@ -35,7 +35,7 @@ _MEANING = {
 
 
 class Examples(Protocol):
-    """Where the pictures of a judged split come from, by their place in it."""
+    """Where the images of an evaluated split come from, by their place in it."""
 
     def read(self, index: int) -> Tensor: ...
 
@@ -43,22 +43,22 @@ class Examples(Protocol):
 
 
 def sections(
-    judgement: Judgement, examples: Examples, classes: list[str], *, temperature: float | None = None, limit: int = 24
+    evaluation: Evaluation, examples: Examples, classes: list[str], *, temperature: float | None = None, limit: int = 24
 ) -> list[Section]:
     """Confusions, reliability, the table of classes, the most confident mistakes and what the numbers mean.
 
     temperature: what the scores were scaled by, if known; limit: mistakes to show.
     """
     found: list[Section] = []
-    if judgement.confusion is not None:
+    if evaluation.confusion is not None:
         if len(classes) <= MOST_IN_MATRIX:
-            found.append(confusion_matrix(judgement.confusion, classes))
-        if judgement.mistakes:
-            found.append(top_confusions(judgement.confusion, classes))
-    found.append(reliability_diagram(judgement, temperature))
-    found.append(class_table(judgement))
-    found.append(mistakes(judgement, examples, classes, limit))
-    found.append(meanings(judgement, len(classes)))
+            found.append(confusion_matrix(evaluation.confusion, classes))
+        if evaluation.mistakes:
+            found.append(top_confusions(evaluation.confusion, classes))
+    found.append(reliability_diagram(evaluation, temperature))
+    found.append(class_table(evaluation))
+    found.append(mistakes(evaluation, examples, classes, limit))
+    found.append(meanings(evaluation, len(classes)))
     return found
 
 
@@ -110,12 +110,12 @@ def top_confusions(confusion: Tensor, classes: list[str], limit: int = 12) -> Ta
     )
 
 
-def reliability_diagram(judgement: Judgement, temperature: float | None = None) -> Figure:
+def reliability_diagram(evaluation: Evaluation, temperature: float | None = None) -> Figure:
     """Confidence against accuracy, after temperature scaling and, if it was done, before. Guo et al. 2017, fig. 1."""
-    panels = [("", judgement.reliability)]
-    if judgement.uncalibrated is not None:
+    panels = [("", evaluation.reliability)]
+    if evaluation.uncalibrated is not None:
         scaled = "after" if temperature is None else f"after, T = {temperature:.3g}"
-        panels = [("before scaling", judgement.uncalibrated.reliability), (scaled, judgement.reliability)]
+        panels = [("before scaling", evaluation.uncalibrated.reliability), (scaled, evaluation.reliability)]
 
     def draw(canvas: Canvas) -> None:
         grid = canvas.subplots(2, len(panels), squeeze=False, sharex=True, sharey="row", height_ratios=(4, 1))
@@ -127,15 +127,15 @@ def reliability_diagram(judgement: Judgement, temperature: float | None = None) 
         grid[0, 0].set_ylabel("accuracy")
         grid[1, 0].set_ylabel("share")
 
-    what = "a class is there" if judgement.multi_label else "the answer is right"
+    what = "a class is there" if evaluation.multi_label else "the answer is right"
     caption = f"How often {what} (blue) where the network states a probability; orange is the gap to what it states."
     width = 6.0 if len(panels) == 1 else 8.0
     return Figure("Reliability", charts.svg(draw, width, 4.4), caption, wide=len(panels) > 1)
 
 
-def class_table(judgement: Judgement) -> Table:
+def class_table(evaluation: Evaluation) -> Table:
     """Precision, recall and F1 of every class; in order of F1 where there are too many to look through."""
-    rows = judgement.per_class
+    rows = evaluation.per_class
     shares = [name for name in ("ap", "precision", "recall", "f1") if name in rows[0]]
     notes = []
     if len(rows) > _MOST_WITH_COUNTS:
@@ -147,36 +147,36 @@ def class_table(judgement: Judgement) -> Table:
     return Table("Classes", ["class", "examples", "predicted", *shares], cells, " ".join(notes), shares)
 
 
-def mistakes(judgement: Judgement, examples: Examples, classes: list[str], limit: int = 24) -> Section:
+def mistakes(evaluation: Evaluation, examples: Examples, classes: list[str], limit: int = 24) -> Section:
     """The wrong answers that the network is surest of: hard examples, or wrong labels."""
-    title, count = "Most confident mistakes", len(judgement.mistakes)
+    title, count = "Most confident mistakes", len(evaluation.mistakes)
     if not count:
-        return Text(title, f"None: all {judgement.count:,} examples are answered correctly.")
+        return Text(title, f"None: all {evaluation.count:,} examples are answered correctly.")
     items = []
-    for place in judgement.mistakes[:limit]:
+    for place in evaluation.mistakes[:limit]:
         try:
             image = examples.read(place)
-        except InputError:  # moved or lost since it was judged
+        except InputError:  # moved or lost since it was evaluated
             continue
-        caption = _caption(judgement, place, classes)
+        caption = _caption(evaluation, place, classes)
         items.append(GalleryItem(image, f"{caption}\n{shorten(Path(examples.name(place)).name, 40)}", wrong=True))
     shown = f"The {len(items)} surest of {count:,} wrong" if count > len(items) else f"All {count:,} wrong"
-    note = f"{shown} answers among {judgement.count:,}: the answer, then the truth. Look for wrong labels among them."
+    note = f"{shown} answers among {evaluation.count:,}: the answer, then the truth. Look for wrong labels among them."
     return Gallery(title, items, note)
 
 
-def meanings(judgement: Judgement, num_classes: int) -> Table:
-    """What each metric of the judgement says, in plain words."""
+def meanings(evaluation: Evaluation, num_classes: int) -> Table:
+    """What each metric of the evaluation says, in plain words."""
     rows = []
-    for name in judgement.metrics:
+    for name in evaluation.metrics:
         if name in _MEANING:
-            guess = math.log(2) if judgement.multi_label else math.log(num_classes)
+            guess = math.log(2) if evaluation.multi_label else math.log(num_classes)
             rows.append([name.replace("_", " "), _MEANING[name].format(guess=guess)])
     note = ""
-    if "accuracy" in judgement.metrics:
-        low, high = wilson_interval(judgement.metrics["accuracy"], judgement.count)
+    if "accuracy" in evaluation.metrics:
+        low, high = wilson_interval(evaluation.metrics["accuracy"], evaluation.count)
         note = (
-            f"Measured on {judgement.count:,} examples: with 95 % confidence the accuracy on others like them lies "
+            f"Measured on {evaluation.count:,} examples: with 95 % confidence the accuracy on others like them lies "
             f"between {100 * low:.1f} and {100 * high:.1f} %."
         )
     return Table("How to read the numbers", ["metric", "meaning"], rows, note)
@@ -190,9 +190,9 @@ def wilson_interval(share: float, count: int, z: float = 1.959964) -> tuple[floa
     return max(0.0, (middle - reach) / scale), min(1.0, (middle + reach) / scale)
 
 
-def _caption(judgement: Judgement, place: int, classes: list[str]) -> str:
-    scores, labels = judgement.scores[place], judgement.labels[place]
-    if not judgement.multi_label:
+def _caption(evaluation: Evaluation, place: int, classes: list[str]) -> str:
+    scores, labels = evaluation.scores[place], evaluation.labels[place]
+    if not evaluation.multi_label:
         truth, best = int(labels), int(scores.argmax())
         return f"{_answer(classes[best], scores[best])}\nis {_answer(classes[truth], scores[truth])}"
     wrong = ((scores >= 0.5) != (labels > 0.5)) & (labels != -1)

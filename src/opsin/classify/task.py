@@ -13,7 +13,7 @@ from opsin import registry
 from opsin.backbones.backbone import Outputs, logits_of
 from opsin.classify import drawing, report
 from opsin.classify.calibration import fit_temperature
-from opsin.classify.metrics import Judgement, judge
+from opsin.classify.metrics import Evaluation, evaluate
 from opsin.data import Preprocessing, Source
 from opsin.engine.recipe import Recipe
 from opsin.engine.report import Section
@@ -90,29 +90,29 @@ class ClassifyTask(Task):
         logits, labels = evaluator.collected()
         self.model.temperature = fit_temperature(logits, labels, self.recipe.data.multi_label)  # type: ignore[assignment]
 
-    def evaluate(self, evaluator: Logits) -> tuple[dict[str, float], Judgement]:
+    def evaluate(self, evaluator: Logits) -> tuple[dict[str, float], Evaluation]:
         logits, labels = evaluator.collected()
         decoded = self.model.decode(logits)  # type: ignore[operator]
-        judgement = judge(decoded["scores"], labels, self.classes)
+        evaluation = evaluate(decoded["scores"], labels, self.classes)
         temperature = float(self.model.temperature)  # type: ignore[arg-type]
-        metrics = dict(judgement.metrics)
+        metrics = dict(evaluation.metrics)
         if temperature != 1.0:
-            raw = judge(
+            raw = evaluate(
                 torch.sigmoid(logits) if self.recipe.data.multi_label else logits.softmax(dim=1), labels, self.classes
             )
-            judgement.uncalibrated = raw
+            evaluation.uncalibrated = raw
             metrics |= {f"{k}_uncalibrated": raw.metrics[k] for k in ("ece", "nll") if k in raw.metrics}
-        return metrics, judgement
+        return metrics, evaluation
 
-    def details(self, judgement: Judgement) -> dict[str, Any]:
+    def details(self, evaluation: Evaluation) -> dict[str, Any]:
         return {
-            "per_class": judgement.per_class,
-            "confusion": None if judgement.confusion is None else judgement.confusion.tolist(),
+            "per_class": evaluation.per_class,
+            "confusion": None if evaluation.confusion is None else evaluation.confusion.tolist(),
             "temperature": float(self.model.temperature),  # type: ignore[arg-type]
         }
 
-    def sections(self, judgement: Judgement, split: Any) -> list[Section]:
-        return report.sections(judgement, split, self.classes, temperature=float(self.model.temperature))  # type: ignore[arg-type]
+    def sections(self, evaluation: Evaluation, split: Any) -> list[Section]:
+        return report.sections(evaluation, split, self.classes, temperature=float(self.model.temperature))  # type: ignore[arg-type]
 
     def choices(self) -> list[str]:
         loss = self.recipe.loss
@@ -131,7 +131,7 @@ class ClassifyTask(Task):
     def answers(
         predictor: Predictor, outputs: Outputs, sizes: Sequence[tuple[int, int]], *, top: int = 5
     ) -> list[dict[str, Any]]:
-        """Label, score and the `top` most probable classes of each picture."""
+        """Label, score and the `top` most probable classes of each image."""
         classes, decoded = predictor.classes, predictor.model.decode(outputs)  # type: ignore[operator]
         scores = decoded["scores"].cpu()
         ranked = scores.topk(min(top, len(classes)), dim=1)
@@ -149,7 +149,7 @@ class ClassifyTask(Task):
 
     @staticmethod
     def annotate(image: Tensor, answer: dict[str, Any], classes: list[str]) -> Any:
-        """The picture with its class and probability, a PIL image."""
+        """The image with its class and probability, a PIL image."""
         return drawing.annotate(image, answer)
 
     @staticmethod
@@ -159,7 +159,7 @@ class ClassifyTask(Task):
         return ", ".join(f"{one['label']} {100 * one['score']:.1f} %" for one in found) or "nothing"
 
 
-_MULTI_LABEL = ("bce", "focal", "sigmoid_cross_entropy")  # losses that judge each class by itself
+_MULTI_LABEL = ("bce", "focal", "sigmoid_cross_entropy")  # losses that evaluate each class by itself
 
 
 def _create_criterion(recipe: Recipe, labels: np.ndarray, num_classes: int) -> torch.nn.Module | None:
@@ -198,10 +198,10 @@ def _check_size(model: torch.nn.Module, name: str, size: tuple[int, int]) -> Non
     fixed, smallest = getattr(model, "fixed_size", None), getattr(model, "min_size", 1)
     if fixed is not None and size != (fixed, fixed):
         raise InputError(
-            f"{name} takes {fixed}x{fixed} pictures only, the recipe gives {size[0]}x{size[1]}; set data.size={fixed}"
+            f"{name} takes {fixed}x{fixed} images only, the recipe gives {size[0]}x{size[1]}; set data.size={fixed}"
         )
     if min(size) < smallest:
         raise InputError(
-            f"{name} needs pictures of at least {smallest}x{smallest}, the recipe gives {size[0]}x{size[1]}; "
+            f"{name} needs images of at least {smallest}x{smallest}, the recipe gives {size[0]}x{size[1]}; "
             "raise data.size"
         )

@@ -1,7 +1,7 @@
-"""What the doctor says of boxes: how many and how large, and which are odd, each with its picture and its number.
+"""What the doctor says of boxes: how many and how large, and which are odd, each with its image and its number.
 
 What a format's reader finds wrong (see `annotations`) is told with the annotation's file and line when the source is
-opened. Here is what shows only over all pictures; what shows against a detector is in `opsin.detect.anchor_coverage`.
+opened. Here is what shows only over all images; what shows against a detector is in `opsin.detect.anchor_coverage`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from opsin.data.source import Problem, Source, Split, listed
 from opsin.structures import Instances
 
 _TINY = 4.0  # pixels, and
-_TINY_SHARE = 0.01  # of the picture's side: what is smaller is hard to see for any network
+_TINY_SHARE = 0.01  # of the image's side: what is smaller is hard to see for any network
 
 Size = tuple[int, int]
 
@@ -31,14 +31,14 @@ def count_objects(split: Split, num_classes: int) -> np.ndarray:
 
 
 def measure(source: Source) -> dict[str, float]:
-    """Facts of all boxes: objects, ignored, most_in_a_picture, pictures_without; shortest, median and longest side."""
+    """Facts of all boxes: objects, ignored, most_in_an_image, images_without; shortest, median and longest side."""
     instances = [one for split in source.splits.values() for one in split.instances or []]
     real = [_boxes(one) for one in instances]
     facts: dict[str, float] = {
         "objects": sum(len(boxes) for boxes in real),
         "ignored": sum(len(one) for one in instances) - sum(len(boxes) for boxes in real),
-        "most_in_a_picture": max((len(boxes) for boxes in real), default=0),
-        "pictures_without": sum(len(boxes) == 0 for boxes in real),
+        "most_in_an_image": max((len(boxes) for boxes in real), default=0),
+        "images_without": sum(len(boxes) == 0 for boxes in real),
     }
     sides = torch.cat([boxes[:, 2:] - boxes[:, :2] for boxes in real]).flatten() if facts["objects"] else None
     if sides is not None:
@@ -48,9 +48,9 @@ def measure(source: Source) -> dict[str, float]:
 
 
 def box_problems(source: Source, sizes: Mapping[tuple[str, int], Size]) -> list[Problem]:
-    """Pictures without boxes, very small objects, and class names that differ in case or spaces alone.
+    """Images without boxes, very small objects, and class names that differ in case or spaces alone.
 
-    sizes: (height, width) of the picture at (split, index), where it could be read.
+    sizes: (height, width) of the image at (split, index), where it could be read.
     """
     problems = _alike(source)
     for key, split in source.splits.items():
@@ -64,7 +64,7 @@ def box_problems(source: Source, sizes: Mapping[tuple[str, int], Size]) -> list[
 
 
 def same_truth(split: Split, index: int, other: Split, place: int) -> bool:
-    """Whether two equal pictures have the same boxes and labels, in any order."""
+    """Whether two equal images have the same boxes and labels, in any order."""
     assert split.instances is not None and other.instances is not None
     return _sorted(split.instances[index]) == _sorted(other.instances[place])
 

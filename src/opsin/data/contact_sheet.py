@@ -1,4 +1,4 @@
-"""Pictures out of a source again: a contact sheet of its classes, and PNG files in class folders."""
+"""Images out of a source again: a contact sheet of its classes, and PNG files in class folders."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def contact_sheet(
     cell: int | None = None,
     below: Image.Image | None = None,
 ) -> Path:
-    """Write a picture with one labelled row of examples for each class, evenly spaced over the training split.
+    """Write an image with one labelled row of examples for each class, evenly spaced over the training split.
 
-    In pictures of detection data every box is drawn, in its class's colour and with its name; regions to ignore are
-    grey. per_class: examples, 10 unless set, 4 with boxes. cell: the longer side of a picture in pixels, 64 or 256. At
-    most 100 classes are drawn. A picture that cannot be read is a crossed cell. below: is set under the rows, such as a
+    In images of detection data every box is drawn, in its class's colour and with its name; regions to ignore are
+    grey. per_class: examples, 10 unless set, 4 with boxes. cell: the longer side of an image in pixels, 64 or 256. At
+    most 100 classes are drawn. An image that cannot be read is a crossed cell. below: is set under the rows, such as a
     chart of the data. The file's ending sets its format.
     """
     split = next(source.splits[key] for key in ("train", "all", *source.splits) if key in source.splits)
@@ -65,7 +65,7 @@ def contact_sheet(
 
 
 def _stack(upper: Image.Image, lower: Image.Image) -> Image.Image:
-    """Two pictures on white, one under the other."""
+    """Two images on white, one under the other."""
     both = Image.new("RGB", (max(upper.width, lower.width), upper.height + lower.height), "white")
     both.paste(upper, (0, 0))
     both.paste(lower, (0, upper.height))
@@ -73,12 +73,12 @@ def _stack(upper: Image.Image, lower: Image.Image) -> Image.Image:
 
 
 def export(source: Source, path: str | Path, *, split: str | None = None, limit: int | None = None) -> list[Path]:
-    """Write pictures as PNG files into folders: class folders of one split, or of every split in a folder of its name.
+    """Write images as PNG files into folders: class folders of one split, or of every split in a folder of its name.
 
     limit: how many of each split, stratified. Returns the files. Raises InputError for multi-label data.
     """
     if source.multi_label:
-        raise InputError(f"{source.name} is multi-label: its pictures belong to no single class folder")
+        raise InputError(f"{source.name} is multi-label: its images belong to no single class folder")
     if split is not None and split not in source.splits:
         raise unknown(f"split of {source.name}", split, source.splits)
     written = []
@@ -99,35 +99,35 @@ def to_pillow(image: Tensor) -> Image.Image:
 
 
 def _examples(split: Split, label: int, most: int) -> list[int]:
-    """Some pictures of a class, evenly spaced."""
+    """Some images of a class, evenly spaced."""
     of_class = split.labels[:, label] > 0 if split.labels.ndim == 2 else split.labels == label
     members = np.flatnonzero(of_class)
     return members[np.unique(np.linspace(0, len(members) - 1, min(most, len(members))).astype(int))].tolist()
 
 
 def _draw(split: Split, index: int, longest: int, classes: Sequence[str]) -> Image.Image | None:
-    """A picture with its boxes, its longer side brought to `longest`; None where it cannot be read."""
+    """An image with its boxes, its longer side brought to `longest`; None where it cannot be read."""
     try:
-        picture = to_pillow(split.read(index)).convert("RGB")
+        image = to_pillow(split.read(index)).convert("RGB")
     except UnreadableImage:
         return None
-    scale = longest / max(picture.size)
-    if scale >= 2:  # small pictures grow by whole factors, to show their pixels
+    scale = longest / max(image.size)
+    if scale >= 2:  # small images grow by whole factors, to show their pixels
         scale, way = math.floor(scale), Image.Resampling.NEAREST
     else:
         way = Image.Resampling.BILINEAR
-    width, height = (max(1, round(side * scale)) for side in picture.size)
-    drawn = picture.resize((width, height), way)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    drawn = image.resize((width, height), way)
     if split.instances is not None:
         one = split.instances[index]
-        factors = one.boxes.new_tensor([width / picture.width, height / picture.height] * 2)
+        factors = one.boxes.new_tensor([width / image.width, height / image.height] * 2)
         draw_boxes(drawn, Instances(one.boxes * factors, one.labels), classes)
     return drawn
 
 
-def draw_boxes(picture: Image.Image, instances: Instances, classes: Sequence[str]) -> None:
-    """Draw instances, in pixels of the picture, upon it: boxes in their class's colour, and names."""
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(10)
+def draw_boxes(image: Image.Image, instances: Instances, classes: Sequence[str]) -> None:
+    """Draw instances, in pixels of the image, upon it: boxes in their class's colour, and names."""
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(10)
     labels = instances.labels.tolist() if instances.labels is not None else [-1] * len(instances)
     for (x1, y1, x2, y2), label in zip(instances.boxes.tolist(), labels, strict=True):
         # A box spans whole pixels to its exclusive end; Pillow draws up to and with the last.
@@ -136,7 +136,7 @@ def draw_boxes(picture: Image.Image, instances: Instances, classes: Sequence[str
         draw.rectangle(corners, outline=colour)
         name = _shortened(classes[label], font) if label >= 0 else "ignored"
         width = math.ceil(font.getlength(name))
-        left = max(0, min(corners[0], picture.width - width))
+        left = max(0, min(corners[0], image.width - width))
         top = corners[1] - 11 if corners[1] >= 11 else corners[1]
         draw.rectangle((left, top, left + width, top + 11), fill=colour)
         draw.text((left, top), name, fill="white", font=font)
@@ -163,12 +163,12 @@ def _safe(name: str) -> str:
     return re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", name).strip(". ") or "_"
 
 
-def _save(picture: Image.Image, path: Path) -> Path:
+def _save(image: Image.Image, path: Path) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(path)
+        image.save(path)
     except ValueError as error:  # Pillow's answer to an ending that it does not know
-        raise InputError(f"cannot write a picture to {path}: {error}; end its name in .png or .jpg") from error
+        raise InputError(f"cannot write an image to {path}: {error}; end its name in .png or .jpg") from error
     except OSError as error:
         raise JobError(f"cannot write {path}: {error.strerror or error}") from error
     return path

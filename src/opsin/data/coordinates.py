@@ -1,4 +1,4 @@
-"""Instances after their picture was cut: which stay, and which have left it."""
+"""Instances after their image was cut: which stay, and which have left it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from opsin.structures import Instances
 
 
 def keep_inside(instances: Instances, size: Sequence[int], visible: float = 0.0) -> Instances:
-    """The instances of a picture of (height, width), boxes cut at its border.
+    """The instances of an image of (height, width), boxes cut at its border.
 
     Dropped is what has no area within it, or less than `visible` of what it had before. Masks, points and polygons stay
     as they are.
@@ -28,7 +28,7 @@ def keep_inside(instances: Instances, size: Sequence[int], visible: float = 0.0)
 
 
 def place_masks(masks: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """Masks (N, H, W) bool of a picture as those of the network's input: cut, stretched or padded as the picture is.
+    """Masks (N, H, W) bool of an image as those of the network's input: cut, stretched or padded as the image is.
 
     Each pixel is that of the nearest old one.
     """
@@ -38,9 +38,9 @@ def place_masks(masks: Tensor, preprocessing: Preprocessing) -> Tensor:
 
 
 def return_masks(masks: Tensor, preprocessing: Preprocessing, size: Sequence[int]) -> Tensor:
-    """The inverse of `place_masks`: masks (N, H, W) of the input -> of the picture, (N, height, width) bool.
+    """The inverse of `place_masks`: masks (N, H, W) of the input -> of the image, (N, height, width) bool.
 
-    Each pixel of the picture is that of the input in which its middle lies, and off where the input did not show it.
+    Each pixel of the image is that of the input in which its middle lies, and off where the input did not show it.
     """
     scale_x, scale_y, shift_x, shift_y = preprocessing.transform(int(size[0]), int(size[1]))
     places, shown = [], []

@@ -30,11 +30,15 @@ from opsin.errors import InputError
 _IMBALANCE = 10  # times more examples in the largest class than in the smallest before it is a warning
 
 
+# Keys of `Diagnosis.to_dict` before 0.2, which stay beside the new ones for a release; as does "pictures".
+_OLD_BOX_FACTS = {"most_in_an_image": "most_in_a_picture", "images_without": "pictures_without"}
+
+
 @dataclass
 class Diagnosis:
     """What the doctor found.
 
-    splits: from split to class to number of pictures. sizes: {"HxW": pictures}, the most frequent first; channels and
+    splits: from split to class to number of images. sizes: {"HxW": images}, the most frequent first; channels and
     encodings likewise. imbalance: the largest class over the smallest, in the training split; None with an empty class.
     objects: of detection data, from split to class to number of boxes, which imbalance then counts; boxes: facts of all
     of them (see `box_doctor.measure`).
@@ -45,7 +49,7 @@ class Diagnosis:
     task: str
     multi_label: bool
     classes: list[str]
-    pictures: dict[str, int]
+    images: dict[str, int]
     splits: dict[str, dict[str, int]]
     imbalance: float | None
     sizes: dict[str, int]
@@ -62,12 +66,16 @@ class Diagnosis:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {**asdict(self), "healthy": self.healthy}
+        values = {**asdict(self), "healthy": self.healthy, "pictures": self.images}
+        for name, old in _OLD_BOX_FACTS.items():
+            if name in self.boxes:
+                values["boxes"][old] = self.boxes[name]
+        return values
 
 
 @dataclass(frozen=True)
 class _Finding:
-    """One picture, looked at. digest: of its pixels; None where it cannot be read."""
+    """One image, looked at. digest: of its pixels; None where it cannot be read."""
 
     split: str
     index: int
@@ -87,7 +95,7 @@ def inspect(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Diagnosis:
-    """Read every picture of a source and tell what it is and what is wrong. Pixels are compared, not files."""
+    """Read every image of a source and tell what it is and what is wrong. Pixels are compared, not files."""
     opened = source if isinstance(source, Source) else open_source(source, task, multi_label=multi_label)
     findings: list[_Finding] = []
     for key, split in opened.splits.items():
@@ -108,7 +116,7 @@ def inspect(
         task=task,
         multi_label=opened.multi_label,
         classes=opened.classes,
-        pictures={key: len(split) for key, split in opened.splits.items()},
+        images={key: len(split) for key, split in opened.splits.items()},
         splits=_by_class(opened, counts),
         imbalance=round(float(trained.max() / trained.min()), 3) if uneven and trained is not None else None,
         sizes=_tally("{}x{}".format(*f.shape) if f.digest else "" for f in findings),
@@ -118,7 +126,7 @@ def inspect(
             *opened.problems,
             *_unfit(opened),
             *_class_problems(opened, weighed),
-            *_picture_problems(opened, findings),
+            *_image_problems(opened, findings),
             *(box_problems(opened, {(f.split, f.index): f.shape for f in findings if f.digest}) if detecting else ()),
         ],
         objects=_by_class(opened, weighed) if detecting else {},
@@ -162,7 +170,7 @@ def _unfit(source: Source) -> list[Problem]:
 
 
 def _class_problems(source: Source, counts: dict[str, np.ndarray]) -> list[Problem]:
-    problems, things = [], "boxes" if source.task == "detect" else "pictures"
+    problems, things = [], "boxes" if source.task == "detect" else "images"
     named = any(problem.kind in ("empty_class", "class_mismatch") for problem in source.problems)
     for key, row in counts.items():
         for name in [n for k, n in enumerate(source.classes) if row[k] == 0 and (things == "boxes" or not named)]:
@@ -170,13 +178,13 @@ def _class_problems(source: Source, counts: dict[str, np.ndarray]) -> list[Probl
             problems.append(Problem("empty_class", source.name, none, "warning"))
         if key in ("train", "all") and len(row) and row.max() > _IMBALANCE * max(1, row.min()) and row.min() > 0:
             most, least = source.classes[row.argmax()], source.classes[row.argmin()]
-            advice = "; consider loss.class_weights=balanced" if things == "pictures" else ""
+            advice = "; consider loss.class_weights=balanced" if things == "images" else ""
             reason = f"{row.max()} {things} of {most!r} but {row.min()} of {least!r}{advice}"
             problems.append(Problem("imbalance", source.name, reason, "warning"))
     return problems
 
 
-def _picture_problems(source: Source, findings: list[_Finding]) -> list[Problem]:
+def _image_problems(source: Source, findings: list[_Finding]) -> list[Problem]:
     problems = [finding.problem for finding in findings if finding.problem is not None]
     same: dict[bytes, list[_Finding]] = defaultdict(list)
     for finding in findings:
@@ -190,28 +198,26 @@ def _picture_problems(source: Source, findings: list[_Finding]) -> list[Problem]
 
 
 def _twins(source: Source, first: _Finding, other: _Finding) -> list[Problem]:
-    """What it means that two pictures are equal."""
+    """What it means that two images are equal."""
     found = []
     reason = _contradiction(source, first, other)
     if reason is not None:
         found.append(Problem("conflicting_labels", other.name, reason))
     if first.split != other.split:
-        found.append(
-            Problem("leak", other.name, f"in {other.split}, the same picture as {first.name} in {first.split}")
-        )
+        found.append(Problem("leak", other.name, f"in {other.split}, the same image as {first.name} in {first.split}"))
     elif reason is None:
         later = "; it can end up both in train and in test" if other.split == "all" else ""
-        found.append(Problem("duplicate", other.name, f"the same picture as {first.name}{later}", "warning"))
+        found.append(Problem("duplicate", other.name, f"the same image as {first.name}{later}", "warning"))
     return found
 
 
 def _contradiction(source: Source, first: _Finding, other: _Finding) -> str | None:
-    """How the truth of two equal pictures differs; None if it does not."""
+    """How the truth of two equal images differs; None if it does not."""
     if source.task == "detect":
         same = same_truth(source.splits[first.split], first.index, source.splits[other.split], other.index)
-        return None if same else f"the same picture as {first.name}, but with other boxes"
+        return None if same else f"the same image as {first.name}, but with other boxes"
     one, two = (_label(source, finding) for finding in (first, other))
-    return None if one == two else f"the same picture as {first.name}, but labelled {two}, not {one}"
+    return None if one == two else f"the same image as {first.name}, but labelled {two}, not {one}"
 
 
 def _label(source: Source, finding: _Finding) -> str:
@@ -227,14 +233,14 @@ def _tally(values: Any) -> dict[str, int]:
 
 def render(diagnosis: Diagnosis, limit: int = 20) -> str:
     """The diagnosis as plain text. At most `limit` classes, sizes and problems of a kind are listed."""
-    total = sum(diagnosis.pictures.values())
-    what = "boxes" if diagnosis.boxes else "multi-label" if diagnosis.multi_label else "one label a picture"
+    total = sum(diagnosis.images.values())
+    what = "boxes" if diagnosis.boxes else "multi-label" if diagnosis.multi_label else "one label an image"
     kind = f"{diagnosis.format}, {what}"
-    lines = [f"{diagnosis.name}: {kind}, {total:,} pictures, {len(diagnosis.classes)} classes"]
-    lines += [f"  {key:<6} {count:,}" for key, count in diagnosis.pictures.items()]
+    lines = [f"{diagnosis.name}: {kind}, {total:,} images, {len(diagnosis.classes)} classes"]
+    lines += [f"  {key:<6} {count:,}" for key, count in diagnosis.images.items()]
     lines += ["classes", *_class_lines(diagnosis, limit)]
     if diagnosis.imbalance is not None:
-        things = "boxes" if diagnosis.boxes else "pictures"
+        things = "boxes" if diagnosis.boxes else "images"
         lines.append(f"  the largest has {diagnosis.imbalance:.2f} times the {things} of the smallest")
     lines += _box_lines(diagnosis.boxes)
     for title, tally in (("sizes", diagnosis.sizes), ("channels", diagnosis.channels), ("files", diagnosis.encodings)):
@@ -260,8 +266,8 @@ def _box_lines(boxes: dict[str, float]) -> list[str]:
     if not boxes:
         return []
     ignored = f", {boxes['ignored']:,} regions to ignore" if boxes["ignored"] else ""
-    most, without = boxes["most_in_a_picture"], boxes["pictures_without"]
-    lines = [f"boxes: {boxes['objects']:,}{ignored}, at most {most:,} in a picture, {without:,} pictures without"]
+    most, without = boxes["most_in_an_image"], boxes["images_without"]
+    lines = [f"boxes: {boxes['objects']:,}{ignored}, at most {most:,} in an image, {without:,} images without"]
     if boxes["objects"]:
         shortest, middle, longest = (boxes[f"{which}_side"] for which in ("shortest", "median", "longest"))
         lines.append(f"  sides of {shortest:g} to {longest:g} pixels, {middle:g} in the middle")

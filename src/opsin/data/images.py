@@ -1,7 +1,7 @@
-"""Pictures: which are accepted, which are refused and why, and how each kind becomes a uint8 tensor (C, H, W).
+"""Images: which are accepted, which are refused and why, and how each kind becomes a uint8 tensor (C, H, W).
 
-Grey pictures (also 1-bit, grey palettes and grey with alpha) give C = 1, all others C = 3. Alpha is laid over white.
-16-bit grey is divided by 257, so 65535 is 255. The orientation in the EXIF is applied. Of a multi-picture JPEG the
+Grey images (also 1-bit, grey palettes and grey with alpha) give C = 1, all others C = 3. Alpha is laid over white.
+16-bit grey is divided by 257, so 65535 is 255. The orientation in the EXIF is applied. Of a multi-image JPEG the
 first is taken. Refused: animations, several pages, 32-bit and floating-point samples (their range is unknown), and more
 than MAX_PIXELS.
 """
@@ -29,7 +29,7 @@ except ImportError:  # announced in torchvision 0.29: it will move elsewhere. Pi
     decode_image = None
 
 # The encodings that are read, by Pillow's names, and how their files end. Pillow's other readers are left out: some run
-# programs (EPS), some are no pictures (video, fonts, containers).
+# programs (EPS), some are no images (video, fonts, containers).
 ENDINGS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "MPO": (".jpg", ".jpeg", ".mpo"),
@@ -61,7 +61,7 @@ _SIDEWAYS = (_TURNS[5], _TURNS[6], _TURNS[7], _TURNS[8])  # those that swap heig
 
 
 class UnreadableImage(InputError):  # noqa: N818
-    """A picture that cannot be used: `path` names it, `reason` says why."""
+    """An image that cannot be used: `path` names it, `reason` says why."""
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(path, reason)  # both are args, so that the exception survives pickling
@@ -73,7 +73,7 @@ class UnreadableImage(InputError):  # noqa: N818
 
 @dataclass(frozen=True)
 class Header:
-    """What a picture file says of itself. encoding: Pillow's name, as "JPEG". mode: Pillow's, as "RGB"."""
+    """What an image file says of itself. encoding: Pillow's name, as "JPEG". mode: Pillow's, as "RGB"."""
 
     encoding: str
     mode: str
@@ -82,12 +82,12 @@ class Header:
 
 
 def read_image(path: str | PathLike[str]) -> Tensor:
-    """The picture in a file: uint8 (C, H, W). Raises UnreadableImage with the path and the reason."""
+    """The image in a file: uint8 (C, H, W). Raises UnreadableImage with the path and the reason."""
     return decode(read_bytes(path), str(path))
 
 
 def read_bytes(path: str | PathLike[str]) -> bytes:
-    """The content of a picture file. Raises UnreadableImage where there is none."""
+    """The content of an image file. Raises UnreadableImage where there is none."""
     try:
         return Path(path).read_bytes()
     except FileNotFoundError as error:
@@ -97,28 +97,28 @@ def read_bytes(path: str | PathLike[str]) -> bytes:
 
 
 def decode(data: bytes, path: str) -> Tensor:
-    """An encoded picture -> uint8 (C, H, W), in the memory layout of its decoder. path: its name in messages."""
+    """An encoded image -> uint8 (C, H, W), in the memory layout of its decoder. path: its name in messages."""
     if data[:3] == b"\xff\xd8\xff":
         image = _decode_jpeg(data)
         if image is not None:
             return image
-    with _opened(data, path) as picture:
-        array = _to_uint8(_upright(picture), path)
+    with _opened(data, path) as opened:
+        array = _to_uint8(_upright(opened), path)
     image = torch.from_numpy(array)
     return image[None] if image.ndim == 2 else image.permute(2, 0, 1)
 
 
 def read_header(data: bytes | Path, path: str) -> Header:
-    """What an encoded picture, or the file at a Path, says of itself, not decoded. Raises UnreadableImage."""
-    with _opened(data, path) as picture:
-        return Header(picture.format or "?", picture.mode, picture.height, picture.width)
+    """What an encoded image, or the file at a Path, says of itself, not decoded. Raises UnreadableImage."""
+    with _opened(data, path) as image:
+        return Header(image.format or "?", image.mode, image.height, image.width)
 
 
 def read_size(path: str | PathLike[str]) -> tuple[int, int]:
-    """(height, width) that the picture in a file has once decoded, turned as its EXIF asks. Raises UnreadableImage."""
-    with _opened(Path(path), str(path)) as picture:
-        width, height = picture.size
-        return (width, height) if _turn(picture) in _SIDEWAYS else (height, width)
+    """(height, width) that the image in a file has once decoded, turned as its EXIF asks. Raises UnreadableImage."""
+    with _opened(Path(path), str(path)) as image:
+        width, height = image.size
+        return (width, height) if _turn(image) in _SIDEWAYS else (height, width)
 
 
 def _decode_jpeg(data: bytes) -> Tensor | None:
@@ -161,20 +161,20 @@ def _readers() -> tuple[str, ...]:
 
 @contextmanager
 def _opened(data: bytes | Path, path: str) -> Iterator[Image.Image]:
-    """A Pillow picture; whatever goes wrong inside becomes an UnreadableImage."""
+    """A Pillow image; whatever goes wrong inside becomes an UnreadableImage."""
     encoding = "file"
     try:
         if not (data if isinstance(data, bytes) else data.stat().st_size):
             raise UnreadableImage(path, "the file is empty (0 bytes)")
-        with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=_readers()) as picture:
-            encoding = picture.format or encoding
-            _refuse_several(picture, path)
-            yield picture
+        with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=_readers()) as image:
+            encoding = image.format or encoding
+            _refuse_several(image, path)
+            yield image
     except UnreadableImage:
         raise
     except UnidentifiedImageError as error:
         start = data[:12] if isinstance(data, bytes) else read_bytes(data)[:12]
-        raise UnreadableImage(path, f"not a picture that can be read; it begins with {start!r}") from error
+        raise UnreadableImage(path, f"not an image that can be read; it begins with {start!r}") from error
     except Image.DecompressionBombError as error:
         raise UnreadableImage(path, _TOO_LARGE) from error
     except FileNotFoundError as error:
@@ -184,47 +184,47 @@ def _opened(data: bytes | Path, path: str) -> Iterator[Image.Image]:
         raise UnreadableImage(path, f"damaged or truncated {encoding}: {' '.join(str(error).split())}") from error
 
 
-def _refuse_several(picture: Image.Image, path: str) -> None:
-    if picture.width * picture.height > MAX_PIXELS:
+def _refuse_several(image: Image.Image, path: str) -> None:
+    if image.width * image.height > MAX_PIXELS:
         raise UnreadableImage(path, _TOO_LARGE)
-    frames = getattr(picture, "n_frames", 1)
-    if frames > 1 and picture.format != "MPO":
-        what = "pages" if picture.format == "TIFF" else "frames of an animation"
-        raise UnreadableImage(path, f"it holds {frames} {what}; save the one that is meant as a picture of its own")
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":
+        what = "pages" if image.format == "TIFF" else "frames of an animation"
+        raise UnreadableImage(path, f"it holds {frames} {what}; save the one that is meant as an image of its own")
 
 
-def _upright(picture: Image.Image) -> Image.Image:
-    """The picture turned as its EXIF asks. Unreadable EXIF counts as none."""
-    picture.load()
-    turn = _turn(picture)
-    return picture if turn is None else picture.transpose(turn)
+def _upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF asks. Unreadable EXIF counts as none."""
+    image.load()
+    turn = _turn(image)
+    return image if turn is None else image.transpose(turn)
 
 
-def _turn(picture: Image.Image) -> Image.Transpose | None:
+def _turn(image: Image.Image) -> Image.Transpose | None:
     try:
-        return _TURNS.get(picture.getexif().get(_ORIENTATION, 1))
+        return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # whatever a damaged EXIF makes Pillow raise
         return None
 
 
-def _to_uint8(picture: Image.Image, path: str) -> np.ndarray:
+def _to_uint8(image: Image.Image, path: str) -> np.ndarray:
     """Pixels as uint8, (H, W) for grey and (H, W, 3) for colour; a fresh array."""
-    mode = picture.mode
-    if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
-        white = Image.new("RGBA", picture.size, "white")
-        flat = Image.alpha_composite(white, picture.convert("RGBA"))
+    mode = image.mode
+    if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        white = Image.new("RGBA", image.size, "white")
+        flat = Image.alpha_composite(white, image.convert("RGBA"))
         return np.array(flat.getchannel(0) if mode in ("1", "L", "LA", "La") else flat.convert("RGB"))
-    if mode in ("1", "L") or (mode == "P" and _is_grey(picture)):
-        return np.array(picture.convert("L"))
-    if mode.startswith("I;16") or (mode == "I" and picture.format in ("PNG", "PPM")):
-        return np.rint(np.asarray(picture).astype(np.float32) / 257).clip(0, 255).astype(np.uint8)
+    if mode in ("1", "L") or (mode == "P" and _is_grey(image)):
+        return np.array(image.convert("L"))
+    if mode.startswith("I;16") or (mode == "I" and image.format in ("PNG", "PPM")):
+        return np.rint(np.asarray(image).astype(np.float32) / 257).clip(0, 255).astype(np.uint8)
     if mode in ("I", "F"):
         kind = "32-bit integers" if mode == "I" else "floating-point numbers"
         raise UnreadableImage(path, f"its pixels are {kind} of unknown range; save it with 8 or 16 bits")
-    return np.array(picture.convert("RGB"))
+    return np.array(image.convert("RGB"))
 
 
-def _is_grey(picture: Image.Image) -> bool:
+def _is_grey(image: Image.Image) -> bool:
     """Whether a palette holds nothing but greys."""
-    colours = np.array(picture.getpalette("RGB") or [0, 0, 1]).reshape(-1, 3)
+    colours = np.array(image.getpalette("RGB") or [0, 0, 1]).reshape(-1, 3)
     return bool((colours == colours[:, :1]).all())

@@ -1,4 +1,4 @@
-"""Pictures with boxes, and pictures of which only the classes are known, in one training split.
+"""Images with boxes, and images of which only the classes are known, in one training split.
 
 Redmon and Farhadi 2016, YOLO9000, arXiv:1612.08242, section 4: a detector learns what things look like from the second,
 which are many and cheap, and where they are from the first.
@@ -21,9 +21,9 @@ from opsin.structures import Instances
 
 
 class JointSplit(Split):
-    """Pictures with instances and pictures without as one split. places: of both, counted one after the other.
+    """Images with instances and images without as one split. places: of both, counted one after the other.
 
-    labels: (N,) one class a picture, the rarest of several: with a million pictures of a thousand classes there is no
+    labels: (N,) one class an image, the rarest of several: with a million images of a thousand classes there is no
     room for rows of 0 and 1.
     """
 
@@ -64,15 +64,15 @@ class JointSplit(Split):
 def join(source: Source, joint: Source, ratio: float, limit: int | None = None) -> tuple[Source, str]:
     """A divided detection source that is trained on a classification source as well, and what was done, in words.
 
-    Of `joint` the training pictures are taken, all where it has no splits, `limit` of them at most. Its classes are
-    matched by name; those that `source` lacks come last. ratio: pictures without boxes for each with boxes, at most.
-    Where there are more, those with boxes are repeated, each as often; the paper's is 4. What is judged on stays the
+    Of `joint` the training images are taken, all where it has no splits, `limit` of them at most. Its classes are
+    matched by name; those that `source` lacks come last. ratio: images without boxes for each with boxes, at most.
+    Where there are more, those with boxes are repeated, each as often; the paper's is 4. What is evaluated on stays the
     source's own. Raises InputError where `joint` has nothing to train on.
     """
     own, other = source.splits["train"], joint.splits.get("train", joint.splits.get("all"))
     chosen = np.arange(0) if other is None else np.flatnonzero(strata(other.labels) >= 0)
     if other is None or not len(chosen):
-        raise InputError(f"data.joint: {joint.name} has no training pictures with a class")
+        raise InputError(f"data.joint: {joint.name} has no training images with a class")
     silent = len(other) - len(chosen)
     if limit is not None:
         chosen = chosen[stratified(other.labels[chosen], limit)]
@@ -82,16 +82,16 @@ def join(source: Source, joint: Source, ratio: float, limit: int | None = None) 
     repeats = math.ceil(len(unboxed) / (ratio * len(own)))
     places = np.concatenate([np.repeat(np.arange(len(own)), repeats), len(own) + np.arange(len(unboxed))])
     kept = np.arange(len(source.classes))
-    judged = {name: split.relabel(kept, len(classes)) for name, split in source.splits.items() if name != "train"}
-    splits = {"train": JointSplit(own, unboxed, places), **judged}
+    evaluated = {name: split.relabel(kept, len(classes)) for name, split in source.splits.items() if name != "train"}
+    splits = {"train": JointSplit(own, unboxed, places), **evaluated}
     new = classes[len(source.classes) :]
     told = (
-        f"joint training: {len(unboxed)} pictures of {joint.name} ({joint.format}) say what they show, not where; "
+        f"joint training: {len(unboxed)} images of {joint.name} ({joint.format}) say what they show, not where; "
         f"{len(joint.classes)} classes, "
         + (f"{len(new)} of them without boxes: {listed(new)}" if new else "all with boxes")
     )
     if silent:
         told += f"; {silent} that name no class are left out"
     if repeats > 1:
-        told += f"; the {len(own)} pictures with boxes come {repeats} times each"
+        told += f"; the {len(own)} images with boxes come {repeats} times each"
     return replace(source, classes=classes, splits=splits), told

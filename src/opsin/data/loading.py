@@ -4,9 +4,9 @@ The order of an epoch derives from (seed, epoch), every random choice for a samp
 are equal for any number of workers and processes, and after a resume in the middle of an epoch.
 
 A split with instances gives batches with `instances`, in pixels of the input, and `size`, (height, width) of each
-picture as it was read; its augmentation is a `DetectionAugmentation`. Where it is known of some pictures only what they
+image as it was read; its augmentation is a `DetectionAugmentation`. Where it is known of some images only what they
 show, not where, batches have `somewhere` too. Proposals go through the augmentation as regions to ignore do, which
-leave a picture only when nothing of them is in it.
+leave an image only when nothing of them is in it.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from opsin.errors import InputError
 from opsin.structures import Batch, Instances
 
 Key = tuple[int, int]  # (epoch, index)
-Annotated: TypeAlias = tuple[Tensor, Instances]  # a picture as read, uint8 (C, H, W), and its boxes and labels
+Annotated: TypeAlias = tuple[Tensor, Instances]  # an image as read, uint8 (C, H, W), and its boxes and labels
 _ORDER = 0xFFFF_FFFF  # stands in the place of an index where the seed is that of an epoch's order
-_PROPOSAL = -2  # the label of a proposal among the instances of a picture, on their way to the batch
+_PROPOSAL = -2  # the label of a proposal among the instances of an image, on their way to the batch
 
 
 class DetectionAugmentation(Protocol):
-    """A picture as it was read and its instances -> prepared and randomly changed, with the instances in their place.
+    """An image as it was read and its instances -> prepared and randomly changed, with the instances in their place.
 
     Takes uint8 (C, H, W) and `Instances` with boxes and labels in its pixels; labels of -1, regions to ignore, move
     like others. Gives uint8 (channels, h, w) of the preprocessing's size, and instances in pixels of that. Neither
     argument is changed. It draws from torch's global CPU generator alone, which the loader has seeded with (seed,
     epoch, index).
 
-    One that mixes pictures (mosaic, MixUp) has an attribute `partners`, the most it can want of one call, and is called
+    One that mixes images (mosaic, MixUp) has an attribute `partners`, the most it can want of one call, and is called
     with a third argument: a `Partners` of that length. A partner is read when it is looked at, so that what is mixed
     only now and then costs no reading else. Without the attribute, or with 0, it is called with two arguments.
     """
@@ -50,10 +50,10 @@ class DetectionAugmentation(Protocol):
 
 
 class Partners(Sequence[Annotated]):
-    """Other examples of a split, chosen by the seeds given; `partners[k]` reads the picture, each time anew.
+    """Other examples of a split, chosen by the seeds given; `partners[k]` reads the image, each time anew.
 
     Any whose boxes are known may come, also the example itself, as in a split of one. One whose boxes are not known
-    meets itself alone: beside others, nobody could say any more which part of the picture is background.
+    meets itself alone: beside others, nobody could say any more which part of the image is background.
     """
 
     def __init__(self, read: Callable[[int], Annotated], indices: Sequence[int]) -> None:
@@ -145,9 +145,9 @@ def create_loader(
     augmentation: what `create_augmentation` gives, in the place of `preprocessing.prepare`; of a split with instances a
     `DetectionAugmentation`. Without one, boxes are cut at the border of the input and those outside it are dropped,
     which only fit "crop" makes happen.
-    proposals: of each picture of a split with instances, (P, 4) in pixels of the picture as read; they are moved and
+    proposals: of each image of a split with instances, (P, 4) in pixels of the image as read; they are moved and
     cut as boxes are, in their order.
-    masks: instances have theirs too, (N, height, width) of the input; InputError names a picture without.
+    masks: instances have theirs too, (N, height, width) of the input; InputError names an image without.
     workers: processes that load ahead; 0 loads in this one. An unreadable file raises InputError that names it.
     """
     for name, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0), ("world_size", world_size, 1)):
@@ -156,9 +156,9 @@ def create_loader(
     if not 0 <= rank < world_size:
         raise InputError(f"rank is {rank}; expected 0 to {world_size - 1}")
     if training and len(split) == 0:
-        raise InputError("the split to train on holds no pictures")
+        raise InputError("the split to train on holds no images")
     if proposals is not None and len(proposals) != len(split):
-        raise InputError(f"there are proposals of {len(proposals)} pictures, and the split has {len(split)}")
+        raise InputError(f"there are proposals of {len(proposals)} images, and the split has {len(split)}")
     if masks and proposals is not None:
         raise InputError("a loader moves proposals or masks, not both")
     samples = _Samples(split, preprocessing, augmentation, seed, proposals, masks)
@@ -252,7 +252,7 @@ class _Samples(Dataset):
 class _Packed(NamedTuple):
     """The instances of a batch as few tensors: each tensor that a worker sends costs an open file."""
 
-    boxes: Tensor  # (N, 4), of all pictures
+    boxes: Tensor  # (N, 4), of all images
     labels: Tensor  # (N,)
     counts: Tensor  # (B,)
     proposals: bool  # whether some of them are proposals

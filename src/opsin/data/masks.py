@@ -38,9 +38,9 @@ def read_outline(value: Any) -> Outline | None:
 
 
 def draw_outlines(outlines: Sequence[Outline], size: Sequence[int]) -> Tensor:
-    """The pixels of each, (N, height, width) bool, as COCO's tools draw them. size: (height, width) of the picture.
+    """The pixels of each, (N, height, width) bool, as COCO's tools draw them. size: (height, width) of the image.
 
-    Runs of another size are drawn as far as the picture reaches. Raises InputError for runs that do not fill theirs.
+    Runs of another size are drawn as far as the image reaches. Raises InputError for runs that do not fill theirs.
     """
     from faster_coco_eval.core.mask import frPyObjects, merge
 

@@ -29,8 +29,8 @@ def open_source(
 ) -> Source:
     """Open a built-in name, a path, or a name in the folder that OPSIN_DATA names, in this order.
 
-    task: "classify", or "detect" for pictures with boxes: then every split has instances, and labels are (N, K).
-    multi_label: labels are (N, K) of 0 and 1; sources with one label a picture are converted. skip_bad: leave out files
+    task: "classify", or "detect" for images with boxes: then every split has instances, and labels are (N, K).
+    multi_label: labels are (N, K) of 0 and 1; sources with one label an image are converted. skip_bad: leave out files
     that cannot be read, after reading them all (see `verify`); otherwise nothing is decoded here.
     Raises InputError for what does not exist or is in no known format.
     """
@@ -39,7 +39,7 @@ def open_source(
     if task == "detect":
         opened = _open_detection(source)
     elif SCENES.fullmatch(str(source)) and not Path(source).exists():
-        raise InputError(f"{source} are pictures with boxes, for the task detect; to classify, take digits")
+        raise InputError(f"{source} are images with boxes, for the task detect; to classify, take digits")
     else:
         opened = BUILTIN[str(source)]() if str(source) in BUILTIN else _open_path(_find(source), multi_label)
     opened.name = opened.name.strip(".") or Path(source).resolve().name  # of the folder "." too
@@ -89,7 +89,7 @@ def _open_detection(source: str | Path) -> Source:
     if SCENES.fullmatch(name):
         return open_scenes(name)
     if name in BUILTIN:
-        raise InputError(f"{name} has a class a picture but no boxes; the built-in data to detect is called scenes")
+        raise InputError(f"{name} has a class an image but no boxes; the built-in data to detect is called scenes")
     path = _find(source, ["scenes"])
     try:
         opened = _open_boxes(path)

@@ -1,4 +1,4 @@
-"""How a picture becomes a network's input: the same in training, evaluation, prediction and export."""
+"""How an image becomes a network's input: the same in training, evaluation, prediction and export."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Preprocessing:
     """Sizing, channels and normalisation. It is saved with the model, and nothing else prepares its input.
 
     size: (height, width). channels: 1 or 3; grey is repeated, colour is weighted 0.299, 0.587, 0.114.
-    fit: how a picture of another shape gets there. "squash": both sides are resized. "crop": resized until it covers
+    fit: how an image of another shape gets there. "squash": both sides are resized. "crop": resized until it covers
     size / crop_ratio, then the centre is cut out. "pad": shrunk until it fits, never enlarged, and set amid black.
-    mean, std: of each channel, of pictures scaled to [0, 1].
+    mean, std: of each channel, of images scaled to [0, 1].
     """
 
     size: tuple[int, int]
@@ -56,14 +56,14 @@ class Preprocessing:
             raise InputError(f"crop_ratio is {self.crop_ratio}; expected a number above 0 and at most 1")
 
     def prepare(self, image: Tensor) -> Tensor:
-        """A picture, uint8 (C, H, W) of any size -> uint8 (channels, height, width)."""
+        """An image, uint8 (C, H, W) of any size -> uint8 (channels, height, width)."""
         if image.shape[0] > self.channels:  # fewer channels first: there is less to resize
             image = self.match_channels(image)
         image = self.resize(image, *self.size) if self.fit == "squash" else self._fitted(image)
         return self.match_channels(image)
 
     def match_channels(self, image: Tensor) -> Tensor:
-        """Grey to colour, or colour to grey, where the picture is not what the network takes."""
+        """Grey to colour, or colour to grey, where the image is not what the network takes."""
         if image.shape[0] == self.channels:
             return image
         return image.expand(3, -1, -1) if self.channels == 3 else F.rgb_to_grayscale(image)
@@ -101,24 +101,24 @@ class Preprocessing:
             raise InputError(f"the preprocessing is incomplete or damaged: {error}") from error
 
     def transform(self, height: int, width: int) -> tuple[float, float, float, float]:
-        """Where a picture's pixels lie in the input: x -> x * scale_x + shift_x, and y likewise.
+        """Where an image's pixels lie in the input: x -> x * scale_x + shift_x, and y likewise.
 
         Returns (scale_x, scale_y, shift_x, shift_y). In continuous coordinates, as boxes have them, it is what
-        `prepare` does to a picture of this size, with the rounding of its sides.
+        `prepare` does to an image of this size, with the rounding of its sides.
         """
         place = self._place(height, width)
         scale_x, scale_y = place.width / place.cut_width, place.height / place.cut_height
         return scale_x, scale_y, place.left - place.cut_left * scale_x, place.top - place.cut_top * scale_y
 
     def place_boxes(self, boxes: Tensor, size: Sequence[int]) -> Tensor:
-        """Boxes (..., 4) in pixels of a picture of (height, width) -> in pixels of the input, not cut at its border."""
+        """Boxes (..., 4) in pixels of an image of (height, width) -> in pixels of the input, not cut at its border."""
         scale, shift = self._affine(boxes, size)
         return boxes * scale + shift
 
     def return_boxes(self, boxes: Tensor, size: Sequence[int]) -> Tensor:
-        """The inverse of `place_boxes`: boxes (..., 4) in pixels of the input -> of the picture of (height, width).
+        """The inverse of `place_boxes`: boxes (..., 4) in pixels of the input -> of the image of (height, width).
 
-        What lies amid the black of fit "pad" lies outside of the picture; `ops.clip_boxes` cuts it.
+        What lies amid the black of fit "pad" lies outside of the image; `ops.clip_boxes` cuts it.
         """
         scale, shift = self._affine(boxes, size)
         return (boxes - shift) / scale
@@ -128,10 +128,10 @@ class Preprocessing:
         return boxes.new_tensor([scale_x, scale_y] * 2), boxes.new_tensor([shift_x, shift_y] * 2)
 
     def _place(self, height: int, width: int) -> _Place:
-        """How a picture of this size is laid into the input."""
+        """How an image of this size is laid into the input."""
         rows, columns = self.size
         if height < 1 or width < 1:
-            raise InputError(f"a picture of {height}x{width} has no pixels")
+            raise InputError(f"an image of {height}x{width} has no pixels")
         if self.fit == "squash":
             return _Place(0, 0, height, width, rows, columns, 0, 0)
         if self.fit == "pad":
@@ -161,7 +161,7 @@ class Preprocessing:
 
 
 class _Place(NamedTuple):
-    """A part of a picture, cut out, resized and laid with its corner at (top, left) of the input."""
+    """A part of an image, cut out, resized and laid with its corner at (top, left) of the input."""
 
     cut_top: int
     cut_left: int
@@ -174,9 +174,9 @@ class _Place(NamedTuple):
 
 
 def cut_long(image: Tensor, height: int, width: int) -> Tensor:
-    """The middle of a picture that is over 8 times as long as height x width would have it; others are left alone.
+    """The middle of an image that is over 8 times as long as height x width would have it; others are left alone.
 
-    Resized until its short side fits, a picture of 1x10000 pixels would fill gigabytes.
+    Resized until its short side fits, an image of 1x10000 pixels would fill gigabytes.
     """
     h, w = image.shape[-2:]
     size = _least_long(h, w, height, width)

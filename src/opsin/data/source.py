@@ -38,11 +38,11 @@ class Problem:
 
 
 class Split(ABC):
-    """The pictures and labels of one part of a source.
+    """The images and labels of one part of a source.
 
     labels: (N,) int64, or (N, K) float32 of 0 and 1 if multi-label; -1 is a label out of range. instances: of a
-    detection source, the objects of each picture, boxes float32 in pixels of the picture as `read` gives it, labels -1
-    for regions to ignore; `labels` is then which classes a picture holds. boxed: (N,) bool, where there are pictures
+    detection source, the objects of each image, boxes float32 in pixels of the image as `read` gives it, labels -1
+    for regions to ignore; `labels` is then which classes an image holds. boxed: (N,) bool, where there are images
     whose objects nobody placed: what is `shown` is all that is known of those, and their instances are empty. None: all
     are.
     """
@@ -56,26 +56,26 @@ class Split(ABC):
 
     @abstractmethod
     def read(self, index: int) -> Tensor:
-        """A picture: uint8 (C, H, W), C = 1 or 3. Raises UnreadableImage."""
+        """An image: uint8 (C, H, W), C = 1 or 3. Raises UnreadableImage."""
 
     @abstractmethod
     def name(self, index: int) -> str:
-        """Where a picture came from: a path, or a place as in "digits[12]"."""
+        """Where an image came from: a path, or a place as in "digits[12]"."""
 
     @abstractmethod
     def select(self, indices: np.ndarray, labels: np.ndarray) -> Split:
-        """The pictures at `indices`, in that order, with other labels and with their instances."""
+        """The images at `indices`, in that order, with other labels and with their instances."""
 
     def masks(self, index: int) -> Tensor | None:
-        """The pixels of each of a picture's instances, (N, H, W) bool, in their order; None where nobody drew them."""
+        """The pixels of each of an image's instances, (N, H, W) bool, in their order; None where nobody drew them."""
         return None
 
     def unmasked(self) -> int | None:
-        """The first picture with an object that has no mask; None where there is none."""
+        """The first image with an object that has no mask; None where there is none."""
         return 0 if len(self) and self.masks(0) is None else None
 
     def shown(self, index: int) -> list[int]:
-        """The classes of a picture."""
+        """The classes of an image."""
         label = self.labels[index]
         return np.flatnonzero(label).tolist() if self.labels.ndim == 2 else [int(label)] * int(label >= 0)
 
@@ -85,7 +85,7 @@ class Split(ABC):
         return self.select(chosen, self.labels[chosen])
 
     def relabel(self, places: Sequence[int] | np.ndarray, num_classes: int) -> Split:
-        """The same pictures with class k called `places[k]` of `num_classes`. There may be more places than classes.
+        """The same images with class k called `places[k]` of `num_classes`. There may be more places than classes.
 
         Classes with the same place become one.
         """
@@ -103,7 +103,7 @@ class Split(ABC):
         return split
 
     def with_labels(self, labels: np.ndarray) -> Split:
-        """The same pictures with other labels."""
+        """The same images with other labels."""
         return self.select(np.arange(len(self)), labels)
 
     def _instances_at(self, indices: np.ndarray) -> list[Instances] | None:
@@ -111,7 +111,7 @@ class Split(ABC):
 
 
 class ArraySplit(Split):
-    """Pictures that lie in memory. images: uint8 (M, C, H, W), shared by subsets. prefix: of names, as "digits"."""
+    """Images that lie in memory. images: uint8 (M, C, H, W), shared by subsets. prefix: of names, as "digits"."""
 
     def __init__(
         self,
@@ -135,9 +135,9 @@ class ArraySplit(Split):
 
 
 class FileSplit(Split):
-    """Pictures in files, or in the members of a zip archive where `archive` is its path.
+    """Images in files, or in the members of a zip archive where `archive` is its path.
 
-    outlines: what the mask of each picture's instances is drawn from, None for one that has only a box.
+    outlines: what the mask of each image's instances is drawn from, None for one that has only a box.
     """
 
     def __init__(
@@ -152,12 +152,12 @@ class FileSplit(Split):
         self.outlines = outlines
 
     def encoded(self, index: int) -> bytes:
-        """A picture as it lies on disk. Raises UnreadableImage."""
+        """An image as it lies on disk. Raises UnreadableImage."""
         file = self.files[index]
         return read_bytes(file) if self.archive is None else zips.read_member(self.archive, file)
 
     def header(self, index: int) -> Header:
-        """What a picture says of itself, not decoded. Raises UnreadableImage."""
+        """What an image says of itself, not decoded. Raises UnreadableImage."""
         if self.archive is None:
             return read_header(Path(self.files[index]), self.name(index))
         return read_header(self.encoded(index), self.name(index))
@@ -225,7 +225,7 @@ class Source:
 def verify(
     source: Source, workers: int | None = None, progress: Progress | None = None, full: int = 20_000
 ) -> list[Problem]:
-    """Every unreadable file of a source. Pictures in memory are always readable.
+    """Every unreadable file of a source. Images in memory are always readable.
 
     Decodes every file where there are at most `full`, else it reads headers only: a file that is truncated then makes
     itself known when the loader comes to it. workers: threads, one a core if None.
@@ -249,7 +249,7 @@ def verify(
 
 
 def misfit(split: Split, index: int, size: Sequence[int]) -> str | None:
-    """Why the boxes of a picture of (height, width) cannot be its own: they reach over a pixel beyond it. None if not.
+    """Why the boxes of an image of (height, width) cannot be its own: they reach over a pixel beyond it. None if not.
 
     When a source is opened, boxes are held against the size that the annotation gives, which may be wrong.
     """
@@ -279,7 +279,7 @@ def map_threads(
 
 
 def check_trainable(source: Source, val_fraction: float = 0.1, test_fraction: float = 0.2) -> None:
-    """Raise InputError with the first reason why a network cannot be trained for the source's task and judged on it."""
+    """Raise InputError with the first reason why a network cannot be trained and evaluated on the source."""
     where, classes = source.name, source.classes
     for problem in source.problems:
         if problem.severity == "error":
@@ -289,28 +289,28 @@ def check_trainable(source: Source, val_fraction: float = 0.1, test_fraction: fl
         raise InputError(f"{where} has no training split, only {', '.join(source.splits)}; name it train")
     detecting = source.task == "detect"
     if detecting and not any(len(one) for one in source.splits[key].instances or []):
-        raise InputError(f"{where}: no picture of the {key} split has a box; a detector needs some to learn from")
+        raise InputError(f"{where}: no image of the {key} split has a box; a detector needs some to learn from")
     if len(classes) < 2 and not detecting:
         only = f"only the class {classes[0]!r}" if classes else "no classes"
         raise InputError(f"{where} has {only}; a classifier needs two or more, each in a folder of its own or a column")
     for name, split in source.splits.items():
         if len(split) == 0:
-            raise InputError(f"{where}: the {name} split holds no pictures")
+            raise InputError(f"{where}: the {name} split holds no images")
     counts = {name: class_counts(split.labels, len(classes)) for name, split in source.splits.items()}
     lost = [c for k, c in enumerate(classes) if source.skipped and counts[key][k] == 0 and not detecting]
     if lost:
-        raise InputError(f"{where}: no readable training pictures of class {listed(lost)}; mend or remove them")
+        raise InputError(f"{where}: no readable training images of class {listed(lost)}; mend or remove them")
     unseen = [c for k, c in enumerate(classes) if counts[key][k] == 0 and any(n[k] for n in counts.values())]
     if unseen:
         raise InputError(
-            f"{where}: no training pictures of class {listed(unseen)}, which other splits hold; all must have the same"
+            f"{where}: no training images of class {listed(unseen)}, which other splits hold; all must have the same"
         )
     parted = test_fraction > 0 or val_fraction > 0 if key == "all" else val_fraction > 0 and "val" not in source.splits
     single = [c for k, c in enumerate(classes) if counts[key][k] == 1]
     if parted and single and not source.multi_label and not detecting:
         raise InputError(
-            f"{where}: only one picture of class {listed(single)}, which cannot be both trained on and judged; "
-            "add pictures, remove the class, or give separate splits and data.val_fraction=0"
+            f"{where}: only one image of class {listed(single)}, which cannot be both trained on and evaluated; "
+            "add images, remove the class, or give separate splits and data.val_fraction=0"
         )
 
 
@@ -322,7 +322,7 @@ def class_counts(labels: np.ndarray, num_classes: int) -> np.ndarray:
 
 
 def find_channels(split: Split, limit: int = 1000) -> int:
-    """1 if every picture is grey, else 3. At most `limit` pictures are read, evenly spaced."""
+    """1 if every image is grey, else 3. At most `limit` images are read, evenly spaced."""
     places = np.unique(np.linspace(0, len(split) - 1, min(limit, len(split))).astype(int)).tolist()
     return 3 if any(split.read(i).shape[0] == 3 for i in places) else 1
 

@@ -1,4 +1,4 @@
-"""Detection: networks that say what is where, their training and their judgement."""
+"""Detection: networks that say what is where, their training and their evaluation."""
 
 from opsin.detect import (  # registers their models
     efficientdet,

@@ -97,7 +97,7 @@ def match_named(source: Source, data: str, model: str, settings: Mapping[str, An
 def find_unmatched(source: Source, recipe: Recipe) -> Matches:
     """Lay out the places of a recipe's detector at its input size, and assign every object of a source to them.
 
-    Objects of pictures that cannot be read do not count. Raises InputError for what the detector refuses.
+    Objects of images that cannot be read do not count. Raises InputError for what the detector refuses.
     """
     statistics = recipe.data.mean or recipe.data.std  # say the channels, which change no place
     preprocessing = create_preprocessing(recipe, len(statistics) if statistics else None)
@@ -151,7 +151,7 @@ class _NoProducts(TorchDispatchMode):
 
 
 def _place(split: Split, preprocessing: Preprocessing, index: int) -> Instances:
-    """A picture's objects in pixels of the input, none of a picture that cannot be read."""
+    """An image's objects in pixels of the input, none of an image that cannot be read."""
     assert split.instances is not None
     one = split.instances[index]
     if not len(one):
@@ -164,7 +164,7 @@ def _place(split: Split, preprocessing: Preprocessing, index: int) -> Instances:
 
 
 def _unmatched(model: Detector, outputs: Outputs, size: tuple[int, int], one: Instances) -> dict[int, str]:
-    """The objects of a picture that no place answers for: size in the input, and why, by their numbers."""
+    """The objects of an image that no place answers for: size in the input, and why, by their numbers."""
     assert one.labels is not None
     learned = usable(replace(one, ids=torch.arange(len(one))), size)
     assert learned.ids is not None

@@ -45,7 +45,7 @@ class AnchorGrid:
             boxes = cell.to(device)
             if self.form == "paper":
                 levels.append(grid_anchors(boxes, cells, stride))
-            else:  # whole pixels: 114 for the 7 rows of P7 in a picture of 800
+            else:  # whole pixels: 114 for the 7 rows of P7 in an image of 800
                 steps = (size[0] // cells[0], size[1] // cells[1])
                 levels.append(grid_anchors(boxes, cells, steps, offset=0.0))
         return levels

@@ -22,12 +22,12 @@ Array: TypeAlias = NDArray[Any]
 
 RECALLS = np.linspace(0.0, 1.0, 101)  # COCO's
 _AREAS = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
-_MOST = 100  # instances of a class in a picture; COCO looks at no more
+_MOST = 100  # instances of a class in an image; COCO looks at no more
 
 
 @dataclass(frozen=True)
 class Objects:
-    """The objects of one picture as NumPy arrays, boxes in float64. scores: of predictions; ones for truth."""
+    """The objects of one image as NumPy arrays, boxes in float64. scores: of predictions; ones for truth."""
 
     boxes: Array  # (N, 4)
     labels: Array  # (N,)
@@ -51,15 +51,15 @@ class Objects:
 
 @dataclass(frozen=True)
 class Ranking:
-    """The predictions of one class over all pictures, the surest first, without those in regions to ignore.
+    """The predictions of one class over all images, the surest first, without those in regions to ignore.
 
-    scores: (N,). right: (N,) bool. picture, place: (N,) which prediction it is. truth: (N,) the place of the object it
-    found in its picture, -1 if none. count: objects there are.
+    scores: (N,). right: (N,) bool. image, place: (N,) which prediction it is. truth: (N,) the place of the object it
+    found in its image, -1 if none. count: objects there are.
     """
 
     scores: Array
     right: Array
-    picture: Array
+    image: Array
     place: Array
     truth: Array
     count: int
@@ -83,14 +83,14 @@ class CocoPrecision:
 
 @dataclass(frozen=True)
 class Shapes:
-    """The masks of one picture, run-length encoded: of its objects and of its predictions, in their order."""
+    """The masks of one image, run-length encoded: of its objects and of its predictions, in their order."""
 
     truth: list[dict[str, Any]]
     found: list[dict[str, Any]]
 
     @classmethod
     def of(cls, truth: Tensor, found: Tensor) -> Shapes:
-        """Masks (N, H, W) and (M, H, W) bool of a picture of one size."""
+        """Masks (N, H, W) and (M, H, W) bool of an image of one size."""
         return cls(encode_masks(truth), encode_masks(found))
 
 
@@ -104,7 +104,7 @@ def coco_precision(
 ) -> CocoPrecision:
     """COCO's average precision and recall, by faster-coco-eval. brief: map, map_50 and map_75 alone, faster.
 
-    shapes: of each picture; an IoU is then that of masks.
+    shapes: of each image; an IoU is then that of masks.
     """
     from faster_coco_eval import COCO, COCOeval_faster
 
@@ -148,24 +148,24 @@ def rank(
     """The predictions of each class, each held against the truth at an IoU of 0.5.
 
     rule "coco": the surest prediction first takes the object that it overlaps most of those not yet taken; a region to
-    ignore counts by the share of the prediction within it; 100 predictions of a class in a picture. rule "voc": a
+    ignore counts by the share of the prediction within it; 100 predictions of a class in an image. rule "voc": a
     prediction is held against the object that it overlaps most, and is wrong where that is taken already; no limit.
     """
     counts = np.zeros(num_classes, np.int64)
     for objects in truth:
         counts += np.bincount(objects.labels[objects.labels >= 0], minlength=num_classes)
     rows: list[list[_Rows]] = [[] for _ in range(num_classes)]
-    for picture, (objects, predictions) in enumerate(zip(truth, found, strict=True)):
+    for image, (objects, predictions) in enumerate(zip(truth, found, strict=True)):
         for label in np.unique(predictions.labels).tolist():
-            rows[label].append(_rank_in_picture(picture, objects, predictions, label, rule))
+            rows[label].append(_rank_in_image(image, objects, predictions, label, rule))
     return [_ranking(own, count) for own, count in zip(rows, counts.tolist(), strict=True)]
 
 
-# The predictions of a class in one picture, or of several: scores, picture, place, truth.
+# The predictions of a class in one image, or of several: scores, image, place, truth.
 _Rows: TypeAlias = tuple[Array, Array, Array, Array]
 
 
-def _rank_in_picture(picture: int, objects: Objects, predictions: Objects, label: int, rule: str) -> _Rows:
+def _rank_in_image(image: int, objects: Objects, predictions: Objects, label: int, rule: str) -> _Rows:
     mine, regions = np.flatnonzero(objects.labels == label), np.flatnonzero(objects.labels == -1)
     places = np.flatnonzero(predictions.labels == label)
     places = places[np.argsort(-predictions.scores[places], kind="stable")]
@@ -175,16 +175,16 @@ def _rank_in_picture(picture: int, objects: Objects, predictions: Objects, label
     kept = taken != -2
     which = np.full(len(places), -1)
     which[taken >= 0] = mine[taken[taken >= 0]]
-    return predictions.scores[places][kept], np.full(int(kept.sum()), picture), places[kept], which[kept]
+    return predictions.scores[places][kept], np.full(int(kept.sum()), image), places[kept], which[kept]
 
 
 def _ranking(rows: Sequence[_Rows], count: int) -> Ranking:
     if not rows:
         nothing = np.zeros(0, np.int64)
         return Ranking(np.zeros(0), np.zeros(0, bool), nothing, nothing, nothing, count)
-    scores, pictures, places, which = (np.concatenate(column) for column in zip(*rows, strict=True))
+    scores, images, places, which = (np.concatenate(column) for column in zip(*rows, strict=True))
     order = np.argsort(-scores, kind="stable")
-    return Ranking(scores[order], which[order] >= 0, pictures[order], places[order], which[order], count)
+    return Ranking(scores[order], which[order] >= 0, images[order], places[order], which[order], count)
 
 
 def average_precision(right: Array, count: int, form: Literal["coco", "voc", "voc_11"] = "coco") -> float | None:
@@ -251,7 +251,7 @@ def _match_voc(boxes: Array, objects: Array, regions: Array) -> Array:
 def _annotations(
     truth: Sequence[Objects], found: Sequence[Objects], shapes: Sequence[Shapes] | None
 ) -> list[dict[str, Any]]:
-    """COCO's annotations; a region to ignore is a crowd of every class that is predicted in its picture."""
+    """COCO's annotations; a region to ignore is a crowd of every class that is predicted in its image."""
     rows: list[dict[str, Any]] = []
     for image, (objects, predictions) in enumerate(zip(truth, found, strict=True)):
         classes = np.unique(predictions.labels).tolist()

@@ -1,6 +1,6 @@
 """Darknet's .weights files: numbers without names, in the order of a cfg file's layers.
 
-A header of three int32, major, minor, revision, and the pictures seen: uint64 from version 0.2 on, uint32 before. Then
+A header of three int32, major, minor, revision, and the images seen: uint64 from version 0.2 on, uint32 before. Then
 float32, layer by layer. A convolution: biases, or with batch norm its shifts, scales, means and variances; then weights
 (out, in, height, width). A connected layer: biases, weights (out, in), which versions above 1000 store transposed. A
 local one: biases (out, height, width), weights (places, out, in * height * width).

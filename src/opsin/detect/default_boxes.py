@@ -16,9 +16,9 @@ from opsin.ops import grid_anchors
 class DefaultBoxes:
     """Of map k a square of side s_k, one of sqrt(s_k s_{k+1}), and for each ratio r two, s_k sqrt(r) by s_k / sqrt(r).
 
-    Liu et al. 2015, arXiv:1512.02325, section 2.2. Sides are fractions of the picture's width and height.
+    Liu et al. 2015, arXiv:1512.02325, section 2.2. Sides are fractions of the image's width and height.
     scales: one for each map, the finest first, and one more. ratios: of each map. steps: from cell to cell in pixels,
-    where they are not the picture's side divided by the cells. clip: no side exceeds the picture's, as in torchvision
+    where they are not the image's side divided by the cells. clip: no side exceeds the image's, as in torchvision
     and ssd.pytorch; a box may reach beyond it all the same.
     """
 
@@ -30,7 +30,7 @@ class DefaultBoxes:
         clip: bool = False,
     ) -> None:
         if len(scales) < 2 or not all(0 < small <= large for small, large in pairwise(scales)):
-            raise InputError(f"scales are fractions of the picture that grow from above 0, got {list(scales)}")
+            raise InputError(f"scales are fractions of the image that grow from above 0, got {list(scales)}")
         for name, values, count in (("ratios", ratios, len(scales) - 1), ("steps", steps, len(scales) - 1)):
             if values is not None and len(values) != count:
                 raise InputError(f"{count + 1} scales are for {count} maps, but there are {len(values)} {name}")
@@ -48,7 +48,7 @@ class DefaultBoxes:
         return tuple(map(len, self.sides))
 
     def lay_out(self, maps: Sequence[Sequence[int]], size: Sequence[int], device: torch.device) -> Tensor:
-        """(A, 4), xyxy in pixels, map by map, row by row, cell by cell. maps: (H, W) of each; size: of the picture."""
+        """(A, 4), xyxy in pixels, map by map, row by row, cell by cell. maps: (H, W) of each; size: of the image."""
         height, width = size
         levels = []
         for place, (sides, cells) in enumerate(zip(self.sides, maps, strict=True)):

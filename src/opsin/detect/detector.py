@@ -55,9 +55,9 @@ class Detector(nn.Module, ABC):
     A subclass sets, in its constructor, strides: of the maps it predicts on. divisor: what both sides of an input must
     be multiples of, 1 if anything goes. fixed_size: the only side of its input, where its head allows no other.
     needs_masks: its loss learns from the truth's masks.
-    Of the class are: learns_somewhere, its loss can use truths that say what a picture shows and not where, whose boxes
+    Of the class are: learns_somewhere, its loss can use truths that say what an image shows and not where, whose boxes
     are NaN. class_agnostic, it finds objects of whatever class, so that the classes of its data are made one, "object",
-    before it is trained or judged. network_prefix, what the names of its classification network's tensors begin with.
+    before training and evaluation. network_prefix, what the names of its classification network's tensors begin with.
     export_refusal, why `opsin export` cannot write it, "" where it can.
 
     `forward` is pure: the same in train and eval, exportable, and never sees a target. What it gives is `Outputs`:
@@ -101,12 +101,12 @@ class Detector(nn.Module, ABC):
         """What the loss makes of the truth of each image."""
 
     @property
-    def judged(self) -> dict[str, int]:
+    def second_stage_counts(self) -> dict[str, int]:
         """What `second_stage` is run on, of an image at most, such as {"proposals": 1000}; nothing for one stage."""
         return {}
 
     def second_stage(self, outputs: Outputs) -> Any:
-        """The part of the network that `decode` runs after `forward`, on as many regions as `judged` says.
+        """The part of the network that `decode` runs after `forward`, on as many regions as `second_stage_counts` says.
 
         To count what an answer costs: on the meta device, where outputs have shapes only, and so has what it gives.
         """

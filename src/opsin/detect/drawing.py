@@ -1,4 +1,4 @@
-"""Boxes on pictures: what was found, what it should have been, and which anchors answered for which object."""
+"""Boxes on images: what was found, what it should have been, and which anchors answered for which object."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _LIGHT, _DARK = (255, 255, 255), (16, 18, 22)
 
 @dataclass(frozen=True)
 class Mark:
-    """A box to draw, in pixels of the picture, with its words. Dashed ones are not there but should be."""
+    """A box to draw, in pixels of the image, with its words. Dashed ones are not there but should be."""
 
     box: Box
     text: str
@@ -41,11 +41,11 @@ class Mark:
 
 
 def annotate(image: Tensor, answer: dict[str, Any], classes: Sequence[str]) -> Image.Image:
-    """The picture with a box, a class and a score for each instance, tinted where it has a mask; a class has a colour.
+    """The image with a box, a class and a score for each instance, tinted where it has a mask; a class has a colour.
 
     image: uint8 (C, H, W), C 1 or 3. answer: {"instances": [{"box", "label", "score", "mask"}, ...]}, masks only where
     there are any. Words that would cover each other are left out, the least certain first, and a legend names the
-    colours then. Tiny pictures are enlarged by a whole factor, pixel by pixel.
+    colours then. Tiny images are enlarged by a whole factor, pixel by pixel.
     """
     found = sorted(answer["instances"], key=lambda one: -one["score"])
     for one in reversed(found):
@@ -54,37 +54,37 @@ def annotate(image: Tensor, answer: dict[str, Any], classes: Sequence[str]) -> I
     marks = [
         Mark(one["box"], f"{one['label']} {100 * one['score']:.0f} %", color_of(one["label"], classes)) for one in found
     ]
-    picture, complete = draw_marks(to_pil(image), marks)
+    drawn, complete = draw_marks(to_pil(image), marks)
     if complete:
-        return picture
+        return drawn
     there = list(dict.fromkeys(one["label"] for one in found))
-    return _with_legend(picture, [(name, color_of(name, classes)) for name in sorted(there, key=list(classes).index)])
+    return _with_legend(drawn, [(name, color_of(name, classes)) for name in sorted(there, key=list(classes).index)])
 
 
 def color_of(label: str, classes: Sequence[str]) -> Color:
-    """The colour of a class, the same in every picture."""
+    """The colour of a class, the same in every image."""
     return PALETTE[list(classes).index(label) % len(PALETTE)]
 
 
 def _tint(image: Tensor, mask: Tensor, color: Color) -> Tensor:
-    """A picture whose pixels under a mask (H, W) are half of a colour: uint8 (C, H, W) -> (3, H, W)."""
+    """An image whose pixels under a mask (H, W) are half of a colour: uint8 (C, H, W) -> (3, H, W)."""
     half = (image.expand(3, -1, -1).int() + torch.tensor(color)[:, None, None]) // 2
     return torch.where(mask, half.to(torch.uint8), image)
 
 
-def draw_marks(picture: Image.Image, marks: Sequence[Mark]) -> tuple[Image.Image, bool]:
-    """The picture with boxes, the first on top, and whether all their words found room."""
-    picture, factor = enlarge(picture.convert("RGB"), _NARROWEST)
-    canvas = ImageDraw.Draw(picture)
-    width = max(2, round(min(picture.size) / 240))
+def draw_marks(image: Image.Image, marks: Sequence[Mark]) -> tuple[Image.Image, bool]:
+    """The image with boxes, the first on top, and whether all their words found room."""
+    image, factor = enlarge(image.convert("RGB"), _NARROWEST)
+    canvas = ImageDraw.Draw(image)
+    width = max(2, round(min(image.size) / 240))
     scaled = [tuple(factor * float(v) for v in mark.box) for mark in marks]
     for mark, box in reversed(list(zip(marks, scaled, strict=True))):
         _outline(canvas, box, mark.color, width, dashed=mark.dashed)
     placed: list[Box] = []
     for mark, box in zip(marks, scaled, strict=True):
         if mark.text:
-            _write(canvas, picture.size, mark, box, placed)
-    return picture, len(placed) == sum(bool(mark.text) for mark in marks)
+            _write(canvas, image.size, mark, box, placed)
+    return image, len(placed) == sum(bool(mark.text) for mark in marks)
 
 
 def compare(
@@ -113,12 +113,12 @@ def draw_assignment(image: Tensor, assignment: Assignment, truth: Instances, cla
     A dot is the centre of an anchor or a cell: green if it answers for an object, with its box; orange if the loss
     looks away, grey if it is background. Objects are dashed.
     """
-    picture, factor = enlarge(to_pil(image).convert("RGB"), _NARROWEST)
-    picture = Image.blend(picture, Image.new("RGB", picture.size, _DARK), 0.35)
-    canvas = ImageDraw.Draw(picture)
+    drawn, factor = enlarge(to_pil(image).convert("RGB"), _NARROWEST)
+    drawn = Image.blend(drawn, Image.new("RGB", drawn.size, _DARK), 0.35)
+    canvas = ImageDraw.Draw(drawn)
     boxes, matched = factor * assignment.boxes.cpu().numpy(), assignment.matched.cpu().numpy()
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    width = max(1, round(min(picture.size) / 320))
+    width = max(1, round(min(drawn.size) / 320))
     for box in boxes[matched >= 0]:
         _outline(canvas, box.tolist(), RIGHT, width)
     for chosen, color, radius in (
@@ -135,14 +135,14 @@ def draw_assignment(image: Tensor, assignment: Assignment, truth: Instances, cla
         scaled = [factor * v for v in box]
         mark = Mark(scaled, "ignored" if label < 0 else classes[int(label)], MISSED, dashed=True)
         _outline(canvas, scaled, MISSED, width, dashed=True)
-        _write(canvas, picture.size, mark, scaled, placed)
-    return picture
+        _write(canvas, drawn.size, mark, scaled, placed)
+    return drawn
 
 
 def cut_out(
     image: Tensor, boxes: Sequence[Box], context: float = 0.6, least: int = 48
 ) -> tuple[Tensor, tuple[int, int]]:
-    """The part of a picture around boxes, and its left upper corner (x, y) in the picture.
+    """The part of an image around boxes, and its left upper corner (x, y) in the image.
 
     context: how much of the boxes' size to show around them; least: pixels of a side, where there are so many.
     """
@@ -159,9 +159,9 @@ def cut_out(
     return image[..., top:bottom, left:right], (left, top)
 
 
-def to_tensor(picture: Image.Image) -> Tensor:
+def to_tensor(image: Image.Image) -> Tensor:
     """A PIL image as uint8 (3, H, W)."""
-    return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
 def _outline(canvas: ImageDraw.ImageDraw, box: Box, color: Color, width: int, *, dashed: bool = False) -> None:
@@ -202,23 +202,23 @@ def _touch(one: Box, other: Box) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def _with_legend(picture: Image.Image, entries: Sequence[tuple[str, Color]]) -> Image.Image:
-    """The picture over a strip with every class in its colour."""
-    size = round(min(22, max(12, picture.width / 40)))
+def _with_legend(image: Image.Image, entries: Sequence[tuple[str, Color]]) -> Image.Image:
+    """The image over a strip with every class in its colour."""
+    size = round(min(22, max(12, image.width / 40)))
     letters, height, rows, x = font(size), size + 10, 0, 8.0
     places = []
     for name, color in entries:
         text = shorten(name, 32)
         needed = size + 6 + letters.getlength(text) + 16
-        if x > 8 and x + needed > picture.width:
+        if x > 8 and x + needed > image.width:
             rows, x = rows + 1, 8.0
         places.append((text, color, x, rows))
         x += needed
-    canvas = Image.new("RGB", (picture.width, picture.height + (rows + 1) * height), _DARK)
-    canvas.paste(picture, (0, 0))
+    canvas = Image.new("RGB", (image.width, image.height + (rows + 1) * height), _DARK)
+    canvas.paste(image, (0, 0))
     draw = ImageDraw.Draw(canvas)
     for text, color, x, row in places:
-        top = picture.height + row * height + 5
+        top = image.height + row * height + 5
         draw.rectangle((x, top, x + size, top + size), fill=color)
         draw.text((x + size + 6, top + size / 2), text, _LIGHT, letters, anchor="lm")
     return canvas

@@ -2,14 +2,14 @@
 
 Tan, Pang and Le 2019, arXiv:1911.09070. The idea: scales are fused in both directions, again and again, each with a
 weight that is learned (BiFPN, see `opsin.necks.bifpn`); and one number phi scales everything together: the backbone,
-EfficientNet-B(phi), the channels and layers of neck and heads, and the picture.
+EfficientNet-B(phi), the channels and layers of neck and heads, and the image.
 
 Classes and boxes are predicted as RetinaNet does, from nine anchors a cell with heads shared by all levels; here their
 convolutions are separable, and each level has norms of its own.
 
 Where the paper is silent or rounds, this is the authors' release (google/automl), whose counts are the published ones:
 the table at the end of this file instead of the paper's powers of 1.35; anchors of 1.4 x 0.7 where the paper says a
-ratio of 1/2; D6 and D7 add their maps without weights, "for stability"; D7 is D6 with larger pictures and anchors, D7x
+ratio of 1/2; D6 and D7 add their maps without weights, "for stability"; D7 is D6 with larger images and anchors, D7x
 is on B7 with a level more. It matches at an IoU of 0.5 with nothing in between, divides by the anchors that answer plus
 one, and counts boxes fifty times. Where truths have one best anchor the release gives it to the first; here the last
 has it. The release leaves a coordinate of a box that is exactly its anchor's out of the loss, by accident; here it
@@ -233,7 +233,7 @@ def _anchor_sides(scale: float, octaves: int, aspects: Sequence[Sequence[float]]
     return tuple((size * width, size * height) for size in sizes for width, height in pairs)
 
 
-# Backbone B, side of the picture, channels, layers of the BiFPN, of the heads, fusion, scale of anchors, extra levels:
+# Backbone B, side of the image, channels, layers of the BiFPN, of the heads, fusion, scale of anchors, extra levels:
 # the release's. Parameters, multiply-adds; AP on COCO test-dev and val2017.
 _Scale = tuple[int, int, int, int, int, Fusion, float, int]
 _SCALES: dict[str, tuple[_Scale, int, int, float, float]] = {
@@ -258,7 +258,7 @@ def _published(name: str) -> Published:
         params=params,
         macs=macs,
         metrics={"coco test-dev AP": test, "coco val2017 AP": validation},
-        idea="fuse scales both ways with learned weights, and scale backbone, neck, heads and picture by one number",
+        idea="fuse scales both ways with learned weights, and scale backbone, neck, heads and image by one number",
         source="counted: effdet 0.4.1, tf_efficientdet; results read: google/automl, efficientdet/README.md",
     )
 

@@ -29,10 +29,10 @@ _FOREGROUND, _BACKGROUND = 0.5, 0.1
 
 @dataclass(frozen=True)
 class Mistake:
-    """One error. place: of the prediction in its picture; None if missed. truth: the object aimed at or missed."""
+    """One error. place: of the prediction in its image; None if missed. truth: the object aimed at or missed."""
 
     kind: str
-    picture: int
+    image: int
     place: int | None
     truth: int | None
     score: float
@@ -56,25 +56,25 @@ class Budget:
 
 def error_budget(truth: Sequence[Objects], found: Sequence[Objects], rankings: Sequence[Ranking]) -> Budget:
     """The errors of a detector by kind, and what each kind costs. rankings: of each class, by the rule "coco"."""
-    taken: dict[int, set[int]] = defaultdict(set)  # picture -> objects that were found
+    taken: dict[int, set[int]] = defaultdict(set)  # image -> objects that were found
     for ranking in rankings:
-        for picture, which in zip(ranking.picture[ranking.right], ranking.truth[ranking.right], strict=True):
-            taken[int(picture)].add(int(which))
+        for image, which in zip(ranking.image[ranking.right], ranking.truth[ranking.right], strict=True):
+            taken[int(image)].add(int(which))
     mistakes: dict[str, list[Mistake]] = {kind: [] for kind in KINDS}
-    rows: dict[int, Array] = {}  # picture -> IoU of its predictions with its objects
+    rows: dict[int, Array] = {}  # image -> IoU of its predictions with its objects
     for label, ranking in enumerate(rankings):
         for row in np.flatnonzero(~ranking.right):
-            picture, place = int(ranking.picture[row]), int(ranking.place[row])
-            if picture not in rows:
-                rows[picture] = overlaps(found[picture].boxes, truth[picture].boxes)
-            mistake = _explain(truth[picture], rows[picture][place], picture, place, label)
+            image, place = int(ranking.image[row]), int(ranking.place[row])
+            if image not in rows:
+                rows[image] = overlaps(found[image].boxes, truth[image].boxes)
+            mistake = _explain(truth[image], rows[image][place], image, place, label)
             mistake = replace(mistake, score=float(ranking.scores[row]))
             mistakes[mistake.kind].append(mistake)
     for same in mistakes.values():
         same.sort(key=lambda m: -m.score)
-    aimed = {(m.picture, m.truth) for kind in ("class", "localisation") for m in mistakes[kind]}
+    aimed = {(m.image, m.truth) for kind in ("class", "localisation") for m in mistakes[kind]}
     mistakes["missed"] = _missed(truth, taken, aimed)
-    kind_of = {(m.picture, m.place): m for same in mistakes.values() for m in same if m.place is not None}
+    kind_of = {(m.image, m.place): m for same in mistakes.values() for m in same if m.place is not None}
     before = _mean_precision([(r.scores, r.right, r.count) for r in rankings])
     costs = {
         kind: _mean_precision(_mended(kind, truth, rankings, kind_of, taken, mistakes["missed"])) - before
@@ -83,15 +83,15 @@ def error_budget(truth: Sequence[Objects], found: Sequence[Objects], rankings: S
     return Budget(costs, mistakes)
 
 
-def _explain(truth: Objects, row: Array, picture: int, place: int, label: int) -> Mistake:
-    """The kind of a wrong prediction. row: its IoU with every object and region of the picture."""
+def _explain(truth: Objects, row: Array, image: int, place: int, label: int) -> Mistake:
+    """The kind of a wrong prediction. row: its IoU with every object and region of the image."""
     row = np.where(truth.labels >= 0, row, 0.0)
     same = np.where(truth.labels == label, row, 0.0)
     other = np.where(truth.labels != label, row, 0.0)
 
     def aimed(kind: str, values: Array) -> Mistake:
         best = int(values.argmax())
-        return Mistake(kind, picture, place, best, 0.0, float(values[best]))
+        return Mistake(kind, image, place, best, 0.0, float(values[best]))
 
     if _BACKGROUND <= same.max(initial=0.0) < _FOREGROUND:
         return aimed("localisation", same)
@@ -100,16 +100,16 @@ def _explain(truth: Objects, row: Array, picture: int, place: int, label: int) -
     if same.max(initial=0.0) >= _FOREGROUND:
         return aimed("duplicate", same)
     if row.max(initial=0.0) < _BACKGROUND:
-        return Mistake("background", picture, place, None, 0.0, float(row.max(initial=0.0)))
+        return Mistake("background", image, place, None, 0.0, float(row.max(initial=0.0)))
     return aimed("both", row)
 
 
 def _missed(truth: Sequence[Objects], taken: dict[int, set[int]], aimed: set[tuple[int, int | None]]) -> list[Mistake]:
     missed = [
-        (objects.areas[place], Mistake("missed", picture, None, int(place), 0.0, 0.0))
-        for picture, objects in enumerate(truth)
+        (objects.areas[place], Mistake("missed", image, None, int(place), 0.0, 0.0))
+        for image, objects in enumerate(truth)
         for place in np.flatnonzero(objects.labels >= 0)
-        if int(place) not in taken[picture] and (picture, int(place)) not in aimed
+        if int(place) not in taken[image] and (image, int(place)) not in aimed
     ]
     return [mistake for _, mistake in sorted(missed, key=lambda pair: -pair[0])]
 
@@ -127,27 +127,27 @@ def _mended(
     rows: list[list[tuple[float, bool]]] = [[] for _ in rankings]
     corrected: list[Mistake] = []
     for label, ranking in enumerate(rankings):
-        for score, right, picture, place in zip(
+        for score, right, image, place in zip(
             ranking.scores.tolist(),
             ranking.right.tolist(),
-            ranking.picture.tolist(),
+            ranking.image.tolist(),
             ranking.place.tolist(),
             strict=True,
         ):
-            mistake = kind_of.get((picture, place))
+            mistake = kind_of.get((image, place))
             if mistake is None or mistake.kind != kind:
                 rows[label].append((score, right))
             elif kind in ("class", "localisation"):
                 corrected.append(mistake)
-    claimed = {(picture, place) for picture, places in taken.items() for place in places}
+    claimed = {(image, place) for image, places in taken.items() for place in places}
     for mistake in sorted(corrected, key=lambda m: -m.score):  # the surest gets the object, the others go
         assert mistake.truth is not None
-        if (mistake.picture, mistake.truth) not in claimed:
-            claimed.add((mistake.picture, mistake.truth))
-            rows[int(truth[mistake.picture].labels[mistake.truth])].append((mistake.score, True))
+        if (mistake.image, mistake.truth) not in claimed:
+            claimed.add((mistake.image, mistake.truth))
+            rows[int(truth[mistake.image].labels[mistake.truth])].append((mistake.score, True))
     if kind == "missed":
         for mistake in missed:
-            counts[int(truth[mistake.picture].labels[mistake.truth])] -= 1
+            counts[int(truth[mistake.image].labels[mistake.truth])] -= 1
     return [_sorted(found, count) for found, count in zip(rows, counts, strict=True)]
 
 

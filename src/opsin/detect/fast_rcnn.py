@@ -1,9 +1,9 @@
-"""Fast R-CNN: one network that pools regions from one map of the picture, and learns classes and boxes at once.
+"""Fast R-CNN: one network that pools regions from one map of the image, and learns classes and boxes at once.
 
 Girshick 2015, arXiv:1504.08083. R-CNN ran a network on every one of 2,000 proposals, then trained SVMs and box
-regressors on features that filled a disk. Here the picture is convolved once; each proposal is pooled from the map to a
+regressors on features that filled a disk. Here the image is convolved once; each proposal is pooled from the map to a
 fixed size and seen by two fully connected layers, and a softmax and the offsets of each class are learned together, by
-steps that take few pictures and many regions of each. The proposals come from elsewhere: Selective Search.
+steps that take few images and many regions of each. The proposals come from elsewhere: Selective Search.
 
 fast_rcnn_vgg16 and fast_rcnn_caffenet are the paper's models L and S as published, with Caffe's poolings, whose last
 window may reach over the border. fast_rcnn is the same on any backbone.
@@ -50,7 +50,7 @@ from opsin.structures import Instances
 
 _CHUNK = 1000  # regions that the head sees at once in use: 100 MB, pooled from VGG-16's map
 _HIDDEN = ("head.fc6.0", "head.fc7")
-_SIDE = 224  # pixels: the size at which a region is best seen, that of ImageNet's pictures
+_SIDE = 224  # pixels: the size at which a region is best seen, that of ImageNet's images
 
 
 class FastRCNN(Detector):
@@ -60,7 +60,7 @@ class FastRCNN(Detector):
     each way; pooling: "pool", the paper's, or "align". hidden: width of fc6 and fc7; dropout: behind both.
     proposals: the method that makes them, by its name in `opsin.detect.proposals`, with proposal_options; training,
     evaluation and prediction of a run see to it.
-    regions: sampled of each picture; positives: the share that answers for an object, at most; threshold: from this IoU
+    regions: sampled of each image; positives: the share that answers for an object, at most; threshold: from this IoU
     on; background: the range of the others. add_truth: the objects are among the proposals of the training, as in the
     published code. box_weight, beta: of smooth L1, and where it becomes linear.
     scales: an image pyramid (section 2.4): the input at several sizes, each proposal seen at the one where its area is
@@ -73,7 +73,7 @@ class FastRCNN(Detector):
     """
 
     needs_proposals = True
-    export_refusal = "its proposals are made outside of the network, and a file takes nothing but pictures"
+    export_refusal = "its proposals are made outside of the network, and a file takes nothing but images"
 
     def __init__(
         self,
@@ -169,7 +169,7 @@ class FastRCNN(Detector):
         return self.pooler([outputs[f"features_{k}"]], Regions(boxes, regions.rows))[0]
 
     def loss(self, outputs: Outputs, targets: Sequence[Instances]) -> dict[str, Tensor]:
-        """Section 2.3: a sample of regions of each picture, cross-entropy and smooth L1 over the number of them all."""
+        """Section 2.3: a sample of regions of each image, cross-entropy and smooth L1 over the number of them all."""
         given = _by_image(outputs, len(targets))
         if self.add_truth:
             given = [torch.cat([boxes, _objects(one).to(boxes)]) for boxes, one in zip(given, targets, strict=True)]
@@ -186,25 +186,25 @@ class FastRCNN(Detector):
     def decode(self, outputs: Outputs, selection: Selection | None = None, **options: Any) -> list[Instances]:
         """The instances of each image, best first; see `decode_regions`. options: fields of `Selection` to change."""
         selection = Selection(**{**vars(selection or self.selection), **options})
-        regions, logits, offsets = self._judge(outputs)
+        regions, logits, offsets = self._score_regions(outputs)
         count, size = len(outputs["features_0"]), outputs["size"].tolist()
         return decode_regions(logits, offsets, regions, count, size, selection)
 
     def predictions(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
         """See `opsin.detect.regions.likeliest_boxes`; decoding has a box for each class."""
-        regions, logits, offsets = self._judge(outputs)
+        regions, logits, offsets = self._score_regions(outputs)
         scores = logits.float().softmax(dim=1)[:, 1:]
         counts = torch.bincount(regions.rows, minlength=len(outputs["features_0"]))
         return likeliest_boxes(regions.boxes, scores, offsets.float()[:, 1:], counts.tolist())
 
     @property
-    def judged(self) -> dict[str, int]:
+    def second_stage_counts(self) -> dict[str, int]:
         return {"proposals": int(self.proposal_options.get("limit", LIMIT))}
 
     def second_stage(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
-        return self.classify(outputs, any_regions(outputs["proposals"], self.judged["proposals"]))
+        return self.classify(outputs, any_regions(outputs["proposals"], self.second_stage_counts["proposals"]))
 
-    def _judge(self, outputs: Outputs) -> tuple[Regions, Tensor, Tensor]:
+    def _score_regions(self, outputs: Outputs) -> tuple[Regions, Tensor, Tensor]:
         """The proposals of all images, their logits and offsets."""
         regions = Regions(outputs["proposals"], outputs["rows"])
         parts = [
@@ -324,7 +324,7 @@ _published = partial(
     "arXiv:1504.08083",
     2015,
     (3, 600, 1000),
-    idea="convolve the picture once, pool every region from its map, learn classes and boxes together",
+    idea="convolve the image once, pool every region from its map, learn classes and boxes together",
     source="counted: the published Caffe definitions, with 2,000 regions; results: the paper, table 4",
 )
 

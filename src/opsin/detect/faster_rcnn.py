@@ -134,7 +134,7 @@ class FasterRCNN(Detector):
     """
 
     export_refusal = (
-        "its second stage has as many regions as survive in each picture, with a box for each class, and a file has "
+        "its second stage has as many regions as survive in each image, with a box for each class, and a file has "
         "one box for each of a fixed number of places"
     )
 
@@ -280,7 +280,7 @@ class FasterRCNN(Detector):
         return likeliest_boxes(regions.boxes, scores, offsets.float()[:, 1:], [len(one) for one in proposals])
 
     @property
-    def judged(self) -> dict[str, int]:
+    def second_stage_counts(self) -> dict[str, int]:
         masks = {} if self.roi.mask_head is None else {"masks": self.selection.limit}
         return {"proposals": self.test_proposals} | masks
 

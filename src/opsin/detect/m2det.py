@@ -1,6 +1,6 @@
 """M2Det: A Single-Shot Object Detector based on Multi-Level Feature Pyramid Network.
 
-Zhao et al. 2018, arXiv:1811.04533. The idea: SSD's maps were made to classify whole pictures, and each comes from one
+Zhao et al. 2018, arXiv:1811.04533. The idea: SSD's maps were made to classify whole images, and each comes from one
 depth; build instead a pyramid for detection, of eight U-shaped modules on each other (`opsin.necks.mlfpn`), so that the
 map of a scale holds features from shallow to deep. On it stand plain 3x3 heads; matching, hard negatives, smooth L1 and
 variances are SSD's (arXiv:1512.02325).
@@ -9,7 +9,7 @@ What is counted as published is the authors' release with SFAM on: one convoluti
 weighing for all scales, since it repeats one module in a list. `shared=False` gives each its own, as the paper draws
 them. Its released configurations leave SFAM out: `sfam=False`.
 
-The release lays out boxes on a grid of steps rounded up, 107 pixels for 3 cells on 320, and cuts them at the picture's
+The release lays out boxes on a grid of steps rounded up, 107 pixels for 3 cells on 320, and cuts them at the image's
 border; so does this. Sizes are fractions of the shorter side, so that other inputs than the three named ones work.
 """
 
@@ -35,7 +35,7 @@ from opsin.ops import clip_boxes, grid_anchors
 from opsin.registry import Published, register
 from opsin.structures import Instances
 
-# Side of the smallest box of each scale as a fraction of the picture's, and of one scale more: the release's.
+# Side of the smallest box of each scale as a fraction of the image's, and of one scale more: the release's.
 FRACTIONS = (0.06, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05)
 _RATIOS = (2, 3)  # width / height, each with its inverse
 
@@ -47,7 +47,7 @@ class M2Det(Detector):
     dilated fc6 and fc7 as convolutions. fractions: of the boxes, one more than there are scales. planes:
     channels of a TUM; levels: how many there are. shared, sfam: see the module. neck: another one than MLFPN, which
     then has `planes * levels` channels unless neck_options say otherwise. neck_options: more of the neck's own.
-    shrink_last: the coarsest scale is a 3x3 without border, and the picture larger than 256 pixels; else it is half.
+    shrink_last: the coarsest scale is a 3x3 without border, and the image larger than 256 pixels; else it is half.
     match_threshold: a box whose IoU with a truth is at least that answers for it, and so does the best one of every
     truth. negatives: so many times as many background boxes count, those of the highest loss.
 

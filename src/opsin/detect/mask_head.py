@@ -2,7 +2,7 @@
 
 The idea: say of every pixel of a region whether it is the object's, for each class by itself, and leave it to the class
 branch which of them counts. `MaskHead` is the branch; `cut_masks` makes its targets of the truth's masks, `paste_masks`
-puts what it says back into the picture.
+puts what it says back into the image.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ class MaskHead(nn.Module):
 
 
 def paste_masks(masks: Tensor, boxes: Tensor, size: Sequence[int]) -> Tensor:
-    """Masks (N, M, M) in [0, 1], each across its box (N, 4), as those of a picture: (N, height, width) bool, above 0.5.
+    """Masks (N, M, M) in [0, 1], each across its box (N, 4), as those of an image: (N, height, width) bool, above 0.5.
 
     Interpolated at the middle of every pixel, with nothing beyond the mask's border. Mask R-CNN, section 3.1.
     """
     height, width = size
     pasted = torch.zeros(len(masks), height, width, dtype=torch.bool, device=masks.device)
-    # Box by box, and only the pixels it covers: a hundred masks of a whole picture as floats would take a gigabyte.
+    # Box by box, and only the pixels it covers: a hundred masks of a whole image as floats would take a gigabyte.
     corners = torch.cat([boxes[:, :2].floor(), boxes[:, 2:].ceil()], dim=1).long()
     limits = torch.tensor([width, height, width, height], device=boxes.device)
     for place, (x1, y1, x2, y2) in enumerate(corners.clamp(min=0).minimum(limits).tolist()):

@@ -1,4 +1,4 @@
-"""How good a detector is: one judgement of what it found against the truth."""
+"""How good a detector is: one evaluation of what it found against the truth."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ CONFIDENCES = np.linspace(0.0, 1.0, 1001)
 
 
 @dataclass
-class Judgement:
-    """What `judge` found. Pictures are named by their place, predictions and objects by theirs in the picture.
+class Evaluation:
+    """What `evaluate` found. Images are named by their place, predictions and objects by theirs in the image.
 
     metrics: values in [0, 1]. per_class: class, objects, found, precision, recall, f1, map, map_50, voc_map,
     voc_map_11; None where a class has no object. threshold: the least score behind found, precision, recall and f1.
@@ -50,23 +50,24 @@ class Judgement:
         return sum(ranking.count for ranking in self.rankings)
 
     def outcomes(self) -> list[Outcome]:
-        """Of each picture what was right, wrong and missed among predictions of at least the threshold."""
+        """Of each image what was right, wrong and missed among predictions of at least the threshold."""
         outcomes = [Outcome([], [], []) for _ in self.truth]
         taken: set[tuple[int, int]] = set()
         for ranking in self.rankings:
             for row in np.flatnonzero(ranking.scores >= self.threshold):
-                picture, place = int(ranking.picture[row]), int(ranking.place[row])
-                (outcomes[picture].right if ranking.right[row] else outcomes[picture].wrong).append(place)
-                taken.add((picture, int(ranking.truth[row])))
-        for picture, objects in enumerate(self.truth):
+                image, place = int(ranking.image[row]), int(ranking.place[row])
+                (outcomes[image].right if ranking.right[row] else outcomes[image].wrong).append(place)
+                taken.add((image, int(ranking.truth[row])))
+        for image, objects in enumerate(self.truth):
             real = np.flatnonzero(objects.labels >= 0).tolist()
-            outcomes[picture].missed.extend(place for place in real if (picture, place) not in taken)
+            outcomes[image].missed.extend(place for place in real if (image, place) not in taken)
         return outcomes
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the boxes as plain values, for JSON."""
         return {
-            "pictures": len(self.truth),
+            "images": len(self.truth),
+            "pictures": len(self.truth),  # the key before 0.2, for a release
             "objects": self.objects,
             "score_threshold": self.threshold,
             "per_class": self.per_class,
@@ -76,22 +77,22 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One picture. right, wrong: places of predictions. missed: places of objects."""
+    """One image. right, wrong: places of predictions. missed: places of objects."""
 
     right: list[int]
     wrong: list[int]
     missed: list[int]
 
 
-def judge(
+def evaluate(
     truth: Sequence[Instances],
     found: Sequence[Instances],
     classes: list[str],
     *,
     threshold: float | None = None,
     shapes: Sequence[Shapes] | None = None,
-) -> Judgement:
-    """Compare what was found in each picture with its objects.
+) -> Evaluation:
+    """Compare what was found in each image with its objects.
 
     truth: boxes and labels, -1 for regions to ignore. found: boxes, labels and scores. threshold: the least score for
     precision, recall and F1; None takes that with the best mean F1. Average precision needs none: it ranks all.
@@ -122,7 +123,7 @@ def judge(
         if known:
             metrics[name] = float(np.mean(known))
     metrics |= {f"cost_{kind}": cost for kind, cost in budget.costs.items()}
-    return Judgement(metrics, per_class, threshold, rankings, f1, budget, objects, predictions, classes)
+    return Evaluation(metrics, per_class, threshold, rankings, f1, budget, objects, predictions, classes)
 
 
 def brief_metrics(truth: Sequence[Instances], found: Sequence[Instances], num_classes: int) -> dict[str, float]:
@@ -135,10 +136,10 @@ def brief_metrics(truth: Sequence[Instances], found: Sequence[Instances], num_cl
 
 def check_finite(found: Sequence[Objects]) -> None:
     """Raise JobError where a box or a score is not a number."""
-    for picture, objects in enumerate(found):
+    for image, objects in enumerate(found):
         if not (np.isfinite(objects.boxes).all() and np.isfinite(objects.scores).all()):
             raise JobError(
-                f"the detector gave a box or a score that is not finite in picture {picture} of the split: "
+                f"the detector gave a box or a score that is not finite in image {image} of the split: "
                 "its weights have diverged; lower optim.lr or set train.clip_norm"
             )
 
@@ -146,7 +147,7 @@ def check_finite(found: Sequence[Objects]) -> None:
 def best_threshold(f1: Array, rankings: Sequence[Ranking]) -> float:
     """The score from which on predictions have the best F1, averaged over the classes. f1: (K, 1001).
 
-    Of a range of equally good ones it is the middle, which serves other pictures best.
+    Of a range of equally good ones it is the middle, which serves other images best.
     """
     known = [row for row, ranking in zip(f1, rankings, strict=True) if ranking.count]
     if not known:

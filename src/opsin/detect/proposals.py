@@ -1,11 +1,11 @@
 """Regions that may hold an object, whatever its class: what detectors of regions look at where they have no RPN.
 
-Selective Search: Uijlings, van de Sande, Gevers and Smeulders 2013, IJCV 104(2). Segments of the picture are merged,
+Selective Search: Uijlings, van de Sande, Gevers and Smeulders 2013, IJCV 104(2). Segments of the image are merged,
 the most alike first, until it is one; the box around each segment on the way is a proposal. The merging is done in
 several colour spaces and by several measures of likeness. It is OpenCV's, of the extra `detect`. Sliding windows are
 the way before it: every place, some sizes, some shapes.
 
-A proposer takes a picture, uint8 (C, H, W), and gives boxes (P, 4), xyxy in its pixels, the best first.
+A proposer takes an image, uint8 (C, H, W), and gives boxes (P, 4), xyxy in its pixels, the best first.
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ if TYPE_CHECKING:
 
 THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))  # IoU, as in COCO's average recall
 COUNTS = (1, 3, 10, 30, 100, 300, 1000, 2000)
-LIMIT = 2000  # proposals of a picture, as in R-CNN and Fast R-CNN
-_PICTURES = 16  # of one file of the cache: as much as a kill can cost, some seconds each
+LIMIT = 2000  # proposals of an image, as in R-CNN and Fast R-CNN
+_IMAGES = 16  # of one file of the cache: as much as a kill can cost, some seconds each
 
 
 class Proposer(Protocol):
-    """A method with its settings. Equal settings give equal boxes for a picture, always."""
+    """A method with its settings. Equal settings give equal boxes for an image, always."""
 
-    def __call__(self, picture: Tensor) -> Tensor: ...
+    def __call__(self, image: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
 class SelectiveSearch:
     """OpenCV's Selective Search. The paper's fast mode has 8 strategies, its quality mode 80; see section 5.
 
-    limit: boxes at most. width: wider pictures are shrunk to it, 500 pixels in the published code of R-CNN; the time
+    limit: boxes at most. width: wider images are shrunk to it, 500 pixels in the published code of R-CNN; the time
     goes with their area. base_k: how readily pixels become one segment at the start; smaller segments with less.
     """
 
@@ -73,10 +73,10 @@ class SelectiveSearch:
             check_count("width", self.width)
         _import_opencv()
 
-    def __call__(self, picture: Tensor) -> Tensor:
+    def __call__(self, image: Tensor) -> Tensor:
         cv2 = _import_opencv()
-        height, width = picture.shape[-2:]
-        pixels = np.ascontiguousarray(picture.expand(3, -1, -1).permute(1, 2, 0).numpy()[..., ::-1])  # BGR
+        height, width = image.shape[-2:]
+        pixels = np.ascontiguousarray(image.expand(3, -1, -1).permute(1, 2, 0).numpy()[..., ::-1])  # BGR
         if self.width is not None and width > self.width:
             size = self.width, max(1, round(height * self.width / width))
             pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
@@ -92,9 +92,9 @@ class SelectiveSearch:
 
 @dataclass(frozen=True)
 class SlidingWindows:
-    """Windows of every place, of sides from that of the whole picture down, each 0.7 times the one before.
+    """Windows of every place, of sides from that of the whole image down, each 0.7 times the one before.
 
-    limit: windows at most. smallest: side of the smallest, as a part of the picture's, the root of its area. ratios:
+    limit: windows at most. smallest: side of the smallest, as a part of the image's, the root of its area. ratios:
     height / width. step: from one window to the next, as a part of its side.
     """
 
@@ -111,11 +111,11 @@ class SlidingWindows:
         if not self.ratios or min(self.ratios) <= 0:
             raise InputError(f"ratios must be numbers above 0, got {list(self.ratios)}")
 
-    def __call__(self, picture: Tensor) -> Tensor:
-        return self.lay_out(picture.shape[-2], picture.shape[-1])
+    def __call__(self, image: Tensor) -> Tensor:
+        return self.lay_out(image.shape[-2], image.shape[-1])
 
     def lay_out(self, height: int, width: int) -> Tensor:
-        """The windows of a picture of this size, whatever it shows."""
+        """The windows of an image of this size, whatever it shows."""
         whole = math.sqrt(height * width)
         octaves = round(-2 * math.log2(self.smallest))
         found = []
@@ -158,7 +158,7 @@ def _ranked(boxes: Tensor, limit: int) -> Tensor:
 
     Section 3.3 of the paper: those of late mergers first, their place times a random number, so that small ones are not
     all last. OpenCV's is another at every call and does not tell the mergers; here area takes their place, and the
-    random numbers are the same for every picture.
+    random numbers are the same for every image.
     """
     place = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).argsort(descending=True, stable=True).argsort()
     chance = torch.rand(len(boxes), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -182,7 +182,7 @@ def _import_opencv() -> Any:
 
 
 def fingerprint(split: Split) -> str:
-    """A split's pictures in their order, by their bytes: 16 hexadecimal digits. Boxes and labels play no part."""
+    """A split's images in their order, by their bytes: 16 hexadecimal digits. Boxes and labels play no part."""
 
     def digest(index: int) -> bytes:
         if isinstance(split, FileSplit):
@@ -202,27 +202,27 @@ def find_proposals(
     progress: Progress | None = None,
     say: Callable[[str], None] = errors.say,
 ) -> list[Tensor]:
-    """The proposals of every picture of a split, (P, 4) float32 in its pixels, made once and then read from disk.
+    """The proposals of every image of a split, (P, 4) float32 in its pixels, made once and then read from disk.
 
     folder: of the cache; by default one in OPSIN_HOME/proposals that is named after the method, its settings and the
-    pictures' fingerprint. What a killed call has finished is not made again. workers: threads, one a core if None;
+    images' fingerprint. What a killed call has finished is not made again. workers: threads, one a core if None;
     OpenCV lets go of Python's lock. progress: is told (done, total); on a terminal it is shown if None.
-    Raises InputError for a folder whose proposals are of other pictures or another method, and an unreadable picture.
+    Raises InputError for a folder whose proposals are of other images or another method, and an unreadable image.
     """
     about = _describe(split, proposer)
     folder = folder or _folder_for(about)
     _claim(folder, about)
-    starts = range(0, len(split), _PICTURES)
-    parts = [_read_part(_part(folder, start), min(_PICTURES, len(split) - start)) for start in starts]
-    missing = sum(min(_PICTURES, len(split) - start) for start, part in zip(starts, parts, strict=True) if part is None)
+    starts = range(0, len(split), _IMAGES)
+    parts = [_read_part(_part(folder, start), min(_IMAGES, len(split) - start)) for start in starts]
+    missing = sum(min(_IMAGES, len(split) - start) for start, part in zip(starts, parts, strict=True) if part is None)
     if missing:
-        say(f"making proposals of {missing:,} pictures, once; they are kept in {folder}")
+        say(f"making proposals of {missing:,} images, once; they are kept in {folder}")
     show = progress or _show
     done = len(split) - missing
     found: list[Tensor] = []
     for start, part in zip(starts, parts, strict=True):
         if part is None:
-            indices = range(start, min(start + _PICTURES, len(split)))
+            indices = range(start, min(start + _IMAGES, len(split)))
             part = map_threads(lambda index: proposer(split.read(index)), indices, workers)
             _write_part(_part(folder, start), part)
             done += len(part)
@@ -243,6 +243,7 @@ def _folder_for(about: Mapping[str, Any]) -> Path:
 
 def _describe(split: Split, proposer: Proposer) -> dict[str, Any]:
     settings = asdict(proposer)  # type: ignore[call-overload]
+    # "pictures" names the caches that users have.
     return {"method": type(proposer).__name__, "settings": settings, "pictures": len(split), "data": fingerprint(split)}
 
 
@@ -261,7 +262,7 @@ def _claim(folder: Path, about: Mapping[str, Any]) -> None:
         raise write_failure(folder, error) from error
     except ValueError:
         raise InputError(f"{file} is damaged; remove the folder, and the proposals are made anew") from None
-    for key, what in (("data", "other pictures"), ("method", "another method"), ("settings", "other settings")):
+    for key, what in (("data", "other images"), ("method", "another method"), ("settings", "other settings")):
         if stated.get(key) != wanted[key]:
             raise InputError(
                 f"the proposals in {folder} are of {what} ({key} {stated.get(key)}, not {wanted[key]}); remove the "
@@ -270,11 +271,11 @@ def _claim(folder: Path, about: Mapping[str, Any]) -> None:
 
 
 def _part(folder: Path, start: int) -> Path:
-    return folder / f"{start // _PICTURES:06d}.safetensors"
+    return folder / f"{start // _IMAGES:06d}.safetensors"
 
 
 def _read_part(file: Path, count: int) -> list[Tensor] | None:
-    """The proposals of a file's pictures; None where there is none, or it is damaged, so that it is made again."""
+    """The proposals of a file's images; None where there is none, or it is damaged, so that it is made again."""
     try:
         tensors = load_file(file)
         counts = tensors["counts"].tolist()
@@ -297,9 +298,9 @@ def _show(done: int, total: int) -> None:
 
 
 class Recall(NamedTuple):
-    """The share of objects that some of the first `counts` proposals of their picture overlap by `thresholds` or more.
+    """The share of objects that some of the first `counts` proposals of their image overlap by `thresholds` or more.
 
-    values: (counts, thresholds), nan without objects. objects: how many there are. mean: proposals of a picture.
+    values: (counts, thresholds), nan without objects. objects: how many there are. mean: proposals of an image.
     """
 
     counts: tuple[int, ...]
@@ -326,7 +327,7 @@ def proposal_recall(
     counts: Sequence[int] = COUNTS,
     thresholds: Sequence[float] = THRESHOLDS,
 ) -> Recall:
-    """How many objects the proposals of their pictures could find. Regions to ignore are no objects."""
+    """How many objects the proposals of their images could find. Regions to ignore are no objects."""
     best = []
     for objects, boxes in zip(truth, proposals, strict=True):
         kept = objects.boxes if objects.labels is None else objects.boxes[objects.labels >= 0]
@@ -364,5 +365,5 @@ def paint_recall(recalls: Mapping[str, Recall], canvas: Canvas) -> None:
         axes.plot(recall.counts, recall.average.tolist(), color=color, linestyle=(0, (4, 3)))
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.set(ylim=(0, 1.02), xlabel="proposals of a picture", ylabel="recall at IoU 0.5; dashed, mean of 0.5 to 0.95")
+    axes.set(ylim=(0, 1.02), xlabel="proposals of an image", ylabel="recall at IoU 0.5; dashed, mean of 0.5 to 0.95")
     canvas.legend(loc="outside upper left", ncols=3, handlelength=1.2, columnspacing=1.4)

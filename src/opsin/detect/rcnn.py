@@ -3,13 +3,13 @@
 Girshick, Donahue, Darrell and Malik 2014, arXiv:1311.2524v5. The idea: let a classification network look at every
 region that may hold an object. Each proposal is cut out, warped to the network's input whatever its shape, and
 described by the last hidden layer; a linear SVM for each class says what it is, a linear regression from the last
-pooling where the object ends. A network trained on a million labelled pictures is fine-tuned on few boxes, and
+pooling where the object ends. A network trained on a million labelled images is fine-tuned on few boxes, and
 detection improved by half at once; but every region costs a whole forward pass.
 
 The training has stages (section 2.3, appendices B and C): the network is fine-tuned as a classifier of regions, the
-features of all regions are written to disk, and SVMs and regressions are fitted to those. `forward` gives the picture
+features of all regions are written to disk, and SVMs and regressions are fitted to those. `forward` gives the image
 and its regions, `loss` is that of the fine-tuning, and `decode` runs the network on every region. Until the SVMs are
-fitted the softmax of the fine-tuned network judges.
+fitted the softmax of the fine-tuned network evaluates.
 
 rcnn has AlexNet as it was in 2012, as Caffe has it: the paper's T-Net, 21 ways. rcnn_vgg16 is its O-Net.
 """
@@ -46,7 +46,7 @@ from opsin.ops import clip_boxes, decode_boxes, encode_boxes, pairwise_iou
 from opsin.registry import Published, register
 from opsin.structures import Batch, Instances
 
-_PICTURES = 16  # of a shard of features: 260 MB of fc7 of 2,000 regions each
+_IMAGES = 16  # of a shard of features: 260 MB of fc7 of 2,000 regions each
 _NORM = 20.0  # of the features that the SVMs see on average, as in the authors' code, whose cost is meant for it
 _FLAT = 1e-2  # pixels: what is narrower is no box
 
@@ -66,7 +66,7 @@ class RCNN(Detector):
 
     backbone: name of a classification network whose head ends in linear layers, with backbone_options; side: of the
     regions that it sees; context: pixels of them, on each side, that show what is around the proposal.
-    windows: regions that a batch of the fine-tuning samples, shared out over its pictures; positive_share: of those
+    windows: regions that a batch of the fine-tuning samples, shared out over its images; positive_share: of those
     whose IoU with a truth is at least match_threshold, at most; background_threshold: the least IoU of the others.
     negative_threshold: an SVM's negatives overlap its class by less, its positives are truths alone; svm_cost,
     mining_passes: see `Margin`. box_threshold: a regression learns from proposals that overlap their truth by more;
@@ -78,7 +78,7 @@ class RCNN(Detector):
 
     needs_proposals = True
     network_prefix = "network."
-    export_refusal = "its proposals are made outside of the network, and a file takes nothing but pictures"
+    export_refusal = "its proposals are made outside of the network, and a file takes nothing but images"
     svm_weights: Tensor
     svm_biases: Tensor
     box_weights: Tensor
@@ -147,7 +147,7 @@ class RCNN(Detector):
     # The network on regions
 
     def forward(self, images: Tensor, proposals: Sequence[Tensor] | None = None) -> Outputs:
-        """images: (B, in_channels, H, W). proposals: (P_i, 4) of each; without them the whole picture is the only one.
+        """images: (B, in_channels, H, W). proposals: (P_i, 4) of each; without them the whole image is the only one.
 
         Gives `maps`, the proposals of all, (R, 4), how many are of each image, counts (B,), and the input's size.
         """
@@ -165,7 +165,7 @@ class RCNN(Detector):
         }
 
     def maps(self, images: Tensor) -> Outputs:
-        """What all regions of a picture share: here the picture."""
+        """What all regions of an image share: here the image."""
         return {"images": images}
 
     def pool(self, outputs: Outputs, regions: Regions) -> Tensor:
@@ -183,7 +183,7 @@ class RCNN(Detector):
     def loss(self, outputs: Outputs, targets: Sequence[Instances]) -> dict[str, Tensor]:
         """Section 2.3, fine-tuning: cross-entropy of sampled regions, the boxes of the truth among them.
 
-        The paper samples the regions of all pictures at once; here each picture of the batch gives as many.
+        The paper samples the regions of all images at once; here each image of the batch gives as many.
         """
         proposals = _by_image(outputs)
         known = [truth.boxes[_real(truth)].to(given) for given, truth in zip(proposals, targets, strict=True)]
@@ -200,7 +200,7 @@ class RCNN(Detector):
         pairs = zip(_by_image(outputs), targets, strict=True)
         return [assign_anchors(boxes, [truth], self.num_classes, **rules)[0] for boxes, truth in pairs]
 
-    # Judgement
+    # Evaluation
 
     def classify(self, description: Description) -> tuple[Tensor, Tensor]:
         """Scores (R, K) in [0, 1], of an SVM's margin its logistic function, and offsets (R, K, 4)."""
@@ -212,14 +212,16 @@ class RCNN(Detector):
         return scores, offsets.unflatten(1, (-1, 4))
 
     @property
-    def judged(self) -> dict[str, int]:
+    def second_stage_counts(self) -> dict[str, int]:
         return {"proposals": int(self.proposal_options.get("limit", LIMIT))}
 
     def second_stage(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
-        """As while the softmax judges: SVMs take the place of its layer, with a class less."""
-        return self.classify(self.describe(outputs, any_regions(outputs["proposals"], self.judged["proposals"])))
+        """As while the softmax evaluates: SVMs take the place of its layer, with a class less."""
+        return self.classify(
+            self.describe(outputs, any_regions(outputs["proposals"], self.second_stage_counts["proposals"]))
+        )
 
-    def judge(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
+    def score_regions(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
         """Scores (R, K) and offsets (R, K, 4) of all proposals, `chunk` at a time."""
         found = [self.classify(self.describe(outputs, regions)) for regions in self.parts(outputs)]
         scores, offsets = map(torch.cat, zip(*found, strict=True))
@@ -232,17 +234,17 @@ class RCNN(Detector):
 
     def predictions(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
         """See `opsin.detect.regions.likeliest_boxes`; decoding has a box for each class."""
-        scores, offsets = self.judge(outputs)
+        scores, offsets = self.score_regions(outputs)
         return likeliest_boxes(outputs["proposals"], scores, offsets, outputs["counts"].tolist(), (1.0,) * 4)
 
     @torch.no_grad()
     def decode(self, outputs: Outputs, selection: Selection | None = None, **options: Any) -> list[Instances]:
         """As `Detector.decode`, but that a region has a box for each class."""
         selection = Selection(**{**vars(selection or self.selection), **options})
-        return self.choose(outputs, *self.judge(outputs), selection)
+        return self.choose(outputs, *self.score_regions(outputs), selection)
 
     def choose(self, outputs: Outputs, scores: Tensor, offsets: Tensor, selection: Selection) -> list[Instances]:
-        """The instances of each image, of what `judge` gave: boxes moved, cut at the border, suppressed in a class."""
+        """The instances of each image, of what `score_regions` gave: boxes moved, cut at the border, suppressed."""
         counts, size, found = outputs["counts"].tolist(), outputs["size"].tolist(), []
         each = (x.split(counts) for x in (outputs["proposals"], scores, offsets))
         for proposals, certain, moves in zip(*each, strict=True):
@@ -278,7 +280,7 @@ def warp(images: Tensor, regions: Regions, side: int, context: int) -> Tensor:
     """Regions with what is around them, whatever their shape, as squares: (R, C, side, side). Appendix A.
 
     The proposal fills the middle, `context` pixels of the square on each side show its surroundings. Each pixel is
-    interpolated at one point, without antialiasing, as in the authors' code. What lies outside of the picture is 0, the
+    interpolated at one point, without antialiasing, as in the authors' code. What lies outside of the image is 0, the
     mean of normalised images.
     """
     middle = (regions.boxes[:, :2] + regions.boxes[:, 2:]) / 2
@@ -291,14 +293,14 @@ def warp(images: Tensor, regions: Regions, side: int, context: int) -> Tensor:
 
 
 def make_proposals(work: Workplace) -> dict[str, Tensor]:
-    """Of every split; they are kept in a cache of their own, by what the pictures are."""
+    """Of every split; they are kept in a cache of their own, by what the images are."""
     for split in work.splits.values():
         work.task.loader_options(split)
     return {}
 
 
 def write_features(work: Workplace) -> dict[str, Tensor]:
-    """Features of every region of the training pictures, in shards."""
+    """Features of every region of the training images, in shards."""
     split, task = work.splits["train"], work.task.eval()
     model: RCNN = task.model  # type: ignore[assignment]
     proposals = task.loader_options(split)["proposals"]
@@ -309,7 +311,7 @@ def write_features(work: Workplace) -> dict[str, Tensor]:
         rows = [_features(model, *_look(task, batch)) for batch in loader]
         return {key: torch.cat([row[key] for row in rows]) for key in rows[0]}
 
-    write_shards(work.folder, len(split), _PICTURES, make, title="features", say=work.say)
+    write_shards(work.folder, len(split), _IMAGES, make, title="features", say=work.say)
     return {}
 
 
@@ -320,7 +322,7 @@ def _look(task: Any, batch: Batch) -> tuple[Outputs, Instances]:
 
 @torch.no_grad()
 def _features(model: RCNN, outputs: Outputs, truth: Instances) -> dict[str, Tensor]:
-    """What the later stages learn from one picture: n regions, the truth's first, m of them near a truth.
+    """What the later stages learn from one image: n regions, the truth's first, m of them near a truth.
 
     features (n, F); labels (n,), -1 but of truths; background (n, K), for which classes; pooled (m, D), and their
     answers (m,), targets (m, 4).
@@ -392,11 +394,11 @@ def fit_boxes(work: Workplace) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def time_parts(
-    model: RCNN, preprocessing: Preprocessing, pictures: Sequence[Tensor], propose: Callable[[Tensor], Tensor]
+    model: RCNN, preprocessing: Preprocessing, samples: Sequence[Tensor], propose: Callable[[Tensor], Tensor]
 ) -> dict[str, float]:
-    """Seconds a picture, uint8 (C, H, W), for `proposals`, `features`, `classification` and `suppression`.
+    """Seconds an image, uint8 (C, H, W), for `proposals`, `features`, `classification` and `suppression`.
 
-    Preparing the picture counts among features, and moving boxes among suppression. propose: as in
+    Preparing the image counts among features, and moving boxes among suppression. propose: as in
     `opsin.detect.proposals`. The model is timed as it is, on its device.
     """
     device = model.svm_weights.device
@@ -409,23 +411,23 @@ def time_parts(
         spent[name] += now - started
         return now
 
-    for picture in pictures:
+    for sample in samples:
         clock = time.perf_counter()
-        boxes = propose(picture)
+        boxes = propose(sample)
         clock = lap("proposals", clock)
-        images = preprocessing.normalize(preprocessing.prepare(picture)[None].to(device))
-        placed = clip_boxes(preprocessing.place_boxes(boxes, picture.shape[-2:]), preprocessing.size)
+        images = preprocessing.normalize(preprocessing.prepare(sample)[None].to(device))
+        placed = clip_boxes(preprocessing.place_boxes(boxes, sample.shape[-2:]), preprocessing.size)
         outputs = model(images, [placed])
-        judged = []
+        scored = []
         for regions in model.parts(outputs):
             described = model.describe(outputs, regions)
             clock = lap("features", clock)
-            judged.append(model.classify(described))
+            scored.append(model.classify(described))
             clock = lap("classification", clock)
-        scores, offsets = map(torch.cat, zip(*judged, strict=True))
+        scores, offsets = map(torch.cat, zip(*scored, strict=True))
         model.choose(outputs, scores, offsets, model.selection)
         lap("suppression", clock)
-    return {name: seconds / max(1, len(pictures)) for name, seconds in spent.items()}
+    return {name: seconds / max(1, len(samples)) for name, seconds in spent.items()}
 
 
 def _linear_places(network: Backbone, name: str) -> tuple[int, int]:

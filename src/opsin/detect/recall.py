@@ -19,7 +19,7 @@ from opsin.detect.detector import Outputs
 from opsin.detect.faster_rcnn import FasterRCNN
 from opsin.detect.proposals import METHODS, Recall, create_proposer, find_proposals, paint_recall, proposal_recall
 from opsin.detect.rpn import RPN, take_proposals
-from opsin.detect.task import find_proposer, to_picture
+from opsin.detect.task import find_proposer, to_image
 from opsin.engine.predict import Predictor, load
 from opsin.errors import InputError, unknown
 from opsin.structures import Instances
@@ -34,12 +34,13 @@ class Proposed:
 
     method: str
     split: str
-    pictures: int
+    images: int
     recall: Recall
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON: those of `Recall.to_dict`, and method, split and pictures."""
-        return {"method": self.method, "split": self.split, "pictures": self.pictures, **self.recall.to_dict()}
+        """Plain values for JSON: those of `Recall.to_dict`, and method, split and images."""
+        own = {"method": self.method, "split": self.split, "images": self.images, "pictures": self.images}
+        return own | self.recall.to_dict()  # "pictures": the key before 0.2, for a release
 
     def render(self) -> str:
         """A table as plain text: a row for each number of proposals, a column for each IoU."""
@@ -49,8 +50,8 @@ class Proposed:
             [f"{count:,}", *(f"{value:.3f}" for value in values), f"{mean:.3f}"]
             for count, values, mean in zip(recall.counts, recall.values.tolist(), recall.average.tolist(), strict=True)
         ]
-        found = f"{recall.mean:,.0f} proposals of a picture on average"
-        title = f"{self.method} on {self.split}, {self.pictures:,} pictures, {recall.objects:,} objects: {found}"
+        found = f"{recall.mean:,.0f} proposals of an image on average"
+        title = f"{self.method} on {self.split}, {self.images:,} images, {recall.objects:,} objects: {found}"
         body = ["  ".join(f"{cell:>{9 if not k else 5}}" for k, cell in enumerate(row)) for row in [head, *rows]]
         return "\n".join([title, "  share of the objects that one of the first proposals overlaps by an IoU of", *body])
 
@@ -58,7 +59,7 @@ class Proposed:
         """Recall against the number of proposals, as `opsin.detect.proposals.recall_figure` has it."""
         from opsin.engine import charts  # drawing takes long to import
 
-        return charts.picture(partial(paint_recall, {self.method: self.recall}))
+        return charts.image(partial(paint_recall, {self.method: self.recall}))
 
 
 def measure_recall(
@@ -78,7 +79,7 @@ def measure_recall(
     """
     if source.task != "detect":
         raise InputError(
-            f"proposals are judged by boxes, and {source.name} was opened to {source.task}; leave --proposals out"
+            f"proposals are evaluated by boxes, and {source.name} was opened to {source.task}; leave --proposals out"
         )
     name = split or next((n for n in ("test", "val", "all") if n in source.splits), "train")
     if name not in source.splits:
@@ -100,7 +101,7 @@ def measure_recall(
 
 
 def _proposals_of(predictor: Predictor, split: Split) -> list[Tensor]:
-    """What a trained detector looks at in every picture, in pixels of it."""
+    """What a trained detector looks at in every image, in pixels of it."""
     model, preprocessing = predictor.model.eval(), predictor.preprocessing
     proposer = find_proposer(model)
     if proposer is not None:
@@ -109,17 +110,17 @@ def _proposals_of(predictor: Predictor, split: Split) -> list[Tensor]:
         raise InputError(f"{predictor.recipe.model.name} looks at no proposals; name a method: {', '.join(METHODS)}")
     found = []
     for index in range(len(split)):
-        picture = split.read(index)
-        images = preprocessing.normalize(preprocessing.prepare(picture)[None].to(predictor.device))
+        image = split.read(index)
+        images = preprocessing.normalize(preprocessing.prepare(image)[None].to(predictor.device))
         with torch.inference_mode():
             (boxes,) = _chosen(model, model(images))
-        size = picture.shape[-2], picture.shape[-1]
-        found.append(to_picture(Instances(boxes), preprocessing, size).boxes)
+        size = image.shape[-2], image.shape[-1]
+        found.append(to_image(Instances(boxes), preprocessing, size).boxes)
     return found
 
 
 def _chosen(model: FasterRCNN | RPN, outputs: Outputs) -> list[Tensor]:
-    """The proposals that a detector with an RPN judges, or gives."""
+    """The proposals that a detector with an RPN evaluates, or gives."""
     if isinstance(model, RPN):
         return take_proposals(outputs, model.selection.limit)
     return take_proposals(outputs, model.test_proposals, model.test_candidates)

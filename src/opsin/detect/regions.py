@@ -1,6 +1,6 @@
 """Regions of interest: what detectors of two stages share once boxes have been proposed.
 
-Girshick 2015, arXiv:1504.08083 (Fast R-CNN): the picture is convolved once; each region is pooled from its map to a
+Girshick 2015, arXiv:1504.08083 (Fast R-CNN): the image is convolved once; each region is pooled from its map to a
 fixed size, two fully connected layers look at it, and say its class, background among them, and for each class how the
 box must be moved. Ren et al. 2015, arXiv:1506.01497, brought the regions from the same maps; Lin et al. 2016,
 arXiv:1612.03144, took each from the level of a pyramid that fits its size; He et al. 2017, arXiv:1703.06870 (RoIAlign),
@@ -72,7 +72,7 @@ class RoIPooler(nn.Module):
     interpolated, without rounding (Mask R-CNN, section 3). aligned: moves the points by half a cell, so that they lie
     where the pixels are; torchvision's detectors, and their weights, do not.
     Of a pyramid, a region of width w and height h is pooled from level k0 + log2(sqrt(w h) / canonical_size), rounded
-    down, where k0 is the level of stride 16 and 224 the side of ImageNet's pictures (FPN, section 4.2, eq. 1).
+    down, where k0 is the level of stride 16 and 224 the side of ImageNet's images (FPN, section 4.2, eq. 1).
     all_levels: adaptive feature pooling (PANet, section 3.2): from every level, one tensor for each.
     """
 
@@ -261,9 +261,9 @@ def _initialize(head: nn.Module) -> None:
 
 @dataclass(frozen=True)
 class RoISampler:
-    """Which regions of a picture the head learns from. Fast R-CNN, section 2.3.
+    """Which regions of an image the head learns from. Fast R-CNN, section 2.3.
 
-    count: of a picture. positives: the share of those that answer for a truth, at most. threshold: the IoU from which
+    count: of an image. positives: the share of those that answer for a truth, at most. threshold: the IoU from which
     on a region answers. background: from where to where the IoU of the others lies, the upper end excluded; (0.1, 0.5)
     is the paper's heuristic for hard ones, (0, 0.5) that of its successors.
     """

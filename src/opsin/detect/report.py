@@ -1,4 +1,4 @@
-"""A detector's part of the report: curves, classes, what the errors cost, and the pictures where they were made."""
+"""A detector's part of the report: curves, classes, what the errors cost, and the images where they were made."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from opsin.detect import drawing
 from opsin.detect.average_precision import Objects
 from opsin.detect.detector import Assignment
 from opsin.detect.error_budget import KINDS, Mistake
-from opsin.detect.metrics import CONFIDENCES, Judgement, Outcome
+from opsin.detect.metrics import CONFIDENCES, Evaluation, Outcome
 from opsin.engine import charts
 from opsin.engine.report import Figure, Gallery, GalleryItem, Section, Table, Text, to_pil
 from opsin.engine.text_drawing import shorten
@@ -43,7 +43,7 @@ _MEANING = {
     "mask_map": "map where an IoU is that of masks, not of boxes",
     "mask_map_50": "the same where an IoU of 0.5 counts as found",
     "mask_map_75": "the same at an IoU of 0.75",
-    "mar_1": "recall with one prediction of a class in a picture, averaged over the same IoU thresholds",
+    "mar_1": "recall with one prediction of a class in an image, averaged over the same IoU thresholds",
     "mar_10": "recall with ten",
     "mar_100": "recall with a hundred: what a better ranking could reach",
     "voc_map": "average precision at an IoU of 0.5 by Pascal VOC's rules since 2010: the area below the curve",
@@ -55,54 +55,54 @@ _MEANING = {
 
 
 class Examples(Protocol):
-    """Where the pictures of a judged split come from, by their place in it."""
+    """Where the images of an evaluated split come from, by their place in it."""
 
     def read(self, index: int) -> Tensor: ...
 
     def name(self, index: int) -> str: ...
 
 
-def sections(judgement: Judgement, examples: Examples, *, limit: int = 12) -> list[Section]:
-    """Curves, classes, the error budget with its worst crops, and the worst pictures. limit: pictures to show."""
+def sections(evaluation: Evaluation, examples: Examples, *, limit: int = 12) -> list[Section]:
+    """Curves, classes, the error budget with its worst crops, and the worst images. limit: images to show."""
     found: list[Section] = []
-    if judgement.objects:
-        found += [precision_recall(judgement), f1_curves(judgement)]
-    found += [class_table(judgement), budget_chart(judgement), budget_table(judgement)]
-    found += crops(judgement, examples)
-    found.append(worst_pictures(judgement, examples, limit))
-    rows = [[name, _MEANING[name]] for name in judgement.metrics if name in _MEANING]
+    if evaluation.objects:
+        found += [precision_recall(evaluation), f1_curves(evaluation)]
+    found += [class_table(evaluation), budget_chart(evaluation), budget_table(evaluation)]
+    found += crops(evaluation, examples)
+    found.append(worst_images(evaluation, examples, limit))
+    rows = [[name, _MEANING[name]] for name in evaluation.metrics if name in _MEANING]
     found.append(Table("How to read the numbers", ["metric", "meaning"], rows))
     return found
 
 
-def precision_recall(judgement: Judgement) -> Figure:
+def precision_recall(evaluation: Evaluation) -> Figure:
     """Precision against recall of every class at an IoU of 0.5, the best at that recall or a higher one."""
 
     def curve(label: int) -> tuple[list[float], list[float]]:
-        recall, precision = judgement.rankings[label].curve()
+        recall, precision = evaluation.rankings[label].curve()
         best = np.maximum.accumulate(precision[::-1])[::-1] if len(precision) else precision
         return [0.0, *recall.tolist()], [float(best[0]) if len(best) else 0.0, *best.tolist()]
 
-    image = _class_curves(judgement, curve, "recall", "precision", stepped=True)
+    image = _class_curves(evaluation, curve, "recall", "precision", stepped=True)
     return Figure("Precision and recall", image, "At an IoU of 0.5. The area below a curve is the class's AP.")
 
 
-def f1_curves(judgement: Judgement) -> Figure:
+def f1_curves(evaluation: Evaluation) -> Figure:
     """F1 of every class against the least score that counts as a prediction, and the threshold that was taken."""
 
     def curve(label: int) -> tuple[list[float], list[float]]:
-        return CONFIDENCES.tolist(), judgement.f1[label].tolist()
+        return CONFIDENCES.tolist(), evaluation.f1[label].tolist()
 
-    image = _class_curves(judgement, curve, "score threshold", "F1", mark=judgement.threshold)
-    caption = f"At an IoU of 0.5. Precision, recall and F1 are those at {judgement.threshold:.3g} (dashed line)."
+    image = _class_curves(evaluation, curve, "score threshold", "F1", mark=evaluation.threshold)
+    caption = f"At an IoU of 0.5. Precision, recall and F1 are those at {evaluation.threshold:.3g} (dashed line)."
     return Figure("F1 and the score threshold", image, caption)
 
 
-def class_table(judgement: Judgement) -> Table:
+def class_table(evaluation: Evaluation) -> Table:
     """Average precision, precision, recall and F1 of every class; in order of AP where there are many."""
-    rows = judgement.per_class
+    rows = evaluation.per_class
     shares = ("map", "map_50", "precision", "recall", "f1")
-    notes = [f"Predictions are those with a score of at least {judgement.threshold:.3g}."]
+    notes = [f"Predictions are those with a score of at least {evaluation.threshold:.3g}."]
     if len(rows) > _MANY:
         rows = sorted(rows, key=lambda row: 2.0 if row["map"] is None else row["map"])
         notes.append("The weakest classes come first.")
@@ -113,9 +113,9 @@ def class_table(judgement: Judgement) -> Table:
     return Table("Classes", columns, cells, " ".join(notes), tuple(columns[3:]))
 
 
-def budget_chart(judgement: Judgement) -> Figure:
+def budget_chart(evaluation: Evaluation) -> Figure:
     """What each kind of error costs in AP at an IoU of 0.5."""
-    costs = [100 * judgement.budget.costs[kind] for kind in KINDS]
+    costs = [100 * evaluation.budget.costs[kind] for kind in KINDS]
 
     def paint(canvas: Canvas) -> None:
         axes = canvas.add_subplot()
@@ -131,52 +131,52 @@ def budget_chart(judgement: Judgement) -> Figure:
     return Figure("Cost of the errors", charts.svg(paint), caption)
 
 
-def budget_table(judgement: Judgement) -> Table:
+def budget_table(evaluation: Evaluation) -> Table:
     """How many errors of each kind there are, whatever their score, and what they are."""
-    budget = judgement.budget
+    budget = evaluation.budget
     rows = [[kind, _KIND[kind], budget.counts[kind], budget.costs[kind]] for kind in KINDS]
     note = "Of all predictions, however unsure: average precision ranks them all."
     return Table("Errors", ["kind", "what it is", "errors", "cost in AP"], rows, note, ("cost in AP",))
 
 
-def crops(judgement: Judgement, examples: Examples, limit: int = 4) -> list[Section]:
-    """The surest errors of every kind, cut out of their pictures; of missed objects the largest."""
+def crops(evaluation: Evaluation, examples: Examples, limit: int = 4) -> list[Section]:
+    """The surest errors of every kind, cut out of their images; of missed objects the largest."""
     found: list[Section] = []
     for kind in KINDS:
         items = []
-        for mistake in judgement.budget.mistakes[kind]:
+        for mistake in evaluation.budget.mistakes[kind]:
             if len(items) == limit:
                 break
-            image = _read(examples, mistake.picture)
+            image = _read(examples, mistake.image)
             if image is not None:
-                items.append(_crop(judgement, examples, mistake, image))
+                items.append(_crop(evaluation, examples, mistake, image))
         if items:
             note = f"{_KIND[kind][0].upper()}{_KIND[kind][1:]}. Yellow and dashed is the truth, orange the prediction."
             found.append(Gallery(f"Worst errors: {kind}", items, note, large=True))
     return found
 
 
-def worst_pictures(judgement: Judgement, examples: Examples, limit: int = 12) -> Section:
-    """The pictures with the most errors at the score threshold, with truth and predictions drawn."""
-    outcomes = judgement.outcomes()
+def worst_images(evaluation: Evaluation, examples: Examples, limit: int = 12) -> Section:
+    """The images with the most errors at the score threshold, with truth and predictions drawn."""
+    outcomes = evaluation.outcomes()
     order = sorted(range(len(outcomes)), key=lambda i: -len(outcomes[i].wrong) - len(outcomes[i].missed))
     wrong = [i for i in order if outcomes[i].wrong or outcomes[i].missed]
     if not wrong:
-        return Text("Worst pictures", f"None: all {judgement.objects:,} objects were found, and nothing else.")
+        return Text("Worst images", f"None: all {evaluation.objects:,} objects were found, and nothing else.")
     items = []
     for place in wrong[:limit]:
         image = _read(examples, place)
-        if image is None:  # moved or lost since it was judged
+        if image is None:  # moved or lost since it was evaluated
             continue
-        drawn = _compared(judgement, outcomes[place], place, image)
+        drawn = _compared(evaluation, outcomes[place], place, image)
         counts = f"{len(outcomes[place].wrong)} wrong, {len(outcomes[place].missed)} missed"
         caption = f"{counts}, {len(outcomes[place].right)} right\n{shorten(Path(examples.name(place)).name, 40)}"
         items.append(GalleryItem(drawn, caption, wrong=True))
     note = (
-        f"{len(wrong):,} of {len(outcomes):,} pictures have an error at a score of {judgement.threshold:.3g}. Green is "
+        f"{len(wrong):,} of {len(outcomes):,} images have an error at a score of {evaluation.threshold:.3g}. Green is "
         "right, orange wrong, yellow and dashed missed, grey does not count. Look for errors of the truth among them."
     )
-    return Gallery("Worst pictures", items, note, large=True)
+    return Gallery("Worst images", items, note, large=True)
 
 
 def assignments(
@@ -195,20 +195,20 @@ def assignments(
         )
         items.append(GalleryItem(drawn, caption, wrong=served < count))
     note = (
-        "Training pictures as the loss sees them. Green: the anchors or cells that answer for an object; orange: those "
+        "Training images as the loss sees them. Green: the anchors or cells that answer for an object; orange: those "
         "the loss ignores; grey: background. An object that no place answers for cannot be learned."
     )
     return Gallery("Which places answer for which object", items, note, large=True)
 
 
 def to_instances(objects: Objects) -> Instances:
-    """The objects of a picture as tensors again."""
+    """The objects of an image as tensors again."""
     labels, scores = torch.from_numpy(objects.labels).long(), torch.from_numpy(objects.scores).float()
     return Instances(torch.from_numpy(objects.boxes).float(), labels, scores)
 
 
 def _class_curves(
-    judgement: Judgement,
+    evaluation: Evaluation,
     curve: Callable[[int], tuple[list[float], list[float]]],
     x_label: str,
     y_label: str,
@@ -216,8 +216,8 @@ def _class_curves(
     stepped: bool = False,
     mark: float | None = None,
 ) -> bytes:
-    known = [k for k, row in enumerate(judgement.per_class) if row["objects"]]
-    known.sort(key=lambda k: judgement.per_class[k]["map_50"])
+    known = [k for k, row in enumerate(evaluation.per_class) if row["objects"]]
+    known.sort(key=lambda k: evaluation.per_class[k]["map_50"])
     named, unnamed = known[:_MOST_NAMED], known[_MOST_NAMED:]
 
     def paint(canvas: Canvas) -> None:
@@ -226,7 +226,7 @@ def _class_curves(
         for label in unnamed:
             axes.plot(*curve(label), color=charts.MUTED, alpha=0.4, linewidth=1, drawstyle=style)
         for color, label in zip(charts.LINES, named, strict=False):
-            name = shorten(judgement.classes[label], 20)
+            name = shorten(evaluation.classes[label], 20)
             axes.plot(*curve(label), color=color, label=name, drawstyle=style)
         if mark is not None:
             axes.axvline(mark, color=charts.MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
@@ -239,18 +239,18 @@ def _class_curves(
 def _read(examples: Examples, place: int) -> Tensor | None:
     try:
         return examples.read(place)
-    except InputError:  # moved or lost since it was judged
+    except InputError:  # moved or lost since it was evaluated
         return None
 
 
-def _compared(judgement: Judgement, outcome: Outcome, place: int, image: Tensor) -> Tensor:
-    truth, found = to_instances(judgement.truth[place]), to_instances(judgement.found[place])
-    drawn = drawing.compare(image, truth, found, judgement.classes, outcome.right, outcome.wrong, outcome.missed)
+def _compared(evaluation: Evaluation, outcome: Outcome, place: int, image: Tensor) -> Tensor:
+    truth, found = to_instances(evaluation.truth[place]), to_instances(evaluation.found[place])
+    drawn = drawing.compare(image, truth, found, evaluation.classes, outcome.right, outcome.wrong, outcome.missed)
     return drawing.to_tensor(drawn)
 
 
-def _crop(judgement: Judgement, examples: Examples, mistake: Mistake, image: Tensor) -> GalleryItem:
-    truth, found, classes = judgement.truth[mistake.picture], judgement.found[mistake.picture], judgement.classes
+def _crop(evaluation: Evaluation, examples: Examples, mistake: Mistake, image: Tensor) -> GalleryItem:
+    truth, found, classes = evaluation.truth[mistake.image], evaluation.found[mistake.image], evaluation.classes
     marks = []
     told, aimed = "nothing", ""
     if mistake.place is not None:
@@ -267,4 +267,4 @@ def _crop(judgement: Judgement, examples: Examples, mistake: Mistake, image: Ten
         for mark in marks
     ]
     drawn = drawing.to_tensor(drawing.draw_marks(to_pil(cut), moved)[0])
-    return GalleryItem(drawn, f"{told}{aimed}\n{shorten(Path(examples.name(mistake.picture)).name, 40)}", wrong=True)
+    return GalleryItem(drawn, f"{told}{aimed}\n{shorten(Path(examples.name(mistake.image)).name, 40)}", wrong=True)

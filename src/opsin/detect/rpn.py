@@ -2,11 +2,11 @@
 
 The idea: the maps that tell what a region holds can tell where to look too. A 3x3 convolution slides over them, and of
 k anchors at each place says how likely it holds any object and how it must be moved to fit; where Selective Search took
-two seconds a picture, this takes ten milliseconds. Lin et al. 2016, arXiv:1612.03144, section 4.1, slide it over every
+two seconds an image, this takes ten milliseconds. Lin et al. 2016, arXiv:1612.03144, section 4.1, slide it over every
 level of a pyramid, with anchors of one size each.
 
 `ProposalHead` is the part that Faster R-CNN shares; `RPN`, registered as rpn, is a detector of objects without classes,
-to be trained alone and judged by its recall.
+to be trained alone and evaluated by its recall.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ class ProposalHead(nn.Module):
     logit, "sigmoid", or the paper's two, "softmax", of which only their difference counts.
     candidates: the best so many anchors of each level go into the suppression, at `iou_threshold` within a level.
     match_threshold: an anchor whose IoU with a truth is at least that answers for it, as do the best anchors of each
-    truth; below background_threshold it is background. sampled: anchors of a picture that the loss sees,
-    half of them such as answer if there are so many. inside_only: it sees none that crosses the picture's border
+    truth; below background_threshold it is background. sampled: anchors of an image that the loss sees,
+    half of them such as answer if there are so many. inside_only: it sees none that crosses the image's border
     (section 3.1.3). beta: where smooth L1 becomes linear; 1/9 in all ports.
     """
 

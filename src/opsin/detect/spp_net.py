@@ -1,14 +1,14 @@
 """SPP-Net: Spatial Pyramid Pooling in Deep Convolutional Networks for Visual Recognition.
 
-He, Zhang, Ren and Sun 2014, arXiv:1406.4729v4. The idea: convolutions take a picture of any size, only the fully
+He, Zhang, Ren and Sun 2014, arXiv:1406.4729v4. The idea: convolutions take an image of any size, only the fully
 connected layers do not. A spatial pyramid, the largest values of 6x6, 3x3, 2x2 and 1x1 bins, gives them a vector of one
-length whatever the map. So a classification network can be trained on pictures of several sizes, and a detector
-convolves the whole picture once and pools each of 2,000 regions from its map: R-CNN 24 to 102 times faster.
+length whatever the map. So a classification network can be trained on images of several sizes, and a detector
+convolves the whole image once and pools each of 2,000 regions from its map: R-CNN 24 to 102 times faster.
 
 What comes after the pyramid is R-CNN's (section 4.1): the fully connected layers are fine-tuned on regions, SVMs and
 box regressions are fitted to their features. The convolutions are not fine-tuned, since the paper does not send
 gradients through the pyramid. They come from a classification network: the paper's was trained on ImageNet, and where
-none is given, one is trained here on the regions of the training pictures, as R-CNN's, at one size or at several.
+none is given, one is trained here on the regions of the training images, as R-CNN's, at one size or at several.
 
 spp_net is the paper's detector on ZF-5. zfnet_spp is the classification network, whose training gives it weights.
 """
@@ -88,12 +88,12 @@ class PyramidNetwork(Backbone):
 
 
 class SPPNet(RCNN):
-    """R-CNN whose regions are pooled from maps of the whole picture. Its options are R-CNN's, but for the following.
+    """R-CNN whose regions are pooled from maps of the whole image. Its options are R-CNN's, but for the following.
 
     backbone: name of any classification network; stride: of its map, the last one unless told; levels,
     hidden_features, dropout: of the pyramid and what stands on it. sizes: of the regions that the classification
     network is trained on, drawn for each batch; the paper changes them with the epoch, 224 and 180 (section 2.3,
-    multi-size training). scales: of the picture's shorter side; a region is pooled at that where its area is nearest to
+    multi-size training). scales: of the image's shorter side; a region is pooled at that where its area is nearest to
     the largest of `sizes`, squared (section 4.1). One scale alone is the fast mode (688 in the paper).
     """
 
@@ -157,7 +157,7 @@ class SPPNet(RCNN):
         self.share(True)
 
     def share(self, shared: bool) -> None:
-        """Pool regions from maps of whole pictures, or warp them one by one, to train all layers."""
+        """Pool regions from maps of whole images, or warp them one by one, to train all layers."""
         self.shared = shared
         self.train(self.training)
 
@@ -178,7 +178,7 @@ class SPPNet(RCNN):
         return self
 
     def maps(self, images: Tensor) -> Outputs:
-        """The last map of the picture at each scale, as map_480, ...; the picture itself where regions are warped."""
+        """The last map of the image at each scale, as map_480, ...; the image itself where regions are warped."""
         if not self.shared:
             return super().maps(images)
         height, width = images.shape[-2:]
@@ -231,7 +231,7 @@ class SPPNet(RCNN):
 
 
 def _smallest(network: Backbone) -> int:
-    """The smallest side of a picture that a network's stages take; its head may want more."""
+    """The smallest side of an image that a network's stages take; its head may want more."""
     twin, images = meta_twin(network, (network.in_channels, network.min_size, network.min_size))
     for side in range(network.min_size - 1, 0, -1):
         try:
@@ -245,7 +245,7 @@ def window_cells(boxes: Tensor, size: Sequence[int], stride: int, first: float) 
     """The cells of a map that windows are pooled from: the first and the last of each, (R, 4) xyxy, both inclusive.
 
     Appendix A: those whose centres lie inside the window; where none does, the one nearest to its middle. boxes: (R, 4)
-    in pixels of the picture that the map was made of. size: (rows, columns) of the map, whose cell i is centred on
+    in pixels of the image that the map was made of. size: (rows, columns) of the map, whose cell i is centred on
     pixel `first` + i * stride.
     """
     cells = (boxes - first) / stride
@@ -258,9 +258,9 @@ def window_cells(boxes: Tensor, size: Sequence[int], stride: int, first: float) 
 
 
 def first_centre(network: Backbone) -> float:
-    """Where in a picture the first cell of a network's last map is centred, in continuous pixels.
+    """Where in an image the first cell of a network's last map is centred, in continuous pixels.
 
-    From kernels, strides and paddings where stem and stages are plain chains. Else from the smallest picture whose map
+    From kernels, strides and paddings where stem and stages are plain chains. Else from the smallest image whose map
     has some number of cells: no border of it is left over, so that the cells lie in its middle.
     """
     parts = [network.stem, *network.stages]
@@ -315,7 +315,7 @@ def zfnet_spp(**options: Any) -> PyramidNetwork:
         2014,
         (3, 500, 500),
         73_026_709,
-        idea="convolve the picture once, pool each region from its map",
+        idea="convolve the image once, pool each region from its map",
         source="derived: ZF-5 with 50 bins in front of fc6 and 21 outputs",
     ),
 )

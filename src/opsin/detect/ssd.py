@@ -6,7 +6,7 @@ boxes at every cell.
 
 ssd300_vgg16 and ssd512_vgg16 are the paper's, for the 20 classes of VOC; with num_classes=80 they have COCO's counts,
 and COCO's smaller boxes come with scales=COCO_300 or COCO_512. ssd300_vgg16_torchvision is torchvision's form of the
-first, which its published weights need: COCO's scales, boxes cut to the picture's size, 90 classes, the numbers of
+first, which its published weights need: COCO's scales, boxes cut to the image's size, 90 classes, the numbers of
 COCO's categories less one. ssdlite320_mobilenet_v3_large is torchvision's as well: SSDlite (MobileNetV2, arXiv:
 1801.04381, section 6.2, and MobileNetV3, arXiv:1905.02244, section 6.3) has separable convolutions in heads and extra
 maps. ssd is the same on any backbone and behind any neck, small by default. RFBNet is SSD with other blocks: see there.
@@ -212,7 +212,7 @@ _EXTRA_300 = (256, 512, 3, 2, 1), (128, 256, 3, 2, 1), (128, 256, 3, 1, 0), (128
 _EXTRA_512 = (256, 512, 3, 2, 1), *((128, 256, 3, 2, 1),) * 3, (128, 256, 4, 1, 1)
 _STRIDES = {300: (8, 16, 32, 64, 100, 300), 512: (8, 16, 32, 64, 128, 256, 512)}
 
-# Sides of default boxes as fractions of the picture: the code's, for VOC and for COCO.
+# Sides of default boxes as fractions of the image: the code's, for VOC and for COCO.
 VOC_300 = (0.1, 0.2, 0.37, 0.54, 0.71, 0.88, 1.05)
 VOC_512 = (0.07, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1.05)
 COCO_300 = (0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05)
@@ -503,7 +503,7 @@ def ssdlite320_mobilenet_v3_large(
             layer.momentum = 0.03
     trunk = _extended(backbone, nn.Identity(), backbone, extra_channels, lite=True)
     count = len(trunk.channels)
-    # From 0.2 to 0.95 of the picture, five ratios on every map: torchvision's.
+    # From 0.2 to 0.95 of the image, five ratios on every map: torchvision's.
     boxes = DefaultBoxes(scales or (*evenly_spaced(0.2, 0.95, count), 1.0), ratios or ((2, 3),) * count, clip=True)
     model = SSD(trunk, boxes, None, True, num_classes=num_classes, in_channels=in_channels, **options)
     model.selection = Selection(score_threshold=0.001, iou_threshold=0.55, candidates=300, limit=300)

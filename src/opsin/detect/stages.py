@@ -177,7 +177,7 @@ def progress(items: Sequence[Any], title: str, say: Say) -> Iterator[Any]:
 
 
 def _identify(split: Split) -> str:
-    """A hash of a split's pictures and their objects."""
+    """A hash of a split's images and their objects."""
     digest = hashlib.sha256(fingerprint(split).encode())
     for objects in split.instances or []:
         digest.update(objects.boxes.numpy().tobytes())

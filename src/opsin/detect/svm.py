@@ -152,7 +152,7 @@ def mine_svms(
         if len(miner.positives) and not seen[place]:
             raise InputError(
                 f"class {place} has {len(miner.positives)} objects and no background to tell them from; "
-                "take more proposals a picture"
+                "take more proposals an image"
             )
     weights = np.stack([miner.weights for miner in miners])
     biases = [miner.bias if len(miner.positives) else _NEVER for miner in miners]

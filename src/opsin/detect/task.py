@@ -1,4 +1,4 @@
-"""Detection as a task: boxes, classes and scores of the objects in a picture."""
+"""Detection as a task: boxes, classes and scores of the objects in an image."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from opsin.data.transforms.box_augmentation import create_detection_augmentation
 from opsin.detect import drawing, report
 from opsin.detect.average_precision import Shapes
 from opsin.detect.detector import Detector, Outputs
-from opsin.detect.metrics import Judgement, best_threshold, brief_metrics, judge
+from opsin.detect.metrics import Evaluation, best_threshold, brief_metrics, evaluate
 from opsin.detect.proposals import Proposer, create_proposer, find_proposals, proposal_recall, recall_figure
 from opsin.detect.stages import run_stages
 from opsin.engine.recipe import Recipe
@@ -38,14 +38,14 @@ if TYPE_CHECKING:
 
 _BATCHES_OF_A_SIZE = 10  # YOLO9000, sec. 2, multi-scale training
 _SIZES = 0x517E  # stands in the place of an index where the seed is that of a choice of size
-_JUDGED = 0.01  # a lower score adds nothing to average precision that could be seen
+_EVALUATED = 0.01  # a lower score adds nothing to average precision that could be seen
 _UNFITTED = 0.3  # the least score of an answer, where no validation has found a better one
-_SHOWN = 4  # training pictures whose assignment the report draws
+_SHOWN = 4  # training images whose assignment the report draws
 
 
 @dataclass
-class Picture:
-    """What one picture holds and what was found in it, in its own pixels. shapes: masks, where both have some."""
+class Image:
+    """What one image holds and what was found in it, in its own pixels. shapes: masks, where both have some."""
 
     index: int
     truth: Instances
@@ -55,22 +55,22 @@ class Picture:
 
 @dataclass
 class Collected:
-    """An evaluator's state: pictures, and the sum of their losses."""
+    """An evaluator's state: images, and the sum of their losses."""
 
-    pictures: list[Picture]
+    images: list[Image]
     loss: float = 0.0
 
 
 class Detections:
-    """Collects what a detector finds in a split and the truth, brought back to pixels of the pictures as read.
+    """Collects what a detector finds in a split and the truth, brought back to pixels of the images as read.
 
-    Masks are kept as runs of pixels alone: a hundred of a picture of 800x1344 would take 100 MB.
+    Masks are kept as runs of pixels alone: a hundred of an image of 800x1344 would take 100 MB.
     """
 
     def __init__(self, task: DetectTask) -> None:
         self.task = task
         model = task.detector
-        self.selection = replace(model.selection, score_threshold=min(_JUDGED, model.selection.score_threshold))
+        self.selection = replace(model.selection, score_threshold=min(_EVALUATED, model.selection.score_threshold))
         self._collected = Collected([])
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
@@ -78,42 +78,42 @@ class Detections:
         model, preprocessing = self.task.detector, self.task.preprocessing
         device = self.task.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(self.task.recipe.train.seed)  # some losses sample regions: the same, whenever judged
+            torch.manual_seed(self.task.recipe.train.seed)  # some losses sample regions: the same, whenever evaluated
             losses = model.loss(outputs, self.task.targets(batch))
         self._collected.loss += sum(float(term.detach()) for term in losses.values()) * len(batch["image"])
         found = model.decode(outputs, self.selection)
         rows = zip(batch["index"].tolist(), batch["size"].tolist(), batch["instances"], found, strict=True)
         for index, size, truth, instances in rows:
-            own, theirs, shapes = truth.to("cpu"), to_picture(instances, preprocessing, size), None
+            own, theirs, shapes = truth.to("cpu"), to_image(instances, preprocessing, size), None
             if own.masks is not None and theirs.masks is not None:
                 shapes = Shapes.of(return_masks(own.masks, preprocessing, size), theirs.masks)
             own = replace(own, boxes=preprocessing.return_boxes(own.boxes, size), masks=None)
-            self._collected.pictures.append(Picture(index, own, replace(theirs, masks=None), shapes))
+            self._collected.images.append(Image(index, own, replace(theirs, masks=None), shapes))
 
     def state(self) -> Collected:
         return self._collected
 
     def merge(self, states: Sequence[Collected]) -> None:
-        pictures = [picture for state in states for picture in state.pictures]
-        self._collected = Collected(pictures, sum(state.loss for state in states))
+        images = [image for state in states for image in state.images]
+        self._collected = Collected(images, sum(state.loss for state in states))
 
     def collected(self) -> tuple[list[Instances], list[Instances]]:
         """Truth and findings, in the order of the split whatever process saw them."""
         ordered = self._ordered()
-        return [picture.truth for picture in ordered], [picture.found for picture in ordered]
+        return [image.truth for image in ordered], [image.found for image in ordered]
 
     def shapes(self) -> list[Shapes] | None:
-        """The masks of every picture, in the same order; None where one has none."""
-        shapes = [picture.shapes for picture in self._ordered() if picture.shapes is not None]
-        return shapes if shapes and len(shapes) == len(self._collected.pictures) else None
+        """The masks of every image, in the same order; None where one has none."""
+        shapes = [image.shapes for image in self._ordered() if image.shapes is not None]
+        return shapes if shapes and len(shapes) == len(self._collected.images) else None
 
-    def _ordered(self) -> list[Picture]:
-        return sorted(self._collected.pictures, key=lambda picture: picture.index)
+    def _ordered(self) -> list[Image]:
+        return sorted(self._collected.images, key=lambda image: image.index)
 
     @property
     def loss(self) -> float:
-        """The mean training loss of a picture."""
-        return self._collected.loss / max(1, len(self._collected.pictures))
+        """The mean training loss of an image."""
+        return self._collected.loss / max(1, len(self._collected.images))
 
     def metrics(self) -> dict[str, float]:
         return {"loss": self.loss, **brief_metrics(*self.collected(), len(self.task.classes))}
@@ -124,7 +124,7 @@ class DetectTask(Task):
 
     monitor: ClassVar[str] = "val_map"
     monitor_mode: ClassVar[str] = "max"
-    # What trains any of the detectors on some hundred pictures; the papers' long schedules are in the recipes.
+    # What trains any of the detectors on some hundred images; the papers' long schedules are in the recipes.
     defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "optim": {"name": "adamw", "lr": 0.001, "weight_decay": 0.0001},
         "schedule": {"name": "cosine", "warmup_epochs": 1.0},
@@ -175,9 +175,9 @@ class DetectTask(Task):
         return interpolate(images, self._size, mode="bilinear", antialias=True)
 
     def targets(self, batch: Batch) -> list[Instances]:
-        """The objects of each picture in pixels of this batch's input; see `usable` for those left out.
+        """The objects of each image in pixels of this batch's input; see `usable` for those left out.
 
-        A picture of which it is known only what it shows has boxes of NaN.
+        An image of which it is known only what it shows has boxes of NaN.
         """
         size = self._size or batch["image"].shape[-2:]
         placed = [usable(self._resize(one, batch), size) for one in batch["instances"]]
@@ -216,23 +216,23 @@ class DetectTask(Task):
 
     def calibrate(self, evaluator: Detections) -> None:
         """The score threshold with the best F1 becomes the one that prediction uses."""
-        judgement = judge(*evaluator.collected(), self.classes)
-        self.model.score_threshold = best_threshold(judgement.f1, judgement.rankings)  # type: ignore[assignment]
+        evaluation = evaluate(*evaluator.collected(), self.classes)
+        self.model.score_threshold = best_threshold(evaluation.f1, evaluation.rankings)  # type: ignore[assignment]
 
-    def evaluate(self, evaluator: Detections) -> tuple[dict[str, float], Judgement]:
+    def evaluate(self, evaluator: Detections) -> tuple[dict[str, float], Evaluation]:
         threshold = getattr(self.model, "score_threshold", None)
-        judgement = judge(*evaluator.collected(), self.classes, threshold=threshold, shapes=evaluator.shapes())
-        return {**judgement.metrics, "loss": evaluator.loss}, judgement
+        evaluation = evaluate(*evaluator.collected(), self.classes, threshold=threshold, shapes=evaluator.shapes())
+        return {**evaluation.metrics, "loss": evaluator.loss}, evaluation
 
-    def details(self, judgement: Judgement) -> dict[str, Any]:
-        return judgement.to_dict()
+    def details(self, evaluation: Evaluation) -> dict[str, Any]:
+        return evaluation.to_dict()
 
-    def sections(self, judgement: Judgement, split: Split) -> list[Section]:
-        return report.sections(judgement, split)
+    def sections(self, evaluation: Evaluation, split: Split) -> list[Section]:
+        return report.sections(evaluation, split)
 
     @torch.no_grad()
     def inspections(self, split: Split) -> list[Section]:
-        """Which anchors or cells answer for the objects of a few training pictures."""
+        """Which anchors or cells answer for the objects of a few training images."""
         full = [place for place, one in enumerate(split.instances or []) if len(one)]
         if not full:
             return []
@@ -259,7 +259,7 @@ class DetectTask(Task):
             lines.append(f"multi-scale: another input size every {_BATCHES_OF_A_SIZE} batches, of {told}")
         suppression = self.detector.selection
         lines.append(
-            f"judged on predictions of at least {min(_JUDGED, suppression.score_threshold):g}, after "
+            f"evaluated on predictions of at least {min(_EVALUATED, suppression.score_threshold):g}, after "
             f"{suppression.suppression} suppression at an IoU of {suppression.iou_threshold:g}"
         )
         return lines
@@ -291,12 +291,12 @@ class DetectTask(Task):
         say(f"backbone: {len(own) - len(fresh)} tensors of {name}:{weights}, {published.source} ({published.licence})")
 
     @staticmethod
-    def look(predictor: Predictor, images: Tensor, pictures: Sequence[Tensor]) -> Outputs:
+    def look(predictor: Predictor, images: Tensor, originals: Sequence[Tensor]) -> Outputs:
         proposer = find_proposer(predictor.model)
         if proposer is None:
             return predictor.model(images)
         place, size = predictor.preprocessing.place_boxes, images.shape[-2:]
-        given = [Instances(place(proposer(picture), picture.shape[-2:])) for picture in pictures]
+        given = [Instances(place(proposer(original), original.shape[-2:])) for original in originals]
         return predictor.model(images, [keep_inside(one, size).boxes for one in given])
 
     @staticmethod
@@ -309,7 +309,7 @@ class DetectTask(Task):
         iou_threshold: float | None = None,
         limit: int | None = None,
     ) -> list[dict[str, Any]]:
-        """Of each picture its instances, best first: box in its pixels, xyxy, label and score; mask where there is one.
+        """Of each image its instances, best first: box in its pixels, xyxy, label and score; mask where there is one.
 
         A mask is {"size": [height, width], "counts": its runs}, as in COCO's files; see `opsin.data.masks`.
 
@@ -325,7 +325,7 @@ class DetectTask(Task):
         found = model.decode(outputs, replace(model.selection, **changes))
         answers = []
         for instances, size in zip(found, sizes, strict=True):
-            own = to_picture(instances, predictor.preprocessing, size)
+            own = to_image(instances, predictor.preprocessing, size)
             assert own.labels is not None and own.scores is not None
             rows = zip(own.boxes.tolist(), own.labels.tolist(), own.scores.tolist(), strict=True)
             told: list[dict[str, Any]] = [
@@ -339,7 +339,7 @@ class DetectTask(Task):
 
     @staticmethod
     def annotate(image: Tensor, answer: dict[str, Any], classes: list[str]) -> Any:
-        """The picture with boxes, classes and scores, a PIL image."""
+        """The image with boxes, classes and scores, a PIL image."""
         return drawing.annotate(image, answer, classes)
 
     @staticmethod
@@ -349,7 +349,7 @@ class DetectTask(Task):
         return ", ".join(f"{count} {label}" for label, count in counts.most_common()) or "nothing"
 
     def _propose(self, split: Split) -> list[Tensor]:
-        """The proposals of a split's pictures, in pixels of these as read."""
+        """The proposals of a split's images, in pixels of these as read."""
         assert self._proposer is not None
         for known, proposals in self._proposed:
             if known is split:
@@ -405,10 +405,10 @@ def usable(instances: Instances, size: Sequence[int]) -> Instances:
     return replace(instances, boxes=boxes)[kept]
 
 
-def to_picture(instances: Instances, preprocessing: Preprocessing, size: Sequence[int]) -> Instances:
-    """Instances in pixels of the network's input, as those of a picture of (height, width), on the CPU.
+def to_image(instances: Instances, preprocessing: Preprocessing, size: Sequence[int]) -> Instances:
+    """Instances in pixels of the network's input, as those of an image of (height, width), on the CPU.
 
-    Boxes are cut at its border; those amid the black around a padded picture are left out.
+    Boxes are cut at its border; those amid the black around a padded image are left out.
     """
     instances = instances.to("cpu")
     boxes = clip_boxes(preprocessing.return_boxes(instances.boxes.float(), size), size)
@@ -421,7 +421,7 @@ def check_size(model: Detector, name: str, size: tuple[int, int], key: str) -> N
     fixed, divisor = model.fixed_size, model.divisor
     shown = f"{size[0]}x{size[1]}"
     if fixed is not None and size != (fixed, fixed):
-        raise InputError(f"{name} takes {fixed}x{fixed} pictures only, {key} gives {shown}; set {key}={fixed}")
+        raise InputError(f"{name} takes {fixed}x{fixed} images only, {key} gives {shown}; set {key}={fixed}")
     if size[0] % divisor or size[1] % divisor:
         near = [max(divisor, round(side / divisor) * divisor) for side in size]
         raise InputError(
@@ -454,7 +454,7 @@ def _check_recipe(recipe: Recipe) -> None:
     if recipe.data.joint is not None and not _says(recipe.model.name, "learns_somewhere"):
         able = [name for name in registry.list_models(task="detect") if _says(name, "learns_somewhere")]
         raise InputError(
-            f"data.joint gives pictures without boxes, which {recipe.model.name} cannot learn from; "
+            f"data.joint gives images without boxes, which {recipe.model.name} cannot learn from; "
             f"these can: {', '.join(able)}"
         )
 

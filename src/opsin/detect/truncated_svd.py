@@ -17,7 +17,7 @@ from opsin.engine.evaluate import evaluate
 from opsin.errors import InputError
 from opsin.nn.counting import count_parameters, short_count
 
-_REGIONS = 2000  # of a picture, as in the paper
+_REGIONS = 2000  # of an image, as in the paper
 _ROUNDS = 5
 
 
@@ -68,7 +68,7 @@ def evaluate_thinned(
     *,
     device: str | None = None,
 ) -> Thinned:
-    """Judge a trained Fast R-CNN with fc6 and fc7 at these ranks as `opsin.evaluate` judges it, and time both heads.
+    """Evaluate a trained Fast R-CNN with fc6 and fc7 at these ranks as `opsin.evaluate` does, and time both heads.
 
     Raises InputError for a run of another detector, one whose layers are thin already, and ranks that cannot be.
     """

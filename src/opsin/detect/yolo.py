@@ -30,7 +30,7 @@ BoxLoss: TypeAlias = Literal["offsets", "iou", "giou", "diou", "ciou"]
 Sizes: TypeAlias = Sequence[Sequence[float]]
 
 _OVERLAP_LOSSES = {"iou": iou_loss, "giou": giou_loss, "diou": diou_loss, "ciou": ciou_loss}
-# e^t_w of an untrained network would overflow; from the smallest anchor, 10 pixels, this is past every picture.
+# e^t_w of an untrained network would overflow; from the smallest anchor, 10 pixels, this is past every image.
 _LARGEST_GROWTH = math.log(1000)
 # Boxes compared with every prediction at a time: what they need then stays within a few megabytes.
 _CHUNK = 64

@@ -1,6 +1,6 @@
 """YOLO: You Only Look Once: Unified, Real-Time Object Detection.
 
-Redmon, Divvala, Girshick and Farhadi 2015, arXiv:1506.02640. The idea: no proposals, no second look. The picture is a
+Redmon, Divvala, Girshick and Farhadi 2015, arXiv:1506.02640. The idea: no proposals, no second look. The image is a
 grid of 7x7 cells; the cell that holds the centre of an object says what class it is, and each of its 2 boxes where it
 is, and how well it thinks it says so: one regression from pixels to 7x7x30 numbers, by 24 convolutions and two fully
 connected layers.
@@ -9,7 +9,7 @@ The loss (eq. 3) is a sum of squared errors. Of a cell's boxes the one with the 
 object: its offsets count 5 times, its confidence shall be that IoU; the confidence of every other box shall be 0, and
 counts half. Square roots of width and height make an error of 10 pixels worse for a small box. As in Darknet the
 network gives the square roots; where no box of a cell overlaps the truth, the nearest is responsible; a cell has one
-object, the first of the picture.
+object, the first of the image.
 
 yolov1 is the paper's figure 3, which has no norm. yolov1_darknet is the author's yolov1.cfg, another network: batch
 norm, three boxes, and a locally connected layer, a convolution whose weights are others at each place, where the paper
@@ -74,11 +74,11 @@ class LocalConv2d(nn.Module):
 
 
 class YOLOv1(Detector):
-    """Convolutions, then layers that see the whole picture.
+    """Convolutions, then layers that see the whole image.
 
     forward gives, of S x S cells row by row and n boxes each: "classes" (B, S S, K), "confidences" (B, S S, n) and
     "boxes" (B, S S, n, 4): the centre within the cell in [0, 1], the square roots of width and height as shares of the
-    picture; all of them linear.
+    image; all of them linear.
 
     plan: of the convolutions, on the map of a backbone where there is one. stride: of the grid's cells, in pixels.
     boxes: n. size: of the input, a multiple of the stride; the fully connected layers know no other. hidden: neurons of
@@ -340,7 +340,7 @@ def yolov1_darknet(
         27_095_374,
         1_608_015_360,
         {"voc07 test mAP": 52.7},
-        "YOLO with eight convolutions: 155 pictures a second in 2015",
+        "YOLO with eight convolutions: 155 images a second in 2015",
         "counted: the author's cfg; results read: the paper's table 1",
     ),
 )

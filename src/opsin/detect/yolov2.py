@@ -11,7 +11,7 @@ none by more than 0.6. Classes exclude each other: a softmax. Darknet squares th
 that of cross-entropy, so it is cross-entropy here. For the first 12,800 images it also pulls every box to its anchor;
 here the layer that predicts starts with small weights, so the boxes start there.
 
-Section 4: a picture may say what it shows and not where, as those of a recipe's `data.joint` do. Then the box most
+Section 4: an image may say what it shows and not where, as those of a recipe's `data.joint` do. Then the box most
 certain of the class learns it, and that it is an object. The paper's WordTree, which puts 9,418 classes into a
 hierarchy, is not here.
 
@@ -153,7 +153,7 @@ class YOLOv2(GridDetector):
         boxes = truths.boxes[positives.truth]
         unplaced = [one.boxes.isnan().any(dim=1) for one in targets]
         told = torch.tensor([not where.any() for where in unplaced], device=logits.device)
-        # A picture that says of something not where it is says of no place that it is background.
+        # An image that says of something not where it is says of no place that it is background.
         weights = (~self.ignored(levels, truths, regions) & told[:, None]).float()
         wanted = torch.zeros_like(logits)
         wanted[positives.image, positives.place] = (
@@ -187,7 +187,7 @@ class YOLOv2(GridDetector):
         return total
 
 
-# Section 4.3: the box that learns a class from a picture without boxes is assumed to overlap the truth that much.
+# Section 4.3: the box that learns a class from an image without boxes is assumed to overlap the truth that much.
 _ASSUMED_IOU = 0.3
 
 

@@ -238,7 +238,7 @@ def _guess_fit(rows: Rows, boxes: Tensor) -> Tensor:
     return iou(torch.cat([-guessed, guessed], dim=1), torch.cat([-sides, sides], dim=1))
 
 
-_LARGEST_GUESS = 7.0  # e^7: from 10 pixels past every picture
+_LARGEST_GUESS = 7.0  # e^7: from 10 pixels past every image
 
 
 def _box_errors(rows: Rows, boxes: Tensor, size: tuple[int, int]) -> Tensor:

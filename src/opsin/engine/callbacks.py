@@ -164,7 +164,7 @@ class Checkpoints(Callback):
             self.best, self.best_epoch = float(value), trainer.current_epoch + 1
             trainer.save_checkpoint(self.run.best)
             if trainer.is_global_zero:
-                self.save_weights(judged_weights(trainer, pl_module))
+                self.save_weights(evaluated_weights(trainer, pl_module))
         trainer.save_checkpoint(self.run.last)
 
     def state_dict(self) -> dict[str, Any]:
@@ -302,8 +302,8 @@ def early_stopping(monitor: str, mode: str, patience: int) -> EarlyStopping:
     return EarlyStopping(monitor, mode=mode, patience=patience, check_finite=False)
 
 
-def judged_weights(trainer: Trainer, pl_module: LightningModule) -> dict[str, Tensor]:
-    """The weights that validation judges: the moving average where there is one, else the model's own."""
+def evaluated_weights(trainer: Trainer, pl_module: LightningModule) -> dict[str, Tensor]:
+    """The weights that validation evaluates: the moving average where there is one, else the model's own."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, MovingAverage):
             return dict(callback.average)

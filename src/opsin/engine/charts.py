@@ -76,8 +76,8 @@ def svg(draw: Callable[[Canvas], None], width: float = 6.0, height: float = 3.4)
     return _adapt(buffer.getvalue()).encode()
 
 
-def picture(draw: Callable[[Canvas], None], width: float = 6.0, height: float = 3.4) -> Image.Image:
-    """What `draw` puts on a white canvas of width x height inches, as a picture of 100 pixels an inch."""
+def image(draw: Callable[[Canvas], None], width: float = 6.0, height: float = 3.4) -> Image.Image:
+    """What `draw` puts on a white canvas of width x height inches, as an image of 100 pixels an inch."""
     buffer = io.BytesIO()
     with matplotlib.rc_context(_STYLE):
         canvas = Canvas(figsize=(width, height), layout="constrained", facecolor="white")

@@ -1,4 +1,4 @@
-"""Judge a trained model on a split, and write down what was found."""
+"""Evaluate a trained model on a split, and write down what was found."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from opsin.engine.report import Code, Section, Table, curves, environment, profi
 from opsin.engine.run import RunFolder, atomic
 from opsin.engine.task import Task, split_data
 from opsin.errors import InputError
-from opsin.nn.counting import count_macs, count_parameters, describe_judged, layer_table, short_count
+from opsin.nn.counting import count_macs, count_parameters, describe_second_stage, layer_table, short_count
 
 
 @dataclass
-class Judged:
-    """A split's metrics and the judgement behind them."""
+class Evaluated:
+    """A split's metrics and the evaluation behind them."""
 
     metrics: dict[str, float]
-    judgement: Any
+    evaluation: Any
     split: Split
     details: dict[str, Any]
 
 
 @torch.no_grad()
-def judge_split(task: Task, split: Split, *, calibrate: bool = False, batch_size: int | None = None) -> Judged:
-    """Run the model over a split and judge it. calibrate: fit the task's calibration on this split first."""
+def evaluate_split(task: Task, split: Split, *, calibrate: bool = False, batch_size: int | None = None) -> Evaluated:
+    """Run the model over a split and evaluate it. calibrate: fit the task's calibration on this split first."""
     was_training = task.training
     task.eval()
     evaluator = task.create_evaluator()
@@ -49,9 +49,9 @@ def judge_split(task: Task, split: Split, *, calibrate: bool = False, batch_size
         evaluator.update(task.outputs(task.images(batch), batch), batch)
     if calibrate:
         task.calibrate(evaluator)
-    metrics, judgement = task.evaluate(evaluator)
+    metrics, evaluation = task.evaluate(evaluator)
     task.train(was_training)
-    return Judged(metrics, judgement, split, task.details(judgement))
+    return Evaluated(metrics, evaluation, split, task.details(evaluation))
 
 
 def evaluate(
@@ -66,29 +66,31 @@ def evaluate(
 
     run: a run folder, a model.safetensors or published weights by name ("resnet50:imagenet1k"), which need data and
     know ImageNet's folder names. split: "train", "val" or "test"; None takes test, else val, else all there is.
-    change: what to judge in the place of the model, such as `opsin.detect.fast_rcnn.truncated_svd` makes of it. A run
-    judged on its own data, unchanged, gets evaluation_<split>.json with everything that was found.
+    change: what to evaluate in the place of the model, such as `opsin.detect.fast_rcnn.truncated_svd` makes of it. A run
+    on its own data, unchanged, gets evaluation_<split>.json with everything that was found.
     """
     saved = read_model(run)
-    judged, name = _judge(saved, data, split, device, change)
+    evaluated, name = _evaluate(saved, data, split, device, change)
     folder = RunFolder(Path(run))
     if folder.path.is_dir() and data is None and change is None:
         report_file = folder.path / f"evaluation_{name}.json"
         with atomic(report_file) as temporary:
-            temporary.write_text(json.dumps({"split": name, "metrics": judged.metrics, **judged.details}, indent=1))
-    return judged.metrics
+            temporary.write_text(
+                json.dumps({"split": name, "metrics": evaluated.metrics, **evaluated.details}, indent=1)
+            )
+    return evaluated.metrics
 
 
-def _judge(
+def _evaluate(
     saved: Saved,
     source_name: str | Path | None,
     split: str | None,
     device: str | None,
     change: Callable[[Any], nn.Module] | None,
-) -> tuple[Judged, str]:
+) -> tuple[Evaluated, str]:
     section = saved.recipe.data
     if not (source_name or section.source):
-        raise InputError("published weights come without data; say on which to judge them, with --data")
+        raise InputError("published weights come without data; say on which to evaluate them, with --data")
     source = data.open(source_name or section.source, saved.recipe.task, multi_label=section.multi_label)
     if section.skip_bad:
         source = source.without(data.verify(source))
@@ -101,7 +103,7 @@ def _judge(
     if change is not None:
         task.model = change(task.model)
     chosen = _with_classes(source.splits[name], data.translate(source.classes, saved.classes), saved.classes)
-    return judge_split(task, chosen), name
+    return evaluate_split(task, chosen), name
 
 
 def _with_classes(split: Split, own: list[str], trained: list[str]) -> Split:
@@ -117,7 +119,7 @@ def _with_classes(split: Split, own: list[str], trained: list[str]) -> Split:
 
 
 def restore_task(saved: Saved, source: Source, device: str | None) -> Task:
-    """The task of a saved model, ready to judge."""
+    """The task of a saved model, ready to evaluate."""
     task_class = registry.find_task(saved.recipe.task)
     task: Task = task_class(saved.build(), saved.recipe, saved.preprocessing, saved.classes)
     return task.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
@@ -126,22 +128,22 @@ def restore_task(saved: Saved, source: Source, device: str | None) -> Task:
 def write_run_report(
     task: Task,
     folder: RunFolder,
-    judged: Mapping[str, Judged],
+    evaluated: Mapping[str, Evaluated],
     history: list[dict[str, float]],
     source: Source,
     training: Split | None = None,
 ) -> Path:
-    """report.html of a run: curves, judgement, mistakes, profile, recipe, environment. training: the split it saw."""
+    """report.html of a run: curves, evaluation, mistakes, profile, recipe, environment. training: the split it saw."""
     recipe = task.recipe
-    split = "test" if "test" in judged else next(iter(judged), None)
+    split = "test" if "test" in evaluated else next(iter(evaluated), None)
     sections: list[Section] = []
     headline: dict[str, str] = {}
     if split is not None:
-        metrics = judged[split].metrics
+        metrics = evaluated[split].metrics
         headline = {f"{split} {k.replace('_', ' ')}": _format(k, v) for k, v in list(metrics.items())[:4]}
-        rows = [[k, *(_format(k, j.metrics.get(k)) for j in judged.values())] for k in metrics]
-        sections.append(Table("Metrics", ["metric", *judged], rows))
-        sections += task.sections(judged[split].judgement, judged[split].split)
+        rows = [[k, *(_format(k, j.metrics.get(k)) for j in evaluated.values())] for k in metrics]
+        sections.append(Table("Metrics", ["metric", *evaluated], rows))
+        sections += task.sections(evaluated[split].evaluation, evaluated[split].split)
     if training is not None:
         sections += task.inspections(training)
     sections[1:1] = curves(history, *task.monitored)
@@ -149,7 +151,7 @@ def write_run_report(
     layers = layer_table(task.model, size)
     totals = {"parameters": count_parameters(task.model), "macs": count_macs(task.model, size)}
     headline |= {"parameters": short_count(totals["parameters"]), "multiply-adds": short_count(totals["macs"])}
-    sections.append(profile_section(layers, totals, judged=describe_judged(task.model)))
+    sections.append(profile_section(layers, totals, counted_on=describe_second_stage(task.model)))
     sections.append(Code("Recipe", recipe.to_yaml()))
     sections.append(Table("Environment", ["what", "version"], [[k, v] for k, v in environment().items()]))
     return write_report(folder.report, f"{recipe.model.name} on {source.name}", headline, sections)

@@ -1,6 +1,6 @@
 """A trained model as a file for other runtimes, compared with the original before it is handed over.
 
-The program takes "images", uint8 (B, channels, H, W) for any B, as `Preprocessing.prepare` leaves pictures, and
+The program takes "images", uint8 (B, channels, H, W) for any B, as `Preprocessing.prepare` leaves images, and
 normalises them itself. A classifier gives "scores" (B, K) in [0, 1]. A detector gives "boxes" (B, A, 4), xyxy in pixels
 of the input, and "scores" (B, A, K) of each; suppressing duplicates is left to the caller. All that it takes to use the
 file is written into it as metadata, see `describe`.
@@ -41,7 +41,7 @@ _PACKAGES = {
     "torch": (),
 }
 _OPSET = 18  # the one that torch writes without conversion, and that every runtime since 2023 reads
-_PICTURES = 8
+_IMAGES = 8
 
 _FITS = {
     "squash": "resize both sides to size",
@@ -64,7 +64,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written. input: (channels, height, width). checked_on: which pictures it was compared on."""
+    """What was written. input: (channels, height, width). checked_on: which images it was compared on."""
 
     path: Path
     format: str
@@ -107,7 +107,7 @@ def export(run: str | Path, format: str, out: str | Path | None = None) -> Expor
     """Write a trained model as an ONNX file, an OpenVINO pair (.xml and .bin beside it) or a torch.export program.
 
     run: a run folder, a model.safetensors or published weights by name. out: model.onnx, model.xml or model.pt2 in the
-    run folder if None. The file is run on pictures of the run's own data, or on noise where they are gone, and replaces
+    run folder if None. The file is run on images of the run's own data, or on noise where they are gone, and replaces
     what was at `out` only if it gives what the model gives. Raises InputError for an unknown format, an `out` that does
     not fit it, packages that are missing and a detector that looks at regions; JobError for a network that cannot be
     exported, a file whose outputs differ by more than TOLERANCE, and one that cannot be written.
@@ -127,7 +127,7 @@ def export(run: str | Path, format: str, out: str | Path | None = None) -> Expor
             "train a detector of one stage for other runtimes, such as ssd, retinanet or yolov4"
         )
     program = Program(predictor.model.requires_grad_(False), predictor.preprocessing).eval()
-    pictures, checked_on = _pictures(predictor)
+    images, checked_on = _images(predictor)
     traced = _trace(program, predictor)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -137,7 +137,7 @@ def export(run: str | Path, format: str, out: str | Path | None = None) -> Expor
         file = Path(folder) / path.name
         _WRITERS[format](traced, program.outputs, file, describe(predictor))
         try:
-            outputs = _compare(program, _open(file, format), pictures, path)
+            outputs = _compare(program, _open(file, format), images, path)
         except (JobError, OSError):
             raise
         except Exception as error:  # each runtime has its own
@@ -146,7 +146,7 @@ def export(run: str | Path, format: str, out: str | Path | None = None) -> Expor
             with atomic(path.with_name(part.name)) as beside:
                 part.replace(beside)
         file.replace(temporary)
-    return Exported(path, format, tuple(pictures.shape[1:]), outputs, checked_on)
+    return Exported(path, format, tuple(images.shape[1:]), outputs, checked_on)
 
 
 def describe(predictor: Predictor) -> dict[str, str]:
@@ -160,20 +160,20 @@ def describe(predictor: Predictor) -> dict[str, str]:
     size = ", ".join(map(str, (preprocessing.channels, *preprocessing.size)))
     usage = (
         f"images: uint8 (batch, {size}), {'RGB' if preprocessing.channels == 3 else 'grey'}, 0 to 255, not normalised. "
-        f"Of each picture, {_FITS[preprocessing.fit]} (height, width), {preprocessing.interpolation}, antialiased. "
+        f"Of each image, {_FITS[preprocessing.fit]} (height, width), {preprocessing.interpolation}, antialiased. "
     )
     values: dict[str, Any] = {"classes": predictor.classes, "preprocessing": preprocessing.to_dict()}
     if hasattr(model, "predictions"):
         usage += (
             "boxes: (batch, places, 4), x1, y1, x2, y2 in pixels of the input. scores: (batch, places, classes), "
             "0 to 1. Keep what exceeds selection's score_threshold, suppress duplicates within a class at its "
-            "iou_threshold, and bring the boxes back to the picture."
+            "iou_threshold, and bring the boxes back to the image."
         )
         selection = dict(vars(model.selection))
         selection["score_threshold"] = getattr(model, "score_threshold", selection["score_threshold"])
         values["selection"] = selection
     else:
-        several = " A picture has every class of at least 0.5." if getattr(model, "multi_label", False) else ""
+        several = " An image has every class of at least 0.5." if getattr(model, "multi_label", False) else ""
         usage += f"scores: (batch, classes), calibrated probabilities.{several}"
     texts = {
         "opsin": __version__,
@@ -199,8 +199,8 @@ def _target(run: str | Path, format: str, out: str | Path | None) -> Path:
     return path
 
 
-def _pictures(predictor: Predictor) -> tuple[Tensor, str]:
-    """Prepared pictures, uint8 (N, C, H, W), of the run's test or validation data, and where they are from."""
+def _images(predictor: Predictor) -> tuple[Tensor, str]:
+    """Prepared images, uint8 (N, C, H, W), of the run's test or validation data, and where they are from."""
     section, prepare = predictor.recipe.data, predictor.preprocessing.prepare
     found: list[Tensor] = []
     reason = "published weights come without data"
@@ -209,19 +209,19 @@ def _pictures(predictor: Predictor) -> tuple[Tensor, str]:
             source = data.open(section.source, predictor.recipe.task, multi_label=section.multi_label)
             splits = split_data(predictor.recipe, source)
             name = next(name for name in ("test", "val", "all", "train") if name in splits)
-            split, reason = splits[name], "none of the run's pictures can be read"
-            for place in np.unique(np.linspace(0, len(split) - 1, _PICTURES).astype(int)).tolist():
+            split, reason = splits[name], "none of the run's images can be read"
+            for place in np.unique(np.linspace(0, len(split) - 1, _IMAGES).astype(int)).tolist():
                 try:
                     found.append(prepare(split.read(place)))
                 except UnreadableImage:
                     continue
             if found:
-                return torch.stack(found), f"{len(found)} pictures of {source.name}, {name}"
+                return torch.stack(found), f"{len(found)} images of {source.name}, {name}"
         except InputError as error:
             reason = str(error)
-    shape = (_PICTURES, predictor.preprocessing.channels, *predictor.preprocessing.size)
+    shape = (_IMAGES, predictor.preprocessing.channels, *predictor.preprocessing.size)
     noise = torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    return noise, f"{_PICTURES} pictures of random noise ({reason})"
+    return noise, f"{_IMAGES} images of random noise ({reason})"
 
 
 def _trace(program: Program, predictor: Predictor) -> ExportedProgram:
@@ -317,9 +317,9 @@ def _open(file: Path, format: str) -> Run:
 
 
 @torch.inference_mode()
-def _compare(program: Program, run: Run, pictures: Tensor, path: Path) -> list[Compared]:
-    """Every output on the first picture alone and on the others together. Raises JobError for a mismatch."""
-    batches = [part for part in (pictures[:1], pictures[1:]) if len(part)]
+def _compare(program: Program, run: Run, images: Tensor, path: Path) -> list[Compared]:
+    """Every output on the first image alone and on the others together. Raises JobError for a mismatch."""
+    batches = [part for part in (images[:1], images[1:]) if len(part)]
     pairs = [(program(batch), run(batch)) for batch in batches]
     compared = []
     for name in pairs[0][0]:
@@ -327,7 +327,7 @@ def _compare(program: Program, run: Run, pictures: Tensor, path: Path) -> list[C
         if wanted.shape != got.shape:
             raise JobError(f"{path} was not written: {name} came out as {tuple(got.shape)}, not {tuple(wanted.shape)}")
         apart = (got - wanted).abs()
-        unit = max(pictures.shape[-2:]) if name == "boxes" else 1.0
+        unit = max(images.shape[-2:]) if name == "boxes" else 1.0
         relative = float((apart / wanted.abs().clamp(min=unit)).max())
         compared.append(Compared(name, tuple(wanted.shape[1:]), float(apart.max()), relative))
         if not relative <= TOLERANCE:

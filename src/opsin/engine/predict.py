@@ -20,7 +20,7 @@ from opsin.engine.recipe import Recipe
 from opsin.engine.video import VIDEO_SUFFIXES, batched, is_video, open_video
 from opsin.errors import InputError, unknown
 
-Picture = str | Path | np.ndarray | Tensor
+Image = str | Path | np.ndarray | Tensor
 
 
 class Predictor:
@@ -38,39 +38,39 @@ class Predictor:
         """Where the model is."""
         return next(self.model.parameters()).device
 
-    def predict(self, pictures: Picture | Sequence[Picture], *, batch_size: int = 32, **options: Any) -> Any:
-        """The answer for a picture, or the list of answers for several, for a folder or for the frames of a video.
+    def predict(self, images: Image | Sequence[Image], *, batch_size: int = 32, **options: Any) -> Any:
+        """The answer for an image, or the list of answers for several, for a folder or for the frames of a video.
 
-        pictures: a path, a folder, an array (H, W), (H, W, C) or a tensor (C, H, W), uint8 or float in [0, 1]; or a
+        images: a path, a folder, an array (H, W), (H, W, C) or a tensor (C, H, W), uint8 or float in [0, 1]; or a
         sequence of these, or a tensor (B, C, H, W). options: the task's, `top` of a classifier, `score_threshold` of a
-        detector. Raises InputError for a picture that cannot be read.
+        detector. Raises InputError for an image that cannot be read.
         """
-        if isinstance(pictures, str | Path) and is_video(pictures):
-            return [answer for _, answer in self.stream_video(pictures, batch_size=batch_size, **options)]
-        single = isinstance(pictures, str | Path) and not Path(pictures).is_dir()
-        single = single or (isinstance(pictures, np.ndarray | Tensor) and pictures.ndim < 4)
-        items: list[Picture] = [pictures] if single else list(_expand(pictures))  # type: ignore[list-item, arg-type]
+        if isinstance(images, str | Path) and is_video(images):
+            return [answer for _, answer in self.stream_video(images, batch_size=batch_size, **options)]
+        single = isinstance(images, str | Path) and not Path(images).is_dir()
+        single = single or (isinstance(images, np.ndarray | Tensor) and images.ndim < 4)
+        items: list[Image] = [images] if single else list(_expand(images))  # type: ignore[list-item, arg-type]
         answers = list(self.stream(items, batch_size=batch_size, **options))
         for answer in answers:
             if "error" in answer:
                 raise InputError(answer["error"])
         return answers[0] if single else answers
 
-    def stream(self, pictures: Sequence[Picture], *, batch_size: int = 32, **options: Any) -> Iterator[dict[str, Any]]:
-        """Answers one by one, in order. One for an unreadable picture has the key `error` and nothing but its path."""
+    def stream(self, images: Sequence[Image], *, batch_size: int = 32, **options: Any) -> Iterator[dict[str, Any]]:
+        """Answers one by one, in order. One for an unreadable image has the key `error` and nothing but its path."""
         self._check(options)
-        for start in range(0, len(pictures), batch_size):
-            chunk = pictures[start : start + batch_size]
+        for start in range(0, len(images), batch_size):
+            chunk = images[start : start + batch_size]
             loaded: list[Tensor] = []
             errors: dict[int, str] = {}
-            for place, picture in enumerate(chunk):
+            for place, image in enumerate(chunk):
                 try:
-                    loaded.append(load_picture(picture))
+                    loaded.append(load_image(image))
                 except InputError as error:
                     errors[place] = str(error)
             answers = iter(self._answer(loaded, options) if loaded else [])
-            for place, picture in enumerate(chunk):
-                path = {"path": str(picture)} if isinstance(picture, str | Path) else {}
+            for place, image in enumerate(chunk):
+                path = {"path": str(image)} if isinstance(image, str | Path) else {}
                 yield {**path, "error": errors[place]} if place in errors else {**path, **next(answers)}
 
     def stream_video(
@@ -100,9 +100,9 @@ class Predictor:
             if name not in known:
                 raise unknown(f"option of prediction with {self.recipe.model.name}", name, known)
 
-    def annotate(self, picture: Picture, answer: dict[str, Any]) -> Any:
-        """The picture with its answer drawn on it, a PIL image."""
-        return self._task.annotate(load_picture(picture), answer, self.classes)
+    def annotate(self, image: Image, answer: dict[str, Any]) -> Any:
+        """The image with its answer drawn on it, a PIL image."""
+        return self._task.annotate(load_image(image), answer, self.classes)
 
     def describe(self, answer: dict[str, Any]) -> str:
         """An answer in a few words."""
@@ -125,8 +125,8 @@ def load(run: str | Path, device: str | None = None) -> Predictor:
     return Predictor(model, saved.recipe, saved.preprocessing, saved.classes)
 
 
-def find_pictures(inputs: Sequence[str | Path], *, videos: bool = False) -> list[Path]:
-    """The picture files of paths and folders, folders searched through and sorted. InputError where there are none.
+def find_images(inputs: Sequence[str | Path], *, videos: bool = False) -> list[Path]:
+    """The image files of paths and folders, folders searched through and sorted. InputError where there are none.
 
     videos: find those in folders too.
     """
@@ -137,7 +137,7 @@ def find_pictures(inputs: Sequence[str | Path], *, videos: bool = False) -> list
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in known and not p.name.startswith("."))
             if not inside:
-                raise InputError(f"no pictures in {path}; known endings: {', '.join(sorted(known))}")
+                raise InputError(f"no images in {path}; known endings: {', '.join(sorted(known))}")
             found += inside
         elif path.exists():
             found.append(path)
@@ -146,27 +146,27 @@ def find_pictures(inputs: Sequence[str | Path], *, videos: bool = False) -> list
     return found
 
 
-def load_picture(picture: Picture) -> Tensor:
-    """A picture as uint8 (C, H, W), from a file, an array (H, W[, C]) or a tensor (C, H, W)."""
-    if isinstance(picture, str | Path):
-        return read_image(picture)
-    image = torch.as_tensor(picture)
-    if isinstance(picture, np.ndarray) and image.ndim == 3:
+def load_image(given: Image) -> Tensor:
+    """An image as uint8 (C, H, W), from a file, an array (H, W[, C]) or a tensor (C, H, W)."""
+    if isinstance(given, str | Path):
+        return read_image(given)
+    image = torch.as_tensor(given)
+    if isinstance(given, np.ndarray) and image.ndim == 3:
         image = image.permute(2, 0, 1)
     if image.ndim == 2:
         image = image[None]
     if image.ndim != 3 or image.shape[0] not in (1, 3) or 0 in image.shape:
         raise InputError(
-            f"a picture must be (H, W), (H, W, 3) as an array or (C, H, W) as a tensor, got {tuple(image.shape)}"
+            f"an image must be (H, W), (H, W, 3) as an array or (C, H, W) as a tensor, got {tuple(image.shape)}"
         )
     if image.dtype == torch.uint8:
         return image
     if not image.is_floating_point() or not torch.isfinite(image).all() or image.min() < 0 or image.max() > 1:
-        raise InputError(f"a picture must be uint8, or float in [0, 1] without NaN; got {image.dtype} in a wider range")
+        raise InputError(f"an image must be uint8, or float in [0, 1] without NaN; got {image.dtype} in a wider range")
     return (image * 255).round().to(torch.uint8)
 
 
-def _expand(pictures: Any) -> Sequence[Picture]:
-    if isinstance(pictures, str | Path):
-        return find_pictures([pictures])
-    return list(pictures)
+def _expand(images: Any) -> Sequence[Image]:
+    if isinstance(images, str | Path):
+        return find_images([images])
+    return list(images)

@@ -48,23 +48,23 @@ class ModelSection(_Named):
 
 
 class DataSection(_Section):
-    """What to learn from, how it is split, and how a picture becomes the network's input.
+    """What to learn from, how it is split, and how an image becomes the network's input.
 
     What says so and is null is as the published weights of `model.weights` expect it, where there are some.
     """
 
     source: str
-    joint: str | None = None  # pictures with a class and without boxes that a detector is trained on as well
-    joint_ratio: Annotated[float, Field(gt=0)] = 4.0  # so many of them, at most, for each picture with boxes
+    joint: str | None = None  # images with a class and without boxes that a detector is trained on as well
+    joint_ratio: Annotated[float, Field(gt=0)] = 4.0  # so many of them, at most, for each image with boxes
     val_fraction: Fraction = 0.1
     test_fraction: Fraction = 0.2
     split_seed: int = 0
     size: Positive | tuple[Positive, Positive] | None = None  # height, width; the model's published input if null
-    channels: Literal[1, 3] | None = None  # 1 if every picture is grey, else 3, if null
+    channels: Literal[1, 3] | None = None  # 1 if every image is grey, else 3, if null
     fit: Literal["squash", "crop", "pad"] | None = None  # squash if null
     crop_ratio: Annotated[float, Field(gt=0, le=1)] | None = None  # 0.875 if null
     interpolation: Literal["nearest", "bilinear", "bicubic"] | None = None  # bilinear if null
-    mean: list[float] | None = None  # of pictures scaled to [0, 1]; ImageNet's, or 0.5 for grey, if null
+    mean: list[float] | None = None  # of images scaled to [0, 1]; ImageNet's, or 0.5 for grey, if null
     std: list[Annotated[float, Field(gt=0)]] | None = None
     multi_label: bool = False
     skip_bad: bool = False
@@ -300,7 +300,7 @@ def _check_model(recipe: Recipe) -> None:
     if entry.task != recipe.task:
         raise InputError(f"{entry.name} is a model for {entry.task}, not for {recipe.task}")
     if recipe.data.joint is not None and recipe.task != "detect":
-        raise InputError("data.joint is for detectors, whose other pictures have boxes; remove it")
+        raise InputError("data.joint is for detectors, whose other images have boxes; remove it")
     if recipe.model.backbone_weights is not None:
         if recipe.task == "classify":
             raise InputError(f"{entry.name} is a backbone itself: set model.weights, not model.backbone_weights")

@@ -38,9 +38,9 @@ __all__ = [
 ]
 
 Cell = str | int | float | None
-_LARGEST_PICTURE = 256  # pixels; larger ones are shrunk, so that a report with a gallery can be sent by mail
-_LARGEST_DRAWN = 640  # pixels of a picture with boxes and their labels, which must stay legible
-_SMALLEST_SHARP = 96  # pictures below are shown as pixels instead of a blur
+_LARGEST_IMAGE = 256  # pixels; larger ones are shrunk, so that a report with a gallery can be sent by mail
+_LARGEST_DRAWN = 640  # pixels of an image with boxes and their labels, which must stay legible
+_SMALLEST_SHARP = 96  # images below are shown as pixels instead of a blur
 # "7" may well be a class; 1.5 GB and 1.81 G are counts in short
 _MEASURED = re.compile(r"-?[\d,]+(\.\d+)?(e[-+]?\d+)? (%|[kMG]?B|[kMGT])|-?\d+\.\d+(e[-+]?\d+)?")
 
@@ -58,7 +58,7 @@ class Table:
 
 @dataclass
 class Figure:
-    """A picture: SVG or PNG. Narrow ones stand side by side."""
+    """An image: SVG or PNG. Narrow ones stand side by side."""
 
     title: str
     image: bytes
@@ -180,11 +180,11 @@ def curves(history: Sequence[Mapping[str, Any]], monitor: str = "val_accuracy", 
 
 
 def profile_section(
-    rows: Iterable[Any], totals: Mapping[str, int], title: str = "Network", *, judged: str = ""
+    rows: Iterable[Any], totals: Mapping[str, int], title: str = "Network", *, counted_on: str = ""
 ) -> Table:
     """What each layer costs. rows: mappings or objects with name, type, output_shape, params, macs.
 
-    totals: of the network, name -> number; they stand in the note. judged: what a second stage was counted on.
+    totals: of the network, name -> number; they stand in the note. counted_on: what a second stage was counted on.
     """
     layers = [row if isinstance(row, Mapping) else vars(row) for row in rows]
     all_macs = sum(layer["macs"] for layer in layers) or 1
@@ -202,7 +202,7 @@ def profile_section(
         for layer in layers
     ]
     sums = ", ".join(f"{number:,} {'multiply-adds' if name == 'macs' else name}" for name, number in totals.items())
-    note = f"In total {sums}, for one input{f' with {judged}' if judged else ''}." if sums else ""
+    note = f"In total {sums}, for one input{f' with {counted_on}' if counted_on else ''}." if sums else ""
     columns = ["layer", "type", "output", "parameters", "share", "multiply-adds", "share"]
     return Table(title, columns, cells, note, bars=("share",))
 
@@ -342,15 +342,15 @@ def _cell(cell: Cell, bar: bool) -> dict[str, Any]:
 
 def _gallery_item(item: GalleryItem, large: bool) -> dict[str, Any]:
     first, _, rest = item.caption.partition("\n")
-    picture = to_pil(item.image)
-    tiny = min(picture.size) < _SMALLEST_SHARP
-    largest = _LARGEST_DRAWN if large else _LARGEST_PICTURE
-    picture.thumbnail((largest, largest), Image.Resampling.LANCZOS)
+    image = to_pil(item.image)
+    tiny = min(image.size) < _SMALLEST_SHARP
+    largest = _LARGEST_DRAWN if large else _LARGEST_IMAGE
+    image.thumbnail((largest, largest), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     if large:
-        picture.save(buffer, "JPEG", quality=85)
+        image.save(buffer, "JPEG", quality=85)
     else:
-        picture.save(buffer, "PNG", optimize=True)
+        image.save(buffer, "PNG", optimize=True)
     source = data_uri("image/jpeg" if large else "image/png", buffer.getvalue())
     return {"source": source, "first": first, "rest": rest, "wrong": item.wrong, "tiny": tiny, "alt": item.caption}
 

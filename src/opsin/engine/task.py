@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class Evaluator(Protocol):
-    """Collects outputs and truth batch by batch, then judges them. One class a task."""
+    """Collects outputs and truth batch by batch, then evaluates them. One class a task."""
 
     def update(self, outputs: Any, batch: Batch) -> None:
         """Take one batch."""
@@ -90,7 +90,7 @@ class Task(LightningModule, ABC):
 
     @classmethod
     def arrange(cls, recipe: Recipe, source: Source) -> Source:
-        """A divided source as the recipe's model is to see it, in training and judgement."""
+        """A divided source as the recipe's model is to see it, in training and evaluation."""
         return source
 
     @abstractmethod
@@ -104,15 +104,15 @@ class Task(LightningModule, ABC):
     @staticmethod
     @abstractmethod
     def answers(predictor: Predictor, outputs: Any, sizes: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
-        """Plain values of what the network says of each picture. A task's keyword-only parameters are its options.
+        """Plain values of what the network says of each image. A task's keyword-only parameters are its options.
 
-        sizes: (height, width) of the pictures as they were given.
+        sizes: (height, width) of the images as they were given.
         """
 
     @staticmethod
     @abstractmethod
     def annotate(image: Tensor, answer: dict[str, Any], classes: list[str]) -> Any:
-        """A picture, uint8 (C, H, W), with its answer drawn on it, as a PIL image."""
+        """An image, uint8 (C, H, W), with its answer drawn on it, as a PIL image."""
 
     @staticmethod
     @abstractmethod
@@ -124,23 +124,23 @@ class Task(LightningModule, ABC):
 
     @abstractmethod
     def evaluate(self, evaluator: Any) -> tuple[dict[str, float], Any]:
-        """Every metric of a split, and the judgement behind them for `sections` and `details`."""
+        """Every metric of a split, and the evaluation behind them for `sections` and `details`."""
 
-    def details(self, judgement: Any) -> dict[str, Any]:
+    def details(self, evaluation: Any) -> dict[str, Any]:
         """What an evaluation writes beside its metrics, as plain JSON values."""
         return {}
 
-    def sections(self, judgement: Any, split: Any) -> list[Section]:
-        """The report's pictures and tables for one judged split."""
+    def sections(self, evaluation: Any, split: Any) -> list[Section]:
+        """The report's images and tables for one evaluated split."""
         return []
 
     def inspections(self, split: Split) -> list[Section]:
-        """The report's pictures of how the training looked at its own split."""
+        """The report's images of how the training looked at its own split."""
         return []
 
     @staticmethod
-    def look(predictor: Predictor, images: Tensor, pictures: Sequence[Tensor]) -> Any:
-        """What a model in use makes of its input. pictures: uint8 (C, H, W), as they were given."""
+    def look(predictor: Predictor, images: Tensor, originals: Sequence[Tensor]) -> Any:
+        """What a model in use makes of its input. images: uint8 (C, H, W), as they were given."""
         return predictor.model(images)
 
     def create_augmentation(self) -> Any:
@@ -152,7 +152,7 @@ class Task(LightningModule, ABC):
         return describe_augmentation(self.recipe.augment)
 
     def loader_options(self, split: Split) -> dict[str, Any]:
-        """What the loader of a split is to give beside pictures and truth: keywords of `data.create_loader`."""
+        """What the loader of a split is to give beside images and truth: keywords of `data.create_loader`."""
         return {}
 
     def train_stages(
@@ -187,7 +187,7 @@ class Task(LightningModule, ABC):
         return images.to(memory_format=torch.channels_last) if self.recipe.train.channels_last else images
 
     def outputs(self, images: Tensor, batch: Batch) -> Any:
-        """What the model makes of its input; batch: for a model that is given more than pictures."""
+        """What the model makes of its input; batch: for a model that is given more than images."""
         return self.model(images)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -356,7 +356,7 @@ def create_preprocessing(recipe: Recipe, channels: int | None) -> Preprocessing:
     if channels != given.get("channels", channels):
         given = {k: v for k, v in given.items() if k not in ("mean", "std")}
     height, width = registry.find_model(model.name).published.input[1:]
-    # ImageNet's statistics, which every published colour model expects; the middle of the range for grey pictures.
+    # ImageNet's statistics, which every published colour model expects; the middle of the range for grey images.
     mean, std = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) if channels == 3 else ((0.5,), (0.5,))
     values: dict[str, Any] = {"size": (height, width), "mean": mean, "std": std, **given}
     for name in ("size", "fit", "crop_ratio", "interpolation", "mean", "std"):
@@ -365,7 +365,7 @@ def create_preprocessing(recipe: Recipe, channels: int | None) -> Preprocessing:
     for name in ("mean", "std"):
         if len(values[name]) != channels:
             raise InputError(
-                f"data.{name} has {len(values[name])} values for pictures of {channels} channels; give {channels}, "
+                f"data.{name} has {len(values[name])} values for images of {channels} channels; give {channels}, "
                 f"set data.{name}=null for the usual ones, or data.channels={len(values[name])}"
             )
     if isinstance(values["size"], int):

@@ -1,4 +1,4 @@
-"""Words on pictures: a font, text that fits, and tiny pictures made large enough to carry it."""
+"""Words on images: a font, text that fits, and tiny images made large enough to carry it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import matplotlib
 from PIL import Image, ImageFont
 
-_LARGEST = 1024  # pixels: a tiny picture is not enlarged beyond it
+_LARGEST = 1024  # pixels: a tiny image is not enlarged beyond it
 
 
 def shorten(text: str, length: int) -> str:
@@ -33,10 +33,10 @@ def font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)
 
 
-def enlarge(picture: Image.Image, width: int) -> tuple[Image.Image, int]:
-    """The picture pixel by pixel, by the whole factor that makes it at least `width` wide; and that factor."""
-    wanted = math.ceil(width / picture.width)
-    factor = max(1, min(wanted, _LARGEST // max(picture.size)))
+def enlarge(image: Image.Image, width: int) -> tuple[Image.Image, int]:
+    """The image pixel by pixel, by the whole factor that makes it at least `width` wide; and that factor."""
+    wanted = math.ceil(width / image.width)
+    factor = max(1, min(wanted, _LARGEST // max(image.size)))
     if factor == 1:
-        return picture, 1
-    return picture.resize((factor * picture.width, factor * picture.height), Image.Resampling.NEAREST), factor
+        return image, 1
+    return image.resize((factor * image.width, factor * image.height), Image.Resampling.NEAREST), factor

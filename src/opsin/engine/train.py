@@ -1,4 +1,4 @@
-"""Train, from a recipe to a run folder with a judged model and a report."""
+"""Train, from a recipe to a run folder with an evaluated model and a report."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from opsin.data import Source, Split
 from opsin.data.joint_training import join
 from opsin.engine import callbacks
 from opsin.engine.checkpoint import CheckpointFiles, read_checkpoint, read_model, read_tensors, save_model
-from opsin.engine.evaluate import judge_split, write_run_report
+from opsin.engine.evaluate import evaluate_split, write_run_report
 from opsin.engine.recipe import ModelSection, Recipe, load_recipe, read_recipe
 from opsin.engine.run import RunFolder
 from opsin.engine.task import Task, create_preprocessing, split_data
@@ -82,7 +82,7 @@ def train(
         if not task.train_stages(splits, folder, _fit_stage, say):
             trainer = _fit(task, splits, folder, say, resume=resume is not None)
             if not trainer.is_global_zero:
-                sys.exit(0)  # the first process alone judges and reports
+                sys.exit(0)  # the first process alone evaluates and reports
             _load_kept(task, folder)
         return _finish(task, source, splits, folder, say)
 
@@ -150,7 +150,7 @@ def _announce(task: Task, source: Source, splits: Mapping[str, Split], joined: l
     if recipe.mixing.mixup or recipe.mixing.cutmix:
         lines.append(f"batches are mixed: mixup alpha {recipe.mixing.mixup:g}, cutmix alpha {recipe.mixing.cutmix:g}")
     if train.ema_decay is not None:
-        lines.append(f"moving average of the weights, decay {train.ema_decay:g}: it is what is judged and saved")
+        lines.append(f"moving average of the weights, decay {train.ema_decay:g}: it is what is evaluated and saved")
     if train.early_stopping_patience is not None:
         lines.append(f"stops early after {train.early_stopping_patience} epochs without a better {task.monitored[0]}")
     if "val" in splits and train.keep == "best":
@@ -324,18 +324,18 @@ def _check_resumable(checkpoint: Path, task: Task) -> None:
 
 
 def _finish(task: Task, source: Source, splits: Mapping[str, Split], folder: RunFolder, say: Say) -> Run:
-    """Calibrate the trained model on val, judge it on test, write it and the report."""
+    """Calibrate the trained model on val, evaluate it on test, write it and the report."""
     task.to(_device(task.recipe)).eval()
-    judged = {}
+    evaluated = {}
     for name in [n for n in ("val", "test") if n in splits]:
-        judged[name] = judge_split(task, splits[name], calibrate=name == "val")
-    split = "test" if "test" in judged else "val" if "val" in judged else ""
-    metrics = judged[split].metrics if split else {}
+        evaluated[name] = evaluate_split(task, splits[name], calibrate=name == "val")
+    split = "test" if "test" in evaluated else "val" if "val" in evaluated else ""
+    metrics = evaluated[split].metrics if split else {}
     _save(task, folder, {f"{split}_{k}": v for k, v in metrics.items()})
     history = callbacks.read_rows(folder.metrics)
-    report = write_run_report(task, folder, judged, history, source, splits["train"])
-    for name, judgement in judged.items():
-        say(f"{name}: " + "  ".join(f"{k} {v:.4f}" for k, v in judgement.metrics.items()))
+    report = write_run_report(task, folder, evaluated, history, source, splits["train"])
+    for name, evaluation in evaluated.items():
+        say(f"{name}: " + "  ".join(f"{k} {v:.4f}" for k, v in evaluation.metrics.items()))
     say(f"report: {report}")
     return Run(folder.path, metrics, split, len(history), report, history)
 
@@ -371,7 +371,7 @@ def _save(
 
 
 def _device(recipe: Recipe) -> torch.device:
-    """Where the finished model is judged."""
+    """Where the finished model is evaluated."""
     wanted = recipe.train.accelerator
     if wanted in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         return torch.device("cuda")

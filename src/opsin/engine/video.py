@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class Frame(NamedTuple):
-    """A picture of a video. image: uint8 (3, H, W). index: from 0. time: in seconds from the video's beginning."""
+    """An image of a video. image: uint8 (3, H, W). index: from 0. time: in seconds from the video's beginning."""
 
     image: Tensor
     index: int  # type: ignore[assignment]  # the tuple's own method gives way
@@ -78,9 +78,9 @@ def frame_rate(path: str | Path) -> Fraction:
 
 @contextmanager
 def write_video(path: str | Path, rate: Fraction) -> Iterator[Callable[[Image.Image], None]]:
-    """A function that appends a picture to an MP4 file, which appears whole or not at all.
+    """A function that appends an image to an MP4 file, which appears whole or not at all.
 
-    Every picture is set to the size of the first; an odd side loses a line, since the format halves the colours' sides.
+    Every image is set to the size of the first; an odd side loses a line, since the format halves the colours' sides.
     """
     with atomic(Path(path)) as temporary:
         if (av := _import("av")) is not None:
@@ -114,7 +114,7 @@ def _opened(av: Any, path: Path) -> Iterator[Any]:
     with container:
         if not container.streams.video:
             raise InputError(
-                f"{path} holds no pictures, only {', '.join(s.type for s in container.streams) or 'nothing'}"
+                f"{path} holds no images, only {', '.join(s.type for s in container.streams) or 'nothing'}"
             )
         yield container
 
@@ -132,7 +132,7 @@ def _frames_of_av(av: Any, container: Any, path: Path) -> Iterator[Frame]:
     except av.error.FFmpegError as error:
         raise InputError(f"{path} is damaged: {error.strerror or error}") from None
     if index < 0:
-        raise InputError(f"{path} holds no pictures")
+        raise InputError(f"{path} holds no images")
 
 
 def _frames_of_cv2(cv2: Any, capture: Any, path: Path) -> Iterator[Frame]:
@@ -150,11 +150,11 @@ def _frames_of_cv2(cv2: Any, capture: Any, path: Path) -> Iterator[Frame]:
 def _write_by_av(av: Any, container: Any, rate: Fraction) -> Iterator[Callable[[Image.Image], None]]:
     streams: list[Any] = []
 
-    def write(picture: Image.Image) -> None:
+    def write(image: Image.Image) -> None:
         if not streams:
-            streams.append(_add_stream(av, container, rate, _even(picture)))
+            streams.append(_add_stream(av, container, rate, _even(image)))
         stream = streams[0]
-        frame = av.VideoFrame.from_image(_fitting(picture, (stream.width, stream.height)))
+        frame = av.VideoFrame.from_image(_fitting(image, (stream.width, stream.height)))
         container.mux(stream.encode(frame))
 
     yield write
@@ -186,12 +186,12 @@ def _write_by_cv2(cv2: Any, path: Path, rate: Fraction) -> Iterator[Callable[[Im
     named = path.with_suffix(".mp4")  # OpenCV knows the format by the ending
     writers: list[tuple[Any, tuple[int, int]]] = []
 
-    def write(picture: Image.Image) -> None:
+    def write(image: Image.Image) -> None:
         if not writers:
-            size = _even(picture)
+            size = _even(image)
             writers.append((cv2.VideoWriter(str(named), cv2.VideoWriter_fourcc(*"mp4v"), float(rate), size), size))
         writer, size = writers[0]
-        writer.write(np.asarray(_fitting(picture, size))[..., ::-1])
+        writer.write(np.asarray(_fitting(image, size))[..., ::-1])
 
     yield write
     for writer, _ in writers:
@@ -199,14 +199,14 @@ def _write_by_cv2(cv2: Any, path: Path, rate: Fraction) -> Iterator[Callable[[Im
         named.replace(path)
 
 
-def _even(picture: Image.Image) -> tuple[int, int]:
-    return max(2, picture.width // 2 * 2), max(2, picture.height // 2 * 2)
+def _even(image: Image.Image) -> tuple[int, int]:
+    return max(2, image.width // 2 * 2), max(2, image.height // 2 * 2)
 
 
-def _fitting(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    picture = picture.convert("RGB")
-    if picture.size == size:
-        return picture
-    if (picture.width // 2 * 2, picture.height // 2 * 2) == size:
-        return picture.crop((0, 0, *size))
-    return picture.resize(size, Image.Resampling.BILINEAR)
+def _fitting(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    image = image.convert("RGB")
+    if image.size == size:
+        return image
+    if (image.width // 2 * 2, image.height // 2 * 2) == size:
+        return image.crop((0, 0, *size))
+    return image.resize(size, Image.Resampling.BILINEAR)

@@ -10,12 +10,12 @@ from opsin.losses.terms import number
 
 
 def hard_negatives(losses: Tensor, positive: Tensor, *, ratio: float = 3.0, negative: Tensor | None = None) -> Tensor:
-    """Of each picture the negatives of the highest loss, `ratio` times as many as it has positives, as a mask.
+    """Of each image the negatives of the highest loss, `ratio` times as many as it has positives, as a mask.
 
     SSD: Liu et al. 2015, arXiv:1512.02325, section 2.2, where `losses` are the losses of calling each box background
     and positives are kept with all of them: `(terms * (positive | hard_negatives(terms, positive))).sum()`. losses:
     (..., N), not differentiated. positive: (..., N) bool. negative: (..., N) bool, those to choose from, all that are
-    not positive if None. A product that is not whole is rounded down; of equal losses the first come first. A picture
+    not positive if None. A product that is not whole is rounded down; of equal losses the first come first. An image
     without positives has no negatives.
     """
     ratio = number("ratio", ratio)

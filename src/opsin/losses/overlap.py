@@ -17,10 +17,10 @@ def dice_loss(
     squared: bool = True,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """1 - (2 sum p y + smooth) / (sum p^2 + sum y^2 + smooth), one term for each picture and class.
+    """1 - (2 sum p y + smooth) / (sum p^2 + sum y^2 + smooth), one term for each image and class.
 
     Milletari et al. 2016, arXiv:1606.04797, section 3, which has no `smooth`: it keeps a class that is absent from a
-    picture from being a loss of 1 for whatever is predicted. squared=False sums p and y themselves in the denominator.
+    image from being a loss of 1 for whatever is predicted. squared=False sums p and y themselves in the denominator.
 
     logits: (B, K, ...). targets: (B, ...) int64 class indices for a softmax over K, or (B, K, ...) in [0, 1] for K
     sigmoids; -1 is ignored in both. The terms are (B, K). With hard predictions, squared or not, 1 - loss is the F1

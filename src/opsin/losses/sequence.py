@@ -92,6 +92,6 @@ def _check_fit(targets: Tensor, wanted: Tensor, given: Tensor) -> None:
         row = int(short[0])
         raise InputError(
             f"target {row} has {int(wanted[row])} labels, {int(repeats[row])} of them repeated, and needs "
-            f"{int(wanted[row] + repeats[row])} steps, the network gives {int(given[row])}: widen the picture, lower "
+            f"{int(wanted[row] + repeats[row])} steps, the network gives {int(given[row])}: widen the image, lower "
             "the network's stride, or pass zero_infinity=True to leave such targets out"
         )

@@ -1,7 +1,7 @@
 """MLFPN: M2Det, A Single-Shot Object Detector based on Multi-Level Feature Pyramid Network.
 
 Zhao et al. 2018, arXiv:1811.04533, section 3.1. The idea: every level of an FPN comes from mostly one depth of the
-backbone, so two objects of one size, one simple and one intricate, are judged by the same features; here pyramid
+backbone, so two objects of one size, one simple and one intricate, are evaluated by the same features; here pyramid
 follows on pyramid, and each scale of the result holds maps of eight depths.
 
 base = FFMv1(maps of the backbone); pyramid_l = TUM(FFMv2(base, finest map of pyramid_{l-1})), the first without one

@@ -92,10 +92,10 @@ def whole_twin(model: nn.Module, input_size: tuple[int, int, int]) -> tuple[nn.M
     return twin, images
 
 
-def describe_judged(model: nn.Module) -> str:
+def describe_second_stage(model: nn.Module) -> str:
     """What of an image a second stage is counted on: "1,000 proposals, 100 masks"; "" for networks of one stage."""
-    judged: dict[str, int] = getattr(model, "judged", {})
-    return ", ".join(f"{count:,} {name}" for name, count in judged.items())
+    counts: dict[str, int] = getattr(model, "second_stage_counts", {})
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items())
 
 
 @contextmanager

@@ -4,7 +4,7 @@ Along one axis, with n pixels, a window of k (dilated: d (k - 1) + 1), stride s,
 
 torch: floor((n + 2p - k) / s) + 1. Pixels below and right that the last window does not reach are dropped.
 caffe: the same for convolution. Pooling rounds up, so that they are not dropped, and leaves out a last window that
-    would begin at or beyond n + p (pooling_layer.cpp). Both sides alike: but on an even picture a 3x3 of stride 2 never
+    would begin at or beyond n + p (pooling_layer.cpp). Both sides alike: but on an even image a 3x3 of stride 2 never
     reads the row below, and so in effect pads above and left.
 tf: SAME. ceil(n / s), whatever the window; as many zeros in all as that takes, and the odd one below and right.
     TensorFlow's VALID is torch's with p = 0.

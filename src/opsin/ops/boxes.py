@@ -30,7 +30,7 @@ _PAIRWISE: MappingProxyType[str, Callable[[Tensor, Tensor], Tensor]] = MappingPr
 )
 
 # No box grows past the anchor times this: e^dw of an untrained network would overflow. From an anchor of 16 pixels, the
-# stride of the classic detectors, to 1,000 pixels, the side of the pictures they are trained on.
+# stride of the classic detectors, to 1,000 pixels, the side of the images they are trained on.
 _LARGEST_GROWTH = 1000 / 16
 
 
@@ -44,7 +44,7 @@ def convert_boxes(boxes: Tensor, source: Form, target: Form) -> Tensor:
 
 
 def clip_boxes(boxes: Tensor, size: Sequence[int]) -> Tensor:
-    """The parts of boxes (..., 4) within a picture of (height, width); one outside becomes flat. torchvision's."""
+    """The parts of boxes (..., 4) within an image of (height, width); one outside becomes flat. torchvision's."""
     _check_boxes("boxes", boxes)
     height, width = size
     return torchvision.ops.clip_boxes_to_image(boxes, (int(height), int(width)))

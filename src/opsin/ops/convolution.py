@@ -151,13 +151,13 @@ def _fft(images: Tensor, weight: Tensor, layer: _Layer) -> Tensor:
     filters = torch.fft.rfft2(dilated, size).conj().permute(2, 3, 0, 1)  # conj: correlation, not convolution
     products = filters.unflatten(2, (groups, -1)) @ spectra.unflatten(2, (groups, -1))
     result = torch.fft.irfft2(products.flatten(2, 3).permute(3, 2, 0, 1), size)
-    # A spectrum is of a picture that repeats itself: outputs whose kernel reaches over the edge are left out.
+    # A spectrum is of an image that repeats itself: outputs whose kernel reaches over the edge are left out.
     ends = (layer.padded[0] - height + 1, layer.padded[1] - width + 1)
     return result[..., : ends[0] : layer.stride[0], : ends[1] : layer.stride[1]].to(images.dtype)
 
 
 def _fft_size(layer: _Layer) -> tuple[int, int]:
-    """At least the padded picture, with small factors, for which transforms are fast."""
+    """At least the padded image, with small factors, for which transforms are fast."""
     return _map(lambda axis: scipy.fft.next_fast_len(layer.padded[axis], real=True))  # type: ignore
 
 

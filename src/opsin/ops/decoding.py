@@ -102,7 +102,7 @@ class _Prior(NamedTuple):
     classes: int
 
     @property
-    def judges_labels(self) -> bool:
+    def scores_labels(self) -> bool:
         """Whether two labels after the same prefix can rank otherwise than by the network's outputs."""
         return self.lexicon is not None or self.language_model is not None
 
@@ -160,7 +160,7 @@ class _Search:
         """
         width, ranks = self.width, self.classes - 1
         looked_at = np.full(width, ranks)
-        if not self.prior.judges_labels:
+        if not self.prior.scores_labels:
             looked_at = np.minimum(ranks, width // np.arange(1, width + 1) + 1)
         self.candidates = int(looked_at.sum())
         starts = np.cumsum(looked_at) - looked_at
@@ -250,12 +250,12 @@ class _Search:
     def _priors(self, step: int, active: int) -> Array | None:
         """What the prior adds to each score of a row, None where there is none."""
         prior, width, n = self.prior, self.width, active * self.width
-        if not prior.judges_labels and not prior.label_bonus:
+        if not prior.scores_labels and not prior.label_bonus:
             return None
         slots = self.source + np.arange(0, n, width)[:, None]
         priors = self.bonus.take(slots)
         priors[:, width:] += prior.label_bonus
-        if prior.judges_labels:
+        if prior.scores_labels:
             labels = self.labels[step, :active].take(self.rank[width:], axis=1)
             places = slots[:, width:] * self.classes + labels
             if prior.language_model is not None:

@@ -1,4 +1,4 @@
-"""What is known of texts before a picture is seen: a list of words, and how often labels follow each other."""
+"""What is known of texts before an image is seen: a list of words, and how often labels follow each other."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """Batch normalisation: give every channel mean 0 and variance 1 over the batch, then let it choose its own.
 
-Ioffe and Szegedy 2015, arXiv:1502.03167. Over the N numbers of a channel, those of all pictures and places,
+Ioffe and Szegedy 2015, arXiv:1502.03167. Over the N numbers of a channel, those of all images and places,
 
     mean = sum x / N,    var = sum (x - mean)^2 / N,    n = (x - mean) / sqrt(var + eps),    y = gamma n + beta
 
-A picture alone has no batch, so training keeps running averages and use takes those: then the layer is a
+An image alone has no batch, so training keeps running averages and use takes those: then the layer is a
 fixed line, which can be folded into the convolution before it. A bias before it would be subtracted with the
 mean: leave it out.
 
@@ -45,7 +45,7 @@ def update_running(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The running averages (C,), moved by a share towards the batch's; count is N, the numbers of a channel.
 
-    The batch was normalised with its own variance, divided by N. The average is to estimate that of all pictures, so
+    The batch was normalised with its own variance, divided by N. The average is to estimate that of all images, so
     it takes the unbiased one, divided by N - 1, which needs more than one number in a channel.
     """
     if count < 2:

@@ -1,4 +1,4 @@
-"""Bilinear sampling: the value of a picture between its pixels, with a gradient for the place as well.
+"""Bilinear sampling: the value of an image between its pixels, with a gradient for the place as well.
 
 The centre of pixel i lies at i + 0.5. A point (x, y) between four centres takes their mean, by nearness: with
 a the distance to the right of the left ones and b that below the upper ones,
@@ -30,7 +30,7 @@ class Corner(NamedTuple):
 
 
 def corners(points: np.ndarray, height: int, width: int) -> Iterator[Corner]:
-    """The four corners of points (N, 2). Those outside the picture are moved onto it, with weight 0."""
+    """The four corners of points (N, 2). Those outside the image are moved onto it, with weight 0."""
     x, y = points[:, 0] - 0.5, points[:, 1] - 0.5  # counted from the centre of pixel 0
     left, top = np.floor(x).astype(int), np.floor(y).astype(int)
     a, b = x - left, y - top  # in [0, 1)
@@ -80,7 +80,7 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
 if __name__ == "__main__":
     image = np.array([[[0.0, 10.0], [20.0, 30.0]]])
     points = np.array([[0.5, 0.5], [1.0, 0.5], [1.0, 1.0]])
-    print("a picture of 2x2:", image[0], sep="\n")
+    print("an image of 2x2:", image[0], sep="\n")
     for point, value in zip(points, sample(image, points)[0], strict=True):
         print(f"at {point}: {value}")
     dimage, dpoints = sample_backward(np.array([[0.0, 0.0, 1.0]]), image, points)

@@ -1,4 +1,4 @@
-"""Convolution in plain loops: one small set of weights, laid on every place of the picture.
+"""Convolution in plain loops: one small set of weights, laid on every place of the image.
 
     y[b, o, i, j] = bias[o] + sum_{c, u, v} weight[o, c, u, v] x[b, c, i s + u d - p, j s + v d - p]
 
@@ -85,11 +85,11 @@ def convolve_backward(
 
 
 if __name__ == "__main__":
-    picture = np.array([[0, 0, 9, 9], [0, 0, 9, 9], [0, 0, 9, 9], [0, 0, 9, 9]], float)
+    image = np.array([[0, 0, 9, 9], [0, 0, 9, 9], [0, 0, 9, 9], [0, 0, 9, 9]], float)
     right_minus_left = np.array([[-1, 0, 1], [-1, 0, 1], [-1, 0, 1]], float)
-    x, weight, bias = picture[None, None], right_minus_left[None, None], np.zeros(1)
-    print("a dark and a bright half:", picture, sep="\n")
+    x, weight, bias = image[None, None], right_minus_left[None, None], np.zeros(1)
+    print("a dark and a bright half:", image, sep="\n")
     print("right minus left, 3x3, finds the edge:", convolve(x, weight, bias)[0, 0], sep="\n")
     print("with padding 1 the frame is an edge too:", convolve(x, weight, bias, padding=1)[0, 0], sep="\n")
     dx, dweight, dbias = convolve_backward(np.ones((1, 1, 2, 2)), x, weight)
-    print("dL/dx of L = sum of y: each kernel's print on the picture:", dx[0, 0], sep="\n")
+    print("dL/dx of L = sum of y: each kernel's print on the image:", dx[0, 0], sep="\n")

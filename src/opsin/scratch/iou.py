@@ -2,7 +2,7 @@
 
     IoU = area(A and B) / area(A or B),        area(A or B) = area(A) + area(B) - area(A and B)
 
-It has no unit: twice as large pictures give the same numbers. A box is x1, y1, x2, y2 in continuous pixels,
+It has no unit: twice as large images give the same numbers. A box is x1, y1, x2, y2 in continuous pixels,
 x2 and y2 exclusive, so that its area is (x2 - x1) (y2 - y1) and nothing adds 1. Two boxes meet in the box
 from the larger of their beginnings to the smaller of their ends; where a side of it is negative they
 do not meet.

@@ -3,7 +3,7 @@
 LeCun, Bottou, Bengio and Haffner 1998, Proc. IEEE 86(11), section II-B, with today's layers (full C3, ReLU,
 max pooling, softmax), 61,706 numbers to learn:
 
-    picture     1 x 32 x 32
+    image     1 x 32 x 32
     C1          6 x 28 x 28         5x5 convolution, ReLU
     S2          6 x 14 x 14         2x2 pooling
     C3         16 x 10 x 10         5x5 convolution, ReLU
@@ -103,15 +103,15 @@ def train(
         yield float(np.mean(losses))
 
 
-def to_input(pictures: np.ndarray) -> np.ndarray:
-    """Pictures (N, 8, 8) of 0 ... 16 -> (N, 1, 32, 32): enlarged to 20x20 in the middle, as in the paper."""
-    enlarged = resize(pictures.astype(np.float32) / 16, 20, 20)
+def to_input(images: np.ndarray) -> np.ndarray:
+    """Images (N, 8, 8) of 0 ... 16 -> (N, 1, 32, 32): enlarged to 20x20 in the middle, as in the paper."""
+    enlarged = resize(images.astype(np.float32) / 16, 20, 20)
     return np.pad(enlarged, ((0, 0), (6, 6), (6, 6)))[:, None]
 
 
-def draw(picture: np.ndarray) -> str:
-    """A picture (8, 8) of 0 ... 16 in characters."""
-    return "\n".join("".join(" .:+*#@"[int(pixel) * 6 // 16] * 2 for pixel in row) for row in picture)
+def draw(image: np.ndarray) -> str:
+    """An image (8, 8) of 0 ... 16 in characters."""
+    return "\n".join("".join(" .:+*#@"[int(pixel) * 6 // 16] * 2 for pixel in row) for row in image)
 
 
 def main(epochs: int = 20, seed: int = 0, show: Callable[[str], Any] = print) -> float:
@@ -120,8 +120,8 @@ def main(epochs: int = 20, seed: int = 0, show: Callable[[str], Any] = print) ->
 
     rng = np.random.default_rng(seed)
     pixels, labels = load_digits(return_X_y=True)
-    pictures = pixels.reshape(-1, 8, 8)
-    images, order = to_input(pictures), rng.permutation(len(labels))
+    grids = pixels.reshape(-1, 8, 8)
+    images, order = to_input(grids), rng.permutation(len(labels))
     test, learn = order[:360], order[360:]
     weights = create_weights(rng)
     show(f"{len(learn)} digits to learn, {len(test)} to test, {sum(w.size for w in weights.values()):,} weights")
@@ -133,7 +133,7 @@ def main(epochs: int = 20, seed: int = 0, show: Callable[[str], Any] = print) ->
     accuracy = 1 - len(wrong) / len(test)
     show(f"test accuracy {accuracy:.2%}: {len(wrong)} of {len(test)} are wrong")
     for place, answer in zip(wrong[:2], answers[answers != labels[test]], strict=False):
-        show(f"\na {labels[place]}, taken for a {answer}:\n{draw(pictures[place])}")
+        show(f"\na {labels[place]}, taken for a {answer}:\n{draw(grids[place])}")
     return accuracy
 
 

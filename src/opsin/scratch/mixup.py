@@ -1,4 +1,4 @@
-"""MixUp: train on weighted sums of two pictures, and expect the same weighted sum of their labels.
+"""MixUp: train on weighted sums of two images, and expect the same weighted sum of their labels.
 
 Zhang et al. 2018, arXiv:1710.09412. With a share s drawn from Beta(alpha, alpha) and the batch in another
 order,
@@ -27,12 +27,12 @@ def draw_share(alpha: float, rng: np.random.Generator) -> float:
 
 
 def mix(a: np.ndarray, order: np.ndarray, share: float) -> np.ndarray:
-    """Pictures (B, C, H, W) or targets (B, K), each with the one that `order` (B,) puts in its place."""
+    """Images (B, C, H, W) or targets (B, K), each with the one that `order` (B,) puts in its place."""
     return share * a + (1 - share) * a[order]
 
 
 def mixed_losses(logits: np.ndarray, labels: np.ndarray, order: np.ndarray, share: float) -> float:
-    """The first form, of logits (B, K) for mixed pictures and the labels (B,) of the unmixed ones."""
+    """The first form, of logits (B, K) for mixed images and the labels (B,) of the unmixed ones."""
     num_classes = logits.shape[1]
     own = softmax_cross_entropy(logits, one_hot(labels, num_classes))
     other = softmax_cross_entropy(logits, one_hot(labels[order], num_classes))
@@ -50,7 +50,7 @@ if __name__ == "__main__":
     images, labels = np.array([[1.0, 0, 0], [0, 1.0, 0], [0, 0, 1.0]]), np.array([0, 1, 2])
     order, share = np.array([1, 2, 0]), 0.75
     logits = rng.normal(size=(3, 3))
-    print("three pictures of three pixels, each mixed with the next:", mix(images, order, share), sep="\n")
+    print("three images of three pixels, each mixed with the next:", mix(images, order, share), sep="\n")
     print("losses mixed", mixed_losses(logits, labels, order, share))
     print("labels mixed", mixed_labels(logits, labels, order, share))
     print("shares drawn with alpha 0.2:", *(f"{draw_share(0.2, rng):.3f}" for _ in range(6)))

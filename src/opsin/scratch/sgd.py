@@ -21,7 +21,7 @@ import numpy as np
 
 
 def sgd(weight: np.ndarray, gradient: np.ndarray, state: dict[str, Any], lr: float = 0.01) -> np.ndarray:
-    """A step downhill. Stochastic, because the gradient is that of a batch and not of all pictures."""
+    """A step downhill. Stochastic, because the gradient is that of a batch and not of all images."""
     return weight - lr * gradient
 
 

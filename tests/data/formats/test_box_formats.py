@@ -17,8 +17,8 @@ from opsin.errors import InputError
 Truth = dict[str, list[tuple[str, list[float]]]]
 
 
-def picture(path: Path, size: tuple[int, int] = (100, 80)) -> None:
-    """A picture of (width, height)."""
+def image(path: Path, size: tuple[int, int] = (100, 80)) -> None:
+    """An image of (width, height)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full((size[1], size[0], 3), 90, np.uint8)).save(path)
 
@@ -64,7 +64,7 @@ def test_voc_counts_from_one_and_includes_the_last(tmp_path: Path) -> None:
     )
     voc(tmp_path / "Annotations/b.xml", "")
     for name in "ab":
-        picture(tmp_path / f"JPEGImages/{name}.png")
+        image(tmp_path / f"JPEGImages/{name}.png")
     source = data.open(tmp_path, "detect")
     assert source.format == "Pascal VOC" and source.classes == ["cat", "dog"] and not source.problems
     assert truth(source) == {
@@ -77,7 +77,7 @@ def test_voc_counts_from_one_and_includes_the_last(tmp_path: Path) -> None:
 def test_voc_lists(tmp_path: Path) -> None:
     for name in "abcd":
         voc(tmp_path / f"Annotations/{name}.xml", voc_object("dog", (2, 2, 9, 9)))
-        picture(tmp_path / f"JPEGImages/{name}.png")
+        image(tmp_path / f"JPEGImages/{name}.png")
     lists = tmp_path / "ImageSets/Main"
     write(lists / "trainval.txt", "a\nb  1\nc -1\n")
     write(lists / "val.txt", "b\n\n")
@@ -96,7 +96,7 @@ def test_voc_lists(tmp_path: Path) -> None:
 def test_voc_in_split_folders_and_wrapped(tmp_path: Path) -> None:
     for split in ("train", "valid"):
         voc(tmp_path / f"set/{split}/{split}.xml", voc_object("dog", (2, 2, 9, 9)))
-        picture(tmp_path / f"set/{split}/{split}.png")
+        image(tmp_path / f"set/{split}/{split}.png")
     source = data.open(tmp_path, "detect")
     assert {key: list(truth(source, key)) for key in source.splits} == {"train": ["train"], "val": ["valid"]}
     source.splits["val"].read(0)
@@ -119,7 +119,7 @@ def test_voc_what_is_wrong_has_its_line(tmp_path: Path) -> None:
         voc_object("dog", (1e300, 5, 2e300, 30)),  # 25
     ]
     voc(tmp_path / "Annotations/a.xml", "".join(boxes))
-    picture(tmp_path / "images/a.png")
+    image(tmp_path / "images/a.png")
     source = data.open(tmp_path, "detect")
     assert sorted(problems(source), key=lambda p: int(p[1].split()[-1])) == [
         ("degenerate_box", "a.xml line 3", "warning"),
@@ -153,10 +153,10 @@ def test_voc_broken_xml_and_missing_sizes(tmp_path: Path) -> None:
     voc(tmp_path / "Annotations/c.xml", voc_object("dog", (5, 5, 99, 30)), size=zero)
     voc(tmp_path / "Annotations/d.xml", voc_object("dog", (5, 5, 60, 130)), size="")
     for name in "abce":
-        picture(tmp_path / f"JPEGImages/{name}.png", (60, 80))
+        image(tmp_path / f"JPEGImages/{name}.png", (60, 80))
     source = data.open(tmp_path, "detect")
     assert truth(source)["c"] == [("dog", [4, 4, 60, 30])]
-    assert truth(source)["d"] == [("dog", [4, 4, 60, 130])]  # its picture is missing
+    assert truth(source)["d"] == [("dog", [4, 4, 60, 130])]  # its image is missing
     assert [p[:2] for p in problems(source)] == [
         ("broken_annotation", "a.xml line 3"),
         ("broken_annotation", "b.xml line 1"),
@@ -187,7 +187,7 @@ def coco(path: Path, **changes: object) -> Path:
 
 def test_coco_boxes_gaps_and_crowds(tmp_path: Path) -> None:
     for name in "ab":
-        picture(tmp_path / f"val2017/{name}.png")
+        image(tmp_path / f"val2017/{name}.png")
     coco(tmp_path / "annotations/instances_val2017.json")
     write(tmp_path / "annotations/captions_val2017.json", "{}")
     source = data.open(tmp_path, "detect")
@@ -201,22 +201,22 @@ def test_coco_boxes_gaps_and_crowds(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["train", "images", "images/train", "JPEGImages", "."])
-def test_coco_finds_its_pictures(tmp_path: Path, where: str) -> None:
+def test_coco_finds_its_images(tmp_path: Path, where: str) -> None:
     coco(tmp_path / "annotations/instances_train.json")
     for name in "ab":
-        picture(tmp_path / where / f"{name}.png")
+        image(tmp_path / where / f"{name}.png")
     for given in (tmp_path, tmp_path / "annotations/instances_train.json"):
         assert not data.verify(data.open(given, "detect"))
 
 
-def test_coco_beside_the_pictures_of_each_split(tmp_path: Path) -> None:
+def test_coco_beside_the_images_of_each_split(tmp_path: Path) -> None:
     for split, changes in (
         ("train", {}),
         ("valid", {"categories": [{"id": 2, "name": "dog"}, {"id": 18, "name": "cat"}]}),
     ):
         coco(tmp_path / split / "_annotations.coco.json", **changes)
         for name in "ab":
-            picture(tmp_path / split / f"{name}.png")
+            image(tmp_path / split / f"{name}.png")
     source = data.open(tmp_path, "detect")
     assert list(source.splits) == ["train", "val"] and source.classes == ["cat", "dog", "never"]
     assert [name for name, _ in truth(source, "val")["a"]] == ["cat", "ignored", "dog"]  # matched by name
@@ -296,7 +296,7 @@ def test_coco_equals_pycocotools(tmp_path: Path) -> None:
 def yolo(root: Path, labels: str = "1 0.5 0.5 0.2 0.25\n") -> None:
     for split in ("train", "val"):
         for name in "ab":
-            picture(root / f"images/{split}/{name}.png")
+            image(root / f"images/{split}/{name}.png")
         write(root / f"labels/{split}/a.txt", labels)
 
 
@@ -321,7 +321,7 @@ def test_yolo_with_data_yaml(tmp_path: Path) -> None:
 )
 def test_yolo_paths_of_another_computer(tmp_path: Path, text: str) -> None:
     for split in ("train", "valid"):
-        picture(tmp_path / f"{split}/images/a.png")
+        image(tmp_path / f"{split}/images/a.png")
         write(tmp_path / f"{split}/labels/a.txt", "1 0.5 0.5 0.2 0.25")
     write(tmp_path / "data.yaml", text)
     source = data.open(tmp_path, "detect")
@@ -329,7 +329,7 @@ def test_yolo_paths_of_another_computer(tmp_path: Path, text: str) -> None:
 
 
 def test_yolo_with_obj_data_and_with_classes_txt(tmp_path: Path) -> None:
-    picture(tmp_path / "d/obj_train_data/a.png")
+    image(tmp_path / "d/obj_train_data/a.png")
     write(tmp_path / "d/obj_train_data/a.txt", "0 0.5 0.5 0.2 0.25")
     write(tmp_path / "d/train.txt", "data/obj_train_data/a.png\n")
     write(tmp_path / "d/obj.names", "cat\ndog\n")
@@ -343,7 +343,7 @@ def test_yolo_with_obj_data_and_with_classes_txt(tmp_path: Path) -> None:
         data.open(tmp_path / "e", "detect")
 
 
-def test_yolo_sees_the_picture_as_it_is_read(tmp_path: Path) -> None:
+def test_yolo_sees_the_image_as_it_is_read(tmp_path: Path) -> None:
     yolo(tmp_path)
     write(tmp_path / "data.yaml", "train: images/train\nnames: [cat, dog]\n")
     exif = Image.Exif()
@@ -395,7 +395,7 @@ def test_yolo_outlines_and_what_is_wrong(tmp_path: Path) -> None:
         ("train: images/train\nnc: 3\nnames: [cat, dog]", "says nc: 3 but names 2 classes"),
         ("train: images/train\nnames: [cat, cat]", "names the class 'cat' twice"),
         ("train: images/nowhere\nnames: [cat, dog]", "there is no file or folder 'images/nowhere'"),
-        ("names: [cat, dog]", "names no train, val or test pictures"),
+        ("names: [cat, dog]", "names no train, val or test images"),
         ("train: images/train\nnames: {a: cat}", "names is"),
         ("train: [", "cannot be read as YAML"),
     ],
@@ -439,7 +439,7 @@ EXPECTED: Truth = {"a": [("dog", [10, 20, 30, 40.5]), ("cat", [0, 0, 100, 80])],
 )
 def test_csv_columns(tmp_path: Path, arrange: Callable[[], str]) -> None:
     for name in "ab":
-        picture(tmp_path / f"images/{name}.png")
+        image(tmp_path / f"images/{name}.png")
     write(tmp_path / "annotations.csv", arrange())
     source = data.open(tmp_path, "detect")
     assert truth(source) == EXPECTED and source.format == "CSV of boxes" and not source.problems
@@ -475,7 +475,7 @@ def test_csv_what_is_wrong_has_its_line(tmp_path: Path) -> None:
     for text, message in (
         ("path,label\na.png,dog", "has the columns path, label"),
         ("a.png,dog", "has 2 columns in its first row"),
-        ("path,x1,y1,x2,y2,label\n", "lists no pictures"),
+        ("path,x1,y1,x2,y2,label\n", "lists no images"),
     ):
         with pytest.raises(InputError, match=message):
             data.open(write(tmp_path / "y.csv", text), "detect")
@@ -485,9 +485,9 @@ def test_csv_what_is_wrong_has_its_line(tmp_path: Path) -> None:
 
 
 def test_no_boxes_at_all_and_one_class(tmp_path: Path) -> None:
-    picture(tmp_path / "a.png")
+    image(tmp_path / "a.png")
     source = data.open(write(tmp_path / "x.csv", "path,x1,y1,x2,y2,label\na.png,,,,,\n"), "detect")
-    with pytest.raises(InputError, match="no picture of the all split has a box"):
+    with pytest.raises(InputError, match="no image of the all split has a box"):
         data.check_trainable(source)
     one = data.open(write(tmp_path / "y.csv", "a.png,1,2,30,40,dog\n"), "detect")
     data.check_trainable(one)  # a detector of one class is a fine one
@@ -495,7 +495,7 @@ def test_no_boxes_at_all_and_one_class(tmp_path: Path) -> None:
 
 
 def test_thousands_of_boxes(tmp_path: Path) -> None:
-    picture(tmp_path / "a.png")
+    image(tmp_path / "a.png")
     corners = np.random.RandomState(0).uniform(0, 70, (5000, 2))
     rows = [f"a.png,{x},{y},{x + 5},{y + 7},dog" for x, y in corners]
     source = data.open(write(tmp_path / "x.csv", "\n".join(rows)), "detect")
@@ -506,9 +506,9 @@ def test_thousands_of_boxes(tmp_path: Path) -> None:
     assert len(batch["instances"][0]) == 5000
 
 
-def test_a_picture_of_another_size_than_its_boxes(tmp_path: Path) -> None:
+def test_an_image_of_another_size_than_its_boxes(tmp_path: Path) -> None:
     voc(tmp_path / "Annotations/a.xml", voc_object("dog", (5, 5, 99, 30)))
-    picture(tmp_path / "JPEGImages/a.png", (80, 100))  # lies on its side
+    image(tmp_path / "JPEGImages/a.png", (80, 100))  # lies on its side
     source = data.open(tmp_path, "detect")
     (problem,) = data.verify(source)
     assert (
@@ -519,8 +519,8 @@ def test_a_picture_of_another_size_than_its_boxes(tmp_path: Path) -> None:
 
 
 def test_folders_of_no_known_format(tmp_path: Path) -> None:
-    picture(tmp_path / "cats/a.png")
-    picture(tmp_path / "dogs/a.png")
+    image(tmp_path / "cats/a.png")
+    image(tmp_path / "dogs/a.png")
     with pytest.raises(InputError, match=r"is a folder of no known format of boxes; expected Pascal VOC"):
         data.open(tmp_path, "detect")
     with pytest.raises(InputError, match="is a file of no known format of boxes"):
@@ -566,7 +566,7 @@ def test_one_set_in_three_formats(data_dir: Path) -> None:
 
 
 def test_ids_and_classes_of_another_kind_have_their_place(tmp_path: Path) -> None:
-    picture(tmp_path / "a.png")
+    image(tmp_path / "a.png")
     box = {"bbox": [1, 1, 9, 9], "image_id": 1, "category_id": 1}
     content = {
         "images": [
@@ -583,7 +583,7 @@ def test_ids_and_classes_of_another_kind_have_their_place(tmp_path: Path) -> Non
     assert [Path(p.path).name.removeprefix("x.json ") for p in source.problems] == places
     assert {p.severity for p in source.problems} == {"error"}
 
-    picture(tmp_path / "yolo/images/a.png")
+    image(tmp_path / "yolo/images/a.png")
     write(tmp_path / "yolo/classes.txt", "cat")
     write(tmp_path / "yolo/labels/a.txt", "nan .5 .5 .1 .1\ninf .5 .5 .1 .1\n.5 .5 .5 .1 .1\n0 .5 .5 .5 .5")
     source = data.open(tmp_path / "yolo", "detect")

@@ -1,4 +1,4 @@
-"""Folders, zips and tables open to the same pictures and labels; what is wrong with one is said in a line."""
+"""Folders, zips and tables open to the same images and labels; what is wrong with one is said in a line."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from opsin.data.source import FileSplit, Source
 from opsin.errors import InputError
 
 RANDOM = np.random.RandomState(0)
-Pictures = dict[str, np.ndarray]  # from relative paths to pixels
+Images = dict[str, np.ndarray]  # from relative paths to pixels
 
 
-def pictures(*paths: str) -> Pictures:
+def images(*paths: str) -> Images:
     return {path: RANDOM.randint(0, 256, (6, 5, 3), dtype=np.uint8) for path in paths}
 
 
@@ -33,14 +33,14 @@ def png(pixels: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
-def as_folder(root: Path, contents: Pictures) -> Path:
+def as_folder(root: Path, contents: Images) -> Path:
     for path, pixels in contents.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_bytes(png(pixels))
     return root
 
 
-def as_zip(path: Path, contents: Pictures) -> Path:
+def as_zip(path: Path, contents: Images) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w") as archive:
         for name, pixels in contents.items():
@@ -58,7 +58,7 @@ def content(source: Source) -> dict[str, list[tuple[bytes, str]]]:
     }
 
 
-def expected(contents: Pictures, parse: Callable[[str], tuple[str, str]]) -> dict[str, list[tuple[bytes, str]]]:
+def expected(contents: Images, parse: Callable[[str], tuple[str, str]]) -> dict[str, list[tuple[bytes, str]]]:
     found: dict[str, list[tuple[bytes, str]]] = {}
     for path, pixels in contents.items():
         split, name = parse(path)
@@ -66,8 +66,8 @@ def expected(contents: Pictures, parse: Callable[[str], tuple[str, str]]) -> dic
     return {split: sorted(pairs) for split, pairs in found.items()}
 
 
-SPLIT = pictures(*(f"{s}/{c}/{i}.png" for s in ("train", "val", "test") for c in ("cat", "dog") for i in range(3)))
-FLAT = pictures(*(f"{c}/{i}.png" for c in ("cat", "dog") for i in range(4)), "dog/deep/er/5.png")
+SPLIT = images(*(f"{s}/{c}/{i}.png" for s in ("train", "val", "test") for c in ("cat", "dog") for i in range(3)))
+FLAT = images(*(f"{c}/{i}.png" for c in ("cat", "dog") for i in range(4)), "dog/deep/er/5.png")
 
 
 # Image folders
@@ -88,7 +88,7 @@ def test_split_folders(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("names", [("Training", "valid", "TESTING"), ("train", "validation", "test")])
 def test_names_of_splits(names: tuple[str, ...], tmp_path: Path) -> None:
-    as_folder(tmp_path, pictures(*(f"{name}/{c}/1.jpg" for name in names for c in "ab")))
+    as_folder(tmp_path, images(*(f"{name}/{c}/1.jpg" for name in names for c in "ab")))
     assert list(data.open(tmp_path).splits) == ["train", "val", "test"]
 
 
@@ -99,7 +99,7 @@ def test_class_folders(tmp_path: Path) -> None:
 
 
 def test_wrapping_folder_and_class_called_test(tmp_path: Path) -> None:
-    as_folder(tmp_path / "outer/inner", pictures("test/1.png", "exam/1.png"))
+    as_folder(tmp_path / "outer/inner", images("test/1.png", "exam/1.png"))
     source = data.open(tmp_path)
     assert (list(source.splits), source.classes) == (["all"], ["exam", "test"])
 
@@ -122,7 +122,7 @@ def test_what_systems_hide_is_ignored(tmp_path: Path) -> None:
 
 
 def test_oddities_are_reported(tmp_path: Path) -> None:
-    as_folder(tmp_path, {**FLAT, **pictures("loose.png")})
+    as_folder(tmp_path, {**FLAT, **images("loose.png")})
     (tmp_path / "cat/notes.txt").write_text("about cats")
     (tmp_path / "README.md").write_text("pets")
     (tmp_path / "mouse").mkdir()
@@ -133,19 +133,19 @@ def test_oddities_are_reported(tmp_path: Path) -> None:
         ("not_an_image", "notes.txt", "note"),
         ("empty_class", "mouse", "error"),
     }
-    with pytest.raises(InputError, match=r"mouse.*holds no pictures"):
+    with pytest.raises(InputError, match=r"mouse.*holds no images"):
         data.check_trainable(source)
 
 
 def test_unlabelled_test_folder_is_left_out(tmp_path: Path) -> None:
-    as_folder(tmp_path, pictures("train/cat/1.png", "train/dog/1.png", "test/1.png", "test/2.png", "extra/x/1.png"))
+    as_folder(tmp_path, images("train/cat/1.png", "train/dog/1.png", "test/1.png", "test/2.png", "extra/x/1.png"))
     source = data.open(tmp_path)
     assert list(source.splits) == ["train"]
     assert {(p.kind, p.severity) for p in source.problems} == {("unlabelled", "warning"), ("ignored", "warning")}
 
 
 def test_classes_that_differ_are_named(tmp_path: Path) -> None:
-    as_folder(tmp_path, pictures("train/cat/1.png", "train/dog/1.png", "test/cat/1.png", "test/dogs/1.png"))
+    as_folder(tmp_path, images("train/cat/1.png", "train/dog/1.png", "test/cat/1.png", "test/dogs/1.png"))
     source = data.open(tmp_path)
     with pytest.raises(InputError, match=r"train: classes differ between splits: no folder 'dogs'"):
         data.check_trainable(source)
@@ -153,7 +153,7 @@ def test_classes_that_differ_are_named(tmp_path: Path) -> None:
 
 
 def test_class_may_be_empty_in_test(tmp_path: Path) -> None:
-    as_folder(tmp_path, pictures("train/cat/1.png", "train/dog/1.png", "test/cat/1.png"))
+    as_folder(tmp_path, images("train/cat/1.png", "train/dog/1.png", "test/cat/1.png"))
     (tmp_path / "test/dog").mkdir()
     source = data.open(tmp_path)
     assert [(p.kind, p.severity) for p in source.problems] == [("empty_class", "warning")]
@@ -161,8 +161,8 @@ def test_class_may_be_empty_in_test(tmp_path: Path) -> None:
 
 
 def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
-    as_folder(tmp_path / "store", pictures("1.png", "2.png"))
-    as_folder(tmp_path / "set", pictures("dog/1.png"))
+    as_folder(tmp_path / "store", images("1.png", "2.png"))
+    as_folder(tmp_path / "set", images("dog/1.png"))
     (tmp_path / "set/cat").symlink_to(tmp_path / "store")
     (tmp_path / "set/dog/loop").symlink_to(tmp_path / "set")
     assert np.bincount(data.open(tmp_path / "set").splits["all"].labels).tolist() == [2, 1]
@@ -171,9 +171,9 @@ def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
 REFUSED_FOLDERS = {
     "empty": ([], "is empty"),
     "only hidden": ([".DS_Store"], "is empty"),
-    "no classes": (["1.png", "2.png"], "2 pictures but no class folders"),
-    "no pictures": (["cat/1.txt", "dog/2.txt"], "no pictures in them"),
-    "train without classes": (["train/1.png", "test/2.png"], "train holds 1 pictures but no class folders"),
+    "no classes": (["1.png", "2.png"], "2 images but no class folders"),
+    "no images": (["cat/1.txt", "dog/2.txt"], "no images in them"),
+    "train without classes": (["train/1.png", "test/2.png"], "train holds 1 images but no class folders"),
     "two for one split": (["val/a/1.png", "valid/a/1.png", "train/a/1.png"], "val/ and valid/ for one split"),
     "two zips for one split": (["train_a.zip", "train_b.zip"], "both train_a.zip and train_b.zip"),
 }
@@ -202,7 +202,7 @@ def test_zip_of_class_folders_in_place(tmp_path: Path) -> None:
 
 
 def test_zip_of_split_folders_without_hidden(tmp_path: Path) -> None:
-    path = as_zip(tmp_path / "x.zip", {**SPLIT, **pictures("__MACOSX/train/cat/._0.png", "train/cat/.DS_Store")})
+    path = as_zip(tmp_path / "x.zip", {**SPLIT, **images("__MACOSX/train/cat/._0.png", "train/cat/.DS_Store")})
     assert content(data.open(path)) == expected(SPLIT, lambda path: (path.split("/")[0], path.split("/")[1]))
 
 
@@ -236,14 +236,14 @@ def test_refused_zips(tmp_path: Path) -> None:
     whole.write_bytes(whole.read_bytes()[:-200])
     with pytest.raises(InputError, match="not a readable zip"):
         data.open(whole)
-    with pytest.raises(InputError, match="no class folders and no pictures"):
+    with pytest.raises(InputError, match="no class folders and no images"):
         data.open(as_zip(tmp_path / "none.zip", {}))
 
 
 def test_damaged_member_is_named(tmp_path: Path) -> None:
     path = as_zip(tmp_path / "x.zip", FLAT)
     raw = bytearray(path.read_bytes())
-    raw[raw.index(b"IDAT") + 20] ^= 0xFF  # in the first picture: its checksum no longer holds
+    raw[raw.index(b"IDAT") + 20] ^= 0xFF  # in the first image: its checksum no longer holds
     path.write_bytes(raw)
     source = data.open(path)
     problems = data.verify(source)
@@ -252,7 +252,7 @@ def test_damaged_member_is_named(tmp_path: Path) -> None:
 
 
 def test_encrypted_member_is_named(tmp_path: Path) -> None:
-    path = as_zip(tmp_path / "x.zip", pictures("cat/1.png", "dog/1.png"))
+    path = as_zip(tmp_path / "x.zip", images("cat/1.png", "dog/1.png"))
     raw = bytearray(path.read_bytes())
     for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         place = raw.index(mark)
@@ -270,7 +270,7 @@ def table(folder: Path, text: str, name: str = "labels.csv") -> Path:
     return folder / name
 
 
-TABLED = pictures("a/1.png", "a/2.png", "b/3.png", "b/4.png")
+TABLED = images("a/1.png", "a/2.png", "b/3.png", "b/4.png")
 ROWS = "a/1.png,cat\nb/3.png,dog\na/2.png,cat\nb/4.png,dog\n"
 
 
@@ -329,7 +329,7 @@ def test_multi_label_table(text: str, tmp_path: Path) -> None:
 
 REFUSED_TABLES = {
     "empty": ("", "is empty"),
-    "only a header": ("path,label\n", "lists no pictures"),
+    "only a header": ("path,label\n", "lists no images"),
     "no label": ("path,label\na/1.png,\n", "line 2: 'a/1.png' has no label"),
     "short row": ("path,label\na/1.png,cat\nb/3.png\n", "line 3: 1 columns, expected 2"),
     "no path": ("path,label\n,cat\n", "line 2: the path is empty"),
@@ -418,15 +418,15 @@ def test_single_labels_become_rows(tmp_path: Path) -> None:
 
 def test_one_class_and_no_training_split(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="only the class 'cat'; a classifier needs two"):
-        data.check_trainable(data.open(as_folder(tmp_path / "one", pictures("cat/1.png", "cat/2.png"))))
+        data.check_trainable(data.open(as_folder(tmp_path / "one", images("cat/1.png", "cat/2.png"))))
     with pytest.raises(InputError, match="no training split, only test"):
-        data.check_trainable(data.open(as_folder(tmp_path / "two", pictures("test/a/1.png", "test/b/2.png"))))
+        data.check_trainable(data.open(as_folder(tmp_path / "two", images("test/a/1.png", "test/b/2.png"))))
 
 
-def test_class_with_one_picture(tmp_path: Path) -> None:
-    source = data.open(as_folder(tmp_path, {**FLAT, **pictures("mouse/1.png")}))
+def test_class_with_one_image(tmp_path: Path) -> None:
+    source = data.open(as_folder(tmp_path, {**FLAT, **images("mouse/1.png")}))
     with pytest.raises(
-        InputError, match="only one picture of class 'mouse', which cannot be both trained on and judged"
+        InputError, match="only one image of class 'mouse', which cannot be both trained on and evaluated"
     ):
         data.check_trainable(source)
     data.check_trainable(source, val_fraction=0, test_fraction=0)
@@ -441,7 +441,7 @@ def test_bad_files_are_found_and_left_out(tmp_path: Path) -> None:
     problems = data.verify(source, progress=lambda done, total: calls.append((done, total)))
     assert {Path(p.path).name: p.reason.split(";")[0].split(" (")[0] for p in problems} == {
         "empty.jpg": "the file is empty",
-        "note.png": "not a picture that can be read",
+        "note.png": "not an image that can be read",
     }
     assert calls == [(11, 11)]
     assert data.verify(source, full=0) == problems  # by their headers alone
@@ -452,7 +452,7 @@ def test_bad_files_are_found_and_left_out(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         for path in (tmp_path / name).glob("?.png"):
             path.write_text("gone")
-    with pytest.raises(InputError, match="no readable training pictures of class 'cat'"):
+    with pytest.raises(InputError, match="no readable training images of class 'cat'"):
         data.check_trainable(data.open(tmp_path, skip_bad=True).without([]))
 
 
@@ -460,11 +460,11 @@ def test_channels_are_found(tmp_path: Path) -> None:
     grey = {f"{c}/{i}.png": RANDOM.randint(0, 256, (5, 5), dtype=np.uint8) for c in "ab" for i in range(3)}
     as_folder(tmp_path, grey)
     assert data.find_channels(data.open(tmp_path).splits["all"]) == 1
-    as_folder(tmp_path, pictures("a/9.png"))
+    as_folder(tmp_path, images("a/9.png"))
     assert data.find_channels(data.open(tmp_path).splits["all"]) == 3
 
 
-def test_subset_and_relabel_keep_pictures_and_labels_together(tmp_path: Path) -> None:
+def test_subset_and_relabel_keep_images_and_labels_together(tmp_path: Path) -> None:
     for source in (data.open(as_folder(tmp_path, FLAT)), data.open("digits")):
         split = next(iter(source.splits.values()))
         part = split.subset([5, 2]).subset(np.array([1, 0, 0]))

@@ -236,5 +236,5 @@ def test_labels_out_of_range(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"set.npz:y\[5\]: label -2 is out of range, expected 0 to 2"):
         data.check_trainable(source)
     source = data.open(npz(tmp_path, x_train=X, y_train=Y, x_test=X, y_test=Y + 1))
-    with pytest.raises(InputError, match="no training pictures of class '3', which other splits hold"):
+    with pytest.raises(InputError, match="no training images of class '3', which other splits hold"):
         data.check_trainable(source)

@@ -50,7 +50,7 @@ def test_every_name_works(name: str) -> None:
 def test_resizing_ends_with_a_crop(name: str) -> None:
     augmentation = create_augmentation([{name: RESIZING[name]}, "random_crop"], COLOUR)
     assert augmentation is not None and augmentation(IMAGE).shape == (3, 24, 32)
-    with pytest.raises(InputError, match=r"turns pictures of shape \(3, 24, 32\) into .*; end it with random_crop"):
+    with pytest.raises(InputError, match=r"turns images of shape \(3, 24, 32\) into .*; end it with random_crop"):
         create_augmentation([{name: RESIZING[name]}], COLOUR)
 
 
@@ -85,7 +85,7 @@ def test_random_resized_crop_takes_the_place_of_prepare() -> None:
         image = augmentation(IMAGE)
         torch.manual_seed(seed)
         assert torch.equal(image, expected(IMAGE))
-    assert augmentation(IMAGE[:1]).shape == (3, 24, 32)  # a grey picture among coloured ones
+    assert augmentation(IMAGE[:1]).shape == (3, 24, 32)  # a grey image among coloured ones
 
 
 def test_presets() -> None:
@@ -123,7 +123,7 @@ def test_creation_leaves_random_numbers_and_spec_alone() -> None:
         ),
         ([{"auto_augment": {"policy": "imagenett"}}], "did you mean imagenet"),
         (["random_horizontal_flip", "random_resized_crop"], "must come first"),
-        ([{"random_crop": {"size": 20}}], "turns pictures of shape"),
+        ([{"random_crop": {"size": 20}}], "turns images of shape"),
         ([{"scale_jitter_crop": {"min": 16, "max": 64}}], "not below the size"),
         ([{"random_crop": {}, "jpeg": {}}], "a name or one"),
         (["mix_up"], "unknown augmentation"),
@@ -135,7 +135,7 @@ def test_wrong_specs(spec: list, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_colour_shift_of_grey_pictures_is_refused() -> None:
+def test_colour_shift_of_grey_images_is_refused() -> None:
     with pytest.raises(InputError, match="needs 3 channels"):
         create_augmentation(["pca_lighting"], GREY)
 

@@ -1,4 +1,4 @@
-"""Augmentation of detectors: rectangles are drawn, picture and boxes transformed, and compared; torchvision agrees."""
+"""Augmentation of detectors: rectangles are drawn, image and boxes transformed, and compared; torchvision agrees."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ MOVING: dict[str, list[Any]] = {
 
 
 def draw(seed: int, size: tuple[int, int] = (120, 150), count: int = 4) -> Example:
-    """Rectangles, one to a quarter of the picture, each of its own colour; masks, corners and outlines of them."""
+    """Rectangles, one to a quarter of the image, each of its own colour; masks, corners and outlines of them."""
     random = np.random.RandomState(seed)
     image = torch.zeros(3, *size, dtype=torch.uint8)
     boxes, masks = [], []
@@ -105,9 +105,9 @@ def draw(seed: int, size: tuple[int, int] = (120, 150), count: int = 4) -> Examp
 COLOURS = torch.tensor([[250, 0, 0], [0, 250, 0], [0, 0, 250], [250, 250, 250]], dtype=torch.uint8)
 
 
-def extent(picture: Tensor) -> Tensor:
+def extent(image: Tensor) -> Tensor:
     """The box around what is set in (H, W)."""
-    places = picture.nonzero()
+    places = image.nonzero()
     low, high = places.amin(dim=0), places.amax(dim=0) + 1
     return torch.stack([low[1], low[0], high[1], high[0]]).float()
 
@@ -129,7 +129,7 @@ def apply(spec: Any, example: Example, seed: int = 0, preprocessing: Preprocessi
 def test_boxes_go_where_their_pixels_go(name: str, preprocessing: Preprocessing) -> None:
     found = 0
     for seed in range(6):
-        # One rectangle in the corner of a dark picture, so that every coloured pixel is its own.
+        # One rectangle in the corner of a dark image, so that every coloured pixel is its own.
         image, instances = draw(seed, count=1)
         example = image, instances
         augmentation = create(MOVING[name], preprocessing)
@@ -345,7 +345,7 @@ def test_without_cropping_it_is_what_the_preprocessing_does() -> None:
 
 
 def test_the_rule_by_hand() -> None:
-    """Three quarters, a tenth and nothing of three boxes are in the picture; and a region of which little is left."""
+    """Three quarters, a tenth and nothing of three boxes are in the image; and a region of which little is left."""
     boxes = torch.tensor([[-10.0, 0, 30, 10], [-36, 0, 4, 10], [-40, 0, 0, 10], [-1000, 0, 5, 10]])
     scene = begin(torch.zeros(3, 50, 50, dtype=torch.uint8), Instances(torch.zeros(0, 4), torch.zeros(0)))
     scene = type(scene)(scene.image, Instances(boxes, torch.tensor([0, 1, 2, -1])), torch.ones(4))
@@ -409,12 +409,12 @@ def test_nothing_degenerate_comes_out(name: str) -> None:
             assert bool((x2 - x1 >= 1).all() and (y2 - y1 >= 1).all() and torch.isfinite(left.boxes).all())
             assert bool((x1 >= 0).all() and (y1 >= 0).all() and (x2 <= width).all() and (y2 <= height).all())
             assert left.boxes.dtype == torch.float32 and left.labels is not None and left.labels.dtype == torch.int64
-            for (picture, boxes), (same, instances) in zip(before, examples, strict=True):
-                assert torch.equal(picture, same) and torch.equal(boxes, instances.boxes)
+            for (drawn, boxes), (same, instances) in zip(before, examples, strict=True):
+                assert torch.equal(drawn, same) and torch.equal(boxes, instances.boxes)
 
 
 @pytest.mark.parametrize("name", [*MOVING, *(name for name in PRESETS if name != "none")])
-def test_pictures_without_objects(name: str) -> None:
+def test_images_without_objects(name: str) -> None:
     image, instances = apply(MOVING.get(name, name), draw(0, count=0))
     assert image.shape == (3, 96, 128) and instances.boxes.shape == (0, 4)
     assert instances.labels is not None and instances.labels.dtype == torch.int64
@@ -516,7 +516,7 @@ def test_the_rule_is_set_by_keep() -> None:
         (["letterbox", "expand"], ["Letterbox", "Expand", "Sizing"]),
     ],
 )
-def test_where_the_picture_is_sized(spec: Any, kinds: list[str]) -> None:
+def test_where_the_image_is_sized(spec: Any, kinds: list[str]) -> None:
     assert [type(step).__name__ for step in create(spec).steps] == kinds
 
 

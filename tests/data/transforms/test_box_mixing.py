@@ -1,4 +1,4 @@
-"""Pictures mixed for detectors: mosaic and MixUp, their partners, and the way through the loader."""
+"""Images mixed for detectors: mosaic and MixUp, their partners, and the way through the loader."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def create(spec: Any) -> SceneAugmentation:
     return augmentation
 
 
-def extent(picture: Tensor) -> Tensor:
+def extent(image: Tensor) -> Tensor:
     """The box around what is set in (H, W)."""
-    places = picture.nonzero()
+    places = image.nonzero()
     low, high = places.amin(dim=0), places.amax(dim=0) + 1
     return torch.stack([low[1], low[0], high[1], high[0]]).float()
 
@@ -54,7 +54,7 @@ def plain(level: int, size: tuple[int, int] = (60, 80)) -> Example:
     return torch.full((3, *size), level, dtype=torch.uint8), Instances(box, torch.tensor([level]))
 
 
-def test_mosaic_is_four_pictures_that_meet() -> None:
+def test_mosaic_is_four_images_that_meet() -> None:
     augmentation = create([{"mosaic": {"p": 1.0, "cut": [0.25, 0.75]}}, {"keep": {"visible": 0}}])
     assert augmentation.partners == 3
     for seed in range(10):
@@ -63,7 +63,7 @@ def test_mosaic_is_four_pictures_that_meet() -> None:
         assert sorted(image.unique().tolist()) == [10, 20, 30, 40] and instances.labels is not None
         assert instances.labels.tolist() == [10, 20, 30, 40]
         for label, box in zip([10, 20, 30, 40], instances.boxes, strict=True):
-            assert torch.equal(extent(image[0] == label), box)  # every picture is one box: the quarters, and no gap
+            assert torch.equal(extent(image[0] == label), box)  # every image is one box: the quarters, and no gap
         assert 24 <= instances.boxes[0, 3] <= 72 and 32 <= instances.boxes[0, 2] <= 96
 
 
@@ -89,7 +89,7 @@ def test_partners_go_through_the_steps_before() -> None:
     assert image.min() >= 255 - 130 and image.max() <= 255 - 10  # inverted, all of them
 
 
-def test_mixup_adds_pictures_and_keeps_all_objects() -> None:
+def test_mixup_adds_images_and_keeps_all_objects() -> None:
     one, other = plain(200), plain(100)
     shares = []
     for seed in range(40):
@@ -105,10 +105,10 @@ def test_mixup_adds_pictures_and_keeps_all_objects() -> None:
     assert 0.35 < np.mean(shares) < 0.65 and np.std(shares) < 0.4
 
 
-def test_mixup_wants_pictures_of_one_size() -> None:
-    with pytest.raises(InputError, match="mixup adds pictures of one size; put it behind"):
+def test_mixup_wants_images_of_one_size() -> None:
+    with pytest.raises(InputError, match="mixup adds images of one size; put it behind"):
         create(["mixup", "expand"])
-    with pytest.raises(InputError, match="mixup adds pictures of one size"):
+    with pytest.raises(InputError, match="mixup adds images of one size"):
         create(["mixup", "scale_jitter"])
     for spec in (["mixup"], ["random_horizontal_flip", "mixup"], ["expand", "mixup"], ["scale_jitter", "mixup"]):
         assert create(spec).partners == 1

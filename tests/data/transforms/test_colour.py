@@ -1,4 +1,4 @@
-"""The jitter in one pass against torchvision's four: the same draws, the same pictures, hue by its own formula."""
+"""The jitter in one pass against torchvision's four: the same draws, the same images, hue by its own formula."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_photographs_differ_little_although_they_saturate() -> None:
     assert np.median(differences) < 0.5 and max(differences) < 6
 
 
-def test_float_pictures_are_torchvisions_where_nothing_saturates() -> None:
+def test_float_images_are_torchvisions_where_nothing_saturates() -> None:
     for seed in range(20):
         ours, theirs = both(ALL, middling(seed).double() / 255, seed)
         assert torch.allclose(ours, theirs, atol=2e-3)  # a mean of grey weights that sum to 0.9999
@@ -106,7 +106,7 @@ def test_the_matrix_by_hand() -> None:
     assert np.allclose(
         np.array(colour_map([("saturation", 0.0)], [9.0, 9.0, 9.0]))[:, :3], [[0.2989, 0.587, 0.114]] * 3
     )
-    # Brightness 2, then contrast 1/2 of a picture whose mean colour has the grey 100, and by then 200: x + 100.
+    # Brightness 2, then contrast 1/2 of an image whose mean colour has the grey 100, and by then 200: x + 100.
     grey = [100 / 0.9999] * 3
     expected = np.concatenate([np.eye(3), np.full((3, 1), 100.0)], axis=1)
     assert np.allclose(colour_map([("brightness", 2.0), ("contrast", 0.5)], grey), expected)
@@ -127,7 +127,7 @@ def test_shapes_and_kinds() -> None:
     batch = middling(0, 4, 3, 16, 16)
     torch.manual_seed(0)
     changed = jitter(batch)
-    for one, other in zip(changed, batch, strict=True):  # each picture has its own mean
+    for one, other in zip(changed, batch, strict=True):  # each image has its own mean
         torch.manual_seed(0)
         assert levels(one, jitter(other)) <= 1
     strided = batch[0].permute(1, 2, 0).contiguous().permute(2, 0, 1)
@@ -159,7 +159,7 @@ def test_masks_boxes_and_points_are_left_alone(transform: v2.Transform) -> None:
     assert isinstance(changed["image"], tv_tensors.Image) and not torch.equal(changed["image"], sample["image"])
 
 
-def test_pca_lighting_of_float_pictures() -> None:
+def test_pca_lighting_of_float_images() -> None:
     image = middling(0)
     torch.manual_seed(0)
     levels_ = PCALighting()(image)

@@ -1,4 +1,4 @@
-"""Changes of place: boxes, masks and points go where the picture goes, seen by drawing them into it."""
+"""Changes of place: boxes, masks and points go where the image goes, seen by drawing them into it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def convert(boxes: Any, form: str) -> Any:
 
 
 def scene() -> dict[str, Any]:
-    """A picture with a channel of its own for a blob at every point, and a mask for every box."""
+    """An image with a channel of its own for a blob at every point, and a mask for every box."""
     y, x = (torch.arange(side) + 0.5 for side in (HEIGHT, WIDTH))
     blobs = [torch.exp(-((x - px) ** 2 + (y[:, None] - py) ** 2) / 8) for px, py in POINTS.tolist()]
     inside = [(x > x1) & (x < x2) & (y[:, None] > y1) & (y[:, None] < y2) for x1, y1, x2, y2 in BOXES.tolist()]
@@ -91,7 +91,7 @@ def outlines(masks: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("name", MOVES)
-def test_points_and_boxes_go_where_the_picture_goes(name: str) -> None:
+def test_points_and_boxes_go_where_the_image_goes(name: str) -> None:
     transform = _KNOWN[name](**MOVES[name])
     seen = 0
     for seed in range(12):
@@ -133,7 +133,7 @@ def test_flips_of_boxes_and_points_agree() -> None:
     assert torch.equal(torch.cat([points.amin(1), points.amax(1)], dim=1), moved["boxes"])
 
 
-def test_scale_jitter_crop_of_a_very_long_picture_with_boxes() -> None:
+def test_scale_jitter_crop_of_a_very_long_image_with_boxes() -> None:
     sample = {
         "image": tv_tensors.Image(torch.zeros(3, 8, 4000, dtype=torch.uint8)),
         "boxes": make_boxes([[2000.0, 0.0, 2004.0, 8.0]], size=(8, 4000)),
@@ -175,7 +175,7 @@ def test_elastic_field_is_the_papers() -> None:
         assert np.abs(displacement[0, ..., axis].numpy() * 29 / 2 - expected).max() < 1e-3
 
 
-def test_elastic_of_pictures_smaller_than_its_blur() -> None:
+def test_elastic_of_images_smaller_than_its_blur() -> None:
     assert ElasticTransform()(torch.zeros(1, 8, 8, dtype=torch.uint8)).shape == (1, 8, 8)
 
 
@@ -212,7 +212,7 @@ def test_spline_of_no_distortion_changes_nothing() -> None:
     assert torch.equal(moved["masks"], sample["masks"])
 
 
-def test_fill_of_pictures_and_masks() -> None:
+def test_fill_of_images_and_masks() -> None:
     sample = {"image": tv_tensors.Image(torch.full((3, 40, 40), 9.0)), "mask": tv_tensors.Mask(torch.ones(40, 40))}
     transform = ThinPlateSpline(distortion=0.16, fill=[1.0, 2.0, 3.0], mask_fill=255)
     values: set[float] = set()
@@ -235,7 +235,7 @@ def test_places_read_the_points_that_were_asked_for() -> None:
     points = torch.rand(200, 2) * torch.tensor([WIDTH - 20.0, HEIGHT - 20.0]) + 10
     places = find_places(points, displacement)
     ramp = torch.stack(torch.meshgrid(torch.arange(WIDTH) + 0.5, torch.arange(HEIGHT) + 0.5, indexing="xy"))
-    moved = v2.functional.elastic(ramp, displacement)  # a picture of its own coordinates
+    moved = v2.functional.elastic(ramp, displacement)  # an image of its own coordinates
     grid = (2 * places / torch.tensor([WIDTH, HEIGHT]) - 1)[None, None]
     read = torch.nn.functional.grid_sample(moved[None], grid, align_corners=False)[0, :, 0].T
     kept = ((places > 2) & (places < torch.tensor([WIDTH, HEIGHT]) - 2)).all(dim=1)

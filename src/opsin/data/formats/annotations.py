@@ -1,12 +1,12 @@
-"""What every format of detection data says of a picture, and which of its boxes are kept.
+"""What every format of detection data says of an image, and which of its boxes are kept.
 
-A format's reader gives one `Annotation` a picture, boxes in our convention: xyxy, continuous pixels, x2 and y2
+A format's reader gives one `Annotation` an image, boxes in our convention: xyxy, continuous pixels, x2 and y2
 exclusive. `build` makes a source of them, by one rule for all formats:
 
 - a box without area, or with a side turned inside out, is left out, with a warning;
-- one that reaches outside of its picture is cut at the border; by up to a pixel, which conventions differ by, without a
+- one that reaches outside of its image is cut at the border; by up to a pixel, which conventions differ by, without a
   word, by more with a warning;
-- one with less than half of its area in the picture is nonsense, as are numbers that are not finite and classes that
+- one with less than half of its area in the image is nonsense, as are numbers that are not finite and classes that
   are not declared: they are left out, and training is refused;
 - two equal boxes of one class are both kept, as the field's evaluators do, with a warning.
 """
@@ -26,16 +26,16 @@ from opsin.data.source import FileSplit, Problem, Source, Split, listed, map_thr
 from opsin.structures import Instances
 
 _ROUNDING = 1.0  # pixels outside that pass without a word: 0-based or 1-based, inclusive or exclusive, six digits
-_FARTHEST = 1e9  # pixels; no picture is as large
-_INSIDE = 0.5  # of a box's area, the least share in the picture for it to be believed
+_FARTHEST = 1e9  # pixels; no image is as large
+_INSIDE = 0.5  # of a box's area, the least share in the image for it to be believed
 
 
 @dataclass
 class Annotation:
-    """What is said of one picture.
+    """What is said of one image.
 
-    file: its path. where: the annotation's file. size: (height, width); None to ask the picture. boxes: (x1, y1, x2,
-    y2) of each object, of a `relative` one in units of the picture's sides. names: their classes. places: of each
+    file: its path. where: the annotation's file. size: (height, width); None to ask the image. boxes: (x1, y1, x2,
+    y2) of each object, of a `relative` one in units of the image's sides. names: their classes. places: of each
     object within `where`, as "line 12". ignored: the places in `names` of regions to ignore. outlines: of each object
     what its mask is drawn from, None where nothing is said of it.
     """
@@ -84,86 +84,84 @@ def build(
     known = list(classes) if classes is not None else _found(parts)
     numbers, found = {name: k for k, name in enumerate(known)}, list(problems)
     splits: dict[str, Split] = {}
-    for key, pictures in parts.items():
-        _fill_sizes(pictures)
-        judged = [_judge(picture, numbers, declared, found) for picture in pictures]
-        instances, outlines = [one for one, _ in judged], [drawn for _, drawn in judged]
-        labels = np.zeros((len(pictures), len(known)), np.float32)
+    for key, images in parts.items():
+        _fill_sizes(images)
+        evaluated = [_evaluate(image, numbers, declared, found) for image in images]
+        instances, outlines = [one for one, _ in evaluated], [drawn for _, drawn in evaluated]
+        labels = np.zeros((len(images), len(known)), np.float32)
         for row, one in zip(labels, instances, strict=True):
             assert one.labels is not None
             row[one.labels[one.labels >= 0].numpy()] = 1
         if not any(outline is not None for drawn in outlines for outline in drawn):
             outlines = None
-        files = [picture.file for picture in pictures]
+        files = [image.file for image in images]
         splits[key] = FileSplit(files, labels, instances=instances, outlines=outlines)
     return Source(name, format_, known, splits, multi_label=True, problems=found, task="detect")
 
 
 def _found(parts: Mapping[str, Sequence[Annotation]]) -> list[str]:
-    return sorted({name for pictures in parts.values() for picture in pictures for name in picture.names})
+    return sorted({name for images in parts.values() for image in images for name in image.names})
 
 
-def _fill_sizes(pictures: Sequence[Annotation]) -> None:
-    """Ask the pictures whose size is not given. One that cannot be read is found when it is read."""
-    unknown = [picture for picture in pictures if picture.size is None or min(picture.size) < 1]
+def _fill_sizes(images: Sequence[Annotation]) -> None:
+    """Ask the images whose size is not given. One that cannot be read is found when it is read."""
+    unknown = [image for image in images if image.size is None or min(image.size) < 1]
 
-    def ask(picture: Annotation) -> None:
+    def ask(image: Annotation) -> None:
         try:
-            picture.size = read_size(picture.file)
+            image.size = read_size(image.file)
         except UnreadableImage:
-            picture.size = None
+            image.size = None
 
     map_threads(ask, unknown)
 
 
-def _judge(
-    picture: Annotation, numbers: Mapping[str, int], declared: str, problems: list[Problem]
+def _evaluate(
+    image: Annotation, numbers: Mapping[str, int], declared: str, problems: list[Problem]
 ) -> tuple[Instances, list[Outline | None]]:
-    """A picture's instances and their outlines, and what is wrong with them into `problems`."""
-    boxes = np.array(picture.boxes, np.float64).reshape(-1, 4)
-    labels = np.array([numbers.get(name, -2) for name in picture.names], np.int64)
+    """An image's instances and their outlines, and what is wrong with them into `problems`."""
+    boxes = np.array(image.boxes, np.float64).reshape(-1, 4)
+    labels = np.array([numbers.get(name, -2) for name in image.names], np.int64)
     kept = np.ones(len(boxes), bool)
 
     def refuse(wrong: Any, kind: str, why: str, severity: Literal["error", "warning"] = "error") -> None:
         for i in np.flatnonzero(wrong & kept).tolist():
-            facts = {"name": picture.names[i], "box": _written(boxes[i]), "size": picture.size and picture.size[::-1]}
+            facts = {"name": image.names[i], "box": _written(boxes[i]), "size": image.size and image.size[::-1]}
             reason = why.format(**facts, declared=declared, classes=listed(list(numbers)))
-            problems.append(Problem(kind, f"{picture.where} {picture.places[i]}", reason, severity))
+            problems.append(Problem(kind, f"{image.where} {image.places[i]}", reason, severity))
         kept[wrong] = False
 
-    ignored = np.isin(np.arange(len(boxes)), list(picture.ignored))
+    ignored = np.isin(np.arange(len(boxes)), list(image.ignored))
     labels[ignored] = -1  # whatever its class
     refuse(np.equal(labels, -2), "unknown_class", "unknown class {name!r}; {declared} has {classes}")
     wild = ~np.all(np.abs(boxes) < _FARTHEST, axis=1)  # NaN too
     refuse(wild, "not_finite", "the box of a {name} is {box}; expected numbers of pixels")
     boxes[~kept] = 0
-    if picture.relative:
-        height, width = picture.size or (1, 1)
+    if image.relative:
+        height, width = image.size or (1, 1)
         boxes = boxes * [width, height, width, height]
     sides = np.diff(boxes.astype(np.float32).reshape(-1, 2, 2), axis=1)[:, 0]  # float32, or it could turn flat later
     flat = "the box of a {name} has no area: {box}; left out"
     refuse(np.any(sides <= 0, axis=1), "degenerate_box", flat, "warning")
-    if picture.size is not None:
-        height, width = picture.size
+    if image.size is not None:
+        height, width = image.size
         cut = np.clip(boxes, 0, [width, height, width, height])
         share = (cut[:, 2:] - cut[:, :2]).prod(axis=1) / np.where(kept, (boxes[:, 2:] - boxes[:, :2]).prod(axis=1), 1)
         far = np.abs(cut - boxes).max(axis=1, initial=0) > _ROUNDING
-        outside = "the box of a {name} lies outside of its picture: {box} of {size[0]}x{size[1]}; mend or remove it"
+        outside = "the box of a {name} lies outside of its image: {box} of {size[0]}x{size[1]}; mend or remove it"
         refuse((share <= 0) | (far & (share < _INSIDE)), "outside_box", outside)
         for i in np.flatnonzero(far & kept).tolist():
-            reason = (
-                f"the box of a {picture.names[i]} reaches out of its picture: {_written(boxes[i])} of {width}x{height}"
-            )
-            place = f"{picture.where} {picture.places[i]}"
+            reason = f"the box of a {image.names[i]} reaches out of its image: {_written(boxes[i])} of {width}x{height}"
+            place = f"{image.where} {image.places[i]}"
             problems.append(Problem("clipped_box", place, f"{reason}; cut at the border", "warning"))
         boxes = cut
-    _note_twins(picture, boxes, labels, kept, problems)
-    outlines = [picture.outlines[i] for i in np.flatnonzero(kept).tolist()]
+    _note_twins(image, boxes, labels, kept, problems)
+    outlines = [image.outlines[i] for i in np.flatnonzero(kept).tolist()]
     return Instances(torch.from_numpy(boxes[kept].astype(np.float32)), torch.from_numpy(labels[kept])), outlines
 
 
 def _note_twins(
-    picture: Annotation, boxes: np.ndarray, labels: np.ndarray, kept: np.ndarray, problems: list[Problem]
+    image: Annotation, boxes: np.ndarray, labels: np.ndarray, kept: np.ndarray, problems: list[Problem]
 ) -> None:
     seen: dict[bytes, int] = {}
     for i in np.flatnonzero(kept & (labels >= 0)).tolist():
@@ -173,8 +171,8 @@ def _note_twins(
         kind, also = (
             ("duplicate_box", "of") if labels[first] == labels[i] else ("conflicting_boxes", "of another class,")
         )
-        reason = f"the box of a {picture.names[i]} is that {also} {picture.places[first]}: {_written(boxes[i])}"
-        problems.append(Problem(kind, f"{picture.where} {picture.places[i]}", reason, "warning"))
+        reason = f"the box of a {image.names[i]} is that {also} {image.places[first]}: {_written(boxes[i])}"
+        problems.append(Problem(kind, f"{image.where} {image.places[i]}", reason, "warning"))
 
 
 def _written(box: np.ndarray) -> str:

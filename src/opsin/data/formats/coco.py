@@ -45,7 +45,7 @@ def is_coco(file: Path) -> bool:
 def open_coco(files: list[Path], name: str) -> Source:
     """Json files of boxes, each a split by its name (instances_train2017.json) or its folder's; one alone may be all.
 
-    Pictures are looked for beside the file, beside its folder, and in folders there named images, JPEGImages, data,
+    Images are looked for beside the file, beside its folder, and in folders there named images, JPEGImages, data,
     after the split, or as the file's name ends (train2017).
     """
     loaded = {file: _load(file) for file in files}
@@ -128,39 +128,39 @@ def _categories(content: Any) -> dict[int, str]:
 
 def _read(file: Path, content: Any, split: str, problems: list[Problem]) -> list[Annotation]:
     categories = _categories(content)
-    folder = _find_pictures(file, content["images"], split)
-    pictures: dict[Any, Annotation] = {}
+    folder = _find_images(file, content["images"], split)
+    images: dict[Any, Annotation] = {}
     for number, image in enumerate(content["images"]):
         place = f"{file} images[{number}]"
         if not isinstance(image.get("id"), int | str) or not isinstance(image.get("file_name"), str):
             problems.append(Problem("broken_annotation", place, "an image without id or file_name"))
-        elif image["id"] in pictures:
+        elif image["id"] in images:
             problems.append(Problem("broken_annotation", place, f"the id {image['id']} is another image's too"))
         else:
             where = str(file)
-            pictures[image["id"]] = Annotation(str(folder / image["file_name"]), where, _size(image))
+            images[image["id"]] = Annotation(str(folder / image["file_name"]), where, _size(image))
     for number, one in enumerate(content["annotations"]):
         place = f"annotations[{number}]"
         outline = read_outline(one.get("segmentation"))
-        if (reason := _add(one, place, pictures, categories, outline)) is not None:
+        if (reason := _add(one, place, images, categories, outline)) is not None:
             problems.append(Problem("broken_annotation", f"{file} {place}", reason))
         elif one.get("segmentation") and outline is None:
             reason = "its segmentation is neither polygons nor runs that fill their size; it counts as without a mask"
             problems.append(Problem("broken_mask", f"{file} {place}", reason, "warning"))
-    return list(pictures.values())
+    return list(images.values())
 
 
 def _add(
     one: Mapping[str, Any],
     place: str,
-    pictures: Mapping[Any, Annotation],
+    images: Mapping[Any, Annotation],
     categories: Mapping[int, str],
     outline: Outline | None,
 ) -> str | None:
-    """Give an annotation to its picture; the reason where it cannot be."""
+    """Give an annotation to its image; the reason where it cannot be."""
     image, number = one.get("image_id"), one.get("category_id")
-    picture = pictures.get(image) if isinstance(image, int | str) else None
-    if picture is None:
+    annotation = images.get(image) if isinstance(image, int | str) else None
+    if annotation is None:
         return f"its image_id {image!r} is that of no image"
     try:
         x, y, width, height = (float(value) for value in one["bbox"])
@@ -168,7 +168,7 @@ def _add(
         return f"its bbox is {one.get('bbox')!r}; expected [x, y, width, height]"
     name = categories.get(number, f"id {number}") if isinstance(number, int) else f"id {number}"
     ignored = bool(one.get("iscrowd")) or bool(one.get("ignore"))
-    picture.add((x, y, x + width, y + height), name, place, ignored=ignored, outline=outline)
+    annotation.add((x, y, x + width, y + height), name, place, ignored=ignored, outline=outline)
     return None
 
 
@@ -176,11 +176,11 @@ def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:
     try:
         return int(image["height"]), int(image["width"])
     except (KeyError, TypeError, ValueError):
-        return None  # the picture will say
+        return None  # the image will say
 
 
-def _find_pictures(file: Path, images: list[Mapping[str, Any]], split: str) -> Path:
-    """The folder that `file_name` counts from: the one with the most of the first pictures."""
+def _find_images(file: Path, images: list[Mapping[str, Any]], split: str) -> Path:
+    """The folder that `file_name` counts from: the one with the most of the first images."""
     home, above = file.parent, file.parent.parent
     tail = re.split("[_.]", file.stem)[-1]
     same = [name for name, meaning in SPLIT_NAMES.items() if meaning == split]

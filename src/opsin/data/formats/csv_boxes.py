@@ -1,8 +1,8 @@
 """CSV tables of boxes: one row an object, `path,x1,y1,x2,y2,label`, in our convention: pixels from 0, x2, y2 exclusive.
 
 A header is optional; it names the columns in any order (see _ROLES): corners x1, y1, x2, y2 or xmin, ymin, xmax, ymax,
-or x, y, width, height of the box; label; optionally split, the picture's width and height, and ignore, 0 or 1 (also
-iscrowd, difficult), for regions to ignore. A row with a path alone is a picture without objects.
+or x, y, width, height of the box; label; optionally split, the image's width and height, and ignore, 0 or 1 (also
+iscrowd, difficult), for regions to ignore. A row with a path alone is an image without objects.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ def open_boxes(files: Mapping[str, Path], name: str) -> Source:
     for split, table in files.items():
         _read(table, split, parts, problems)
     order = [key for key in ("train", "val", "test", "all") if key in parts]
-    pictures = {key: list(parts[key].values()) for key in order}
+    images = {key: list(parts[key].values()) for key in order}
     classes = read_classes(next(iter(files.values())).parent)
-    return build(name, "CSV of boxes", pictures, classes=classes, declared="classes.txt", problems=problems)
+    return build(name, "CSV of boxes", images, classes=classes, declared="classes.txt", problems=problems)
 
 
 def is_boxes(table: Path) -> bool:
@@ -65,7 +65,7 @@ def _read(table: Path, split: str, parts: dict[str, dict[str, Annotation]], prob
     else:
         cells = cells[1:]
     if not cells:
-        raise InputError(f"{table} lists no pictures; {_EXPECTED}")
+        raise InputError(f"{table} lists no images; {_EXPECTED}")
     folders = [table.parent, table.parent / "images", table.parent / split]
     known: dict[str, str] = {}
     for line, row in cells:
@@ -82,9 +82,9 @@ def _read(table: Path, split: str, parts: dict[str, dict[str, Annotation]], prob
             continue
         if path not in known:
             known[path] = str(next((f / path for f in folders if (f / path).is_file()), table.parent / path))
-        picture = parts.setdefault(key, {}).setdefault(path, Annotation(known[path], str(table), _size(values)))
+        image = parts.setdefault(key, {}).setdefault(path, Annotation(known[path], str(table), _size(values)))
         try:
-            _add(picture, values, place, width=len(row), expected=max(columns.values()) + 1)
+            _add(image, values, place, width=len(row), expected=max(columns.values()) + 1)
         except ValueError as error:
             problems.append(Problem("broken_annotation", f"{table} {place}", str(error)))
 
@@ -101,12 +101,12 @@ def _columns(table: Path, first: list[str]) -> dict[str, int] | None:
     return found
 
 
-def _add(picture: Annotation, values: Mapping[str, str], place: str, *, width: int, expected: int) -> None:
-    """Give a row's object to its picture. Raises ValueError with the reason."""
+def _add(image: Annotation, values: Mapping[str, str], place: str, *, width: int, expected: int) -> None:
+    """Give a row's object to its image. Raises ValueError with the reason."""
     roles = _CORNERS if "x1" in values else _SIDES
     box = [values.get(role, "") for role in roles]
     if not any(box) and not values.get("label"):
-        return  # a picture without objects
+        return  # an image without objects
     if width < expected:
         raise ValueError(f"{width} columns, expected {expected}")
     if not values["label"]:
@@ -116,7 +116,7 @@ def _add(picture: Annotation, values: Mapping[str, str], place: str, *, width: i
     except ValueError:
         raise ValueError(f"its box is {','.join(box)}; expected four numbers, {', '.join(roles)}") from None
     corners = (a, b, c, d) if roles == _CORNERS else (a, b, a + c, b + d)
-    picture.add(corners, values["label"], place, ignored=values.get("ignore", "").lower() in ("1", "true", "yes"))
+    image.add(corners, values["label"], place, ignored=values.get("ignore", "").lower() in ("1", "true", "yes"))
 
 
 def _size(values: Mapping[str, str]) -> tuple[int, int] | None:

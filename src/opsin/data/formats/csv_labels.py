@@ -1,4 +1,4 @@
-"""CSV tables of pictures: one row a picture, `path,label`, paths relative to the table.
+"""CSV tables of images: one row an image, `path,label`, paths relative to the table.
 
 A header is optional. It names the columns: path, file, filename or image; label, class, target or category; split, set
 or subset. Without a label column, the others are one class each and hold 0 or 1. `|` or `;` part labels in a cell.
@@ -35,7 +35,7 @@ class _Row:
 
 
 def open_table(path: Path, multi_label: bool) -> Source:
-    """One CSV file. multi_label: a picture may have any number of labels, also none."""
+    """One CSV file. multi_label: an image may have any number of labels, also none."""
     return _build(path.stem, {path: _read(path, "all")}, multi_label)
 
 
@@ -101,7 +101,7 @@ def _read(table: Path, split: str) -> tuple[list[_Row], list[str]]:
             raise InputError(f"{table} line {line}: {len(row)} columns, expected {width}")
         rows.append(_row(table, line, [cell.strip() for cell in row], roles, columns, split))
     if not rows:
-        raise InputError(f"{table} lists no pictures; expected rows of path,label")
+        raise InputError(f"{table} lists no images; expected rows of path,label")
     return rows, list(columns.values())
 
 
@@ -146,7 +146,7 @@ def read_cells(table: Path) -> list[tuple[int, list[str]]]:
 
 
 def _is_header(first: list[str], table: Path) -> bool:
-    """Whether the first row names columns: no cell of it is a picture, and one is a name that we know."""
+    """Whether the first row names columns: no cell of it is an image, and one is a name that we know."""
     if any(PurePosixPath(cell).suffix in IMAGE_SUFFIXES for cell in first) or (table.parent / first[0]).is_file():
         return False
     known = {name for names in _ROLES.values() for name in names}

@@ -164,11 +164,11 @@ def _draw(part: str, place: int) -> Tensor:
 def _ground(part: str, random: np.random.RandomState) -> Tensor:
     """A square of a photograph, half of them mirrored: (3, 160, 160) in [0, 255]."""
     photographs = _photographs(part)
-    picture = photographs[random.randint(len(photographs))]
-    height, width = picture.shape[-2:]
+    image = photographs[random.randint(len(photographs))]
+    height, width = image.shape[-2:]
     side = random.randint(SIDE, min(height, width, 2 * SIDE) + 1)
     top, left = random.randint(height - side + 1), random.randint(width - side + 1)
-    square = _GROUND.prepare(picture[:, top : top + side, left : left + side])
+    square = _GROUND.prepare(image[:, top : top + side, left : left + side])
     return (square.flip(-1) if random.randint(2) else square).float()
 
 

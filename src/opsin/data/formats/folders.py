@@ -1,4 +1,4 @@
-"""Image folders and zips of them: `train/cat/1.jpg`, or only `cat/1.jpg`. All pictures below a class folder are its."""
+"""Image folders and zips of them: `train/cat/1.jpg`, or only `cat/1.jpg`. All images below a class folder are its."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def open_folder(path: Path) -> Source:
     """A folder of class folders, or of split folders of class folders. Raises InputError where it is neither."""
     tree = walk(path)
     if not tree.files:
-        raise InputError(f"{path} is empty; expected class folders with pictures, or train/val/test folders of them")
+        raise InputError(f"{path} is empty; expected class folders with images, or train/val/test folders of them")
     return _build(path.name, "image folders", str(path), tree, lambda file: str(path / file), None)
 
 
@@ -116,7 +116,7 @@ def _build(
     }
     for split in [s for s in ("val", "test") if s in parts and not parts[s].tree.tops() and parts[s].tree.images]:
         count = len(parts[split].tree.images)
-        reason = f"{count} pictures that lie in no class folder are left out"
+        reason = f"{count} images that lie in no class folder are left out"
         problems.append(Problem("unlabelled", parts.pop(split).path("").rstrip("/"), reason, "warning"))
     classes, splits = _collect(parts, problems)
     return Source(name, format_, classes, splits, problems=problems)
@@ -178,29 +178,29 @@ def _check_classes(part: _Part) -> None:
     where = part.path("").rstrip("/")
     if not part.tree.tops():
         loose = len(part.tree.images)
-        found = f"{loose} pictures but no class folders" if loose else "no class folders and no pictures"
+        found = f"{loose} images but no class folders" if loose else "no class folders and no images"
         raise InputError(
-            f"{where} holds {found}; put each picture in a folder named after its class, or list them in a CSV"
+            f"{where} holds {found}; put each image in a folder named after its class, or list them in a CSV"
         )
     if not part.tree.images:
-        raise InputError(f"{where} holds class folders but no pictures in them")
+        raise InputError(f"{where} holds class folders but no images in them")
 
 
 def _oddities(part: _Part, split: str) -> list[Problem]:
-    """Empty classes, pictures outside of class folders, and files that are no pictures."""
+    """Empty classes, images outside of class folders, and files that are no images."""
     problems = []
     full = {file.split("/", 1)[0] for file in part.tree.images}
     for name in part.tree.tops():
         if name not in full:
             severity = "error" if split in ("train", "all") else "warning"
-            problems.append(Problem("empty_class", part.path(name), "the class folder holds no pictures", severity))
+            problems.append(Problem("empty_class", part.path(name), "the class folder holds no images", severity))
     problems += [
         Problem("stray", part.path(f), "lies in no class folder, left out", "warning") for f in part.tree.loose()
     ]
     images = set(part.tree.images)
     for file in part.tree.files:
         if file not in images and "/" in file:
-            problems.append(Problem("not_an_image", part.path(file), "its ending is not a picture's, left out", "note"))
+            problems.append(Problem("not_an_image", part.path(file), "its ending is not an image's, left out", "note"))
     return problems
 
 

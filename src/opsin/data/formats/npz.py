@@ -1,4 +1,4 @@
-"""Pictures as arrays: npz files, and the checks that turn arrays into a split.
+"""Images as arrays: npz files, and the checks that turn arrays into a split.
 
 An npz holds images and labels: `train_x, train_y, test_x, test_y`, `x_train`, `train_images` and so on, or only
 `images, labels`; optionally `classes`, their names. Images are (N, H, W), (N, H, W, C) or (N, C, H, W), C = 1 or 3:
@@ -181,7 +181,7 @@ def _as_labels(labels: np.ndarray, where: str, multi_label: bool) -> np.ndarray:
         raise InputError(f"{where} has shape {labels.shape}; expected labels (N,), or (N, K) of 0 and 1 if multi-label")
     if not multi_label:
         if not (labels.sum(axis=1) == 1).all():
-            raise InputError(f"{where} has pictures with no or several labels; set data.multi_label=true")
+            raise InputError(f"{where} has images with no or several labels; set data.multi_label=true")
         return labels.argmax(axis=1).astype(np.int64)
     return labels.astype(np.float32)
 

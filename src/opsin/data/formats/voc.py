@@ -1,4 +1,4 @@
-"""Pascal VOC: one XML file a picture, splits in ImageSets/Main/*.txt. Everingham et al. 2010.
+"""Pascal VOC: one XML file an image, splits in ImageSets/Main/*.txt. Everingham et al. 2010.
 
 VOC counts pixels from 1 and includes the last, so (xmin, ymin, xmax, ymax) is (xmin - 1, ymin - 1, xmax, ymax) in our
 convention. An object whose corners coincide in x or y is a stray click, although it would be a pixel wide: it counts as
@@ -23,7 +23,7 @@ from opsin.data.images import IMAGE_SUFFIXES
 from opsin.data.source import Problem, Source
 from opsin.errors import InputError
 
-_PICTURES = ("JPEGImages", "images", "Images", "imgs", "img", ".", "Annotations", "annotations")
+_IMAGES = ("JPEGImages", "images", "Images", "imgs", "img", ".", "Annotations", "annotations")
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -33,7 +33,7 @@ def is_voc(path: Path) -> bool:
 
 
 def open_voc(path: Path) -> Source:
-    """A folder with Annotations (and ImageSets, and JPEGImages), or with XML files beside their pictures.
+    """A folder with Annotations (and ImageSets, and JPEGImages), or with XML files beside their images.
 
     Or with train, val and test folders of such. Of ImageSets, the lists train, val and test are read; trainval, less
     val, stands in for train where that is missing. Without lists, it is all one split.
@@ -43,19 +43,19 @@ def open_voc(path: Path) -> Source:
     bases = _bases(path)
     for key, base in bases.items():
         files = {file.stem: file for file in _xml_files(base)}
-        pictures = _pictures(base)
+        images = _images(base)
         if key != "all" or not (lists := _lists(base)):
-            parts[key] = [_read(file, base, pictures, problems) for file in files.values()]
-            unlisted = sorted(pictures.keys() - files.keys())
+            parts[key] = [_read(file, base, images, problems) for file in files.values()]
+            unlisted = sorted(images.keys() - files.keys())
             if unlisted:
-                reason = f"{len(unlisted)} pictures have no XML file and are left out, {unlisted[0]} the first"
+                reason = f"{len(unlisted)} images have no XML file and are left out, {unlisted[0]} the first"
                 problems.append(Problem("unannotated", str(base), reason, "warning"))
             continue
         for split, names in lists.items():
             parts[split] = []
             for place, name in names.items():
                 if name in files:
-                    parts[split].append(_read(files[name], base, pictures, problems))
+                    parts[split].append(_read(files[name], base, images, problems))
                 else:
                     reason = f"{name!r} has no file {name}.xml in {_annotations(base).name}"
                     problems.append(Problem("missing_annotation", place, reason))
@@ -90,10 +90,10 @@ def _xml_files(base: Path) -> list[Path]:
     return sorted(_visible(_annotations(base), (".xml",)))
 
 
-def _pictures(base: Path) -> dict[str, Path]:
-    """From stems to picture files, of the first folder that has one of this stem."""
+def _images(base: Path) -> dict[str, Path]:
+    """From stems to image files, of the first folder that has one of this stem."""
     found: dict[str, Path] = {}
-    for name in _PICTURES:
+    for name in _IMAGES:
         if (base / name).is_dir():
             for file in sorted(_visible(base / name, IMAGE_SUFFIXES)):
                 found.setdefault(file.stem, file)
@@ -105,7 +105,7 @@ def _visible(folder: Path, suffixes: Collection[str]) -> list[Path]:
 
 
 def _lists(base: Path) -> dict[str, dict[str, str]]:
-    """From splits to the picture names of their lists, each by its place: {"train": {"train.txt line 1": "000012"}}."""
+    """From splits to the image names of their lists, each by its place: {"train": {"train.txt line 1": "000012"}}."""
     folder = base / "ImageSets"
     folder = folder / "Main" if (folder / "Main").is_dir() else folder
     if not folder.is_dir():
@@ -118,14 +118,14 @@ def _lists(base: Path) -> dict[str, dict[str, str]]:
             found[split] = {f"{file} line {n}": Path(line.split()[0]).name for n, line in lines if line.strip()}
     both = found.pop("trainval", None)
     if both is not None and "train" not in found:
-        judged = set(found.get("val", {}).values())
-        found["train"] = {place: name for place, name in both.items() if name not in judged}
+        evaluated = set(found.get("val", {}).values())
+        found["train"] = {place: name for place, name in both.items() if name not in evaluated}
     stems = {"val": found.get("val"), "test": found.get("test")}
     return {key: names for key, names in ({"train": found.get("train")} | stems).items() if names is not None}
 
 
-def _read(file: Path, base: Path, pictures: Mapping[str, Path], problems: list[Problem]) -> Annotation | None:
-    """A picture's annotation; None, and a problem, where the XML is broken."""
+def _read(file: Path, base: Path, images: Mapping[str, Path], problems: list[Problem]) -> Annotation | None:
+    """An image's annotation; None, and a problem, where the XML is broken."""
     try:
         parsed = _parse(file)
     except (expat.ExpatError, OSError) as error:
@@ -134,11 +134,11 @@ def _read(file: Path, base: Path, pictures: Mapping[str, Path], problems: list[P
         return None
     named = Path(parsed.filename.replace("\\", "/"))
     missing = (base / "JPEGImages" if (base / "JPEGImages").is_dir() else base) / (named.name or f"{file.stem}.jpg")
-    picture = pictures.get(file.stem) or pictures.get(named.stem) or missing
+    image = images.get(file.stem) or images.get(named.stem) or missing
     if parsed.root != "annotation":
         problems.append(Problem("broken_annotation", f"{file} line 1", f"its root is {parsed.root!r}, not annotation"))
         return None
-    annotation = Annotation(str(picture), str(file), parsed.size)
+    annotation = Annotation(str(image), str(file), parsed.size)
     for found in parsed.objects:
         place = f"line {found.line}"
         try:
@@ -207,5 +207,5 @@ def _parse(file: Path) -> _Parsed:
         if math.isfinite(height) and math.isfinite(width):
             parsed.size = (int(height), int(width))
     except (KeyError, ValueError):
-        parsed.size = None  # the picture will say
+        parsed.size = None  # the image will say
     return parsed

@@ -1,11 +1,11 @@
-"""YOLO txt: one text file a picture, a line an object: `class cx cy width height`, fractions of the picture's sides.
+"""YOLO txt: one text file an image, a line an object: `class cx cy width height`, fractions of the image's sides.
 
 Splits and classes are in a data.yaml (train, val, test, names) or a darknet obj.data (train, valid, names). The box in
-our convention is ((cx - w / 2) W, (cy - h / 2) H, (cx + w / 2) W, (cy + h / 2) H); W and H are asked of the picture. A
-line of an outline, `class x1 y1 x2 y2 x3 y3...`, gives the box around it. A picture without a text file has no objects.
+our convention is ((cx - w / 2) W, (cy - h / 2) H, (cx + w / 2) W, (cy + h / 2) H); W and H are asked of the image. A
+line of an outline, `class x1 y1 x2 y2 x3 y3...`, gives the box around it. An image without a text file has no objects.
 The format knows no regions to ignore.
 
-The text file of images/a/1.jpg is labels/a/1.txt, or lies beside the picture, or beside the place that a list names.
+The text file of images/a/1.jpg is labels/a/1.txt, or lies beside the image, or beside the place that a list names.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def open_yolo(path: Path) -> Source:
     parts: dict[str, list[Annotation]] = {}
     for split, entries in layout.parts.items():
         pairs = [pair for entry in entries for pair in _pairs(layout, entry)]
-        parts[split] = [_read(picture, label, layout.classes, problems) for picture, label in pairs]
+        parts[split] = [_read(image, label, layout.classes, problems) for image, label in pairs]
     name = path.name if path.is_dir() else path.resolve().parent.name
     classes = [layout.classes[number] for number in sorted(layout.classes)]
     return build(name, "YOLO txt", parts, classes=classes, declared=layout.file.name, problems=problems)
@@ -123,7 +123,7 @@ def _from_folder(path: Path) -> _Layout:
 def _checked(layout: _Layout) -> _Layout:
     names = list(layout.classes.values())
     if not layout.parts:
-        raise InputError(f"{layout.file} names no train, val or test pictures")
+        raise InputError(f"{layout.file} names no train, val or test images")
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InputError(f"{layout.file} names the class {twice[0]!r} twice; each must be named once")
     order = [key for key in ("train", "val", "test", "all") if key in layout.parts]
@@ -143,32 +143,32 @@ def _lines(file: Path) -> list[str]:
 
 
 def _pairs(layout: _Layout, entry: str) -> list[tuple[Path, Path | None]]:
-    """The pictures that an entry of a split means, each with its text file if it has one."""
+    """The images that an entry of a split means, each with its text file if it has one."""
     bases = tuple(dict.fromkeys((layout.root, layout.file.parent)))
     found = _resolve(PurePosixPath(entry.replace("\\", "/")), bases)
     if found is None:
-        raise InputError(f"{layout.file}: there is no file or folder {entry!r} with pictures")
+        raise InputError(f"{layout.file}: there is no file or folder {entry!r} with images")
     if found.is_dir():
-        pictures = sorted(p for p in found.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != ".")
-        if not pictures:
-            raise InputError(f"{layout.file}: {found} holds no pictures")
-        return [(picture, _label_of(picture)) for picture in pictures]
+        images = sorted(p for p in found.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != ".")
+        if not images:
+            raise InputError(f"{layout.file}: {found} holds no images")
+        return [(image, _label_of(image)) for image in images]
     lines = [PurePosixPath(line.replace("\\", "/")) for line in _lines(found)]
     bases = tuple(dict.fromkeys((*bases, found.parent)))
     folders = [base / name for base in (layout.root, layout.root.parent) for name in ("images", "JPEGImages", "")]
     pairs = []
     for line in lines:
-        picture = _resolve(line, bases) or next((f / line.name for f in folders if (f / line.name).is_file()), None)
+        image = _resolve(line, bases) or next((f / line.name for f in folders if (f / line.name).is_file()), None)
         beside = _resolve(line.with_suffix(".txt"), bases)
-        picture = picture or layout.root / line
-        pairs.append((picture, beside or _label_of(picture)))
+        image = image or layout.root / line
+        pairs.append((image, beside or _label_of(image)))
     return pairs
 
 
-def _label_of(picture: Path) -> Path | None:
-    parts = list(picture.parts)
+def _label_of(image: Path) -> Path | None:
+    parts = list(image.parts)
     places = [k for k, part in enumerate(parts[:-1]) if part in ("images", "JPEGImages")]
-    tried = [picture]
+    tried = [image]
     if places:  # the last one counts: data/images/images/1.jpg
         tried.insert(0, Path(*parts[: places[-1]], "labels", *parts[places[-1] + 1 :]))
     return next((one.with_suffix(".txt") for one in tried if one.with_suffix(".txt").is_file()), None)
@@ -188,8 +188,8 @@ def _resolve(path: PurePosixPath, bases: Sequence[Path]) -> Path | None:
     return None
 
 
-def _read(picture: Path, label: Path | None, classes: dict[int, str], problems: list[Problem]) -> Annotation:
-    annotation = Annotation(str(picture), str(label or picture), relative=True)
+def _read(image: Path, label: Path | None, classes: dict[int, str], problems: list[Problem]) -> Annotation:
+    annotation = Annotation(str(image), str(label or image), relative=True)
     if label is None:
         return annotation
     try:
@@ -223,9 +223,7 @@ def _parse(columns: list[str], classes: dict[int, str]) -> tuple[str, tuple[floa
         raise ValueError(f"the class is {columns[0]}; expected a whole number")
     name = classes.get(int(number), f"number {int(number)}")
     if max(abs(value) for value in values) > 2:
-        raise ValueError(
-            f"its numbers go to {max(values, key=abs):g}; expected fractions of the picture's sides, 0 to 1"
-        )
+        raise ValueError(f"its numbers go to {max(values, key=abs):g}; expected fractions of the image's sides, 0 to 1")
     if len(values) > 4:
         return name, (min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2]))
     x, y, width, height = values

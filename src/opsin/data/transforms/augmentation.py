@@ -1,4 +1,4 @@
-"""Random changes of training pictures, by name: torchvision's v2 transforms, and those that it lacks."""
+"""Random changes of training images, by name: torchvision's v2 transforms, and those that it lacks."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ PRESETS: dict[str, list[dict[str, dict[str, Any]]]] = {
 
 
 class Augmentation:
-    """A picture as it was read, uint8 (C, H, W) -> prepared and randomly changed, uint8 (channels, height, width).
+    """An image as it was read, uint8 (C, H, W) -> prepared and randomly changed, uint8 (channels, height, width).
 
-    Draws from torch's global CPU generator. A first step that sizes the picture stands in the place of `prepare`.
+    Draws from torch's global CPU generator. A first step that sizes the image stands in the place of `prepare`.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ def create_augmentation(spec: Spec, preprocessing: Preprocessing) -> Augmentatio
         elif place == 0:
             sizing = step
         else:
-            raise InputError(f"augmentation {name} sets the size of the picture and must come first")
+            raise InputError(f"augmentation {name} sets the size of the image and must come first")
     augmentation = Augmentation(preprocessing, sizing, steps)
     _try(augmentation, [name for name, _ in parsed])
     return augmentation
@@ -183,7 +183,7 @@ def create_step(name: str, options: Mapping[str, Any], kind: Any) -> Any:
 
 
 def _try(augmentation: Augmentation, names: list[str]) -> None:
-    """Run a blank picture through, to learn now and not in the first epoch what does not work."""
+    """Run a blank image through, to learn now and not in the first epoch what does not work."""
     preprocessing = augmentation.preprocessing
     expected = (preprocessing.channels, *preprocessing.size)
     with torch.random.fork_rng(devices=[]):
@@ -193,10 +193,10 @@ def _try(augmentation: Augmentation, names: list[str]) -> None:
             except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
                 reason = " ".join(str(error).split())
                 raise InputError(
-                    f"augmentation {', '.join(names)} fails on pictures of shape {expected}: {reason}"
+                    f"augmentation {', '.join(names)} fails on images of shape {expected}: {reason}"
                 ) from error
             if tuple(image.shape) != expected or image.dtype != torch.uint8:
                 raise InputError(
-                    f"augmentation {', '.join(names)} turns pictures of shape {expected} into {tuple(image.shape)} "
+                    f"augmentation {', '.join(names)} turns images of shape {expected} into {tuple(image.shape)} "
                     f"{image.dtype}; end it with random_crop or leave out the step that changes the size"
                 )

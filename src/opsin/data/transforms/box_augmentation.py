@@ -1,7 +1,7 @@
-"""Random changes of training pictures that take boxes, masks and points along, by name: the `augment` of a detector.
+"""Random changes of training images that take boxes, masks and points along, by name: the `augment` of a detector.
 
-One rule says what leaves a picture, `Frame`'s, and `keep: {visible: ..., least: ...}` in a recipe sets it. Only SSD's
-random crop judges by another, its paper's.
+One rule says what leaves an image, `Frame`'s, and `keep: {visible: ..., least: ...}` in a recipe sets it. Only SSD's
+random crop evaluates by another, its paper's.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ PRESETS: dict[str, list[dict[str, dict[str, Any]]]] = {
 
 
 class SceneAugmentation:
-    """A picture as it was read and its instances -> input, uint8 (channels, height, width), and instances in it.
+    """An image as it was read and its instances -> input, uint8 (channels, height, width), and instances in it.
 
-    What `opsin.data.loading.DetectionAugmentation` asks for. The first steps may see the picture as it was read; the
+    What `opsin.data.loading.DetectionAugmentation` asks for. The first steps may see the image as it was read; the
     preprocessing sizes it before all others, unless a step does so itself. Boxes that come out lie within the input and
     have sides of `frame.least` pixels or more.
     """
@@ -129,7 +129,7 @@ def create_detection_augmentation(spec: Spec, preprocessing: Preprocessing) -> S
 
 
 def describe_detection_augmentation(spec: Spec) -> list[str]:
-    """One line in plain words for each step, as `describe_augmentation` for pictures with labels."""
+    """One line in plain words for each step, as `describe_augmentation` for images with labels."""
     return describe_steps(parse_steps(spec, _KNOWN, PRESETS), _KNOWN)
 
 
@@ -183,10 +183,10 @@ class PhotometricDistort(v2.RandomPhotometricDistort):
 
 @dataclass(frozen=True)
 class Mosaic:
-    """Four pictures in one, each cut at random to its quarter. Bochkovskiy et al. 2020 (YOLOv4, arXiv:2004.10934).
+    """Four images in one, each cut at random to its quarter. Bochkovskiy et al. 2020 (YOLOv4, arXiv:2004.10934).
 
-    cut: where the quarters meet, as parts of both sides. scale: of each picture, times the size that the preprocessing
-    gives it, but so large at least that it fills its quarter. A picture that is not drawn (p) goes on as it is. p and
+    cut: where the quarters meet, as parts of both sides. scale: of each image, times the size that the preprocessing
+    gives it, but so large at least that it fills its quarter. An image that is not drawn (p) goes on as it is. p and
     cut are those of the authors' darknet.
     """
 
@@ -227,11 +227,11 @@ class Mosaic:
 
 @dataclass(frozen=True)
 class MixUp:
-    """The sum of two pictures, and the objects of both. Zhang et al. 2019, arXiv:1902.04103, sec. 3.1.
+    """The sum of two images, and the objects of both. Zhang et al. 2019, arXiv:1902.04103, sec. 3.1.
 
     alpha: of the Beta distribution that the share is drawn from; the paper's 1.5 makes both visible, mostly. The two
     lie on each other as they are, not deformed, at the size of the input. Every object counts in full; the paper
-    weights the loss of each by its picture's share.
+    weights the loss of each by its image's share.
     """
 
     p: float = 0.5
@@ -345,7 +345,7 @@ _UNSIZE = (Expand, RandomIoUCrop)
 
 
 def _with_sizing(steps: Sequence[Step]) -> list[Step]:
-    """The steps, and the preprocessing where it must size the picture: as early as they allow."""
+    """The steps, and the preprocessing where it must size the image: as early as they allow."""
     steps = list(steps)
     resizing = [i for i, step in enumerate(steps) if isinstance(step, (*_UNSIZE, Mosaic))]
     first = resizing[-1] + 1 if resizing else 0
@@ -359,14 +359,14 @@ def _with_sizing(steps: Sequence[Step]) -> list[Step]:
             sized = False
         elif isinstance(step, MixUp) and not sized:
             raise InputError(
-                "augmentation mixup adds pictures of one size; put it behind expand, random_iou_crop, mosaic, "
+                "augmentation mixup adds images of one size; put it behind expand, random_iou_crop, mosaic, "
                 "scale_jitter and letterbox"
             )
     return steps
 
 
 def _try(augmentation: SceneAugmentation, names: list[str]) -> None:
-    """Run a blank picture through, to learn now and not in the first epoch what does not work."""
+    """Run a blank image through, to learn now and not in the first epoch what does not work."""
     preprocessing = augmentation.frame.preprocessing
     expected = height, width = preprocessing.size
     blank = torch.zeros(preprocessing.channels, height, width, dtype=torch.uint8)
@@ -379,10 +379,10 @@ def _try(augmentation: SceneAugmentation, names: list[str]) -> None:
             except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
                 reason = " ".join(str(error).split())
                 raise InputError(
-                    f"augmentation {', '.join(names)} fails on pictures of shape {tuple(blank.shape)}: {reason}"
+                    f"augmentation {', '.join(names)} fails on images of shape {tuple(blank.shape)}: {reason}"
                 ) from error
             if image.shape != (preprocessing.channels, *expected) or image.dtype != torch.uint8:
                 raise InputError(
-                    f"augmentation {', '.join(names)} turns pictures of shape {tuple(blank.shape)} into "
+                    f"augmentation {', '.join(names)} turns images of shape {tuple(blank.shape)} into "
                     f"{tuple(image.shape)} {image.dtype}; leave out the step that changes the size"
                 )

@@ -17,7 +17,7 @@ _LUMA = (0.2989, 0.587, 0.114)  # ITU-R BT.601, as torchvision rounds it
 class PCALighting(v2.Transform):
     """Shift all pixels along the principal colours of ImageNet. Krizhevsky et al. 2012 (AlexNet), sec. 4.1.
 
-    RGB in [0, 1] gets sum_i alpha_i lambda_i p_i, with alpha_i from N(0, std) drawn once for each picture.
+    RGB in [0, 1] gets sum_i alpha_i lambda_i p_i, with alpha_i from N(0, std) drawn once for each image.
     """
 
     # Standard deviations and principal components (columns) of ImageNet's RGB values; of the paper's authors none are
@@ -33,7 +33,7 @@ class PCALighting(v2.Transform):
         return {"shift": self._COMPONENTS @ (torch.randn(3) * self.std * self._DEVIATIONS)}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        if not _is_picture(inpt):
+        if not _is_image(inpt):
             return inpt
         if inpt.shape[-3] != 3:
             raise ValueError(f"it shifts colours and needs 3 channels, got {inpt.shape[-3]}")
@@ -46,7 +46,7 @@ class PCALighting(v2.Transform):
 
 
 class FusedColorJitter(v2.ColorJitter):
-    """torchvision's ColorJitter as one affine map of the colours: one pass over the picture, no trip to HSV.
+    """torchvision's ColorJitter as one affine map of the colours: one pass over the image, no trip to HSV.
 
     The same options, the same random draws and order. Brightness, contrast and saturation between 0.6 and 1.4 are
     within 2 grey levels of torchvision's wherever no step in between leaves [0, 255]: what it cuts off after each step
@@ -56,7 +56,7 @@ class FusedColorJitter(v2.ColorJitter):
     """
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        if not _is_picture(inpt) or inpt.shape[-3] != 3 or not (inpt.dtype == torch.uint8 or inpt.is_floating_point()):
+        if not _is_image(inpt) or inpt.shape[-3] != 3 or not (inpt.dtype == torch.uint8 or inpt.is_floating_point()):
             return super().transform(inpt, params)
         names = ("brightness", "contrast", "saturation", "hue")
         factors = [(names[i], params[f"{names[i]}_factor"]) for i in params["fn_idx"].tolist()]
@@ -71,8 +71,8 @@ def jitter_colours(image: Tensor, steps: Sequence[tuple[str, float]]) -> Tensor:
     """
     if not image.numel():
         return image
-    if image.ndim > 3:  # contrast is about the mean of each picture
-        return torch.stack([jitter_colours(picture, steps) for picture in image])
+    if image.ndim > 3:  # contrast is about the mean of each one
+        return torch.stack([jitter_colours(one, steps) for one in image])
     whole_levels = image.dtype == torch.uint8
     colours = image.contiguous().flatten(1).to(torch.float32 if whole_levels else image.dtype)
     rows = colour_map(steps, colours.mean(dim=1).tolist(), 0.5 if whole_levels else 0.0)
@@ -87,9 +87,9 @@ def jitter_colours(image: Tensor, steps: Sequence[tuple[str, float]]) -> Tensor:
 
 
 def colour_map(steps: Sequence[tuple[str, float]], mean: Sequence[float], cut: float = 0.0) -> list[list[float]]:
-    """The matrix, 3 rows of 4, that takes [r, g, b, 1] through all steps of a jitter on a picture of that mean colour.
+    """The matrix, 3 rows of 4, that takes [r, g, b, 1] through all steps of a jitter on an image of that mean colour.
 
-    Brightness, contrast and saturation are factor * colour + (1 - factor) * goal: black, the picture's mean grey, and
+    Brightness, contrast and saturation are factor * colour + (1 - factor) * goal: black, the image's mean grey, and
     the colour's own grey. Hue is `rotation`. cut: what torchvision loses on average where it cuts off the fractions of
     greys, and of levels after each of these steps; 0.5 for uint8, 0 for float.
     """
@@ -125,7 +125,7 @@ def _mixed(weights: Sequence[float], rows: Sequence[Sequence[float]]) -> list[fl
     return [sum(w * value for w, value in zip(weights, column, strict=True)) for column in zip(*rows, strict=True)]
 
 
-def _is_picture(inpt: Any) -> bool:
+def _is_image(inpt: Any) -> bool:
     """A tensor that holds colours: not a mask, boxes or points; a plain tensor that comes here is an image."""
     return isinstance(inpt, Tensor) and (
         not isinstance(inpt, tv_tensors.TVTensor) or isinstance(inpt, tv_tensors.Image | tv_tensors.Video)

@@ -1,4 +1,4 @@
-"""Steps of a detector's augmentation that choose what part of a picture is seen, and how large."""
+"""Steps of a detector's augmentation that choose what part of an image is seen, and how large."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from opsin.ops import pairwise_iou
 
 @dataclass(frozen=True)
 class Expand:
-    """SSD's "zoom out": the picture at a random place of a larger one. Liu et al. 2016, arXiv:1512.02325, sec. 3.6.
+    """SSD's "zoom out": the image at a random place of a larger one. Liu et al. 2016, arXiv:1512.02325, sec. 3.6.
 
     side_range: how many times as wide and high. fill: "mean", as in SSD, or a grey level, or one of each channel. It is
     torchvision's RandomZoomOut, draw for draw, which fills with black unless told.
@@ -47,11 +47,11 @@ class RandomIoUCrop:
     """SSD's random crop, which some object must overlap enough. Liu et al. 2016, arXiv:1512.02325, sec. 2.2.
 
     One of `sampler_options` is drawn: the least IoU of the crop and an object whose centre is in it; 1 leaves the
-    picture as it is. Up to `trials` crops are drawn; if none does, another option is. scale: of each side. **An object
+    image as it is. Up to `trials` crops are drawn; if none does, another option is. scale: of each side. **An object
     stays if its centre is in the crop**, however little of it that is, and counts as whole from then on.
 
-    torchvision's RandomIoUCrop, with the same distribution; it looks for ever if no option is 1. A picture without
-    objects is left as it is. The paper's patches have 0.1 to 1 of the picture's size; 0.3 for the sides, as in the
+    torchvision's RandomIoUCrop, with the same distribution; it looks for ever if no option is 1. An image without
+    objects is left as it is. The paper's patches have 0.1 to 1 of the image's size; 0.3 for the sides, as in the
     authors' code, is 0.09 of the area. That code keeps one crop of each option, and then chooses among those it found.
     """
 
@@ -61,7 +61,7 @@ class RandomIoUCrop:
     max_aspect_ratio: float = 2.0
     sampler_options: Sequence[float] = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
     trials: int = 40
-    _ROUNDS: ClassVar[int] = 50  # one of 7 options ends it: more are wanted once in 2,000 pictures that no crop suits
+    _ROUNDS: ClassVar[int] = 50  # one of 7 options ends it: more are wanted once in 2,000 images that no crop suits
 
     def __post_init__(self) -> None:
         check_range("min_scale, max_scale", (self.min_scale, self.max_scale), least=0.0, most=1.0)
@@ -110,10 +110,10 @@ class RandomIoUCrop:
 
 @dataclass(frozen=True)
 class ScaleJitter:
-    """Large scale jitter: the picture scaled at random, then cut or padded at random to the input's size.
+    """Large scale jitter: the image scaled at random, then cut or padded at random to the input's size.
 
     Du et al. 2021 (arXiv:2107.00057), Ghiasi et al. 2021 (arXiv:2012.07177), whose range is 0.1 to 2. scale: times the
-    size that the preprocessing gives the picture, and in its shape: stretched if its fit is "squash". fill: as in
+    size that the preprocessing gives the image, and in its shape: stretched if its fit is "squash". fill: as in
     `Expand`; black by default, as with fit "pad".
     """
 
@@ -131,9 +131,9 @@ class ScaleJitter:
 
 @dataclass(frozen=True)
 class Letterbox:
-    """The whole picture, in its own shape, amid a border: the preprocessing's fit "pad", for training alone.
+    """The whole image, in its own shape, amid a border: the preprocessing's fit "pad", for training alone.
 
-    grow: enlarge small pictures too. centre: in the middle, else at a random place. fill: as in `Expand`. With the
+    grow: enlarge small images too. centre: in the middle, else at a random place. fill: as in `Expand`. With the
     defaults it is fit "pad" itself, which validation and use have only if the recipe's data.fit says so.
     """
 
@@ -169,7 +169,7 @@ class Sizing:
 
 
 def zoomed(scene: Scene, frame: Frame, zoom: float, size: tuple[int, int], fill: Tensor) -> Scene:
-    """The picture at `zoom` times its size in the input, at a random place of `size`, or a random part of it there."""
+    """The image at `zoom` times its size in the input, at a random place of `size`, or a random part of it there."""
     rows, columns = (
         span(length, scale * zoom, side, chance)
         for length, scale, side, chance in zip(

@@ -1,6 +1,6 @@
 """Random changes of place and shape that torchvision lacks, or moves boxes and points in by another convention.
 
-Pictures, masks, boxes and points of a sample move together, as tv_tensors, in continuous pixels: pixel i spans
+Images, masks, boxes and points of a sample move together, as tv_tensors, in continuous pixels: pixel i spans
 [i, i + 1). Points are tv_tensors.KeyPoints, which torchvision has since 0.23; without them there are no points to move.
 """
 
@@ -95,7 +95,7 @@ class ElasticTransform(v2.ElasticTransform):
 class ThinPlateSpline(v2.Transform):
     """Bend along the smoothest map that moves a grid of points as drawn. Bookstein 1989, IEEE PAMI 11(6), 567-585.
 
-    grid: points along each side of a regular grid on the picture, its borders included. distortion: each is moved by up
+    grid: points along each side of a regular grid on the image, its borders included. distortion: each is moved by up
     to this part of the width and height, uniformly. fill, mask_fill: what comes in from outside.
     """
 
@@ -119,7 +119,7 @@ class ThinPlateSpline(v2.Transform):
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         height, width = _size(flat_inputs)
         moves = (torch.rand(self.grid**2, 2) * 2 - 1) * self.distortion
-        # 2: torch counts a picture's width and height from -1 to 1.
+        # 2: torch counts an image's width and height from -1 to 1.
         return {"displacement": (_grid_weights(height, width, self.grid) @ (2 * moves)).view(1, height, width, 2)}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
@@ -146,7 +146,7 @@ def spline_weights(points: Tensor, controls: Tensor) -> Tensor:
 
 
 def follow(inpt: Any, displacement: Tensor) -> Any:
-    """Boxes or points where their pixels come to lie in a picture that is read at p + displacement(p).
+    """Boxes or points where their pixels come to lie in an image that is read at p + displacement(p).
 
     displacement: (1, H, W, 2), as in v2.functional.elastic. A box becomes the one around its moved outline, clamped as
     torchvision does. v2.functional.elastic itself takes -displacement for the inverse, and whole pixels.
@@ -170,7 +170,7 @@ def find_places(points: Tensor, displacement: Tensor) -> Tensor:
     """Solve p + displacement(p) = point, in pixels, for each of points (..., 2); in the field's type, on its device.
 
     Beyond its border the field is constant. p = point - displacement(p) is iterated, which converges where the field is
-    steeper nowhere than 1. Where that fails the picture folds and shows a point more than once: the nearest pixel then.
+    steeper nowhere than 1. Where that fails the image folds and shows a point more than once: the nearest pixel then.
     """
     if not points.numel():
         return points
@@ -203,9 +203,9 @@ def _spline_terms(points: Tensor, controls: Tensor) -> Tensor:
     return torch.cat([torch.xlogy(squares, squares), torch.ones_like(points[:, :1]), points], dim=1)
 
 
-@lru_cache(maxsize=2)  # pictures that come here have the network's size: it is made once
+@lru_cache(maxsize=2)  # images that come here have the network's size: it is made once
 def _grid_weights(height: int, width: int, grid: int) -> Tensor:
-    """`spline_weights` (H W, grid^2), float32, of every pixel's centre, for a regular grid over the picture."""
+    """`spline_weights` (H W, grid^2), float32, of every pixel's centre, for a regular grid over the image."""
     rows, columns = ((torch.arange(side, dtype=torch.float64) + 0.5) for side in (height, width))
     lines = torch.linspace(0, 1, grid, dtype=torch.float64)
     controls = torch.cartesian_prod(lines * height, lines * width)

@@ -1,6 +1,6 @@
-"""A picture and its objects on their way through an augmentation: laid out, mirrored, cut, joined.
+"""An image and its objects on their way through an augmentation: laid out, mirrored, cut, joined.
 
-What happens to the picture happens to boxes, masks, points and polygons. Pixel i spans [i, i + 1), everywhere.
+What happens to the image happens to boxes, masks, points and polygons. Pixel i spans [i, i + 1), everywhere.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Change = Callable[[Tensor, bool], Tensor]  # (..., H, W) and whether these are m
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture, uint8 (C, H, W), and its objects in its pixels.
+    """An image, uint8 (C, H, W), and its objects in its pixels.
 
     share: (N,), how much of each object's area the cuts so far have left. sized: it has the size of the input.
     """
@@ -52,7 +52,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Frame:
-    """What every step is told: what the network takes, and the rule by which objects leave a picture.
+    """What every step is told: what the network takes, and the rule by which objects leave an image.
 
     An object leaves when less than `visible` of its area is left, and in the end when a side is under `least` pixels of
     the input. A region to ignore stays as long as there is any of it.
@@ -68,7 +68,7 @@ class Frame:
         return self.preprocessing.size
 
     def scale(self, scene: Scene) -> tuple[float, float]:
-        """How much the preprocessing enlarges the height and the width of a scene's picture."""
+        """How much the preprocessing enlarges the height and the width of a scene's image."""
         if scene.sized:
             return 1.0, 1.0
         scale_x, scale_y, _, _ = self.preprocessing.transform(*scene.size)
@@ -81,7 +81,7 @@ class Frame:
         return levels.expand(self.preprocessing.channels)[:, None, None]
 
     def cut(self, scene: Scene) -> Scene:
-        """Boxes cut at the border of the picture, less those that have left it."""
+        """Boxes cut at the border of the image, less those that have left it."""
         if not len(scene.instances):
             return scene
         boxes = clip_boxes(scene.instances.boxes, scene.size)
@@ -97,7 +97,7 @@ class Frame:
 
 
 def begin(image: Tensor, instances: Instances) -> Scene:
-    """A picture as it was read. Of boxes that reach over its border the part within counts as the whole."""
+    """An image as it was read. Of boxes that reach over its border the part within counts as the whole."""
     scene = Scene(image, instances, torch.ones(len(instances)))
     if not len(instances):
         return scene
@@ -106,7 +106,7 @@ def begin(image: Tensor, instances: Instances) -> Scene:
 
 
 class Span(NamedTuple):
-    """Along one axis: pixels [start, start + length) of a picture, resized to `extent`, lie at `place` of another."""
+    """Along one axis: pixels [start, start + length) of an image, resized to `extent`, lie at `place` of another."""
 
     start: int
     length: int
@@ -123,7 +123,7 @@ class Span(NamedTuple):
 
 
 def span(length: int, scale: float, side: int, chance: float) -> Span:
-    """A picture's length, scaled, laid into a side. chance in [0, 1) says where, or, if it is longer, which part.
+    """An image's length, scaled, laid into a side. chance in [0, 1) says where, or, if it is longer, which part.
 
     Whole pixels are taken, and become whole pixels: the true scale, the span's own, is that near to the one given.
     """
@@ -135,7 +135,7 @@ def span(length: int, scale: float, side: int, chance: float) -> Span:
 
 
 def lay(scene: Scene, rows: Span, columns: Span, size: tuple[int, int], frame: Frame, fill: Tensor) -> Scene:
-    """A part of a picture, resized and laid into one of (height, width) that is else `fill`. Boxes are not cut."""
+    """A part of an image, resized and laid into one of (height, width) that is else `fill`. Boxes are not cut."""
     inside = slice(rows.place, rows.place + rows.extent), slice(columns.place, columns.place + columns.extent)
 
     def change(pixels: Tensor, masks: bool) -> Tensor:
@@ -186,7 +186,7 @@ def place(instances: Instances, scale: Sequence[float], shift: Sequence[float]) 
 
 
 def join(scenes: Sequence[Scene], image: Tensor) -> Scene:
-    """One picture with the instances of several; fields that one of them lacks are left out."""
+    """One image with the instances of several; fields that one of them lacks are left out."""
     joined: dict[str, Any] = {}
     for field in fields(Instances):
         values = [getattr(scene.instances, field.name) for scene in scenes]
