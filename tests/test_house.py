@@ -20,6 +20,7 @@ TASK_ROOMS = ["classify", "detect", "segment", "embed", "landmark", "read", "seq
 FLOORS = [
     ["scratch"],  # stands alone, on NumPy; nothing imports it
     ["errors"],
+    ["files", "checks"],
     ["structures", "registry", "downloading"],
     ["ops"],
     ["nn", "losses", "optim"],

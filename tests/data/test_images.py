@@ -40,9 +40,9 @@ def pixels(image: Image.Image) -> torch.Tensor:
 )
 def test_jpeg_equals_pillow(image: Image.Image, options: dict) -> None:
     data = encoded(image, "JPEG", **options)
-    image = decode(data, "x.jpg")
-    assert image.dtype == torch.uint8
-    assert torch.equal(image, pixels(Image.open(io.BytesIO(data))))
+    decoded = decode(data, "x.jpg")
+    assert decoded.dtype == torch.uint8
+    assert torch.equal(decoded, pixels(Image.open(io.BytesIO(data))))
 
 
 @pytest.mark.parametrize("data", [encoded(COLOUR, "JPEG"), encoded(GREY, "JPEG")], ids=["colour", "grey"])

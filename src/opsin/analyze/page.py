@@ -27,8 +27,8 @@ from opsin.analyze.sections import (
     uncounted_table,
 )
 from opsin.engine.report import Figure, Section, Table, render
-from opsin.engine.run import atomic
 from opsin.errors import InputError
+from opsin.files import atomic
 from opsin.nn.counting import short_count
 
 _HERE = Path(__file__).parent

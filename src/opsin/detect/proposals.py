@@ -29,8 +29,8 @@ from torch import Tensor
 from opsin import errors
 from opsin.data.source import FileSplit, Progress, Split, map_threads
 from opsin.downloading import home
-from opsin.engine.run import atomic, write_failure
 from opsin.errors import InputError, unknown
+from opsin.files import atomic, write_failure
 from opsin.losses.terms import number
 from opsin.nn.naming import check_count
 from opsin.ops import pairwise_iou

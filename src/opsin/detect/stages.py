@@ -27,9 +27,10 @@ from opsin.engine.callbacks import StoppedError, on_terminal, read_rows, write_r
 from opsin.engine.checkpoint import read_tensors
 from opsin.engine.recipe import Recipe
 from opsin.engine.report import Table
-from opsin.engine.run import RunFolder, atomic
+from opsin.engine.run import RunFolder
 from opsin.engine.task import Task
 from opsin.errors import InputError
+from opsin.files import atomic
 
 Say = Callable[[str], None]
 

@@ -21,9 +21,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from opsin.engine.run import RunFolder, atomic
+from opsin.engine.run import RunFolder
 from opsin.engine.task import Task
 from opsin.errors import JobError
+from opsin.files import atomic
 
 
 class Position(Callback):

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from opsin import __version__, registry
 from opsin.data import Preprocessing, class_names
 from opsin.engine.recipe import Recipe, load_recipe
-from opsin.engine.run import atomic
 from opsin.errors import InputError
+from opsin.files import atomic
 
 _CRITERION = "criterion."
 

@@ -15,9 +15,10 @@ from opsin import data, registry
 from opsin.data import Source, Split
 from opsin.engine.checkpoint import Saved, read_model
 from opsin.engine.report import Code, Section, Table, curves, environment, profile_section, write_report
-from opsin.engine.run import RunFolder, atomic
+from opsin.engine.run import RunFolder
 from opsin.engine.task import Task, split_data
 from opsin.errors import InputError
+from opsin.files import atomic
 from opsin.nn.counting import count_macs, count_parameters, describe_second_stage, layer_table, short_count
 
 
@@ -66,8 +67,8 @@ def evaluate(
 
     run: a run folder, a model.safetensors or published weights by name ("resnet50:imagenet1k"), which need data and
     know ImageNet's folder names. split: "train", "val" or "test"; None takes test, else val, else all there is.
-    change: what to evaluate in the place of the model, such as `opsin.detect.fast_rcnn.truncated_svd` makes of it. A run
-    on its own data, unchanged, gets evaluation_<split>.json with everything that was found.
+    change: what to evaluate in the place of the model, such as `opsin.detect.fast_rcnn.truncated_svd` gives. A run on
+    its own data, unchanged, gets evaluation_<split>.json with everything that was found.
     """
     saved = read_model(run)
     evaluated, name = _evaluate(saved, data, split, device, change)

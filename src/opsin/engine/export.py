@@ -28,9 +28,9 @@ from torch.export import Dim, ExportedProgram
 from opsin import __version__, data
 from opsin.data import Preprocessing, UnreadableImage
 from opsin.engine.predict import Predictor, load
-from opsin.engine.run import atomic
 from opsin.engine.task import split_data
 from opsin.errors import InputError, JobError, unknown
+from opsin.files import atomic
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
 TOLERANCE = 1e-4  # of the value, or where that is below 1, or below the input's longer side for boxes, of that

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from opsin.engine import charts
 from opsin.engine.environment import environment
-from opsin.engine.run import atomic
+from opsin.files import atomic
 
 __all__ = [
     "Code",

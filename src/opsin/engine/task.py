@@ -27,8 +27,9 @@ from opsin.data import (
 from opsin.data.loading import derive_seed
 from opsin.engine.recipe import ModelSection, Recipe
 from opsin.engine.report import Section
-from opsin.engine.run import RunFolder, atomic
+from opsin.engine.run import RunFolder
 from opsin.errors import InputError, JobError, unknown
+from opsin.files import atomic
 from opsin.structures import Batch
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from opsin.engine.run import atomic
 from opsin.errors import InputError, JobError
+from opsin.files import atomic
 
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
 _MISSING = "video needs PyAV, which is not installed: pip install 'opsin[video]'"
