@@ -37,8 +37,9 @@ from torch import Tensor, nn
 import opsin
 from opsin import create_model, data
 from opsin.data import Preprocessing, Split
+from opsin.data.drawing import Mark, draw_marks, font, to_pil
 from opsin.detect.detector import Detector
-from opsin.detect.drawing import MISSED, RIGHT, WRONG, Mark, draw_marks
+from opsin.detect.drawing import MISSED, RIGHT, WRONG
 from opsin.detect.fast_rcnn import FastRCNN, truncated_svd
 from opsin.detect.faster_rcnn import FasterRCNN
 from opsin.detect.proposals import Proposer, SelectiveSearch, cache_folder, create_proposer, fingerprint
@@ -47,9 +48,7 @@ from opsin.detect.regions import Regions
 from opsin.detect.rpn import take_proposals
 from opsin.detect.stages import read_records
 from opsin.detect.task import find_proposer
-from opsin.engine.report import to_pil
 from opsin.engine.task import split_data
-from opsin.engine.text_drawing import font
 from opsin.nn.counting import count_macs
 from opsin.ops import clip_boxes, pairwise_iou
 

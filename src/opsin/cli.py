@@ -519,12 +519,10 @@ def _watch(predictor: Any, video: Path, drawn: Path | None, options: dict[str, A
 
 def _draw(predictor: Any, image: Path, answer: dict[str, Any], out: Path, inputs: Sequence[Path]) -> Path:
     """Write the annotated image."""
+    from opsin.data.drawing import save_image
+
     target = _target(image, out, inputs, ".png")
-    try:
-        predictor.annotate(image, answer).save(target)
-    except OSError as error:
-        raise JobError(f"cannot write {target}: {error.strerror or error}") from None
-    return target
+    return save_image(predictor.annotate(image, answer), target)
 
 
 def _make_folder(path: Path) -> None:

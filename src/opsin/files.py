@@ -12,18 +12,20 @@ from opsin.errors import JobError
 
 
 @contextlib.contextmanager
-def atomic(path: Path) -> Iterator[Path]:
+def atomic(path: Path, *, flush: bool = True) -> Iterator[Path]:
     """A temporary path beside `path` that replaces it when the block ends well, and is removed when it does not.
 
-    The bytes are on the disk before the name is, so a crash leaves the old file or the new one. Raises JobError if the
-    disk is full or the folder cannot be written.
+    The bytes are on the disk before the name is, so a crash leaves the old file or the new one. flush=False does not
+    wait for the disk: what thousands of small files want; only a loss of power can then leave half a file. Raises
+    JobError if the disk is full or the folder cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
         temporary.chmod(0o666 & ~_umask())  # some writers make files that nobody else may read
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        if flush:
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
         raise write_failure(path, error) from error

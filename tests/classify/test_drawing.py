@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from opsin.classify.drawing import annotate, shorten
+from opsin.classify.drawing import annotate
 
 BAR = (86, 180, 233)
 
@@ -81,9 +81,3 @@ def test_any_name_fits(name: str) -> None:
     plain = np.asarray(annotate(blank, {"label": "a", "score": 0.123}))
     assert image.shape == plain.shape
     np.testing.assert_array_equal(image[:, -58:], plain[:, -58:])
-
-
-def test_shorten() -> None:
-    assert shorten("a  long\nname", 20) == "a long name"
-    assert shorten("a long name", 7) == "a long…"
-    assert shorten("abc", 3) == "abc"

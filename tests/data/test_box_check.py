@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from opsin import data
-from opsin.data.contact_sheet import class_colour, draw_boxes
+from opsin.data.drawing import IGNORED, PALETTE, draw_boxes
 from opsin.errors import InputError
 from opsin.structures import Instances
 
@@ -94,10 +94,10 @@ def test_contact_sheet(tmp_path: Path) -> None:
         assert sheet.height == 2 * (160 + 4) + 4 and sheet.width > 4 * (200 + 4)
         pixels = np.asarray(sheet)
         colours = {colour for _, colour in sheet.getcolors(sheet.width * sheet.height) or []}
-        assert {class_colour(0), class_colour(1)} <= colours
+        assert {*PALETTE[:2]} <= colours
     left = sheet.width - 4 * 204
     assert (pixels[4:164, left : left + 200] < 255).any(axis=2).mean() > 0.95  # noise throughout: the cell is full
-    assert tuple(pixels[4 + 2 * 20, left + 2 * 30]) == class_colour(0)  # the cat's upper edge
+    assert tuple(pixels[4 + 2 * 20, left + 2 * 30]) == PALETTE[0]  # the cat's upper edge
 
 
 def test_contact_sheet_of_many_shapes(tmp_path: Path) -> None:
@@ -116,11 +116,10 @@ def test_contact_sheet_of_many_shapes(tmp_path: Path) -> None:
 
 
 def test_drawn_boxes_cover_their_pixels() -> None:
-    image = Image.new("RGB", (60, 60))
-    draw_boxes(image, Instances(torch.tensor([[10.0, 20, 30, 50], [0, 0, 60, 60]]), torch.tensor([0, -1])), ["cat"])
-    pixels = np.asarray(image)
-    assert tuple(pixels[49, 10]) == tuple(pixels[49, 29]) == class_colour(0) and tuple(pixels[50, 30]) == (0, 0, 0)
-    assert tuple(pixels[59, 59]) == class_colour(-1)
+    instances = Instances(torch.tensor([[10.0, 20, 30, 50], [0, 0, 60, 90]]), torch.tensor([0, -1]))
+    pixels = np.asarray(draw_boxes(Image.new("RGB", (60, 90)), instances, ["cat"]))
+    assert tuple(pixels[49, 10]) == tuple(pixels[49, 29]) == PALETTE[0] and tuple(pixels[50, 30]) == (0, 0, 0)
+    assert tuple(pixels[89, 59]) == IGNORED
 
 
 def test_scenes_are_healthy() -> None:

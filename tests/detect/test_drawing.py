@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from opsin.data.drawing import IGNORED, PALETTE
 from opsin.data.masks import encode_masks
 from opsin.detect import drawing
 from opsin.detect.detector import Assignment
@@ -31,7 +32,7 @@ def answer(*found: tuple[str, float, tuple[float, ...]]) -> dict[str, object]:
 def test_a_box_is_where_it_should_be() -> None:
     image = drawing.annotate(blank(), answer(("dog", 0.9, (100, 60, 200, 160))), CLASSES)
     assert image.size == (400, 240)
-    rows, columns = colored(image, drawing.PALETTE[1]).nonzero()
+    rows, columns = colored(image, PALETTE[1]).nonzero()
     assert (columns.min(), columns.max()) == (100, 199)  # x2 is exclusive
     assert rows.max() == 159
     inside = np.asarray(image)[65:155, 105:195]
@@ -44,7 +45,7 @@ def test_a_mask_tints_what_it_covers() -> None:
     told: Any = answer(("dog", 0.9, (100, 60, 200, 160)))
     told["instances"][0]["mask"] = encode_masks(mask[None])[0]
     image = np.asarray(drawing.annotate(blank()[:1], told, CLASSES))
-    tinted = colored(image, tuple((90 + c) // 2 for c in drawing.PALETTE[1]))  # type: ignore[arg-type]
+    tinted = colored(image, tuple((90 + c) // 2 for c in PALETTE[1]))  # type: ignore[arg-type]
     assert np.array_equal(tinted, mask.numpy())
 
 
@@ -53,13 +54,13 @@ def test_every_class_has_its_colour_in_every_image() -> None:
         blank(), answer(("dog", 0.9, (10, 60, 90, 160)), ("cat", 0.8, (200, 60, 300, 160))), CLASSES
     )
     one = drawing.annotate(blank(), answer(("cat", 0.8, (200, 60, 300, 160))), CLASSES)
-    np.testing.assert_array_equal(colored(both, drawing.PALETTE[0]), colored(one, drawing.PALETTE[0]))
+    np.testing.assert_array_equal(colored(both, PALETTE[0]), colored(one, PALETTE[0]))
 
 
 def test_a_tiny_image_is_enlarged_with_its_boxes() -> None:
     image = drawing.annotate(blank(16, 32), answer(("cat", 0.5, (8, 4, 16, 12))), CLASSES)
     assert image.size == (320, 160)
-    rows, columns = colored(image, drawing.PALETTE[0]).nonzero()
+    rows, columns = colored(image, PALETTE[0]).nonzero()
     assert columns.min() == 80
     assert rows.max() == 119
 
@@ -97,7 +98,7 @@ def test_a_comparison_tells_right_wrong_missed_and_ignored() -> None:
         torch.tensor([[10.0, 10, 60, 60], [100, 100, 150, 150]]), torch.tensor([0, 1]), torch.tensor([0.9, 0.8])
     )
     image = drawing.compare(blank(), truth, found, CLASSES, [0], [1], [1])
-    for color, columns in ((drawing.RIGHT, (10, 59)), (drawing.MISSED, (200, 259)), (drawing.IGNORED, (300, 379))):
+    for color, columns in ((drawing.RIGHT, (10, 59)), (drawing.MISSED, (200, 259)), (IGNORED, (300, 379))):
         found_columns = colored(image, color)[11:].any(axis=0).nonzero()[0]
         assert (found_columns.min(), found_columns.max()) == columns
     assert colored(image, drawing.WRONG)[100:151, 100:151].any()
@@ -110,21 +111,5 @@ def test_an_assignment_shows_positive_ignored_and_background() -> None:
     image = drawing.draw_assignment(blank(), assignment, truth, CLASSES)
     assert colored(image, drawing.RIGHT)[40:120, 40:120].any()
     assert colored(image, drawing.WRONG)[120:140, 220:240].any()
-    assert colored(image, drawing.IGNORED)[:10, :10].any()
+    assert colored(image, IGNORED)[:10, :10].any()
     assert not colored(image, drawing.WRONG)[100:104, 200:260].any()  # ignored ones are dots, no boxes
-
-
-@pytest.mark.parametrize(
-    "box", [(10, 10, 20, 20), (0, 0, 400, 240), (395, 235, 400, 240), (-40, -40, -10, -10), (500, 300, 600, 400)]
-)
-def test_a_cut_lies_within_the_image(box: tuple[float, ...]) -> None:
-    cut, (left, top) = drawing.cut_out(blank(), [box])
-    assert 1 <= cut.shape[-1] <= 400 - left
-    assert 1 <= cut.shape[-2] <= 240 - top
-    assert left >= 0 and top >= 0
-
-
-def test_a_cut_shows_what_is_around() -> None:
-    cut, corner = drawing.cut_out(blank(), [(100, 100, 140, 140), (120, 110, 150, 130)])
-    assert corner[0] < 90 and corner[1] < 90
-    assert cut.shape[-1] > 80

@@ -13,8 +13,9 @@ from matplotlib.figure import Figure as Canvas
 from PIL import Image
 from torch import Tensor
 
+from opsin.data.drawing import to_pil
 from opsin.engine import charts
-from opsin.engine.report import data_uri, to_pil
+from opsin.engine.report import data_uri
 from opsin.nn.counting import short_count
 
 _SHADE = (12, 14, 18)  # near black: what does not count is darkened, on a light page as on a dark one

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from opsin.classify.drawing import shorten
 from opsin.classify.metrics import Bin, Evaluation, expected_calibration_error
+from opsin.data.drawing import shorten
 from opsin.engine import charts
 from opsin.engine.report import Figure, Gallery, GalleryItem, Section, Table, Text
 from opsin.errors import InputError

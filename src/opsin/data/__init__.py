@@ -1,8 +1,9 @@
 """The data room: formats, splits, preprocessing, augmentation, loading, and the doctor."""
 
 from opsin.data.class_names import class_names, translate
-from opsin.data.contact_sheet import contact_sheet, export, to_pillow
+from opsin.data.contact_sheet import contact_sheet, export
 from opsin.data.dataset_check import Diagnosis, inspect, render
+from opsin.data.drawing import to_pil as to_pillow
 from opsin.data.images import IMAGE_SUFFIXES, UnreadableImage, read_image
 from opsin.data.loading import ImageLoader, create_loader
 from opsin.data.open_source import open_source as open

@@ -12,14 +12,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from torch import Tensor
 
+from opsin.data.drawing import Mark, cut_out, draw_marks, shorten, to_pil, to_tensor
 from opsin.detect import drawing
 from opsin.detect.average_precision import Objects
 from opsin.detect.detector import Assignment
 from opsin.detect.error_budget import KINDS, Mistake
 from opsin.detect.metrics import CONFIDENCES, Evaluation, Outcome
 from opsin.engine import charts
-from opsin.engine.report import Figure, Gallery, GalleryItem, Section, Table, Text, to_pil
-from opsin.engine.text_drawing import shorten
+from opsin.engine.report import Figure, Gallery, GalleryItem, Section, Table, Text
 from opsin.errors import InputError
 from opsin.structures import Instances
 
@@ -186,7 +186,7 @@ def assignments(
     items = []
     for image, assignment, objects in zip(images, found, truth, strict=True):
         positive, ignored = int((assignment.matched >= 0).sum()), int((assignment.matched == -2).sum())
-        drawn = drawing.to_tensor(drawing.draw_assignment(image, assignment, objects, classes))
+        drawn = to_tensor(drawing.draw_assignment(image, assignment, objects, classes))
         count = len(objects) if objects.labels is None else int((objects.labels >= 0).sum())
         served = len(set(assignment.matched[assignment.matched >= 0].tolist()))
         caption = (
@@ -246,7 +246,7 @@ def _read(examples: Examples, place: int) -> Tensor | None:
 def _compared(evaluation: Evaluation, outcome: Outcome, place: int, image: Tensor) -> Tensor:
     truth, found = to_instances(evaluation.truth[place]), to_instances(evaluation.found[place])
     drawn = drawing.compare(image, truth, found, evaluation.classes, outcome.right, outcome.wrong, outcome.missed)
-    return drawing.to_tensor(drawn)
+    return to_tensor(drawn)
 
 
 def _crop(evaluation: Evaluation, examples: Examples, mistake: Mistake, image: Tensor) -> GalleryItem:
@@ -256,15 +256,15 @@ def _crop(evaluation: Evaluation, examples: Examples, mistake: Mistake, image: T
     if mistake.place is not None:
         name = classes[int(found.labels[mistake.place])]
         told = f"{name} {100 * mistake.score:.0f} %"
-        marks.append(drawing.Mark(found.boxes[mistake.place].tolist(), told, drawing.WRONG))
+        marks.append(Mark(found.boxes[mistake.place].tolist(), told, drawing.WRONG))
     if mistake.truth is not None:
         name = classes[int(truth.labels[mistake.truth])]
         aimed = f" for {name}" + (f", IoU {mistake.iou:.2f}" if mistake.place is not None else "")
-        marks.append(drawing.Mark(truth.boxes[mistake.truth].tolist(), name, drawing.MISSED, dashed=True))
-    cut, (left, top) = drawing.cut_out(image, [mark.box for mark in marks])
+        marks.append(Mark(truth.boxes[mistake.truth].tolist(), name, drawing.MISSED, dashed=True))
+    cut, (left, top) = cut_out(image, [mark.box for mark in marks])
     moved = [
-        drawing.Mark([v - (left, top)[i % 2] for i, v in enumerate(mark.box)], mark.text, mark.color, mark.dashed)
+        Mark([v - (left, top)[i % 2] for i, v in enumerate(mark.box)], mark.text, mark.color, mark.dashed)
         for mark in marks
     ]
-    drawn = drawing.to_tensor(drawing.draw_marks(to_pil(cut), moved)[0])
+    drawn = to_tensor(draw_marks(to_pil(cut), moved)[0])
     return GalleryItem(drawn, f"{told}{aimed}\n{shorten(Path(examples.name(mistake.image)).name, 40)}", wrong=True)

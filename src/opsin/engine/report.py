@@ -17,6 +17,7 @@ import jinja2
 from PIL import Image
 from torch import Tensor
 
+from opsin.data.drawing import to_pil
 from opsin.engine import charts
 from opsin.engine.environment import environment
 from opsin.files import atomic
@@ -33,7 +34,6 @@ __all__ = [
     "environment",
     "profile_section",
     "render",
-    "to_pil",
     "write_report",
 ]
 
@@ -205,12 +205,6 @@ def profile_section(
     note = f"In total {sums}, for one input{f' with {counted_on}' if counted_on else ''}." if sums else ""
     columns = ["layer", "type", "output", "parameters", "share", "multiply-adds", "share"]
     return Table(title, columns, cells, note, bars=("share",))
-
-
-def to_pil(image: Tensor) -> Image.Image:
-    """uint8 (C, H, W), C 1 or 3, as a PIL image."""
-    array = image.detach().cpu().numpy()
-    return Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0))
 
 
 def _curve(
