@@ -14,10 +14,11 @@ import pytest
 import torch
 
 from opsin.data.masks import decode_mask, encode_masks, mask_area
-from opsin.detect.average_precision import Objects, Shapes, average_precision, coco_precision, overlaps, rank
+from opsin.detect.average_precision import Objects, Shapes, average_precision, coco_precision, rank
 from opsin.detect.error_budget import KINDS, error_budget
 from opsin.detect.metrics import CONFIDENCES, brief_metrics, evaluate
 from opsin.errors import JobError
+from opsin.ops.iou import numpy_ioa, numpy_iou
 from opsin.structures import Instances
 
 NAMES = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large",
@@ -194,8 +195,8 @@ def slow_precision(
         taken: set[int] = set()
         order = sorted((i for i in range(len(told)) if told.labels[i] == label), key=lambda i: -told.scores[i])
         for i in order[:limit]:
-            ious = {j: overlaps(told.boxes[[i]], real.boxes[[j]])[0, 0] for j in counted + excused if j not in taken}
-            shares = [overlaps(told.boxes[[i]], real.boxes[[j]], of_first=True)[0, 0] for j in crowds]
+            ious = {j: numpy_iou(told.boxes[[i]], real.boxes[[j]])[0, 0] for j in counted + excused if j not in taken}
+            shares = [numpy_ioa(told.boxes[[i]], real.boxes[[j]])[0, 0] for j in crowds]
             best = max((j for j in counted if j in ious), key=lambda j: ious[j], default=None)
             if best is not None and ious[best] >= threshold:
                 taken.add(best)

@@ -12,7 +12,6 @@ from torch import Tensor
 from opsin import create_model, registry
 from opsin.detect import yolov3
 from opsin.detect.detector import Detector, Selection
-from opsin.detect.yolo import overlaps
 from opsin.detect.yolov3 import YOLOv3
 from opsin.errors import InputError
 from opsin.nn.counting import count_macs, count_parameters
@@ -160,16 +159,6 @@ def test_no_prediction_in_a_region_to_ignore_is_wrong(small: YOLOv3) -> None:
     assigned = small.assign(outputs, [truth([[0, 0, 64, 64]], [-1])])[0].matched
     assert (assigned == -2).sum() * math.log(2) == pytest.approx((free - everywhere).item(), rel=1e-4)
     assert (assigned[:64] == -2).all()  # of 10x13 pixels half is inside even in the corner
-
-
-def test_overlaps_is_iou() -> None:
-    torch.manual_seed(0)
-    boxes = torch.rand(200, 4).sort(dim=1).values[:, [0, 1, 2, 3]]
-    others = torch.rand(150, 4).sort(dim=1).values
-    expected = pairwise_iou(boxes, others)
-    for threshold in (0.1, 0.5):
-        assert torch.equal(overlaps(boxes, others, threshold), (expected > threshold).any(dim=1))
-    assert not overlaps(boxes, others[:0], 0.5).any()
 
 
 @pytest.mark.parametrize("neck", ["none", "fpn", "panet", "bifpn", "asff"])

@@ -6,13 +6,11 @@ import math
 
 import pytest
 import torch
-import torchvision
 from torch import Tensor
 
 from opsin.errors import InputError
-from opsin.ops import box_area, clip_boxes, convert_boxes, decode_boxes, encode_boxes, iou, pairwise_iou
+from opsin.ops import box_area, clip_boxes, convert_boxes, decode_boxes, encode_boxes
 
-KINDS = ["iou", "giou", "diou", "ciou"]
 SSD = (0.1, 0.1, 0.2, 0.2)
 
 
@@ -20,72 +18,6 @@ def some_boxes(count: int = 30, seed: int = 0, dtype: torch.dtype = torch.float6
     generator = torch.Generator().manual_seed(seed)
     corners = torch.rand(count, 2, generator=generator, dtype=dtype) * 20
     return torch.cat([corners, corners + torch.rand(count, 2, generator=generator, dtype=dtype) * 15 + 0.5], dim=1)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-class TestOverlap:
-    def test_element_wise_is_torchvisions(self, kind: str) -> None:
-        boxes, others = some_boxes(), some_boxes(seed=1)
-        names = {
-            "iou": "box_iou",
-            "giou": "generalized_box_iou",
-            "diou": "distance_box_iou",
-            "ciou": "complete_box_iou",
-        }
-        expected = getattr(torchvision.ops, names[kind])(boxes, others)
-        # 1e-7: torchvision's constant in the denominators of DIoU and CIoU
-        torch.testing.assert_close(iou(boxes[:, None], others, kind), expected, rtol=0, atol=1e-7)  # type: ignore[arg-type]
-        torch.testing.assert_close(pairwise_iou(boxes, others, kind), expected, rtol=0, atol=0)  # type: ignore[arg-type]
-        torch.testing.assert_close(iou(boxes, others, kind), expected.diagonal(), rtol=0, atol=1e-7)  # type: ignore[arg-type]
-
-    def test_gradient(self, kind: str) -> None:
-        boxes, others = some_boxes(8).requires_grad_(), some_boxes(8, seed=1).requires_grad_()
-        if kind != "ciou":  # the gradient of CIoU leaves out a term on purpose
-            assert torch.autograd.gradcheck(lambda a, b: iou(a, b, kind), (boxes, others))  # type: ignore[arg-type]
-        else:
-            loss = torchvision.ops.complete_box_iou_loss(boxes, others).sum()
-            ours = torch.autograd.grad(-iou(boxes, others, "ciou").sum(), (boxes, others))
-            torch.testing.assert_close(ours, torch.autograd.grad(loss, (boxes, others)), rtol=1e-5, atol=1e-6)
-
-    def test_a_box_with_itself_is_one(self, kind: str) -> None:
-        boxes = some_boxes()
-        torch.testing.assert_close(iou(boxes, boxes, kind), torch.ones(30).double())  # type: ignore[arg-type]
-
-    def test_degenerate_boxes_are_finite(self, kind: str) -> None:
-        boxes = torch.tensor(
-            [[0.0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 4, 0], [1, 1, 0, 0], [0, 0, 2, 2]], requires_grad=True
-        )
-        others = torch.tensor(
-            [[0.0, 0, 0, 0], [3, 4, 3, 4], [0, 0, 4, 0], [0, 0, 1, 1], [1, 1, 1, 1]], requires_grad=True
-        )
-        values = iou(boxes, others, kind)  # type: ignore[arg-type]
-        gradients = torch.autograd.grad(values.sum(), (boxes, others))
-        assert values.isfinite().all() and all(gradient.isfinite().all() for gradient in gradients)
-        table = pairwise_iou(boxes.detach(), others.detach(), kind)  # type: ignore[arg-type]
-        torch.testing.assert_close(table, iou(boxes[:, None], others, kind).detach())  # type: ignore[arg-type]
-
-    def test_empty_and_half(self, kind: str) -> None:
-        assert pairwise_iou(torch.zeros(0, 4), some_boxes(3).float(), kind).shape == (0, 3)  # type: ignore[arg-type]
-        assert iou(torch.zeros(0, 4), torch.zeros(0, 4), kind).shape == (0,)  # type: ignore[arg-type]
-        boxes, others = some_boxes(dtype=torch.float32).half(), some_boxes(seed=1, dtype=torch.float32).half()
-        values = iou(boxes, others, kind)  # type: ignore[arg-type]
-        assert values.dtype is torch.float32
-        torch.testing.assert_close(values, iou(boxes.float(), others.float(), kind))  # type: ignore[arg-type]
-
-
-def test_overlaps_by_hand() -> None:
-    boxes, others = torch.tensor([0.0, 0, 2, 2]), torch.tensor([1.0, 1, 3, 3])
-    assert iou(boxes, others).item() == pytest.approx(1 / 7)
-    assert iou(boxes, others, "giou").item() == pytest.approx(1 / 7 - 2 / 9)
-    assert iou(boxes, others, "diou").item() == pytest.approx(1 / 7 - 2 / 18)
-    assert iou(boxes, others, "ciou").item() == pytest.approx(1 / 7 - 2 / 18)  # same shape
-    tall = torch.tensor([0.0, 0, 1, 4])
-    v = 4 / math.pi**2 * (math.atan(1) - math.atan(1 / 4)) ** 2
-    distance = 1 / 3 - (0.5**2 + 1) / (2**2 + 4**2)
-    assert iou(boxes, tall, "ciou").item() == pytest.approx(distance - v * v / (1 - 1 / 3 + v))
-    point = torch.tensor([0.0, 0, 0, 0])
-    assert iou(point, point + 3, "giou").item() == -1  # two points, and a square of which they cover nothing
-    assert iou(point, point + 3, "diou").item() == -1
 
 
 def test_forms() -> None:
@@ -146,10 +78,6 @@ def test_coding_broadcasts() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: iou(torch.zeros(3, 5), torch.zeros(3, 4)), r"boxes must be \(..., 4\), got \(3, 5\)"),
-        (lambda: iou(torch.zeros(3, 4), torch.zeros(())), r"others must be \(..., 4\), got \(\)"),
-        (lambda: iou(torch.zeros(3, 4), torch.zeros(3, 4), "gio"), "unknown kind of overlap 'gio'; did you mean"),  # type: ignore[arg-type]
-        (lambda: pairwise_iou(torch.zeros(2, 3, 4), torch.zeros(3, 4)), "use iou"),
         (lambda: convert_boxes(torch.zeros(3, 4), "xyxy", "xyhw"), "unknown form of boxes 'xyhw'; did you mean"),  # type: ignore[arg-type]
         (
             lambda: encode_boxes(torch.zeros(1, 4), torch.ones(1, 4)),

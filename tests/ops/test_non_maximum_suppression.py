@@ -12,6 +12,7 @@ from torch import Tensor
 
 from opsin.errors import InputError
 from opsin.ops import batched_nms, nms, non_maximum_suppression, overlapping_pairs, pairwise_iou, soft_nms
+from opsin.ops.iou import numpy_columns
 
 THRESHOLDS = [0.0, 0.04, 0.1, 0.25, 1 / 3, 0.5, 0.7, 0.75, 0.95, 1.0]
 KINDS = ["spread", "heaps", "one heap", "ties and flat", "chain", "all sizes", "lines of text"]
@@ -99,7 +100,7 @@ def test_candidates_miss_no_pair() -> None:
         boxes = scene(kind, 200, random, torch.float64)
         values = pairwise_iou(boxes, boxes).triu(1)
         for threshold in (0.0, 0.3, 0.7):
-            grid = overlapping_pairs.Grid(overlapping_pairs.columns(boxes.numpy()), threshold)
+            grid = overlapping_pairs.Grid(numpy_columns(boxes.numpy()), threshold)
             one, other = grid.pairs().above(threshold)
             found = sorted(zip(np.minimum(one, other).tolist(), np.maximum(one, other).tolist(), strict=True))
             assert found == [tuple(pair) for pair in (values > threshold).nonzero().tolist()]
@@ -112,7 +113,7 @@ def test_candidates_miss_no_pair() -> None:
 def test_a_grid_of_spread_boxes_looks_at_few_pairs() -> None:
     boxes = scene("spread", 3000, np.random.default_rng(0)) * torch.tensor([10.0, 10, 10, 10])
     boxes[:, 2:] = boxes[:, :2] + 1
-    assert overlapping_pairs.Grid(overlapping_pairs.columns(boxes.numpy()), 0.5).pairs().count < 10 * len(boxes)
+    assert overlapping_pairs.Grid(numpy_columns(boxes.numpy()), 0.5).pairs().count < 10 * len(boxes)
 
 
 def test_half_precision_and_mixed_types() -> None:

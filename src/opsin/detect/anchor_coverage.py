@@ -24,11 +24,10 @@ from opsin.data.images import read_size
 from opsin.data.source import FileSplit, map_threads
 from opsin.detect.detector import Detector, Outputs
 from opsin.detect.task import DetectTask, usable
-from opsin.detect.yolo import shape_iou
 from opsin.engine.recipe import Recipe, list_recipes, load_recipe
 from opsin.engine.task import create_preprocessing
 from opsin.errors import InputError
-from opsin.ops import kmeans_anchors
+from opsin.ops import kmeans_anchors, shape_iou
 from opsin.structures import Instances
 
 # What detectors call the sizes and shapes of their anchors.

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from opsin.data.masks import encode_masks, mask_area
+from opsin.ops.iou import numpy_ioa, numpy_iou
 from opsin.structures import Instances
 
 Array: TypeAlias = NDArray[Any]
@@ -207,21 +208,12 @@ def average_precision(right: Array, count: int, form: Literal["coco", "voc", "vo
     return float(best[np.searchsorted(recall, levels, side="left")].mean())
 
 
-def overlaps(boxes: Array, others: Array, *, of_first: bool = False) -> Array:
-    """IoU of every box with every other, (N, 4), (M, 4) -> (N, M). of_first: the share of the first box instead."""
-    corner = np.minimum(boxes[:, None, 2:], others[None, :, 2:]) - np.maximum(boxes[:, None, :2], others[None, :, :2])
-    shared = corner.clip(min=0).prod(axis=2)
-    area, other = ((b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1]) for b in (boxes, others))
-    whole = np.broadcast_to(area[:, None], shared.shape) if of_first else area[:, None] + other[None] - shared
-    return np.divide(shared, whole, out=np.zeros_like(shared), where=whole > 0)
-
-
 def _match_coco(boxes: Array, objects: Array, regions: Array) -> Array:
     """The object that each prediction takes, -1 for none, -2 in a region to ignore. boxes: the surest first."""
     taken = np.full(len(boxes), -1)
     free = np.ones(len(objects), bool)
-    ious = overlaps(boxes, objects)
-    inside = overlaps(boxes, regions, of_first=True).max(axis=1, initial=0.0)
+    ious = numpy_iou(boxes, objects)
+    inside = numpy_ioa(boxes, regions).max(axis=1, initial=0.0)
     for place, row in enumerate(ious):
         shown = np.where(free, row, -1.0)
         best = len(shown) - 1 - int(shown[::-1].argmax()) if len(shown) else -1  # of equal ones COCO takes the last
@@ -236,7 +228,7 @@ def _match_voc(boxes: Array, objects: Array, regions: Array) -> Array:
     """As `_match_coco`, by the rule of VOC's development kit."""
     taken = np.full(len(boxes), -1)
     free = np.ones(len(objects), bool)
-    ious = overlaps(boxes, np.concatenate([objects, regions]))
+    ious = numpy_iou(boxes, np.concatenate([objects, regions]))
     for place, row in enumerate(ious):
         best = int(row.argmax()) if len(row) else -1
         if best < 0 or row[best] < 0.5:

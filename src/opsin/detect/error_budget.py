@@ -21,7 +21,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from opsin.detect.average_precision import Array, Objects, Ranking, average_precision, overlaps
+from opsin.detect.average_precision import Array, Objects, Ranking, average_precision
+from opsin.ops.iou import numpy_iou
 
 KINDS = ("class", "localisation", "both", "duplicate", "background", "missed")
 _FOREGROUND, _BACKGROUND = 0.5, 0.1
@@ -66,7 +67,7 @@ def error_budget(truth: Sequence[Objects], found: Sequence[Objects], rankings: S
         for row in np.flatnonzero(~ranking.right):
             image, place = int(ranking.image[row]), int(ranking.place[row])
             if image not in rows:
-                rows[image] = overlaps(found[image].boxes, truth[image].boxes)
+                rows[image] = numpy_iou(found[image].boxes, truth[image].boxes)
             mistake = _explain(truth[image], rows[image][place], image, place, label)
             mistake = replace(mistake, score=float(ranking.scores[row]))
             mistakes[mistake.kind].append(mistake)

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from opsin.detect.detector import Assignment, Detector, Outputs, Selection, select
 from opsin.errors import InputError, unknown
 from opsin.losses import ciou_loss, diou_loss, giou_loss, iou_loss, l2_loss, sigmoid_cross_entropy
-from opsin.ops import clip_boxes
+from opsin.ops import clip_boxes, shape_iou
+from opsin.ops.iou import lie_within, overlap_any
 from opsin.structures import Instances
 
 BoxLoss: TypeAlias = Literal["offsets", "iou", "giou", "diou", "ciou"]
@@ -32,8 +33,6 @@ Sizes: TypeAlias = Sequence[Sequence[float]]
 _OVERLAP_LOSSES = {"iou": iou_loss, "giou": giou_loss, "diou": diou_loss, "ciou": ciou_loss}
 # e^t_w of an untrained network would overflow; from the smallest anchor, 10 pixels, this is past every image.
 _LARGEST_GROWTH = math.log(1000)
-# Boxes compared with every prediction at a time: what they need then stays within a few megabytes.
-_CHUNK = 64
 
 
 class Level(NamedTuple):
@@ -129,12 +128,6 @@ def gather_truths(
     return every.where(solid & (every.labels >= 0)), every.where(solid & (every.labels < 0))
 
 
-def shape_iou(sides: Tensor, anchors: Tensor) -> Tensor:
-    """IoU of boxes and anchors on one centre: (T, 2), (A, 2) -> (T, A)."""
-    shared = torch.minimum(sides[:, None], anchors).prod(dim=-1)
-    return shared / (sides.prod(dim=-1)[:, None] + anchors.prod(dim=-1) - shared)
-
-
 def match(levels: Sequence[Level], truths: Truths, threshold: float | None = None) -> Positives:
     """The anchor whose shape fits a truth best answers for it, in the cell that holds its centre.
 
@@ -180,26 +173,6 @@ def pick(levels: Sequence[Level], image: Tensor, place: Tensor) -> Rows:
         before += level.places
     back = torch.cat(order).argsort()
     return Rows(*(torch.cat(column)[back] for column in zip(*parts, strict=True)))
-
-
-def overlaps(boxes: Tensor, others: Tensor, threshold: float, *, inside: bool = False) -> Tensor:
-    """Which boxes (P, 4) have an IoU above the threshold with any of the others (T, 4): (P,) bool.
-
-    inside: which have more than that share of their own area within one of the others.
-    """
-    x1, y1, x2, y2 = boxes.T.contiguous()
-    areas = (x2 - x1).clamp(min=0) * (y2 - y1).clamp(min=0)
-    found = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
-    for part in others.split(_CHUNK):
-        left, top, right, bottom = part.T[..., None]
-        shared = (torch.minimum(x2, right) - torch.maximum(x1, left)).clamp_(min=0)
-        shared *= (torch.minimum(y2, bottom) - torch.maximum(y1, top)).clamp_(min=0)
-        if inside:
-            found |= (shared > threshold * areas).any(dim=0)
-        else:  # IoU > t, without a division
-            other_areas = (right - left) * (bottom - top)
-            found |= (shared * (1 + threshold) > threshold * (areas + other_areas)).any(dim=0)
-    return found
 
 
 def check_anchors(anchors: Sizes, levels: int) -> tuple[tuple[tuple[float, float], ...], ...]:
@@ -361,8 +334,8 @@ class GridDetector(Detector):
             return found
         boxes = torch.cat([level.boxes().flatten(1, 3) for level in levels], dim=1)
         for row, one in enumerate(boxes):
-            found[row] = overlaps(one, truths.boxes[truths.image == row], self.ignore_threshold)
-            found[row] |= overlaps(one, regions.boxes[regions.image == row], 0.5, inside=True)
+            found[row] = overlap_any(one, truths.boxes[truths.image == row], self.ignore_threshold)
+            found[row] |= lie_within(one, regions.boxes[regions.image == row])
         return found
 
     def assign(self, outputs: Outputs, targets: Sequence[Instances]) -> list[Assignment]:

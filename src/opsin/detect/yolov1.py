@@ -30,11 +30,12 @@ from torch import Tensor, nn
 from opsin.backbones.darknet import Layers, Norm, he_initialize
 from opsin.backbones.extraction import Extractor, create_extractor
 from opsin.detect.detector import Assignment, Detector, Outputs, Selection
-from opsin.detect.yolo import Truths, gather_truths, overlaps
+from opsin.detect.yolo import Truths, gather_truths
 from opsin.errors import InputError
 from opsin.losses import l2_loss, sse_loss
 from opsin.nn.naming import check_count
 from opsin.ops import iou
+from opsin.ops.iou import lie_within
 from opsin.registry import Published, register
 from opsin.structures import Instances
 
@@ -245,7 +246,7 @@ class YOLOv1(Detector):
         """Half of the box is in a region to ignore: (B, S S, n)."""
         found = torch.zeros(boxes.shape[:-1], dtype=torch.bool, device=boxes.device)
         for row, one in enumerate(boxes):
-            inside = overlaps(one.flatten(0, 1), regions.boxes[regions.image == row], 0.5, inside=True)
+            inside = lie_within(one.flatten(0, 1), regions.boxes[regions.image == row])
             found[row] = inside.view(found[row].shape)
         return found
 

@@ -10,20 +10,17 @@ losses pick the overlapping pairs with a mask, which makes an accelerator wait. 
 
 from __future__ import annotations
 
-import math
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
 from opsin.errors import InputError
 from opsin.losses.terms import Reduction, matching, reduce
+from opsin.ops.iou import Corners, Overlap, overlap_terms
 
 
 def iou_loss(predictions: Tensor, targets: Tensor, *, reduction: Reduction = "mean") -> Tensor:
     """1 - IoU. Boxes that do not overlap have a loss of 1 and no gradient; see `giou_loss`."""
-    pair = _compare(predictions, targets)
-    return reduce(1 - pair.shared / pair.union, reduction)
+    return reduce(_terms(predictions, targets, "iou"), reduction)
 
 
 def giou_loss(predictions: Tensor, targets: Tensor, *, reduction: Reduction = "mean") -> Tensor:
@@ -31,9 +28,7 @@ def giou_loss(predictions: Tensor, targets: Tensor, *, reduction: Reduction = "m
 
     It pulls boxes together that do not overlap; where one box holds the other it is IoU again.
     """
-    pair = _compare(predictions, targets)
-    outer = _area(pair.outer)
-    return reduce(1 - pair.shared / pair.union + (outer - pair.union) / outer, reduction)
+    return reduce(_terms(predictions, targets, "giou"), reduction)
 
 
 def diou_loss(predictions: Tensor, targets: Tensor, *, reduction: Reduction = "mean") -> Tensor:
@@ -41,7 +36,7 @@ def diou_loss(predictions: Tensor, targets: Tensor, *, reduction: Reduction = "m
 
     Equation 7. It moves the centre at once, where GIoU first grows the box.
     """
-    return reduce(_diou_terms(_compare(predictions, targets)), reduction)
+    return reduce(_terms(predictions, targets, "diou"), reduction)
 
 
 def ciou_loss(predictions: Tensor, targets: Tensor, *, reduction: Reduction = "mean") -> Tensor:
@@ -49,55 +44,26 @@ def ciou_loss(predictions: Tensor, targets: Tensor, *, reduction: Reduction = "m
 
     v = 4 / pi^2 (atan(w' / h') - atan(w / h))^2 and alpha = v / (1 - IoU + v), which is not differentiated.
     """
-    pair = _compare(predictions, targets)
-    angle, angle_of_target = (torch.atan(sides[..., 0] / sides[..., 1]) for sides in (pair.sides, pair.target_sides))
-    v = 4 / math.pi**2 * (angle_of_target - angle).square()
-    with torch.no_grad():
-        apart = 1 - pair.shared / pair.union + v
-        alpha = v / apart.clamp(min=torch.finfo(v.dtype).tiny)  # the very same box: 0 / 0
-    return reduce(_diou_terms(pair) + alpha * v, reduction)
+    return reduce(_terms(predictions, targets, "ciou"), reduction)
 
 
-class _Pair(NamedTuple):
-    """Boxes compared. Areas are (...), vectors of x and y (..., 2)."""
-
-    shared: Tensor
-    union: Tensor
-    outer: Tensor  # width and height of the smallest box that holds both
-    apart: Tensor  # of the centres
-    sides: Tensor
-    target_sides: Tensor
-
-
-def _compare(predictions: Tensor, targets: Tensor) -> _Pair:
+def _terms(predictions: Tensor, targets: Tensor, kind: Overlap) -> Tensor:
+    """The loss of each pair of boxes, (...)."""
     if predictions.ndim == 0 or predictions.shape[-1] != 4:
         raise InputError(f"boxes are (..., 4), x1 y1 x2 y2; got {tuple(predictions.shape)}")
     predictions, targets = matching(predictions, targets)
     _check_order(targets)
-    (low, high), (target_low, target_high) = _corners(predictions), _corners(targets)
-    shared = _area((torch.minimum(high, target_high) - torch.maximum(low, target_low)).clamp(min=0))
-    return _Pair(
-        shared=shared,
-        union=_area(high - low) + _area(target_high - target_low) - shared,
-        outer=torch.maximum(high, target_high) - torch.minimum(low, target_low),
-        apart=(low + high - target_low - target_high) / 2,
-        sides=high - low,
-        target_sides=target_high - target_low,
-    )
+    overlap, *penalties = overlap_terms(_corners(predictions), _corners(targets), kind, solid=True)
+    terms = 1 - overlap
+    for penalty in penalties:
+        terms = terms + penalty
+    return terms
 
 
-def _corners(boxes: Tensor) -> tuple[Tensor, Tensor]:
+def _corners(boxes: Tensor) -> Corners:
     """Upper left and lower right, the second at least 8 rounding steps further: no area and no side is 0."""
     low, high = boxes.split(2, dim=-1)
     return low, torch.maximum(high, low + 8 * torch.finfo(boxes.dtype).eps * (1 + low.detach().abs()))
-
-
-def _area(sides: Tensor) -> Tensor:
-    return sides[..., 0] * sides[..., 1]
-
-
-def _diou_terms(pair: _Pair) -> Tensor:
-    return 1 - pair.shared / pair.union + pair.apart.square().sum(dim=-1) / pair.outer.square().sum(dim=-1)
 
 
 def _check_order(targets: Tensor) -> None:

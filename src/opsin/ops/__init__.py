@@ -1,9 +1,10 @@
 """Pure tensor functions: boxes and anchors, suppression, convolution by several algorithms, decoding of sequences."""
 
 from opsin.ops.anchors import AnchorClusters, cell_anchors, grid_anchors, kmeans_anchors
-from opsin.ops.boxes import box_area, clip_boxes, convert_boxes, decode_boxes, encode_boxes, iou, pairwise_iou
+from opsin.ops.boxes import box_area, clip_boxes, convert_boxes, decode_boxes, encode_boxes
 from opsin.ops.convolution import ConvolutionCost, conv2d, convolution_cost
 from opsin.ops.decoding import Decoded, ctc_greedy, ctc_prefix_beam
+from opsin.ops.iou import iou, pairwise_iou, shape_iou
 from opsin.ops.language import CharacterModel, Lexicon
 from opsin.ops.non_maximum_suppression import batched_nms, nms, soft_nms
 from opsin.ops.sequence import edit_distance, edit_distances
@@ -32,5 +33,6 @@ __all__ = [
     "kmeans_anchors",
     "nms",
     "pairwise_iou",
+    "shape_iou",
     "soft_nms",
 ]

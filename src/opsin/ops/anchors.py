@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from opsin.errors import InputError, unknown
+from opsin.ops.iou import shape_iou
 
 
 def cell_anchors(scales: Sequence[float], ratios: Sequence[float]) -> Tensor:
@@ -79,7 +80,7 @@ def kmeans_anchors(
     runs = [_cluster(points, _spread(points, k, generator), find_centres) for _ in range(max(1, restarts))]
     mean_iou, centres = max(runs, key=lambda run: run[0])
     centres = centres[centres.prod(dim=1).argsort()]
-    return AnchorClusters(centres, mean_iou, torch.bincount(_shape_iou(points, centres).argmax(dim=0), minlength=k))
+    return AnchorClusters(centres, mean_iou, torch.bincount(shape_iou(centres, points).argmax(dim=0), minlength=k))
 
 
 class _Means:
@@ -113,12 +114,12 @@ class _Medians:
 def _spread(points: Tensor, k: int, generator: torch.Generator) -> Tensor:
     """k-means++: each next centre is a box drawn with the probability of its squared distance to the nearest one."""
     chosen = [int(torch.randint(len(points), (), generator=generator))]
-    nearest = 1 - _shape_iou(points, points[chosen])[0].double()
+    nearest = 1 - shape_iou(points[chosen], points)[0].double()
     for _ in range(k - 1):
         weights = nearest.square().cumsum(0)
         place = torch.rand((), generator=generator, dtype=torch.float64).to(points.device) * weights[-1]
         chosen.append(int(torch.searchsorted(weights, place, right=True).clamp(max=len(points) - 1)))
-        nearest = torch.minimum(nearest, 1 - _shape_iou(points, points[chosen[-1:]])[0].double())
+        nearest = torch.minimum(nearest, 1 - shape_iou(points[chosen[-1:]], points)[0].double())
     return points[chosen]
 
 
@@ -126,7 +127,7 @@ def _cluster(points: Tensor, centres: Tensor, find_centres: _Means | _Medians) -
     """Lloyd's iterations from some centres: the best mean IoU on the way, and the centres that had it."""
     best, since = (-1.0, centres), 0
     while since < _PATIENCE:
-        fit, nearest = _shape_iou(points, centres).max(dim=0)
+        fit, nearest = shape_iou(centres, points).max(dim=0)
         mean_iou = float(fit.double().mean())
         best, since = ((mean_iou, centres), 0) if mean_iou > best[0] else (best, since + 1)
         counts = torch.bincount(nearest, minlength=len(centres))
@@ -139,10 +140,3 @@ def _cluster(points: Tensor, centres: Tensor, find_centres: _Means | _Medians) -
 
 # Steps without a better one after which there will be none: medians gain to the end, means lose after a few.
 _PATIENCE = 10
-
-
-def _shape_iou(points: Tensor, centres: Tensor) -> Tensor:
-    """IoU of boxes on one centre, by their sides: (N, 2), (k, 2) -> (k, N)."""
-    (width, height), (anchor_width, anchor_height) = points.T, centres.T[..., None]
-    shared = torch.minimum(width, anchor_width) * torch.minimum(height, anchor_height)
-    return shared / (width * height + anchor_width * anchor_height - shared)

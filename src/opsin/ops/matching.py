@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from opsin.errors import InputError, unknown
+from opsin.ops.iou import iou_by_column, lie_within
 
 Rescue: TypeAlias = Literal["own", "last", "ties"] | None
 
@@ -51,11 +52,11 @@ def match_anchors(
     columns = anchors.T.contiguous()
     matched = torch.full((len(anchors),), BACKGROUND, device=anchors.device)
     if ignored is not None and len(ignored):
-        matched[_lie_within(columns, ignored.to(anchors))] = IGNORED
+        matched[lie_within(columns.T, ignored.to(anchors))] = IGNORED
     if not len(boxes) or not len(anchors):
         return matched
     boxes = boxes.to(anchors)
-    parts = [_overlaps(part, columns) for part in boxes.split(_CHUNK)]
+    parts = [iou_by_column(part, columns) for part in boxes.split(_CHUNK)]
     best, owner = _best_box(parts)
     if negative < positive:
         matched[(best >= negative) & (best < positive)] = IGNORED
@@ -70,21 +71,6 @@ def match_anchors(
     elif rescue == "last":
         _give_best(parts, matched)
     return matched
-
-
-def _overlaps(boxes: Tensor, columns: Tensor) -> Tensor:
-    """IoU of boxes (N, 4) and anchors by column (4, A): (N, A), 0 for boxes without area.
-
-    The arithmetic is torchvision's `box_iou`, in place and without its pairs of coordinates side by side, a third of
-    the time.
-    """
-    x1, y1, x2, y2 = boxes.T[:, :, None]
-    shared = torch.minimum(x2, columns[2]).sub_(torch.maximum(x1, columns[0])).clamp_(min=0)
-    shared *= torch.minimum(y2, columns[3]).sub_(torch.maximum(y1, columns[1])).clamp_(min=0)
-    areas = (columns[2] - columns[0]) * (columns[3] - columns[1])
-    union = ((x2 - x1) * (y2 - y1) + areas).sub_(shared)
-    # The smallest number stands for no area: 0 / 0 would be NaN, which is above every threshold for `max`.
-    return shared.div_(union.clamp_(min=torch.finfo(union.dtype).tiny))
 
 
 def _best_box(parts: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -133,14 +119,3 @@ def _give_best(parts: list[Tensor], matched: Tensor) -> None:
     boxes = (reach > 0).nonzero()[:, 0]
     owner = torch.full_like(matched, -1).scatter_reduce_(0, anchor[boxes], boxes, "amax")
     torch.where(owner >= 0, owner, matched, out=matched)
-
-
-def _lie_within(columns: Tensor, regions: Tensor) -> Tensor:
-    """Which anchors, by column (4, A), have more than half of their area in one of the regions (M, 4): (A,) bool."""
-    half = (columns[2] - columns[0]) * (columns[3] - columns[1]) / 2
-    within = torch.zeros_like(half, dtype=torch.bool)
-    for x1, y1, x2, y2 in regions:
-        width = torch.minimum(columns[2], x2).sub_(torch.maximum(columns[0], x1)).clamp_(min=0)
-        height = torch.minimum(columns[3], y2).sub_(torch.maximum(columns[1], y1)).clamp_(min=0)
-        within |= width * height > half
-    return within

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from opsin.errors import InputError, unknown
-from opsin.ops.overlapping_pairs import Grid, Pairs, columns, iou_of_columns, stable_order
+from opsin.ops.iou import numpy_columns, numpy_iou_by_column
+from opsin.ops.overlapping_pairs import Grid, Pairs, stable_order
 
 Array: TypeAlias = NDArray[Any]
 
@@ -84,7 +85,7 @@ def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: fl
     if small.any():
         ends = np.repeat(bounds[1:], sizes)
         queries = np.flatnonzero(np.repeat(small, sizes))
-        pairs = Pairs(columns(sorted_boxes), np.arange(len(order)), queries, queries + 1, ends[queries])
+        pairs = Pairs(numpy_columns(sorted_boxes), np.arange(len(order)), queries, queries + 1, ends[queries])
         alive = _greedy(len(order), *pairs.above(iou_threshold))
     for begin, end in zip(bounds[:-1][~small], bounds[1:][~small], strict=True):
         alive[begin:end] = False
@@ -117,7 +118,7 @@ def soft_nms(
     if not sigma > 0:
         raise InputError(f"sigma must be above 0, got {sigma}; 0.5 is the paper's")
     _checked(boxes, scores, iou_threshold)
-    rows = columns(boxes.detach().cpu().double().numpy())
+    rows = numpy_columns(boxes.detach().cpu().double().numpy())
     left = scores.detach().cpu().double().numpy().copy()
     if groups is None:
         groups = torch.zeros(len(boxes), dtype=torch.int64)
@@ -131,7 +132,7 @@ def soft_nms(
         indices.append(best)
         values.append(left[best])
         alive = np.delete(alive, place)
-        overlap = np.nan_to_num(iou_of_columns(rows[:, best, None], rows[:, alive]))
+        overlap = np.nan_to_num(numpy_iou_by_column(rows[:, best, None], rows[:, alive]))
         decay = np.exp(overlap**2 / -sigma) if method == "gaussian" else 1 - overlap * (overlap >= iou_threshold)
         left[alive] *= np.where(names[alive] == names[best], decay, 1)
         alive = alive[left[alive] >= score_threshold]
@@ -142,7 +143,7 @@ def _survivors(boxes: Array, threshold: float) -> Array:
     """Places of the boxes that greedy NMS keeps, rising. boxes: (N, 4) by falling score."""
     if len(boxes) <= _HEAD:
         return _by_kernel(boxes, threshold)
-    rows = columns(boxes)
+    rows = numpy_columns(boxes)
     # Flat and inverted boxes overlap nothing, as the kernel sees them, and no grid could hold them.
     solid = (rows[2] > rows[0]) & (rows[3] > rows[1])
     if not solid.all():

@@ -19,6 +19,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from opsin.ops.iou import numpy_iou_by_column
+
 Array: TypeAlias = NDArray[Any]
 
 # 65,536 pairs at a time: their ten or so temporaries of float32 stay in a cache of a megabyte.
@@ -37,39 +39,11 @@ def stable_order(keys: Array) -> Array:
     return np.sort(keys.astype(np.int64) << 32 | np.arange(len(keys))) & 0xFFFFFFFF
 
 
-def columns(boxes: Array) -> Array:
-    """Boxes (N, 4), xyxy, as rows of x1, y1, x2, y2 and area: (5, N)."""
-    rows = np.empty((5, len(boxes)), boxes.dtype)
-    rows[:4] = boxes.T
-    with np.errstate(all="ignore"):  # infinite boxes
-        np.multiply(rows[2] - rows[0], rows[3] - rows[1], out=rows[4])
-    return rows
-
-
-def iou_of_columns(first: Array, second: Array) -> Array:
-    """IoU of boxes as `columns` gives them; (5, ...) that broadcast. 0 / 0 is NaN, which is above no threshold.
-
-    It is torchvision's kernel operation for operation: the same bits, so that no comparison with a threshold differs.
-    """
-    width = np.minimum(first[2], second[2])
-    width -= np.maximum(first[0], second[0])
-    height = np.minimum(first[3], second[3])
-    height -= np.maximum(first[1], second[1])
-    np.maximum(width, 0, out=width)
-    np.maximum(height, 0, out=height)
-    width *= height
-    union = first[4] + second[4]
-    union -= width
-    with np.errstate(all="ignore"):
-        width /= union
-    return width
-
-
 @dataclass(frozen=True)
 class Pairs:
     """Pairs that may overlap by more than a threshold, as runs: box queries[r] and each of order[starts[r] : ends[r]].
 
-    queries and order hold indices of boxes, whose `columns` are `rows`. No pair occurs twice.
+    queries and order hold indices of boxes, whose `numpy_columns` are `rows`. No pair occurs twice.
     """
 
     rows: Array
@@ -97,7 +71,7 @@ class Pairs:
             # The first place of each run, less the number of pairs before it: adding 0, 1, 2, ... counts within runs.
             other = np.repeat(self.ends[part] - until[part], lengths[part])
             other += np.arange(done, until[end - 1])
-            hits = np.flatnonzero(iou_of_columns(self.rows.take(one, axis=1), ordered.take(other, axis=1)) > bound)
+            hits = np.flatnonzero(numpy_iou_by_column(self.rows.take(one, axis=1), ordered.take(other, axis=1)) > bound)
             found.append((one[hits], self.order[other[hits]]))
             begin, done = end, int(until[end - 1])
         one, other = (np.concatenate(parts) for parts in zip(*found, strict=True))
@@ -107,8 +81,8 @@ class Pairs:
 class Grid:
     """Boxes with positive sides in the cells of their levels, for one threshold >= 0 of IoU.
 
-    rows: `columns` of the boxes. A box finds its neighbours on its own level and on the next one, those on the level
-    below find it.
+    rows: `numpy_columns` of the boxes. A box finds its neighbours on its own level and on the next one, those on the
+    level below find it.
     """
 
     def __init__(self, rows: Array, threshold: float) -> None:
