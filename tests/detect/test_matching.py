@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from opsin.detect.detector import Selection, select
 from opsin.detect.matching import assign_anchors, gather_positives
-from opsin.detect.postprocess import select_candidates
+from opsin.detect.postprocess import Selection, select, select_candidates
 from opsin.errors import InputError
 from opsin.structures import Instances
 

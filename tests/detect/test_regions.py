@@ -11,7 +11,7 @@ import torchvision.models.detection.roi_heads as reference
 from torch import Tensor
 from torchvision.ops import MultiScaleRoIAlign
 
-from opsin.detect.detector import Selection
+from opsin.detect.postprocess import Selection
 from opsin.detect.regions import (
     ConvHead,
     RegionPredictor,

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from opsin import create_model, registry
 from opsin.detect import yolov3
-from opsin.detect.detector import Detector, Selection
+from opsin.detect.detector import Detector
+from opsin.detect.postprocess import Selection
 from opsin.detect.yolov3 import YOLOv3
 from opsin.errors import InputError
 from opsin.nn.counting import count_macs, count_parameters

@@ -5,14 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from opsin.backbones.backbone import check_images, positive
+from opsin.detect.postprocess import Selection, select
 from opsin.errors import InputError
-from opsin.ops import batched_nms, clip_boxes, soft_nms
+from opsin.ops import clip_boxes
 from opsin.structures import Instances
 
 Outputs = dict[str, Tensor]
@@ -28,21 +29,6 @@ class Assignment:
 
     boxes: Tensor
     matched: Tensor
-
-
-@dataclass(frozen=True)
-class Selection:
-    """How dense predictions become instances.
-
-    score_threshold: less certain ones are dropped. iou_threshold: of the suppression within a class. candidates: the
-    best so many go into it. limit: instances of an image. suppression: "hard" or soft-NMS, "linear" or "gaussian".
-    """
-
-    score_threshold: float = 0.05
-    iou_threshold: float = 0.5
-    candidates: int = 1000
-    limit: int = 100
-    suppression: Literal["hard", "linear", "gaussian"] = "hard"
 
 
 # What the names of a classification network's tensors begin with in detectors: in most, and in R-CNN and SPP-Net.
@@ -164,25 +150,3 @@ class Detector(nn.Module, ABC):
 
 def _fitting(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
-
-
-def select(boxes: Tensor, scores: Tensor, selection: Selection) -> Instances:
-    """Dense predictions of one image as instances, best first. boxes: (A, 4). scores: (A, K)."""
-    places, labels = (scores > selection.score_threshold).nonzero(as_tuple=True)
-    values = scores[places, labels]
-    if len(values) > selection.candidates:
-        values, best = values.topk(selection.candidates)
-        places, labels = places[best], labels[best]
-    chosen = boxes[places]
-    if selection.suppression == "hard":
-        kept = batched_nms(chosen, values, labels, selection.iou_threshold)[: selection.limit]
-        return Instances(chosen[kept], labels[kept], values[kept])
-    kept, lowered = soft_nms(
-        chosen,
-        values,
-        selection.suppression,
-        groups=labels,
-        iou_threshold=selection.iou_threshold,
-        score_threshold=selection.score_threshold,
-    )
-    return Instances(chosen[kept], labels[kept], lowered)[slice(selection.limit)]

@@ -27,9 +27,9 @@ import torch
 from torch import Tensor, nn
 
 from opsin.backbones.extraction import create_extractor
-from opsin.detect.detector import Assignment, Detector, Outputs, Selection
+from opsin.detect.detector import Assignment, Detector, Outputs
 from opsin.detect.matching import assign_anchors, gather_positives
-from opsin.detect.postprocess import select_anchors
+from opsin.detect.postprocess import Selection, select_anchors
 from opsin.errors import InputError
 from opsin.losses import huber_loss
 from opsin.losses.background import detection_focal_loss

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from opsin.backbones.extraction import create_extractor
-from opsin.detect.detector import Assignment, Detector, Outputs, Selection
+from opsin.detect.detector import Assignment, Detector, Outputs
+from opsin.detect.postprocess import Selection
 from opsin.detect.proposals import LIMIT, METHODS, SlidingWindows
 from opsin.detect.regions import (
     REGION_SELECTION,

@@ -24,8 +24,9 @@ from torch import Tensor, nn
 
 from opsin.backbones.weights import add_no_eps, coco_weights
 from opsin.detect.anchor_grid import AnchorForm
-from opsin.detect.detector import Assignment, Detector, Outputs, Selection
+from opsin.detect.detector import Assignment, Detector, Outputs
 from opsin.detect.mask_head import MaskHead, cut_masks, paste_masks
+from opsin.detect.postprocess import Selection
 from opsin.detect.regions import (
     REGION_SELECTION,
     ConvHead,

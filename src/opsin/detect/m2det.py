@@ -25,8 +25,9 @@ from torch import Tensor, nn
 
 from opsin.backbones.extraction import create_extractor
 from opsin.detect.default_boxes import DefaultBoxes
-from opsin.detect.detector import Assignment, Detector, Outputs, Selection
+from opsin.detect.detector import Assignment, Detector, Outputs
 from opsin.detect.matching import assign_anchors
+from opsin.detect.postprocess import Selection
 from opsin.detect.ssd import box_scores, extend_vgg, flatten_heads, initialize, multibox_loss, vgg_features
 from opsin.errors import InputError
 from opsin.losses.terms import number

@@ -1,18 +1,20 @@
-"""The best instances of an image without a look at most of its predictions.
+"""From dense predictions to instances: threshold, non-maximum suppression or soft-NMS, and the best of what is left.
 
-Suppression takes boxes by falling score, and whether one is kept depends on better ones only. So the best `limit` that
+`select` does so with all predictions of an image, `select_candidates` gives the same without a look at most of them:
+suppression takes boxes by falling score, and whether one is kept depends on better ones only. So the best `limit` that
 survive among all predictions are those that survive among the best few hundred, if there are as many; only if not, more
 are looked at. Boxes are computed for those alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from opsin.detect.detector import Outputs, Selection
 from opsin.ops import batched_nms, clip_boxes, decode_boxes, soft_nms
 from opsin.structures import Instances
 
@@ -24,7 +26,50 @@ _FIRST, _GROWTH = 4, 4
 _SLACK = 1e-5
 
 
-def select_anchors(outputs: Outputs, selection: Selection, levels: Tensor, *, clip_first: bool) -> list[Instances]:
+@dataclass(frozen=True)
+class Selection:
+    """How dense predictions become instances.
+
+    score_threshold: less certain ones are dropped. iou_threshold: of the suppression within a class. candidates: the
+    best so many go into it. limit: instances of an image. suppression: "hard" or soft-NMS, "linear" or "gaussian".
+    """
+
+    score_threshold: float = 0.05
+    iou_threshold: float = 0.5
+    candidates: int = 1000
+    limit: int = 100
+    suppression: Literal["hard", "linear", "gaussian"] = "hard"
+
+
+def select(boxes: Tensor, scores: Tensor, selection: Selection) -> Instances:
+    """Dense predictions of one image as instances, best first. boxes: (A, 4). scores: (A, K)."""
+    places, labels = (scores > selection.score_threshold).nonzero(as_tuple=True)
+    values = scores[places, labels]
+    if len(values) > selection.candidates:
+        values, best = values.topk(selection.candidates)
+        places, labels = places[best], labels[best]
+    return suppress(boxes[places], labels, values, selection)
+
+
+def suppress(boxes: Tensor, labels: Tensor, scores: Tensor, selection: Selection) -> Instances:
+    """The instances that are left of candidates, best first, by NMS or soft-NMS within a class. (N, 4), (N,), (N,)."""
+    if selection.suppression == "hard":
+        kept = batched_nms(boxes, scores, labels, selection.iou_threshold)[: selection.limit]
+        return Instances(boxes[kept], labels[kept], scores[kept])
+    kept, lowered = soft_nms(
+        boxes,
+        scores,
+        selection.suppression,
+        groups=labels,
+        iou_threshold=selection.iou_threshold,
+        score_threshold=selection.score_threshold,
+    )
+    return Instances(boxes[kept], labels[kept], lowered)[slice(selection.limit)]
+
+
+def select_anchors(
+    outputs: Mapping[str, Tensor], selection: Selection, levels: Tensor, *, clip_first: bool
+) -> list[Instances]:
     """The instances of each image, of logits (B, A, K), offsets (B, A, 4), anchors (A, 4) and the input's size.
 
     levels: see `select_candidates`. clip_first: suppress boxes that were cut at the border, not cut what is left.
@@ -75,12 +120,9 @@ def select_candidates(
         kept = _within_groups(labels if levels is None else levels[places], selection.candidates)
         if kept is not None:
             places, labels, values = places[kept], labels[kept], values[kept]
-        boxes = boxes_of(places)
-        if selection.suppression != "hard":
-            return _soften(Instances(boxes, labels, values), selection)
-        kept = batched_nms(boxes, values, labels, selection.iou_threshold)[: selection.limit]
-        if complete or len(kept) == selection.limit:
-            return Instances(boxes[kept], labels[kept], values[kept])
+        found = suppress(boxes_of(places), labels, values, selection)
+        if complete or len(found) == selection.limit:
+            return found
         count *= _GROWTH
 
 
@@ -94,16 +136,3 @@ def _within_groups(groups: Tensor, most: int) -> Tensor | None:
     order = groups.argsort(stable=True)
     rank = torch.arange(len(groups), device=groups.device) - (counts.cumsum(0) - counts)[groups[order]]
     return order[rank < most].sort().values
-
-
-def _soften(found: Instances, selection: Selection) -> Instances:
-    kept, lowered = soft_nms(
-        found.boxes,
-        found.scores,  # type: ignore[arg-type]
-        selection.suppression,  # type: ignore[arg-type]
-        groups=found.labels,
-        iou_threshold=selection.iou_threshold,
-        score_threshold=selection.score_threshold,
-    )
-    labels = found.labels[kept]  # type: ignore[index]
-    return Instances(found.boxes[kept], labels, lowered)[slice(selection.limit)]

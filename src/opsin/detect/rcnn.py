@@ -32,8 +32,9 @@ from torchvision.ops import roi_align
 from opsin import data, registry
 from opsin.backbones.backbone import Backbone, positive
 from opsin.data import Preprocessing
-from opsin.detect.detector import Assignment, Detector, Outputs, Selection, select
+from opsin.detect.detector import Assignment, Detector, Outputs
 from opsin.detect.matching import assign_anchors
+from opsin.detect.postprocess import Selection, select
 from opsin.detect.proposals import LIMIT
 from opsin.detect.regions import Regions, RoISampler, any_regions, likeliest_boxes, sample_regions
 from opsin.detect.stages import Stage, Workplace, progress, write_shards

@@ -23,14 +23,15 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torchvision.ops import roi_align, roi_pool
 
-from opsin.detect.detector import Assignment, Selection
+from opsin.detect.detector import Assignment
 from opsin.detect.matching import assign_anchors
+from opsin.detect.postprocess import Selection, suppress
 from opsin.errors import InputError, unknown
 from opsin.losses import smooth_l1_loss
 from opsin.losses.terms import number
 from opsin.nn.conv import ConvNormActivation, Norm
 from opsin.nn.naming import check_count
-from opsin.ops import batched_nms, clip_boxes, decode_boxes, encode_boxes, soft_nms
+from opsin.ops import clip_boxes, decode_boxes, encode_boxes
 from opsin.structures import Instances
 
 Pooling: TypeAlias = Literal["align", "pool"]
@@ -404,27 +405,12 @@ def decode_regions(
     found = []
     for row in range(count):
         own = (solid & (rows == row)).nonzero()[:, 0]
-        found.append(_suppress(Instances(boxes[own], labels[own], scores[places[own], labels[own]]), selection))
+        values = scores[places[own], labels[own]]
+        if len(values) > selection.candidates:
+            values, best = values.topk(selection.candidates)
+            own = own[best]
+        found.append(suppress(boxes[own], labels[own], values, selection))
     return found
-
-
-def _suppress(found: Instances, selection: Selection) -> Instances:
-    values: Tensor = found.scores  # type: ignore[assignment]
-    if len(values) > selection.candidates:
-        found = found[values.topk(selection.candidates).indices]
-        values = found.scores  # type: ignore[assignment]
-    labels: Tensor = found.labels  # type: ignore[assignment]
-    if selection.suppression == "hard":
-        return found[batched_nms(found.boxes, values, labels, selection.iou_threshold)[: selection.limit]]
-    kept, lowered = soft_nms(
-        found.boxes,
-        values,
-        selection.suppression,
-        groups=labels,
-        iou_threshold=selection.iou_threshold,
-        score_threshold=selection.score_threshold,
-    )
-    return Instances(found.boxes[kept], labels[kept], lowered)[slice(selection.limit)]
 
 
 def _labels(truth: Instances, places: Tensor) -> Tensor:

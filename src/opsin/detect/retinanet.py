@@ -26,9 +26,9 @@ from torch import Tensor, nn
 from opsin.backbones.extraction import create_extractor
 from opsin.backbones.weights import add_no_eps, coco_weights
 from opsin.detect.anchor_grid import AnchorForm, AnchorGrid
-from opsin.detect.detector import Assignment, Detector, Outputs, Selection
+from opsin.detect.detector import Assignment, Detector, Outputs
 from opsin.detect.matching import assign_anchors, gather_positives
-from opsin.detect.postprocess import select_anchors
+from opsin.detect.postprocess import Selection, select_anchors
 from opsin.errors import InputError, unknown
 from opsin.losses import giou_loss, l1_loss, smooth_l1_loss
 from opsin.losses.background import detection_focal_loss

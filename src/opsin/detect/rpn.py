@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from opsin.backbones.extraction import Extractor, create_extractor
 from opsin.detect.anchor_grid import AnchorForm, AnchorGrid
-from opsin.detect.detector import Assignment, Detector, Outputs, Selection
+from opsin.detect.detector import Assignment, Detector, Outputs
 from opsin.detect.matching import assign_anchors, gather_positives
+from opsin.detect.postprocess import Selection
 from opsin.detect.regions import draw
 from opsin.errors import InputError, unknown
 from opsin.losses import smooth_l1_loss

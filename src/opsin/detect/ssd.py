@@ -29,9 +29,9 @@ from opsin.backbones.mobilenet_v3 import LARGE_REDUCED, MobileNetV3
 from opsin.backbones.vgg import VGG
 from opsin.backbones.weights import coco_weights
 from opsin.detect.default_boxes import DefaultBoxes, evenly_spaced
-from opsin.detect.detector import Assignment, Detector, Outputs, Selection
+from opsin.detect.detector import Assignment, Detector, Outputs
 from opsin.detect.matching import assign_anchors, gather_positives
-from opsin.detect.postprocess import select_candidates
+from opsin.detect.postprocess import Selection, select_candidates
 from opsin.errors import InputError
 from opsin.losses import hard_negatives, smooth_l1_loss
 from opsin.losses.terms import number

@@ -20,7 +20,8 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from opsin.detect.detector import Assignment, Detector, Outputs, Selection, select
+from opsin.detect.detector import Assignment, Detector, Outputs
+from opsin.detect.postprocess import Selection, select
 from opsin.errors import InputError, unknown
 from opsin.losses import ciou_loss, diou_loss, giou_loss, iou_loss, l2_loss, sigmoid_cross_entropy
 from opsin.ops import clip_boxes, shape_iou

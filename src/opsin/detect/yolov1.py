@@ -29,7 +29,8 @@ from torch import Tensor, nn
 
 from opsin.backbones.darknet import Layers, Norm, he_initialize
 from opsin.backbones.extraction import Extractor, create_extractor
-from opsin.detect.detector import Assignment, Detector, Outputs, Selection
+from opsin.detect.detector import Assignment, Detector, Outputs
+from opsin.detect.postprocess import Selection
 from opsin.detect.yolo import Truths, gather_truths
 from opsin.errors import InputError
 from opsin.losses import l2_loss, sse_loss
