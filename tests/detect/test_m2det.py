@@ -208,7 +208,7 @@ def test_refusals() -> None:
         model(torch.zeros(1, 3, 32, 64))
     with pytest.raises(InputError, match="fractions must grow from above 0"):
         small(fractions=(0.5, 0.4, 0.9))
-    with pytest.raises(InputError, match="match_threshold must be above 0"):
+    with pytest.raises(InputError, match="match_threshold must be a number above 0"):
         small(match_threshold=0)
     with pytest.raises(InputError, match="did you mean num_classes"):
         create_model("m2det320_vgg16", num_clases=3)

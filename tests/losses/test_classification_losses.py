@@ -193,7 +193,7 @@ def test_create_loss() -> None:
     [
         ("cross_entrop", {}, "did you mean cross_entropy"),
         ("cross_entropy", {"smoothin": 0.1}, "unknown option of cross_entropy 'smoothin'; did you mean smoothing"),
-        ("cross_entropy", {"smoothing": 1.0}, "smoothing=1.0"),
+        ("cross_entropy", {"smoothing": 1.0}, "smoothing must be a number of at least 0 and below 1, got 1.0"),
         ("cross_entropy", {"weight": [1.0, -1.0]}, "finite number >= 0"),
         ("bce", {"pos_weight": [1.0, math.inf]}, "pos_weight must be one finite number"),
     ],

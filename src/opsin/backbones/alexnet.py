@@ -16,8 +16,9 @@ from typing import Any, Literal
 
 from torch import nn
 
-from opsin.backbones.backbone import Backbone, positive
+from opsin.backbones.backbone import Backbone
 from opsin.backbones.weights import torchvision_weights
+from opsin.checks import check_count
 from opsin.errors import InputError, unknown
 from opsin.nn.norm import alexnet_lrn
 from opsin.registry import Published, register
@@ -59,7 +60,7 @@ class AlexNet(Backbone):
         super().__init__(num_classes, in_channels)
         if norm not in ("lrn", None):
             raise unknown("norm", norm, ("lrn", "null"))
-        if positive("groups", groups) and any(width % groups for width in plan.widths):
+        if check_count("groups", groups) and any(width % groups for width in plan.widths):
             raise InputError(f"groups={groups} does not divide the widths {plan.widths}; the paper's two towers are 2")
         one, two, three, four, five = plan.widths
         self.channels, self.strides, self.min_size = (two, five), (8, 16), plan.min_size
@@ -82,7 +83,7 @@ class AlexNet(Backbone):
             nn.AdaptiveAvgPool2d(6),  # the identity at the published input size
             nn.Flatten(),
             *before,
-            nn.Linear(five * 6 * 6, positive("hidden_features", hidden_features)),
+            nn.Linear(five * 6 * 6, check_count("hidden_features", hidden_features)),
             nn.ReLU(inplace=True),
             nn.Dropout(dropout),
             nn.Linear(hidden_features, hidden_features),

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from opsin.checks import check_count
 from opsin.errors import InputError
 from opsin.losses import CrossEntropy
 
@@ -49,8 +50,8 @@ class Backbone(nn.Module):
 
     def __init__(self, num_classes: int, in_channels: int) -> None:
         super().__init__()
-        self.num_classes = positive("num_classes", num_classes)
-        self.in_channels = positive("in_channels", in_channels)
+        self.num_classes = check_count("num_classes", num_classes)
+        self.in_channels = check_count("in_channels", in_channels)
         self.criterion: nn.Module = CrossEntropy()
         self.aux_taps = {}
         self.multi_label = False
@@ -114,7 +115,7 @@ class Backbone(nn.Module):
 
     def reset_head(self, num_classes: int) -> None:
         """Replace the layers that make logits, of the head and of auxiliary ones, by fresh ones for other classes."""
-        self.num_classes = positive("num_classes", num_classes)
+        self.num_classes = check_count("num_classes", num_classes)
         self._replace_output()
 
     def drop_aux_heads(self) -> None:
@@ -179,10 +180,3 @@ def check_images(name: str, images: Tensor, in_channels: int, fixed_size: int | 
 def logits_of(outputs: Outputs) -> Tensor:
     """The logits (B, K) of a classification network's outputs, whether it has auxiliary heads or not."""
     return outputs if isinstance(outputs, Tensor) else outputs["logits"]
-
-
-def positive(option: str, value: int) -> int:
-    """The value of an option that counts something. Raises InputError unless it is a whole number of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InputError(f"{option} must be a whole number of at least 1, got {value!r}")
-    return value

@@ -23,9 +23,10 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from opsin.backbones.backbone import Backbone, positive
+from opsin.backbones.backbone import Backbone
 from opsin.backbones.darknet import Layers, Norm, bottleneck, dark_block, he_initialize, pooled_linear, timm_weights
 from opsin.backbones.densenet import DenseBlock, DenseLayer
+from opsin.checks import check_count
 from opsin.errors import InputError, unknown
 from opsin.registry import Published, register
 
@@ -234,7 +235,7 @@ class CSPDenseNet(Backbone):
         super().__init__(num_classes, in_channels)
         if not 0 <= partial < 1:
             raise InputError(f"partial is the share of the maps that pass by, at least 0 and below 1, got {partial}")
-        positive("growth", growth)
+        check_count("growth", growth)
         self.stem = nn.Sequential(
             nn.Conv2d(in_channels, 64, 7, 2, 3, bias=False),
             nn.BatchNorm2d(64),

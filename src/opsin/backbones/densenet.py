@@ -21,10 +21,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from opsin.backbones.backbone import Backbone, positive
+from opsin.backbones.backbone import Backbone
 from opsin.backbones.weights import torchvision_weights
+from opsin.checks import check_count, check_probability, check_share
 from opsin.errors import InputError
-from opsin.nn.naming import check_probability
 from opsin.registry import Published, Weights, register
 
 
@@ -107,13 +107,12 @@ class DenseNet(Backbone):
         recompute: bool = False,
     ) -> None:
         super().__init__(num_classes, in_channels)
-        positive("growth", growth)
+        check_count("growth", growth)
         if not depths:
             raise InputError("depths names no block; give the layers of each, such as (16, 16, 16)")
-        if isinstance(compression, bool) or not isinstance(compression, int | float) or not 0 < compression <= 1:
-            raise InputError(f"compression must be above 0 and at most 1, got {compression!r}; 0.5 is the paper's")
+        check_share("compression", compression, hint="0.5 is the paper's")
         check_probability("dropout", dropout)
-        channels = 2 * growth if stem_channels is None else positive("stem_channels", stem_channels)
+        channels = 2 * growth if stem_channels is None else check_count("stem_channels", stem_channels)
         self.stem = _stem(in_channels, channels, small_images)
         self.stages = nn.ModuleList()
         widths = []
@@ -124,7 +123,7 @@ class DenseNet(Backbone):
                 stage += [_norm_relu_conv(channels, kept, 1), nn.AvgPool2d(2)]
                 channels = kept
             layers = []
-            for _ in range(positive("depths", depth)):
+            for _ in range(check_count("depths", depth)):
                 layers.append(DenseLayer(channels, growth, bottleneck, dropout, recompute))
                 channels = channels + growth if dense else growth
             self.stages.append(nn.Sequential(*stage, DenseBlock(layers, dense)))

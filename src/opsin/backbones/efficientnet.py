@@ -21,9 +21,8 @@ from torch import nn
 from opsin.backbones.backbone import Backbone
 from opsin.backbones.mobilenet_v2 import InvertedResidual, initialize, scale_channels
 from opsin.backbones.weights import imagenet_weights
-from opsin.errors import InputError
+from opsin.checks import check_number, check_probability
 from opsin.nn.conv import ConvNormActivation
-from opsin.nn.naming import check_probability
 from opsin.nn.padding import Framework
 from opsin.registry import Published, Weights, register
 
@@ -66,8 +65,7 @@ class EfficientNet(Backbone):
         padding: Framework = "torch",
     ) -> None:
         super().__init__(num_classes, in_channels)
-        if isinstance(depth, bool) or not isinstance(depth, int | float) or depth <= 0:
-            raise InputError(f"depth must be a number above 0, got {depth!r}; 1.0 is B0")
+        check_number("depth", depth, above=True, hint="1.0 is B0")
         check_probability("stochastic_depth", stochastic_depth)
         norm = partial(nn.BatchNorm2d, eps=norm_eps, momentum=0.01 if norm_eps >= 1e-3 else 0.1)
         channels, stride = scale_channels(32, width), 1 if small_images else 2

@@ -18,7 +18,7 @@ from torch import nn
 
 from opsin.backbones.backbone import Backbone
 from opsin.backbones.mobilenet_v2 import initialize
-from opsin.errors import InputError
+from opsin.checks import check_number
 from opsin.nn.conv import ConvNormActivation, SeparableConv
 from opsin.nn.padding import Framework
 from opsin.registry import Published, register
@@ -73,8 +73,7 @@ class MobileNetV1(Backbone):
 
 def _scaled(channels: int, width: float) -> int:
     """At least 8, as in TensorFlow's code, which rounds down; later MobileNets round to multiples of 8."""
-    if isinstance(width, bool) or not isinstance(width, int | float) or width <= 0:
-        raise InputError(f"width must be a number above 0, got {width!r}; 1.0 is the network of the paper")
+    check_number("width", width, above=True, hint="1.0 is the network of the paper")
     return max(8, int(channels * width))
 
 

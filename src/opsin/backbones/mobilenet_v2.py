@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from opsin.backbones.backbone import Backbone
 from opsin.backbones.weights import imagenet_weights, torchvision_weights
-from opsin.errors import InputError
+from opsin.checks import check_number
 from opsin.nn.conv import Activation, ConvNormActivation, Norm
 from opsin.nn.padding import Framework
 from opsin.nn.regularize import create_regularizer
@@ -147,8 +147,7 @@ def scale_channels(channels: float, width: float = 1.0, divisor: int = 8) -> int
 
     The rounding of TensorFlow's MobileNets and of EfficientNet, so that channels fill the lanes of a processor.
     """
-    if isinstance(width, bool) or not isinstance(width, int | float) or width <= 0:
-        raise InputError(f"width must be a number above 0, got {width!r}; 1.0 is the network of the paper")
+    check_number("width", width, above=True, hint="1.0 is the network of the paper")
     wanted = channels * width
     rounded = max(divisor, int(wanted + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * wanted else rounded

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from opsin.backbones.backbone import Backbone
 from opsin.backbones.resnet import Norm, ZeroPad
+from opsin.checks import check_probability
 from opsin.errors import unknown
-from opsin.nn.naming import check_probability
 from opsin.registry import Published, register
 
 

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from opsin.backbones.backbone import Backbone
 from opsin.backbones.preact_resnet import initialize
+from opsin.checks import check_probability
 from opsin.errors import InputError, unknown
-from opsin.nn.naming import check_probability
 from opsin.registry import Published, register
 
 Widening: TypeAlias = Literal["additive", "multiplicative"]

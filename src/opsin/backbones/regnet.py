@@ -20,12 +20,12 @@ from typing import Any, Literal, TypeAlias
 
 from torch import Tensor, nn
 
-from opsin.backbones.backbone import Backbone, positive
+from opsin.backbones.backbone import Backbone
 from opsin.backbones.weights import imagenet_weights, torchvision_weights
+from opsin.checks import check_count, check_probability
 from opsin.errors import InputError, unknown
 from opsin.nn.attention import squeeze_excitation
 from opsin.nn.conv import ConvNormActivation
-from opsin.nn.naming import check_count, check_probability
 from opsin.registry import Published, Weights, register
 
 Rounding: TypeAlias = Literal["pycls", "torchvision"]
@@ -250,7 +250,7 @@ class AnyNet(Backbone):
         if se and not se_ratio > 0:
             raise InputError(f"se_ratio must be above 0, got {se_ratio}; to leave the blocks unweighed, pass se=False")
         check_probability("dropout", dropout)
-        channels = positive("stem_width", stem_width)
+        channels = check_count("stem_width", stem_width)
         self.stem, stride = _stem(in_channels, channels, stem, small_images)
         self.stages = nn.ModuleList()
         strides = []

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from opsin.backbones.backbone import Backbone
 from opsin.backbones.weights import torchvision_weights
+from opsin.checks import check_count, check_probability
 from opsin.errors import InputError, unknown
-from opsin.nn.naming import check_count, check_probability
 from opsin.registry import Published, register
 
 Bottleneck: TypeAlias = Literal["v1", "v1.5", "senet154"] | None

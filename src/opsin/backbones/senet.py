@@ -21,8 +21,8 @@ from torch import nn
 
 from opsin.backbones.resnet import Bottleneck, ResNet
 from opsin.backbones.weights import imagenet_weights
+from opsin.checks import check_count
 from opsin.nn.attention import squeeze_excitation
-from opsin.nn.naming import check_count
 from opsin.registry import Published, Weights, register
 
 _TIMM = "https://github.com/rwightman/pytorch-image-models/releases/download/"

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from opsin.backbones.backbone import Backbone
 from opsin.backbones.weights import imagenet_weights
+from opsin.checks import check_probability
 from opsin.nn.attention import squeeze_excitation
 from opsin.nn.conv import ConvNormActivation, channel_shuffle, channel_split
-from opsin.nn.naming import check_probability
 from opsin.registry import Published, Weights, register
 
 

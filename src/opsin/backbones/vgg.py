@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from opsin.backbones.backbone import Backbone, positive
+from opsin.backbones.backbone import Backbone
 from opsin.backbones.weights import torchvision_weights
+from opsin.checks import check_count
 from opsin.errors import unknown
 from opsin.nn.norm import alexnet_lrn
 from opsin.registry import Published, register
@@ -69,9 +70,9 @@ class VGG(Backbone):
             self.stages.append(nn.Sequential(*layers))
         self.head = nn.Sequential(
             nn.MaxPool2d(2),
-            nn.AdaptiveAvgPool2d(positive("pooled_size", pooled_size)),  # the identity at the paper's 224
+            nn.AdaptiveAvgPool2d(check_count("pooled_size", pooled_size)),  # the identity at the paper's 224
             nn.Flatten(),
-            nn.Linear(width * pooled_size**2, positive("hidden_features", hidden_features)),
+            nn.Linear(width * pooled_size**2, check_count("hidden_features", hidden_features)),
             nn.ReLU(inplace=True),
             nn.Dropout(dropout),
             nn.Linear(hidden_features, hidden_features),

@@ -14,10 +14,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from opsin.backbones.backbone import positive
 from opsin.backbones.preact_resnet import PreActResNet
 from opsin.backbones.resnet import ResNet
 from opsin.backbones.weights import torchvision_weights
+from opsin.checks import check_count
 from opsin.registry import Published, register
 
 
@@ -50,7 +50,7 @@ def _cifar(
 
     @register(f"wrn{depth}_{widening}", task="classify", published=published)
     def build(*, num_classes: int = 10, widening: int = factor, **options: Any) -> PreActResNet:
-        widths = tuple(width * positive("widening", widening) for width in (16, 32, 64))
+        widths = tuple(width * check_count("widening", widening) for width in (16, 32, 64))
         return PreActResNet((blocks, blocks, blocks), False, widths, 16, True, num_classes=num_classes, **options)
 
     return build

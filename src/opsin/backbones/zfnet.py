@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 from torch import nn
 
-from opsin.backbones.backbone import Backbone, positive
+from opsin.backbones.backbone import Backbone
+from opsin.checks import check_count
 from opsin.errors import unknown
 from opsin.nn.norm import alexnet_lrn
 from opsin.registry import Published, register
@@ -47,7 +48,7 @@ class ZFNet(Backbone):
         if norm not in ("lrn", None):
             raise unknown("norm", norm, ("lrn", "null"))
         three, four, five = widths
-        first = positive("kernel_size", kernel_size), positive("stride", stride)
+        first = check_count("kernel_size", kernel_size), check_count("stride", stride)
         self.stem = nn.Sequential(*_conv(in_channels, 96, *first, padding=1), _pool(), *_norm(norm))
         self.stages = nn.ModuleList(
             [
@@ -65,7 +66,7 @@ class ZFNet(Backbone):
             _pool(),
             nn.AdaptiveAvgPool2d(6),  # the identity at the published input size
             nn.Flatten(),
-            nn.Linear(five * 6 * 6, positive("hidden_features", hidden_features)),
+            nn.Linear(five * 6 * 6, check_count("hidden_features", hidden_features)),
             nn.ReLU(inplace=True),
             nn.Dropout(dropout),
             nn.Linear(hidden_features, hidden_features),

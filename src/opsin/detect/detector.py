@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from opsin.backbones.backbone import check_images, positive
+from opsin.backbones.backbone import check_images
+from opsin.checks import check_count
 from opsin.detect.postprocess import Selection, select
 from opsin.errors import InputError
 from opsin.ops import clip_boxes
@@ -63,8 +64,8 @@ class Detector(nn.Module, ABC):
 
     def __init__(self, num_classes: int, in_channels: int) -> None:
         super().__init__()
-        self.num_classes = positive("num_classes", num_classes)
-        self.in_channels = positive("in_channels", in_channels)
+        self.num_classes = check_count("num_classes", num_classes)
+        self.in_channels = check_count("in_channels", in_channels)
         self.selection = Selection()
 
     @abstractmethod

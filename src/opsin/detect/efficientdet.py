@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from opsin.backbones.extraction import create_extractor
+from opsin.checks import check_count, check_number
 from opsin.detect.detector import Assignment, Detector, Outputs
 from opsin.detect.matching import assign_anchors, gather_positives
 from opsin.detect.postprocess import Selection, select_anchors
@@ -35,7 +36,6 @@ from opsin.losses import huber_loss
 from opsin.losses.background import detection_focal_loss
 from opsin.necks import create_neck
 from opsin.necks.bifpn import Fusion
-from opsin.nn.naming import check_count
 from opsin.ops import decode_boxes, encode_boxes, grid_anchors
 from opsin.registry import Published, register
 from opsin.structures import Instances
@@ -227,8 +227,7 @@ def _anchor_sides(scale: float, octaves: int, aspects: Sequence[Sequence[float]]
     pairs = [tuple(aspect) for aspect in aspects]
     if not pairs or any(len(pair) != 2 or not all(0 < side < math.inf for side in pair) for pair in pairs):
         raise InputError(f"aspects are pairs of width and height, such as [[1, 1], [1.4, 0.7]]; got {aspects!r}")
-    if not 0 < scale < math.inf:
-        raise InputError(f"anchor_scale must be a number above 0, got {scale!r}; 4 is the paper's")
+    check_number("anchor_scale", scale, above=True, hint="4 is the paper's")
     sizes = [scale * 2 ** (place / octaves) for place in range(octaves)]
     return tuple((size * width, size * height) for size in sizes for width, height in pairs)
 

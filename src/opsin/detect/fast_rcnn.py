@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from opsin.backbones.extraction import create_extractor
+from opsin.checks import check_count, check_number
 from opsin.detect.detector import Assignment, Detector, Outputs
 from opsin.detect.postprocess import Selection
 from opsin.detect.proposals import LIMIT, METHODS, SlidingWindows
@@ -41,8 +42,6 @@ from opsin.detect.regions import (
     sample_regions,
 )
 from opsin.errors import InputError, unknown
-from opsin.losses.terms import number
-from opsin.nn.naming import check_count
 from opsin.nn.norm import alexnet_lrn, freeze_batch_norm
 from opsin.nn.surgery import decompose_linear
 from opsin.ops import box_area
@@ -111,8 +110,8 @@ class FastRCNN(Detector):
         self.proposals, self.proposal_options = proposals, dict(proposal_options or {})
         self.sampler = RoISampler(regions, positives, threshold, (background[0], background[1]))
         self.add_truth = add_truth
-        self.box_weight, self.beta = number("box_weight", box_weight), number("beta", beta, above=True)
-        self.scales = tuple(number("scales", scale, above=True) for scale in scales)
+        self.box_weight, self.beta = check_number("box_weight", box_weight), check_number("beta", beta, above=True)
+        self.scales = tuple(check_number("scales", scale, above=True) for scale in scales)
         self.strides = (stride,)
         self.backbone = backbone
         self.pooler = RoIPooler((stride,), roi_size, pooling)

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from opsin.backbones.weights import add_no_eps, coco_weights
+from opsin.checks import check_count, check_number
 from opsin.detect.anchor_grid import AnchorForm
 from opsin.detect.detector import Assignment, Detector, Outputs
 from opsin.detect.mask_head import MaskHead, cut_masks, paste_masks
@@ -48,9 +49,7 @@ from opsin.detect.rpn import create_proposal_head, create_trunk, take_proposals
 from opsin.detect.stages import Stage, Workplace
 from opsin.engine.run import RunFolder
 from opsin.errors import InputError
-from opsin.losses.terms import number
 from opsin.nn.conv import Norm
-from opsin.nn.naming import check_count
 from opsin.registry import Published, Weights, register
 from opsin.structures import Instances
 
@@ -186,7 +185,7 @@ class FasterRCNN(Detector):
         self.test_candidates, self.test_proposals = test_candidates, test_proposals
         low, high = background
         self.sampler = RoISampler(sampled, positives, background=(low, high))
-        self.beta = number("beta", beta)
+        self.beta = check_number("beta", beta)
         trunk = create_trunk(
             backbone,
             strides,

@@ -24,13 +24,13 @@ import torch
 from torch import Tensor, nn
 
 from opsin.backbones.extraction import create_extractor
+from opsin.checks import check_number, check_share
 from opsin.detect.default_boxes import DefaultBoxes
 from opsin.detect.detector import Assignment, Detector, Outputs
 from opsin.detect.matching import assign_anchors
 from opsin.detect.postprocess import Selection
 from opsin.detect.ssd import box_scores, extend_vgg, flatten_heads, initialize, multibox_loss, vgg_features
 from opsin.errors import InputError
-from opsin.losses.terms import number
 from opsin.necks import create_neck
 from opsin.ops import clip_boxes, grid_anchors
 from opsin.registry import Published, register
@@ -76,9 +76,8 @@ class M2Det(Detector):
         negatives: float = 3.0,
     ) -> None:
         super().__init__(num_classes, in_channels)
-        self.match_threshold, self.negatives = match_threshold, number("negatives", negatives)
-        if not 0 < match_threshold <= 1:
-            raise InputError(f"match_threshold must be above 0 and at most 1, got {match_threshold!r}")
+        self.match_threshold, self.negatives = match_threshold, check_number("negatives", negatives)
+        check_share("match_threshold", match_threshold)
         self.fractions = _check_fractions(fractions, len(strides))
         given: dict[str, Any] = {"in_channels": in_channels, "weights": backbone_weights, **(backbone_options or {})}
         if backbone == "vgg16" and tuple(strides) == (8, 16):

@@ -27,12 +27,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from opsin import errors
+from opsin.checks import check_count, check_number
 from opsin.data.source import FileSplit, Progress, Split, map_threads
 from opsin.downloading import home
 from opsin.errors import InputError, unknown
 from opsin.files import atomic, write_failure
-from opsin.losses.terms import number
-from opsin.nn.naming import check_count
 from opsin.ops import pairwise_iou
 from opsin.structures import Instances
 
@@ -106,7 +105,7 @@ class SlidingWindows:
     def __post_init__(self) -> None:
         check_count("limit", self.limit)
         for name, value in (("smallest", self.smallest), ("step", self.step)):
-            if number(name, value, above=True) > 1:
+            if check_number(name, value, above=True) > 1:
                 raise InputError(f"{name} is a part of a side, above 0 and at most 1, got {value}")
         if not self.ratios or min(self.ratios) <= 0:
             raise InputError(f"ratios must be numbers above 0, got {list(self.ratios)}")

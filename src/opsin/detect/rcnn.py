@@ -30,7 +30,8 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from opsin import data, registry
-from opsin.backbones.backbone import Backbone, positive
+from opsin.backbones.backbone import Backbone
+from opsin.checks import check_count, check_number
 from opsin.data import Preprocessing
 from opsin.detect.detector import Assignment, Detector, Outputs
 from opsin.detect.matching import assign_anchors
@@ -41,8 +42,6 @@ from opsin.detect.stages import Stage, Workplace, progress, write_shards
 from opsin.detect.svm import Margin, Shard, fit_ridge, mine_svms
 from opsin.engine.run import RunFolder
 from opsin.errors import InputError, unknown
-from opsin.losses.terms import number
-from opsin.nn.naming import check_count
 from opsin.ops import clip_boxes, decode_boxes, encode_boxes, pairwise_iou
 from opsin.registry import Published, register
 from opsin.structures import Batch, Instances
@@ -115,16 +114,16 @@ class RCNN(Detector):
         check_count("windows", windows, least=4)
         check_count("chunk", chunk)
         check_count("context", context, least=0)
-        if 2 * context >= positive("side", side):
+        if 2 * context >= check_count("side", side):
             raise InputError(f"context={context} on both sides leaves nothing of side={side}; it must be below half")
         self.side, self.context, self.chunk = side, context, chunk
         self.proposals, self.proposal_options = proposals, dict(proposal_options or {})
         self.windows, self.precision = windows, getattr(torch, precision)
         self.sampler = RoISampler(windows, positive_share, match_threshold, (background_threshold, match_threshold))
-        self.negative_threshold = number("negative_threshold", negative_threshold, above=True)
+        self.negative_threshold = check_number("negative_threshold", negative_threshold, above=True)
         self.margin = Margin(cost=svm_cost, passes=mining_passes)
-        self.box_threshold = number("box_threshold", box_threshold)
-        self.box_penalty = number("box_penalty", box_penalty, above=True)
+        self.box_threshold = check_number("box_threshold", box_threshold)
+        self.box_penalty = check_number("box_penalty", box_penalty, above=True)
         self.strides, self.backbone_name = (), backbone
         self.network = self._create_network(backbone, backbone_options or {})
         self._linear = _linear_places(self.network, backbone)

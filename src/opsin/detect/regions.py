@@ -23,14 +23,13 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torchvision.ops import roi_align, roi_pool
 
+from opsin.checks import check_count, check_number
 from opsin.detect.detector import Assignment
 from opsin.detect.matching import assign_anchors
 from opsin.detect.postprocess import Selection, suppress
 from opsin.errors import InputError, unknown
 from opsin.losses import smooth_l1_loss
-from opsin.losses.terms import number
 from opsin.nn.conv import ConvNormActivation, Norm
-from opsin.nn.naming import check_count
 from opsin.ops import clip_boxes, decode_boxes, encode_boxes
 from opsin.structures import Instances
 
@@ -99,7 +98,7 @@ class RoIPooler(nn.Module):
         self.strides, self.size, self.kind = tuple(strides), size, kind
         self.sampling, self.aligned, self.all_levels = sampling, aligned, all_levels
         # The side from which on a region is meant for the finest level, and by powers of two for the others.
-        self.unit = number("canonical_size", canonical_size, above=True) * strides[0] / canonical_stride
+        self.unit = check_number("canonical_size", canonical_size, above=True) * strides[0] / canonical_stride
 
     @property
     def views(self) -> int:

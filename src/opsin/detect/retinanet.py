@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from opsin.backbones.extraction import create_extractor
 from opsin.backbones.weights import add_no_eps, coco_weights
+from opsin.checks import check_count, check_number
 from opsin.detect.anchor_grid import AnchorForm, AnchorGrid
 from opsin.detect.detector import Assignment, Detector, Outputs
 from opsin.detect.matching import assign_anchors, gather_positives
@@ -32,10 +33,8 @@ from opsin.detect.postprocess import Selection, select_anchors
 from opsin.errors import InputError, unknown
 from opsin.losses import giou_loss, l1_loss, smooth_l1_loss
 from opsin.losses.background import detection_focal_loss
-from opsin.losses.terms import number
 from opsin.necks import create_neck
 from opsin.nn.conv import ConvNormActivation
-from opsin.nn.naming import check_count
 from opsin.nn.norm import create_norm, freeze_batch_norm
 from opsin.ops import decode_boxes, encode_boxes
 from opsin.registry import Published, register
@@ -168,9 +167,9 @@ class RetinaNet(Detector):
             "negative": background_threshold,
             "rescue": "ties" if low_quality else None,
         }
-        self.alpha, self.gamma = number("alpha", alpha), number("gamma", gamma)
-        self.box_loss, self.beta = box_loss, number("beta", beta)
-        self.box_weight = number("box_weight", box_weight)
+        self.alpha, self.gamma = check_number("alpha", alpha), check_number("gamma", gamma)
+        self.box_loss, self.beta = box_loss, check_number("beta", beta)
+        self.box_weight = check_number("box_weight", box_weight)
 
     def forward(self, images: Tensor) -> Outputs:
         self._check(images)
@@ -225,7 +224,7 @@ class RetinaNet(Detector):
 
 def _sides(stride: int, scale: float, octaves: int, form: AnchorForm) -> list[float]:
     check_count("octaves", octaves)
-    smallest = stride * number("anchor_scale", scale, above=True)
+    smallest = stride * check_number("anchor_scale", scale, above=True)
     sides = [smallest * 2 ** (place / octaves) for place in range(octaves)]
     return [float(int(side)) for side in sides] if form == "torchvision" else sides
 

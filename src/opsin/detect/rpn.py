@@ -20,6 +20,7 @@ import torchvision.ops
 from torch import Tensor, nn
 
 from opsin.backbones.extraction import Extractor, create_extractor
+from opsin.checks import check_count, check_number
 from opsin.detect.anchor_grid import AnchorForm, AnchorGrid
 from opsin.detect.detector import Assignment, Detector, Outputs
 from opsin.detect.matching import assign_anchors, gather_positives
@@ -27,10 +28,9 @@ from opsin.detect.postprocess import Selection
 from opsin.detect.regions import draw
 from opsin.errors import InputError, unknown
 from opsin.losses import smooth_l1_loss
-from opsin.losses.terms import number
 from opsin.necks import Neck, create_neck
 from opsin.nn.conv import ConvNormActivation
-from opsin.nn.naming import build, check_count
+from opsin.nn.naming import build
 from opsin.nn.norm import freeze_batch_norm
 from opsin.ops import batched_nms, clip_boxes, decode_boxes, encode_boxes
 from opsin.registry import Published, register
@@ -128,11 +128,11 @@ class ProposalHead(nn.Module):
             )
         sides = [[stride * scale for scale in anchor_scales] for stride in strides]
         self.grid = AnchorGrid(strides, sides, ratios, anchors)
-        self.candidates, self.iou_threshold = candidates, number("iou_threshold", iou_threshold)
+        self.candidates, self.iou_threshold = candidates, check_number("iou_threshold", iou_threshold)
         self.rules: dict[str, Any] = {
             "positive": match_threshold, "negative": background_threshold, "rescue": "ties"
         }  # fmt: skip
-        self.sampled, self.inside_only, self.beta = sampled, inside_only, number("beta", beta)
+        self.sampled, self.inside_only, self.beta = sampled, inside_only, check_number("beta", beta)
         count = self.grid.count
         self.convs = nn.Sequential(*(ConvNormActivation(channels, channels, norm=None) for _ in range(convs)))
         self.objectness = nn.Conv2d(channels, count * (2 if objectness == "softmax" else 1), 1)

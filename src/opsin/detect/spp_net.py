@@ -25,14 +25,14 @@ from torch import Tensor, nn
 from torchvision.ops import roi_pool
 
 from opsin import registry
-from opsin.backbones.backbone import Backbone, positive
+from opsin.backbones.backbone import Backbone
+from opsin.checks import check_count
 from opsin.detect.detector import Outputs
 from opsin.detect.rcnn import RCNN
 from opsin.detect.regions import Regions
 from opsin.detect.stages import Stage, Workplace
 from opsin.errors import InputError
 from opsin.nn.counting import meta_twin
-from opsin.nn.naming import check_count
 from opsin.nn.pooling import SpatialPyramidPooling
 from opsin.registry import Published, register
 
@@ -70,7 +70,7 @@ class PyramidNetwork(Backbone):
         self.channels, self.strides = inner.channels[:count], inner.strides[:count]
         self.preprocessing = inner.preprocessing
         pyramid = SpatialPyramidPooling(levels)
-        hidden = positive("hidden_features", hidden_features)
+        hidden = check_count("hidden_features", hidden_features)
         self.head = nn.Sequential(
             pyramid,
             nn.Linear(self.channels[-1] * sum(n * n for n in pyramid.levels), hidden),

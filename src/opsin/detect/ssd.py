@@ -28,13 +28,13 @@ from opsin.backbones.mobilenet_v2 import InvertedResidual
 from opsin.backbones.mobilenet_v3 import LARGE_REDUCED, MobileNetV3
 from opsin.backbones.vgg import VGG
 from opsin.backbones.weights import coco_weights
+from opsin.checks import check_number, check_share
 from opsin.detect.default_boxes import DefaultBoxes, evenly_spaced
 from opsin.detect.detector import Assignment, Detector, Outputs
 from opsin.detect.matching import assign_anchors, gather_positives
 from opsin.detect.postprocess import Selection, select_candidates
 from opsin.errors import InputError
 from opsin.losses import hard_negatives, smooth_l1_loss
-from opsin.losses.terms import number
 from opsin.necks import create_neck
 from opsin.necks.neck import SteadyBatchNorm2d
 from opsin.nn.conv import ConvNormActivation, Norm
@@ -85,12 +85,9 @@ class SSD(Detector):
         box_weight: float = 1.0,
     ) -> None:
         super().__init__(num_classes, in_channels)
-        if not 0 < match_threshold <= 1:
-            raise InputError(
-                f"match_threshold must be above 0 and at most 1, got {match_threshold!r}; 0.5 is the paper's"
-            )
+        check_share("match_threshold", match_threshold, hint="0.5 is the paper's")
         self.match_threshold = match_threshold
-        self.negatives, self.box_weight = number("negatives", negatives), number("box_weight", box_weight)
+        self.negatives, self.box_weight = check_number("negatives", negatives), check_number("box_weight", box_weight)
         if len(default_boxes) != len(trunk.channels):
             raise InputError(
                 f"the trunk has {len(trunk.channels)} maps, the default boxes are for {len(default_boxes)}; give one "

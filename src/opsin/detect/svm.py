@@ -19,8 +19,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
 from torch import Tensor
 
+from opsin.checks import check_count, check_number
 from opsin.errors import InputError
-from opsin.nn.naming import check_count
 
 Array = NDArray[Any]
 
@@ -63,9 +63,7 @@ class Margin:
         check_count("passes", self.passes)
         check_count("retrain", self.retrain)
         for name in ("cost", "positive_weight", "bias_scale", "tolerance"):
-            value = getattr(self, name)
-            if not value > 0:
-                raise InputError(f"{name} must be above 0, got {value!r}")
+            check_number(name, getattr(self, name), above=True)
 
 
 class _Miner:
@@ -165,8 +163,7 @@ def fit_ridge(features: Tensor, targets: Tensor, penalty: float = 1000.0) -> tup
     Appendix C: features (N, D) are of pool5, targets (N, T) the offsets from proposals to their truth, penalty 1000.
     The intercept is free. Solved in float64, by the smaller of the two systems, D x D or N x N; zeros where N is 0.
     """
-    if not penalty > 0:
-        raise InputError(f"penalty must be above 0, got {penalty!r}")
+    check_number("penalty", penalty, above=True)
     x, y = features.double(), targets.double()
     if not len(x):
         return features.new_zeros(x.shape[1], y.shape[1]), features.new_zeros(y.shape[1])

@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from opsin.checks import check_within
 from opsin.detect.detector import Assignment, Detector, Outputs
 from opsin.detect.postprocess import Selection, select
 from opsin.errors import InputError, unknown
@@ -237,8 +238,7 @@ class GridDetector(Detector):
         if box_loss != "offsets" and box_loss not in _OVERLAP_LOSSES:
             raise unknown("box_loss", box_loss, ("offsets", *_OVERLAP_LOSSES))
         for name, value in (("ignore_threshold", ignore_threshold), ("label_smoothing", label_smoothing)):
-            if not 0 <= value <= 1:
-                raise InputError(f"{name} must be from 0 to 1, got {value!r}")
+            check_within(name, value, 0, 1)
         if not 0 < prior < 1:
             raise InputError(f"prior is a probability between 0 and 1, got {prior!r}")
         self.strides, self.divisor = tuple(strides), max(strides)

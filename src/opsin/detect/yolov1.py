@@ -29,12 +29,12 @@ from torch import Tensor, nn
 
 from opsin.backbones.darknet import Layers, Norm, he_initialize
 from opsin.backbones.extraction import Extractor, create_extractor
+from opsin.checks import check_count
 from opsin.detect.detector import Assignment, Detector, Outputs
 from opsin.detect.postprocess import Selection
 from opsin.detect.yolo import Truths, gather_truths
 from opsin.errors import InputError
 from opsin.losses import l2_loss, sse_loss
-from opsin.nn.naming import check_count
 from opsin.ops import iou
 from opsin.ops.iou import lie_within
 from opsin.registry import Published, register
@@ -110,8 +110,7 @@ class YOLOv1(Detector):
         check_count("hidden", hidden)
         if size < stride or size % stride:
             raise InputError(f"size must be a multiple of {stride}, such as 448, got {size!r}")
-        if isinstance(boxes, bool) or not isinstance(boxes, int) or boxes < 1:
-            raise InputError(f"boxes must be a whole number of at least 1, got {boxes!r}")
+        check_count("boxes", boxes)
         self.side, self.boxes, self.strides = size // stride, boxes, (stride,)
         self.size = self.fixed_size = size
         self.coordinate_weight, self.background_weight = coordinate_weight, background_weight

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from opsin.checks import check_number
 from opsin.errors import InputError
 from opsin.losses.focal import focal_loss
-from opsin.losses.terms import full_precision, number
+from opsin.losses.terms import full_precision
 
 # Logits taken at a time on a CPU: with their gradient and a temporary, three times 256 kB, they stay in its cache.
 _CHUNK = 1 << 16
@@ -31,11 +32,11 @@ def detection_focal_loss(
     It is the same number and gradient, in a third of the time: targets are not written down, and the gradient of the
     zeros, gamma (1 - p) softplus(x) + p times (1 - alpha) p^gamma, is computed beside the loss.
     """
-    if not 0 <= number("alpha", alpha) <= 1:
+    if not 0 <= check_number("alpha", alpha) <= 1:
         raise InputError(f"alpha={alpha} is the share of the positives, at most 1")
     logits = full_precision(logits)
     weight = weight.to(logits.dtype)
-    absent: Any = _Absent.apply(logits, weight, 1 - alpha, number("gamma", gamma))
+    absent: Any = _Absent.apply(logits, weight, 1 - alpha, check_number("gamma", gamma))
     found = logits[hits]
     own = weight[hits[:2]]
     options: dict[str, Any] = {"alpha": alpha, "gamma": gamma, "reduction": "none"}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, distributed, nn
 
+from opsin.checks import check_count, check_number
 from opsin.errors import InputError
-from opsin.losses.terms import check_labels, check_shape, divide, full_precision, number
+from opsin.losses.terms import check_labels, check_shape, divide, full_precision
 
 
 class CentreLoss(nn.Module):
@@ -28,9 +29,8 @@ class CentreLoss(nn.Module):
     def __init__(self, num_classes: int, features: int, *, alpha: float | None = 0.5) -> None:
         super().__init__()
         for option, value in (("num_classes", num_classes), ("features", features)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InputError(f"{option} must be a whole number of at least 1, got {value!r}")
-        if alpha is not None and number("alpha", alpha) > 1:
+            check_count(option, value)
+        if alpha is not None and check_number("alpha", alpha) > 1:
             raise InputError(f"alpha={alpha} would overshoot the embeddings; it is at most 1, or None")
         self.alpha = alpha
         centres = torch.zeros(num_classes, features)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from opsin.checks import check_probability
 from opsin.errors import InputError
 from opsin.losses.terms import (
     Reduction,
@@ -117,7 +118,7 @@ class CrossEntropy(nn.Module):
 
     def __init__(self, smoothing: float = 0.0, weight: Tensor | None = None) -> None:
         super().__init__()
-        self.smoothing = _fraction(smoothing)
+        self.smoothing = check_probability("smoothing", smoothing)
         self.register_buffer("weight", _weights("weight", weight), persistent=False)
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -135,7 +136,7 @@ class BinaryCrossEntropy(nn.Module):
 
     def __init__(self, smoothing: float = 0.0, weight: Tensor | None = None, pos_weight: Tensor | None = None) -> None:
         super().__init__()
-        self.smoothing = _fraction(smoothing)
+        self.smoothing = check_probability("smoothing", smoothing)
         self.register_buffer("weight", _weights("weight", weight), persistent=False)
         self.register_buffer("pos_weight", _weights("pos_weight", pos_weight), persistent=False)
 
@@ -155,12 +156,6 @@ def _fit(name: str, weight: Tensor | None, logits: Tensor) -> Tensor | None:
             f"{name} has {len(weight)} numbers, the model {logits.shape[1]} classes; give one for each class"
         )
     return weight.to(logits)
-
-
-def _fraction(smoothing: float) -> float:
-    if not 0 <= smoothing < 1:
-        raise InputError(f"smoothing={smoothing} must be at least 0 and below 1, for example 0.1")
-    return float(smoothing)
 
 
 def _weights(name: str, weight: Tensor | None) -> Tensor | None:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from opsin.checks import check_number
 from opsin.errors import InputError, unknown
 from opsin.losses.terms import (
     Reduction,
@@ -20,7 +21,6 @@ from opsin.losses.terms import (
     divide,
     full_precision,
     matching,
-    number,
     reduce,
 )
 
@@ -35,7 +35,7 @@ def contrastive_loss(
     doi:10.1109/CVPR.2006.100. first, second: (B, D) embeddings; D is their Euclidean distance. same: (B,) of 0 and 1 or
     bool; the paper's Y is 1 - same. The terms are (B,).
     """
-    margin = number("margin", margin, above=True)
+    margin = check_number("margin", margin, above=True)
     first, second = matching(first, second)
     check_shape(same, first.shape[:1], first, "embeddings")
     check_values("same", same.to(first.dtype), 0, 1, "0 or 1")
@@ -51,7 +51,7 @@ def margin_ranking_loss(
 
     first, second, order: of one shape, as are the terms; order is 1 where `first` should be higher, -1 where `second`.
     """
-    margin = number("margin", margin)
+    margin = check_number("margin", margin)
     first, second = matching(first, second)
     check_shape(order, first.shape, first, "scores")
     order = order.to(first.dtype)
@@ -81,7 +81,7 @@ def triplet_loss(
     if mining not in _MINERS:
         raise unknown("mining", mining, _MINERS)
     if margin != "soft":
-        margin = number("margin", margin)
+        margin = check_number("margin", margin)
     if embeddings.ndim != 2:
         raise InputError(f"embeddings are (B, D), got {tuple(embeddings.shape)}")
     check_shape(labels, embeddings.shape[:1], embeddings, "embeddings")

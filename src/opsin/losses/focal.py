@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from opsin.checks import check_number
 from opsin.errors import InputError
 from opsin.losses.terms import (
     Reduction,
@@ -13,7 +14,6 @@ from opsin.losses.terms import (
     check_probabilities,
     check_shape,
     full_precision,
-    number,
     one_of_many,
     reduce,
 )
@@ -33,7 +33,7 @@ def focal_loss(
     number of positives outside. alpha weighs the positives, 1 - alpha the negatives; None weighs neither.
     gamma=0, alpha=0.5 is half of binary cross-entropy (tested).
     """
-    gamma = number("gamma", gamma)
+    gamma = check_number("gamma", gamma)
     logits = full_precision(logits)
     targets, seen = any_of_many(logits, targets)
     entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
@@ -41,7 +41,7 @@ def focal_loss(
     miss = logits.sigmoid() * (1 - targets) + (-logits).sigmoid() * targets
     terms = _modulate(miss, gamma) * entropy
     if alpha is not None:
-        if not 0 <= number("alpha", alpha) <= 1:
+        if not 0 <= check_number("alpha", alpha) <= 1:
             raise InputError(f"alpha={alpha} is the share of the positives, at most 1; None weighs nothing")
         terms = terms * (alpha * targets + (1 - alpha) * (1 - targets))
     return reduce(torch.where(seen, terms, 0), reduction, seen.sum())
@@ -61,7 +61,7 @@ def softmax_focal_loss(
     (K,), the alpha of each class. The terms are (...); the mean is over those that are not ignored, whatever their
     weight. For a class index |y - p| is 1 - p of that class, the paper's factor. gamma=0 is `cross_entropy` (tested).
     """
-    gamma = number("gamma", gamma)
+    gamma = check_number("gamma", gamma)
     logits = full_precision(logits)
     seen = None
     if targets.is_floating_point():

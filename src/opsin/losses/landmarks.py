@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from opsin.losses.terms import Reduction, check_probabilities, matching, number, reduce
+from opsin.checks import check_number
+from opsin.losses.terms import Reduction, check_probabilities, matching, reduce
 
 
 def wing_loss(
@@ -20,7 +21,7 @@ def wing_loss(
     most, and an outlier no more than in L1. Both constants are lengths: scale them with the
     coordinates.
     """
-    width, epsilon = number("width", width, above=True), number("epsilon", epsilon, above=True)
+    width, epsilon = check_number("width", width, above=True), check_number("epsilon", epsilon, above=True)
     predictions, targets = matching(predictions, targets)
     error = (predictions - targets).abs()
     offset = width - width * math.log1p(width / epsilon)
@@ -43,8 +44,8 @@ def adaptive_wing_loss(
     background (y = 0) the exponent alpha is near 2 and the loss like L2; on a peak (y = 1) it is near 1 and the loss
     like Wing. alpha is above 2, so that the slope is continuous at zero everywhere.
     """
-    omega, theta = number("omega", omega, above=True), number("theta", theta, above=True)
-    epsilon, alpha = number("epsilon", epsilon, above=True), number("alpha", alpha, 2.0, above=True)
+    omega, theta = check_number("omega", omega, above=True), check_number("theta", theta, above=True)
+    epsilon, alpha = check_number("epsilon", epsilon, above=True), check_number("alpha", alpha, 2.0, above=True)
     predictions, targets = matching(predictions, targets)
     check_probabilities(targets)
     error, power = (predictions - targets).abs(), alpha - targets

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from opsin.checks import check_number
 from opsin.errors import InputError
-from opsin.losses.terms import number
 
 
 def hard_negatives(losses: Tensor, positive: Tensor, *, ratio: float = 3.0, negative: Tensor | None = None) -> Tensor:
@@ -18,7 +18,7 @@ def hard_negatives(losses: Tensor, positive: Tensor, *, ratio: float = 3.0, nega
     not positive if None. A product that is not whole is rounded down; of equal losses the first come first. An image
     without positives has no negatives.
     """
-    ratio = number("ratio", ratio)
+    ratio = check_number("ratio", ratio)
     for name, mask in (("positive", positive), ("negative", negative)):
         if mask is not None and (mask.shape != losses.shape or mask.dtype is not torch.bool):
             raise InputError(f"{name} is {tuple(mask.shape)} of {mask.dtype}; expected {tuple(losses.shape)} of bool")

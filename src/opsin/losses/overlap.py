@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from opsin.checks import check_number
 from opsin.errors import InputError
-from opsin.losses.terms import Reduction, any_of_many, check_shape, divide, full_precision, number, one_of_many, reduce
+from opsin.losses.terms import Reduction, any_of_many, check_shape, divide, full_precision, one_of_many, reduce
 
 
 def dice_loss(
@@ -26,7 +27,7 @@ def dice_loss(
     sigmoids; -1 is ignored in both. The terms are (B, K). With hard predictions, squared or not, 1 - loss is the F1
     score (tested).
     """
-    smooth = number("smooth", smooth)
+    smooth = check_number("smooth", smooth)
     if logits.ndim < 2:
         raise InputError(f"logits are (B, K, ...), got {tuple(logits.shape)}")
     logits = full_precision(logits)

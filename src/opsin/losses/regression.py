@@ -10,7 +10,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from opsin.losses.terms import Reduction, matching, number, reduce
+from opsin.checks import check_number
+from opsin.losses.terms import Reduction, matching, reduce
 
 
 def l1_loss(predictions: Tensor, targets: Tensor, *, reduction: Reduction = "mean") -> Tensor:
@@ -43,7 +44,7 @@ def smooth_l1_loss(predictions: Tensor, targets: Tensor, *, beta: float = 1.0, r
     `huber_loss` / beta. predictions, targets: of one shape, as are the terms. Faster R-CNN's first stage has beta 1/9.
     """
     predictions, targets = matching(predictions, targets)
-    terms = F.smooth_l1_loss(predictions, targets, reduction="none", beta=number("beta", beta))
+    terms = F.smooth_l1_loss(predictions, targets, reduction="none", beta=check_number("beta", beta))
     return reduce(terms, reduction)
 
 
@@ -54,5 +55,5 @@ def huber_loss(predictions: Tensor, targets: Tensor, *, beta: float = 1.0, reduc
     beta * `smooth_l1_loss`. predictions, targets: of one shape, as are the terms.
     """
     predictions, targets = matching(predictions, targets)
-    terms = F.huber_loss(predictions, targets, reduction="none", delta=number("beta", beta, above=True))
+    terms = F.huber_loss(predictions, targets, reduction="none", delta=check_number("beta", beta, above=True))
     return reduce(terms, reduction)

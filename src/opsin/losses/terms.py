@@ -117,12 +117,3 @@ def check_values(
     wrong = ~((values >= low) & (values <= high) & values.isfinite())
     place = tuple(wrong.nonzero()[0].tolist())
     raise InputError(f"{name} hold {values[place].item():g} at {place}; expected {expected}")
-
-
-def number(option: str, value: float, low: float = 0.0, *, above: bool = False) -> float:
-    """The value of an option. Raises InputError unless it is a finite number of at least, or `above`, `low`."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise InputError(f"{option} must be a number, got {value!r}")
-    if value < low or (above and value == low):
-        raise InputError(f"{option} must be {'above' if above else 'at least'} {low:g}, got {value!r}")
-    return float(value)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from opsin.checks import check_number
 from opsin.errors import InputError, unknown
-from opsin.losses.terms import number
 
 
 class WeightedSum(nn.Module):
@@ -38,7 +38,9 @@ class WeightedSum(nn.Module):
             if name not in criteria:
                 raise unknown("criterion of the weighted sum", name, criteria)
         self.criteria = nn.ModuleDict(criteria)
-        self.weights = {name: number(f"the weight of {name}", (weights or {}).get(name, 1.0)) for name in criteria}
+        self.weights = {
+            name: check_number(f"the weight of {name}", (weights or {}).get(name, 1.0)) for name in criteria
+        }
         self.log_variances = (
             nn.ParameterDict({name: nn.Parameter(torch.zeros(())) for name in criteria}) if learned else None
         )

@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from opsin.checks import check_count
 from opsin.errors import InputError
 from opsin.necks.neck import ExtraFrom, ExtraLevels, Neck, extra_strides, one_each, resize, steady
 from opsin.nn.conv import ConvNormActivation, Norm
-from opsin.nn.naming import check_count
 
 
 class ASFF(Neck):

@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from opsin.checks import check_count
 from opsin.errors import InputError, unknown
 from opsin.necks.neck import Neck, SteadyBatchNorm2d, extra_strides, resize
 from opsin.nn.activation import create_activation
 from opsin.nn.conv import create_conv
-from opsin.nn.naming import check_count
 from opsin.nn.padding import Framework
 from opsin.nn.pooling import create_pool
 

@@ -18,11 +18,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from opsin.checks import check_count
 from opsin.errors import InputError
 from opsin.necks.neck import Neck, SteadyBatchNorm2d, extra_strides, resize
 from opsin.nn.attention import squeeze_excitation
 from opsin.nn.conv import ConvNormActivation
-from opsin.nn.naming import check_count
 
 _norm = partial(SteadyBatchNorm2d, momentum=0.01)  # the release's
 _conv = partial(ConvNormActivation, norm=_norm)

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from opsin.checks import check_count
 from opsin.errors import InputError, unknown
 from opsin.nn.conv import Activation, ConvNormActivation, Norm
-from opsin.nn.naming import check_count
 
 ExtraFrom: TypeAlias = Literal["c5", "p5", "pool"]
 

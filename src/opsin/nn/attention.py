@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from opsin.checks import check_count, check_probability
 from opsin.errors import InputError, unknown
-from opsin.nn.naming import check_count, check_map, check_probability
+from opsin.nn.naming import check_map
 
 
 def dot_product_attention(

@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from opsin.checks import check_count
 from opsin.errors import InputError
 from opsin.nn.conv import ConvNormActivation, Norm, SeparableConv
-from opsin.nn.naming import check_count, check_map
+from opsin.nn.naming import check_map
 
 
 class SPPBlock(nn.Module):

@@ -8,9 +8,9 @@ from typing import Literal, TypeAlias
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from opsin.checks import check_count
 from opsin.errors import InputError, unknown
 from opsin.nn.activation import create_activation, works_inplace
-from opsin.nn.naming import check_count
 from opsin.nn.norm import create_norm
 from opsin.nn.padding import Framework, Pair, check_framework, pad_same, pair
 

@@ -38,15 +38,3 @@ def check_map(layer: object, x: Tensor, channels: int | None = None) -> None:
         raise InputError(f"{name} takes maps of shape (B, C, H, W), got {tuple(x.shape)}")
     if channels is not None and x.shape[1] != channels:
         raise InputError(f"{name} was built for {channels} channels, got a map of {tuple(x.shape)}")
-
-
-def check_count(option: str, value: object, least: int = 1) -> None:
-    """Raise InputError unless the value of an option is a whole number of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InputError(f"{option} must be a whole number of at least {least}, got {value!r}")
-
-
-def check_probability(option: str, value: object) -> None:
-    """Raise InputError unless the value of an option is a number of at least 0 and below 1."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-        raise InputError(f"{option} must be a number of at least 0 and below 1, got {value!r}")

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from opsin.checks import check_count
 from opsin.errors import InputError
-from opsin.nn.naming import build, check_count, check_map
+from opsin.nn.naming import build, check_map
 
 
 def alexnet_lrn() -> nn.LocalResponseNorm:

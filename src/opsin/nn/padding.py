@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from opsin.checks import check_count
 from opsin.errors import InputError, unknown
-from opsin.nn.naming import check_count
 
 Framework: TypeAlias = Literal["torch", "tf", "caffe"]
 Pair: TypeAlias = int | tuple[int, int]  # for height and width alike, or for each

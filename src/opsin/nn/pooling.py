@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from opsin.checks import check_count
 from opsin.errors import InputError, unknown
-from opsin.nn.naming import build, check_count, check_map
+from opsin.nn.naming import build, check_map
 from opsin.nn.padding import Framework, Pair, check_framework, pad_same, pair
 
 

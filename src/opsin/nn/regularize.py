@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from opsin.checks import check_probability
 from opsin.errors import InputError, unknown
-from opsin.nn.naming import build, check_map, check_probability
+from opsin.nn.naming import build, check_map
 
 
 class DropConnectLinear(nn.Linear):

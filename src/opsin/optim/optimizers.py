@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -11,6 +10,7 @@ from typing import Any
 
 from torch import nn, optim
 
+from opsin.checks import check_share, check_within
 from opsin.errors import InputError, unknown
 from opsin.optim.wrapping import GradientCentralization, Lookahead
 
@@ -80,8 +80,7 @@ def create_optimizer(
         if option not in known:
             raise unknown(f"option of {name}", option, known | {"layer_decay", "lookahead", "gradient_centralization"})
     for key, value in (("lr", lr), ("weight_decay", weight_decay)):
-        if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-            raise InputError(f"{key} must be a number of at least 0, got {value!r}")
+        check_within(key, value, 0)
     # YAML has no tuples, torch wants them: betas.
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
     groups = parameter_groups(model, weight_decay, decay_norm_and_bias, lr, layer_decay)
@@ -140,8 +139,7 @@ def parameter_groups(
 
 def _depths(model: nn.Module, layer_decay: float) -> dict[nn.Parameter, int]:
     """How many layers, counted in stages, lie between each parameter and the output. Empty where it does not matter."""
-    if isinstance(layer_decay, bool) or not isinstance(layer_decay, int | float) or not 0 < layer_decay <= 1:
-        raise InputError(f"layer_decay must be a number above 0 and at most 1, got {layer_decay!r}")
+    check_share("layer_decay", layer_decay)
     if layer_decay == 1:
         return {}
     for module in model.modules():

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch.optim import Optimizer
 
+from opsin.checks import check_within
 from opsin.errors import InputError, unknown
 
 Curve = Callable[[int], float]
@@ -107,10 +108,10 @@ class Plateau(Schedule):
         mode: str = "min",
         min_lr: float = 0.0,
     ) -> None:
-        _within("factor", factor, 0, 1)
-        _within("patience", patience, 0)
-        _within("threshold", threshold, 0, 1)
-        _within("min_lr", min_lr, 0)
+        check_within("factor", factor, 0, 1)
+        check_within("patience", patience, 0)
+        check_within("threshold", threshold, 0, 1)
+        check_within("min_lr", min_lr, 0)
         if mode not in ("min", "max"):
             raise unknown("mode of plateau", mode, ("min", "max"))
         self.factor, self.patience, self.threshold, self.min_lr = factor, patience, threshold, min_lr
@@ -151,18 +152,18 @@ def constant(clock: Clock) -> Curve:
 
 def step(clock: Clock, *, milestones: Sequence[float], gamma: float = 0.1) -> Curve:
     """Multiplied by `gamma` at each milestone, in epochs from the start of the training."""
-    _within("gamma", gamma, 0, 1)
+    check_within("gamma", gamma, 0, 1)
     if isinstance(milestones, str) or not isinstance(milestones, Sequence) or list(milestones) != sorted(milestones):
         raise InputError(f"milestones must be a rising list of epochs, such as [30, 60], got {milestones!r}")
     for milestone in milestones:
-        _within("milestone", milestone, 0)
+        check_within("milestone", milestone, 0)
     ends = [clock.at(milestone) for milestone in milestones]
     return lambda step: gamma ** sum(step >= end for end in ends)
 
 
 def cosine(clock: Clock, *, min_factor: float = 0.0) -> Curve:
     """Half a cosine from 1 to `min_factor` at the last step. Loshchilov and Hutter 2017, arXiv:1608.03983, eq. 5."""
-    _within("min_factor", min_factor, 0, 1)
+    check_within("min_factor", min_factor, 0, 1)
     return lambda step: min_factor + (1 - min_factor) * 0.5 * (1 + math.cos(math.pi * clock.progress(step)))
 
 
@@ -171,8 +172,8 @@ def poly(clock: Clock, *, power: float = 0.9, min_factor: float = 0.0) -> Curve:
 
     Liu et al. 2015, arXiv:1506.04579; the power 0.9 is DeepLab's, Chen et al. 2018, arXiv:1606.00915.
     """
-    _within("power", power, 0)
-    _within("min_factor", min_factor, 0, 1)
+    check_within("power", power, 0)
+    check_within("min_factor", min_factor, 0, 1)
     return lambda step: min_factor + (1 - min_factor) * (1 - clock.progress(step)) ** power
 
 
@@ -181,9 +182,9 @@ def linear(clock: Clock, *, tau_epochs: float | None = None, final_factor: float
 
     lr_k = (1 - a) lr_0 + a lr_tau with a = k / tau. tau_epochs: None is the end of the training.
     """
-    _within("final_factor", final_factor, 0, 1)
+    check_within("final_factor", final_factor, 0, 1)
     if tau_epochs is not None:
-        _within("tau_epochs", tau_epochs, 0)
+        check_within("tau_epochs", tau_epochs, 0)
     end = None if tau_epochs is None else clock.at(tau_epochs)
     return lambda step: 1 - (1 - final_factor) * clock.progress(step, end)
 
@@ -227,17 +228,11 @@ def create_schedule(
     for option, parameter in known.items():
         if parameter.default is parameter.empty and option not in options:
             raise InputError(f"schedule {name} needs {option}; set schedule.{option}")
-    _within("steps", steps, 1)
-    _within("steps_per_epoch", steps_per_epoch, 1)
-    _within("warmup_epochs", warmup_epochs, 0)
-    _within("warmup_factor", warmup_factor, 0, 1)
+    check_within("steps", steps, 1)
+    check_within("steps_per_epoch", steps_per_epoch, 1)
+    check_within("warmup_epochs", warmup_epochs, 0)
+    check_within("warmup_factor", warmup_factor, 0, 1)
     clock = Clock(steps, steps_per_epoch, round(warmup_epochs * steps_per_epoch))
     if name == "plateau":
         return Plateau(optimizer, clock, warmup_factor, **options)
     return Schedule(optimizer, _CURVES[name](clock, **options), clock, warmup_factor)
-
-
-def _within(name: str, value: Any, low: float, high: float = math.inf) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high or math.isinf(value):
-        wanted = f"a number of at least {low}" if high == math.inf else f"a number from {low} to {high}"
-        raise InputError(f"{name} must be {wanted}, got {value!r}")

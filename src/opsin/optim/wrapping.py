@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from opsin.errors import InputError
+from opsin.checks import check_count, check_share
 
 
 class _Around(Optimizer):
@@ -43,10 +43,8 @@ class Lookahead(_Around):
     """
 
     def __init__(self, optimizer: Optimizer, k: int = 5, alpha: float = 0.5) -> None:
-        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-            raise InputError(f"k of Lookahead must be a whole number of at least 1, got {k!r}")
-        if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha <= 1:
-            raise InputError(f"alpha of Lookahead must be a number above 0 and at most 1, got {alpha!r}")
+        check_count("k of Lookahead", k)
+        check_share("alpha of Lookahead", alpha)
         super().__init__(optimizer, {"lookahead_k": k, "lookahead_alpha": alpha, "lookahead_step": 0})
 
     @torch.no_grad()
