@@ -25,16 +25,13 @@ def empty_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_aliases", {})
     monkeypatch.setattr(registry, "_MODEL_ROOMS", ())
 
-    @registry.register("line3", task="classify", published=FACTS)
+    @registry.register("line3", task="classify", network=Line, published=FACTS)
     def line3(*, extra: int = 1, **options: Any) -> Line:
         return Line(3, **options)
 
     @registry.register("plane", task="classify", published=FACTS)
     def plane(size: int = 1) -> nn.Linear:
         return nn.Linear(size, size)
-
-    # Annotations are looked up where the builder stands: here that is this module.
-    assert line3.__globals__["Line"] is Line
 
 
 def test_create_model() -> None:
@@ -46,6 +43,28 @@ def test_create_model() -> None:
 def test_options_are_those_of_the_builder_and_the_choices_of_the_class() -> None:
     assert list(registry.find_model("line3").options) == ["extra", "num_classes", "bias"]  # width is fixed by the name
     assert list(registry.find_model("plane").options) == ["size"]
+
+
+def test_a_class_is_its_own_builder_and_needs_no_published_facts() -> None:
+    registry.register("line", task="classify")(Line)
+    entry = registry.find_model("line")
+    assert entry.network is Line and list(entry.options) == ["width", "num_classes", "bias"]
+    assert registry.find_model("line3").network is Line and registry.find_model("plane").network is None
+    assert isinstance(registry.create_model("line", width=2), Line)
+    assert entry.facts is None and entry.to_dict()["params"] is None and entry.to_dict()["metrics"] == {}
+    assert set(list(entry.summary.values())[2:]) == {"-"}
+    with pytest.raises(InputError, match="nothing is published of line; register it with published"):
+        _ = entry.published
+
+
+def test_a_row_of_the_table() -> None:
+    row = {"name": "plane", "task": "classify", "params": "6", "macs": "-", "input": "1x1x1", "year": "2000"}
+    assert registry.find_model("plane").summary == row | {"paper": "none", "weights": "-", "idea": "-"}
+
+
+def test_a_builder_of_options_says_of_which_class() -> None:
+    with pytest.raises(ValueError, match=r"the builder of 'open' takes \*\*options; say of which class"):
+        registry.register("open", task="classify")(lambda **options: nn.Identity())
 
 
 def test_unknown_names_list_the_nearest() -> None:

@@ -80,13 +80,21 @@ class Weights:
 
 @dataclass(frozen=True)
 class Entry:
-    """A registered model."""
+    """A registered model. facts: what is published of it, None if nothing. network: see `register`."""
 
     name: str
     task: str
     builder: Callable[..., nn.Module]
-    published: Published
+    facts: Published | None = None
     weights: Mapping[str, Weights] = field(default_factory=dict)
+    network: type[nn.Module] | None = None
+
+    @property
+    def published(self) -> Published:
+        """The published facts, for what cannot do without. Raises InputError where there are none."""
+        if self.facts is None:
+            raise InputError(f"nothing is published of {self.name}; register it with published=Published(...)")
+        return self.facts
 
     @property
     def family(self) -> str:
@@ -96,23 +104,38 @@ class Entry:
     @property
     def options(self) -> Mapping[str, inspect.Parameter]:
         """Every keyword that the builder accepts, found in its signature and the network's constructor."""
-        return _options(self.builder)
+        return _options(self.builder, self.network)
+
+    @property
+    def summary(self) -> dict[str, str]:
+        """A row of a table of models, heading -> text; "-" where nothing is known."""
+        facts = self.facts
+        known = {
+            "params": facts and f"{facts.params:,}",
+            "macs": facts and facts.macs and f"{facts.macs:,}",
+            "input": facts and "x".join(map(str, facts.input)),
+            "year": facts and str(facts.year),
+            "paper": facts and facts.paper,
+            "weights": " ".join(self.weights),
+            "idea": facts and facts.idea,
+        }
+        return {"name": self.name, "task": self.task} | {key: str(value or "-") for key, value in known.items()}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        facts = self.published
+        """Plain values for JSON, None where nothing is published."""
+        facts = self.facts
         return {
             "name": self.name,
             "task": self.task,
             "family": self.family,
-            "params": facts.params,
-            "macs": facts.macs,
-            "input": list(facts.input),
-            "paper": facts.paper,
-            "year": facts.year,
-            "metrics": dict(facts.metrics),
-            "idea": facts.idea,
-            "source": facts.source,
+            "params": facts and facts.params,
+            "macs": facts and facts.macs,
+            "input": facts and list(facts.input),
+            "paper": facts and facts.paper,
+            "year": facts and facts.year,
+            "metrics": dict(facts.metrics) if facts else {},
+            "idea": facts.idea if facts else "",
+            "source": facts.source if facts else "",
             "options": sorted(self.options),
             "weights": {name: weights.to_dict() for name, weights in self.weights.items()},
         }
@@ -126,13 +149,16 @@ def register(
     name: str,
     *,
     task: str,
-    published: Published,
+    network: type[nn.Module] | None = None,
+    published: Published | None = None,
     weights: Mapping[str, Weights] | None = None,
     alias: str | None = None,
 ) -> Callable[[Builder], Builder]:
     """Enter a builder under a name, with its published weights by theirs. A second builder of a name is an error.
 
-    alias: what its paper calls it, where our name says more: ssd300 for ssd300_vgg16.
+    network: the class of what it builds, whose constructor says what a builder that ends in `**options` takes; the
+    builder itself where that is a class. published: what the contract tests hold it to. alias: what its paper calls
+    it, where our name says more: ssd300 for ssd300_vgg16.
     """
 
     def enter(builder: Builder) -> Builder:
@@ -141,7 +167,11 @@ def register(
                 raise ValueError(
                     f"model {key!r} is registered twice: {other.builder.__module__} and {builder.__module__}"
                 )
-        _models[name] = Entry(name, task, builder, published, MappingProxyType(dict(weights or {})))
+        given: Any = builder
+        kind: Any = given if network is None and inspect.isclass(given) else network
+        if kind is None and any(p.kind is p.VAR_KEYWORD for p in inspect.signature(builder).parameters.values()):
+            raise ValueError(f"the builder of {name!r} takes **options; say of which class: network=...")
+        _models[name] = Entry(name, task, builder, published, MappingProxyType(dict(weights or {})), kind)
         if alias is not None:
             _aliases[alias] = name
         return builder
@@ -240,13 +270,11 @@ def _import_rooms() -> None:
         importlib.import_module(room)
 
 
-def _options(builder: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """Keywords of a builder; where it ends in `**options`, those of the class it returns are added."""
-    signature = inspect.signature(builder, eval_str=False)
-    found = {n: p for n, p in signature.parameters.items() if p.kind is not p.VAR_KEYWORD}
-    if len(found) < len(signature.parameters):
-        returned = builder.__globals__.get(str(signature.return_annotation))  # type: ignore[attr-defined]
-        if inspect.isclass(returned):
-            inside = inspect.signature(returned.__init__).parameters
-            found |= {n: p for n, p in inside.items() if p.kind is p.KEYWORD_ONLY and n not in found}
+def _options(builder: Callable[..., Any], network: type | None) -> dict[str, inspect.Parameter]:
+    """Keywords of a builder; where it ends in `**options`, those of its network's constructor are added."""
+    signature = inspect.signature(builder).parameters
+    found = {n: p for n, p in signature.items() if p.kind is not p.VAR_KEYWORD}
+    if len(found) < len(signature) and network is not None:
+        inside = inspect.signature(network).parameters
+        found |= {n: p for n, p in inside.items() if p.kind is p.KEYWORD_ONLY and n not in found}
     return found

@@ -23,6 +23,7 @@ from opsin.errors import InputError
 from opsin.nn.counting import count_macs, count_parameters
 
 NAMES = registry.list_models(task="classify")
+PUBLISHED = [name for name in NAMES if registry.find_model(name).facts is not None]
 SLOW = {  # smaller ones of the same structure are walked
     "resnet1202",
     "preact_resnet1001",
@@ -132,7 +133,14 @@ def test_every_family_has_a_small_network() -> None:
     assert {registry.find_model(n).family for n in SMALL} == {registry.find_model(n).family for n in NAMES}
 
 
-@pytest.mark.parametrize("name", NAMES)
+def input_of(name: str) -> tuple[int, int, int]:
+    """The published input, or the smallest of a network of which nothing is published."""
+    facts, model = registry.find_model(name).facts, on_meta(name)
+    side = model.fixed_size or model.min_size
+    return (model.in_channels, side, side) if facts is None else facts.input
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_published_counts(name: str) -> None:
     published, model = registry.find_model(name).published, on_meta(name)
     assert count_parameters(model) == published.params
@@ -142,7 +150,7 @@ def test_published_counts(name: str) -> None:
         assert count_macs(plain, published.input) == pytest.approx(published.macs, rel=0.005)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_published_facts_are_complete(name: str) -> None:
     published = registry.find_model(name).published
     assert published.paper and published.idea and published.source
@@ -151,8 +159,14 @@ def test_published_facts_are_complete(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WALKED)
+def test_the_network_is_of_the_class_that_its_registration_says(name: str) -> None:
+    network = registry.find_model(name).network
+    assert network is not None and isinstance(on_meta(name), network)
+
+
+@pytest.mark.parametrize("name", WALKED)
 def test_output_and_features_are_as_declared(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, (channels, height, width) = on_meta(name), registry.find_model(name).published.input
+    model, (channels, height, width) = on_meta(name), input_of(name)
     assert model.in_channels == channels
     assert logits(model, meta_images(model, height, width)).shape == (2, model.num_classes)
     monkeypatch.setattr(model, "_check", lambda images: None)  # to see past the one size that a fixed head allows
@@ -168,7 +182,7 @@ def test_output_and_features_are_as_declared(name: str, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("name", WALKED)
 def test_every_parameter_gets_a_gradient(name: str) -> None:
     model = on_meta(name)
-    size = registry.find_model(name).published.input[1]
+    size = input_of(name)[1]
     targets = torch.zeros(2, dtype=torch.int64, device="meta")
     try:
         outputs = model.train()(meta_images(model, size))

@@ -123,6 +123,7 @@ def _pool() -> nn.MaxPool2d:
 @register(
     "alexnet_2012",
     task="classify",
+    network=AlexNet,
     published=Published(
         paper="Krizhevsky, Sutskever, Hinton: ImageNet Classification with Deep Convolutional Neural Networks, 2012",
         year=2012,
@@ -141,6 +142,7 @@ def alexnet_2012(*, norm: Literal["lrn"] | None = "lrn", groups: int = 2, **opti
 @register(
     "alexnet",
     task="classify",
+    network=AlexNet,
     published=Published(
         paper="arXiv:1404.5997",
         year=2014,

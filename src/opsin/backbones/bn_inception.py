@@ -169,6 +169,7 @@ _CADENE = {"imagenet1k top-1": 73.524, "imagenet1k top-5": 91.562}
 @register(
     "inception_v2",
     task="classify",
+    network=BNInception,
     published=_published(11_188_288, 1_934_857_216, "counted on the paper's figure 5 as TensorFlow-slim resolves it"),
 )
 def inception_v2(**options: Any) -> BNInception:
@@ -178,6 +179,7 @@ def inception_v2(**options: Any) -> BNInception:
 @register(
     "bn_inception",
     task="classify",
+    network=BNInception,
     published=_published(11_295_240, 2_032_600_064, "counted: Cadene, pytorchcv; results read: Cadene", _CADENE),
 )
 def bn_inception(**options: Any) -> BNInception:

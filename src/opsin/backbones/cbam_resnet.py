@@ -45,7 +45,9 @@ def _register(
     )
     block = normed_cbam if normed else CBAM
 
-    @register(f"cbam_resnet{depth}" + ("" if normed else "_paper"), task="classify", published=published)
+    @register(
+        f"cbam_resnet{depth}" + ("" if normed else "_paper"), task="classify", network=ResNet, published=published
+    )
     def build(*, cbam: bool = True, ratio: int = 16, **options: Any) -> ResNet:
         attention = partial(block, ratio=ratio) if cbam else None
         return ResNet(depths, "v1.5" if depth >= 50 else None, attention=attention, **options)

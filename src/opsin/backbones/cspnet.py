@@ -286,17 +286,32 @@ def _published(params: int, macs: int, top1: float, top5: float, source: str, id
     return Published("arXiv:1911.11929", 2019, (3, 256, 256), params, macs, metrics, idea, source)
 
 
-@register("cspresnet50", task="classify", published=_published(21_607_848, 4_483_686_400, 76.6, 93.3, _AUTHORS))
+@register(
+    "cspresnet50",
+    task="classify",
+    network=CSPNet,
+    published=_published(21_607_848, 4_483_686_400, 76.6, 93.3, _AUTHORS),
+)
 def cspresnet50(**options: Any) -> CSPNet:
     return CSPNet(_RESNET50, **options)
 
 
-@register("cspresnext50", task="classify", published=_published(20_557_480, 3_964_616_704, 77.9, 94.0, _AUTHORS))
+@register(
+    "cspresnext50",
+    task="classify",
+    network=CSPNet,
+    published=_published(20_557_480, 3_964_616_704, 77.9, 94.0, _AUTHORS),
+)
 def cspresnext50(**options: Any) -> CSPNet:
     return CSPNet(_RESNEXT50, **options)
 
 
-@register("cspdarknet53", task="classify", published=_published(27_642_184, 6_533_652_480, 77.2, 93.6, _AUTHORS))
+@register(
+    "cspdarknet53",
+    task="classify",
+    network=CSPNet,
+    published=_published(27_642_184, 6_533_652_480, 77.2, 93.6, _AUTHORS),
+)
 def cspdarknet53(**options: Any) -> CSPNet:
     return CSPNet(_DARKNET53, **options)
 
@@ -304,6 +319,7 @@ def cspdarknet53(**options: Any) -> CSPNet:
 @register(
     "cspdensenet121",
     task="classify",
+    network=CSPDenseNet,
     published=Published(
         "arXiv:1911.11929",
         2019,
@@ -328,6 +344,7 @@ def _timm_plan(plan: Plan) -> Plan:
 @register(
     "cspresnet50_timm",
     task="classify",
+    network=CSPNet,
     published=_published(21_616_168, 4_517_240_832, 79.59, 94.712, _TIMM, "cspresnet50 with timm's stem and splits"),
     weights=timm_weights(
         "v0.1-weights/cspresnet50_ra-d3e8d487", "cspresnet50.ra_in1k", 79.59, 94.712, 256, 0.887, "bilinear"
@@ -340,6 +357,7 @@ def cspresnet50_timm(*, negative_slope: float = 0.01, **options: Any) -> CSPNet:
 @register(
     "cspresnext50_timm",
     task="classify",
+    network=CSPNet,
     published=_published(20_569_896, 4_014_948_352, 80.556, 95.322, _TIMM, "cspresnext50 with timm's stem and splits"),
     weights=timm_weights(
         "v0.1-weights/cspresnext50_ra_224-648b4713", "cspresnext50.ra_in1k", 80.556, 95.322, 256, 0.887, "bilinear"
@@ -352,6 +370,7 @@ def cspresnext50_timm(*, negative_slope: float = 0.01, **options: Any) -> CSPNet
 @register(
     "cspdarknet53_timm",
     task="classify",
+    network=CSPNet,
     published=_published(27_642_184, 6_533_652_480, 80.062, 95.08, _TIMM, "cspdarknet53 with leaky ReLU of slope 0.01"),
     weights=timm_weights(
         "v0.1-weights/cspdarknet53_ra_256-d05c7c21", "cspdarknet53.ra_in1k", 80.062, 95.08, 256, 0.887, "bilinear"

@@ -270,6 +270,7 @@ def _published(
 @register(
     "darknet19",
     task="classify",
+    network=Darknet19,
     published=_published(
         "arXiv:1612.08242",
         2016,
@@ -287,6 +288,7 @@ def darknet19(**options: Any) -> Darknet19:
 @register(
     "darknet53",
     task="classify",
+    network=Darknet53,
     published=_published(
         "arXiv:1804.02767",
         2018,
@@ -304,6 +306,7 @@ def darknet53(**options: Any) -> Darknet53:
 @register(
     "darknet53_timm",
     task="classify",
+    network=Darknet53,
     published=_published(
         "arXiv:1804.02767",
         2018,
@@ -324,6 +327,7 @@ def darknet53_timm(*, negative_slope: float = 0.01, **options: Any) -> Darknet53
 @register(
     "resnet50_darknet",
     task="classify",
+    network=DarknetResNet,
     published=_published(
         "arXiv:1512.03385",
         2015,
@@ -341,6 +345,7 @@ def resnet50_darknet(**options: Any) -> DarknetResNet:
 @register(
     "resnext50_darknet",
     task="classify",
+    network=DarknetResNet,
     published=_published(
         "arXiv:1611.05431",
         2016,

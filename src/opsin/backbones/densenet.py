@@ -190,7 +190,7 @@ def _imagenet(
     """Register a net of table 1."""
     plan, rate = depths, growth
 
-    @register(name, task="classify", published=published, weights=weights)
+    @register(name, task="classify", network=DenseNet, published=published, weights=weights)
     def build(*, depths: Sequence[int] = plan, growth: int = rate, **options: Any) -> DenseNet:
         return DenseNet(depths=depths, growth=growth, **options)
 
@@ -208,7 +208,9 @@ def _cifar(depth: int, growth: int, compact: bool, params: int, macs: int, error
         source or "counted on the paper's section 4.2; result read: the authors' README",
     )
 
-    @register(f"densenet{'_bc' if compact else ''}{depth}_k{growth}", task="classify", published=published)
+    @register(
+        f"densenet{'_bc' if compact else ''}{depth}_k{growth}", task="classify", network=DenseNet, published=published
+    )
     def build(
         *,
         num_classes: int = 10,

@@ -227,7 +227,7 @@ def _register(place: int, padding: Framework) -> None:
     eps = 1e-3 if padding == "tf" or place >= 5 else 1e-5
     name = ("tf_" if padding == "tf" else "") + f"efficientnet_b{place}"
 
-    @register(name, task="classify", published=published, weights=weights)
+    @register(name, task="classify", network=EfficientNet, published=published, weights=weights)
     def build(
         *,
         width: float = ratio,

@@ -226,6 +226,7 @@ _IDEA = "several kernel sizes side by side, 1x1 convolutions to pay for it"
 @register(
     "googlenet_naive",
     task="classify",
+    network=GoogLeNet,
     published=Published(
         paper=_PAPER,
         year=2014,
@@ -243,6 +244,7 @@ def googlenet_naive(*, reduction: bool = False, aux_heads: bool = False, **optio
 @register(
     "googlenet",
     task="classify",
+    network=GoogLeNet,
     published=Published(
         paper=_PAPER,
         year=2014,
@@ -261,6 +263,7 @@ def googlenet(**options: Any) -> GoogLeNet:
 @register(
     "googlenet_bn",
     task="classify",
+    network=GoogLeNet,
     published=Published(
         paper=_PAPER,
         year=2014,

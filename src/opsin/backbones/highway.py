@@ -161,6 +161,7 @@ _CIFAR, _MNIST = (3, 32, 32), (1, 28, 28)
 @register(
     "highway_a",
     task="classify",
+    network=HighwayNet,
     published=_published(_CIFAR, 236_328, 32_139_716, {"cifar10 accuracy": 89.18}, "about 236K"),
 )
 def highway_a(**options: Any) -> HighwayNet:
@@ -170,6 +171,7 @@ def highway_a(**options: Any) -> HighwayNet:
 @register(
     "highway_b",
     task="classify",
+    network=HighwayNet,
     published=_published(_CIFAR, 2_277_688, 332_057_028, {"cifar10 accuracy": 92.46}, "about 2.3M"),
 )
 def highway_b(**options: Any) -> HighwayNet:
@@ -179,6 +181,7 @@ def highway_b(**options: Any) -> HighwayNet:
 @register(
     "highway_c",
     task="classify",
+    network=HighwayNet,
     published=_published(_CIFAR, 1_264_074, 230_065_088, {"cifar10 accuracy": 91.2}, "about 1.25M"),
 )
 def highway_c(**options: Any) -> HighwayNet:
@@ -186,7 +189,10 @@ def highway_c(**options: Any) -> HighwayNet:
 
 
 @register(
-    "highway10_16", task="classify", published=_published(_MNIST, 38_730, 10_726_560, {"mnist accuracy": 99.43}, "39K")
+    "highway10_16",
+    task="classify",
+    network=HighwayNet,
+    published=_published(_MNIST, 38_730, 10_726_560, {"mnist accuracy": 99.43}, "39K"),
 )
 def highway10_16(*, in_channels: int = 1, **options: Any) -> HighwayNet:
     return HighwayNet(Plan(_A.kernel_sizes, (16, 16, 16), None), in_channels=in_channels, **options)
@@ -195,6 +201,7 @@ def highway10_16(*, in_channels: int = 1, **options: Any) -> HighwayNet:
 @register(
     "highway10_32",
     task="classify",
+    network=HighwayNet,
     published=_published(_MNIST, 151_178, 42_677_568, {"mnist accuracy": 99.55}, "151K"),
 )
 def highway10_32(*, in_channels: int = 1, **options: Any) -> HighwayNet:

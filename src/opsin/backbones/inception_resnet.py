@@ -222,6 +222,7 @@ _V2_TF = {"imagenet1k top-1": 80.434, "imagenet1k top-5": 95.312}
 @register(
     "inception_resnet_v1",
     task="classify",
+    network=InceptionResNet,
     published=_published(24_357_096, 6_308_597_856, "counted: the trunk of facenet-pytorch, and one linear layer"),
 )
 def inception_resnet_v1(**options: Any) -> InceptionResNet:
@@ -231,6 +232,7 @@ def inception_resnet_v1(**options: Any) -> InceptionResNet:
 @register(
     "inception_resnet_v1_512",
     task="classify",
+    network=InceptionResNet,
     published=_published(23_995_624, 6_308_235_360, "counted: pytorchcv; results read: its README", _V1_512),
 )
 def inception_resnet_v1_512(**options: Any) -> InceptionResNet:
@@ -240,6 +242,7 @@ def inception_resnet_v1_512(**options: Any) -> InceptionResNet:
 @register(
     "inception_resnet_v2",
     task="classify",
+    network=InceptionResNet,
     published=_published(55_843_464, 13_155_794_016, "counted: timm; results read: timm's tf_in1k weights", _V2_TF),
 )
 def inception_resnet_v2(**options: Any) -> InceptionResNet:

@@ -149,6 +149,7 @@ def _aux_head(conv: Conv, num_classes: int) -> nn.Sequential:
 @register(
     "inception_v3",
     task="classify",
+    network=InceptionV3,
     published=Published(
         paper="arXiv:1512.00567",
         year=2015,

@@ -130,6 +130,7 @@ def _inception_c(conv: Conv) -> Branches:
 @register(
     "inception_v4",
     task="classify",
+    network=InceptionV4,
     published=Published(
         paper="arXiv:1602.07261",
         year=2016,

@@ -226,6 +226,7 @@ class LeNet5(Backbone):
 @register(
     "lenet5_1998",
     task="classify",
+    network=LeNet1998,
     published=Published(
         paper=_PAPER,
         year=1998,
@@ -244,6 +245,7 @@ def lenet5_1998(**options: Any) -> LeNet1998:
 @register(
     "lenet5",
     task="classify",
+    network=LeNet5,
     published=Published(
         paper=_PAPER,
         year=1998,

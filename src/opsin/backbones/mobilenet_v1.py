@@ -135,7 +135,12 @@ def _register(width: float, size: int, params: int, macs: int, top1: float, top5
         source="counted; results read: tensorflow/models, research/slim/nets/mobilenet_v1.md",
     )
 
-    @register(f"mobilenet_v1{suffix}" + ("" if size == 224 else f"_{size}"), task="classify", published=published)
+    @register(
+        f"mobilenet_v1{suffix}" + ("" if size == 224 else f"_{size}"),
+        task="classify",
+        network=MobileNetV1,
+        published=published,
+    )
     def build(*, width: float = width, **options: Any) -> MobileNetV1:
         return MobileNetV1(width=width, **options)
 

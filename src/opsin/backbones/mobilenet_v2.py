@@ -250,7 +250,7 @@ def _register(width: float, size: int, params: int, macs: int, top1: float, top5
         source="counted; results read: tensorflow/models, research/slim/nets/mobilenet",
     )
 
-    @register(name, task="classify", published=published, weights=_WEIGHTS.get(name))
+    @register(name, task="classify", network=MobileNetV2, published=published, weights=_WEIGHTS.get(name))
     def build(*, width: float = width, **options: Any) -> MobileNetV2:
         return MobileNetV2(width=width, **options)
 

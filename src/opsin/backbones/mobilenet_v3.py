@@ -208,7 +208,7 @@ def _register(variant: str, padding: Framework) -> None:
     table, hidden_features = (LARGE, 1280) if variant.startswith("large") else (SMALL, 1024)
     ratio, full = 0.75 if variant.endswith("x0_75") else 1.0, not variant.endswith("minimalistic")
 
-    @register(name, task="classify", published=published, weights=_WEIGHTS.get(name))
+    @register(name, task="classify", network=MobileNetV3, published=published, weights=_WEIGHTS.get(name))
     def build(
         *,
         width: float = ratio,

@@ -116,6 +116,7 @@ def _published(input_size: int, params: int, macs: int, metrics: dict[str, float
 @register(
     "nin",
     task="classify",
+    network=NiN,
     published=_published(224, 7_595_176, 1_100_188_800, {}, "counted on the author's prototxt in Caffe's model zoo"),
 )
 def nin(**options: Any) -> NiN:
@@ -128,6 +129,7 @@ _RESULT = "counted on the author's cuda-convnet file; result read: the paper's t
 @register(
     "nin_cifar10",
     task="classify",
+    network=NiN,
     published=_published(32, 966_986, 222_486_528, {"cifar10 accuracy": 91.19}, _RESULT),
 )
 def nin_cifar10(*, num_classes: int = 10, **options: Any) -> NiN:
@@ -137,6 +139,7 @@ def nin_cifar10(*, num_classes: int = 10, **options: Any) -> NiN:
 @register(
     "nin_cifar100",
     task="classify",
+    network=NiN,
     published=_published(32, 984_356, 223_592_448, {"cifar100 accuracy": 64.32}, _RESULT),
 )
 def nin_cifar100(*, num_classes: int = 100, **options: Any) -> NiN:

@@ -169,7 +169,9 @@ def _imagenet(
 ) -> Callable[..., PreActResNet]:
     """Enter a net for ImageNet: of basic blocks below 50 layers, of bottlenecks from there."""
 
-    @register(f"preact_resnet{depth}", task="classify", published=_published(params, macs, metrics))
+    @register(
+        f"preact_resnet{depth}", task="classify", network=PreActResNet, published=_published(params, macs, metrics)
+    )
     def build(**options: Any) -> PreActResNet:
         return PreActResNet(depths, depth >= 50, **options)
 
@@ -182,7 +184,7 @@ def _cifar(depth: int, bottleneck: bool, params: int, macs: int, error: float) -
     plan = (blocks, blocks, blocks), bottleneck, (16, 32, 64), 16, True
     published = _published(params, macs, {"cifar10 accuracy": round(100 - error, 2)}, size=32)
 
-    @register(f"preact_resnet{depth}", task="classify", published=published)
+    @register(f"preact_resnet{depth}", task="classify", network=PreActResNet, published=published)
     def build(*, num_classes: int = 10, **options: Any) -> PreActResNet:
         return PreActResNet(*plan, num_classes=num_classes, **options)
 

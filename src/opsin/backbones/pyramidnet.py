@@ -160,7 +160,7 @@ def _cifar(
     )
     name = f"pyramidnet{depth}_" + ("mul_" if kind == "multiplicative" else "") + f"a{factor:g}".replace(".", "_")
 
-    @register(name, task="classify", published=published)
+    @register(name, task="classify", network=PyramidNet, published=published)
     def build(*, num_classes: int = 10, alpha: float = factor, widening: Widening = kind, **options: Any) -> PyramidNet:
         plan = (blocks, blocks, blocks), bottleneck, True
         return PyramidNet(*plan, alpha=alpha, widening=widening, num_classes=num_classes, **options)
@@ -180,7 +180,12 @@ def _imagenet(
     """Enter a net of bottlenecks. counts: parameters, MACs. results: top-1, top-5."""
     metrics = {"imagenet1k top-1": results[0], "imagenet1k top-5": results[1]}
 
-    @register(f"pyramidnet{depth}_a{factor:g}", task="classify", published=_published(*counts, metrics, source, 224))
+    @register(
+        f"pyramidnet{depth}_a{factor:g}",
+        task="classify",
+        network=PyramidNet,
+        published=_published(*counts, metrics, source, 224),
+    )
     def build(*, alpha: float = factor, dropout: float = drop, **options: Any) -> PyramidNet:
         return PyramidNet(depths, True, alpha=alpha, dropout=dropout, **options)
 

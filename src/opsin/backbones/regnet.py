@@ -440,7 +440,7 @@ def _register(name: str, line: Line, params: int, macs: int, top1: float, top5: 
     ported, weighed = name.endswith("_torchvision"), name.startswith("regnety")
     published = _published(params, macs, top1, top5, _TORCHVISION if ported else _PYCLS)
 
-    @register(name, task="classify", published=published, weights=_WEIGHTS.get(name))
+    @register(name, task="classify", network=AnyNet, published=published, weights=_WEIGHTS.get(name))
     def build(*, se: bool = weighed, **options: Any) -> AnyNet:
         return AnyNet(line.stages("torchvision" if ported else "pycls"), se=se, **options)
 
@@ -454,6 +454,7 @@ for _name, _facts in _NETS.items():
 @register(
     "anynetx",
     task="classify",
+    network=AnyNet,
     published=_published(5_157_512, 397_677_568, None, None, "counted: in its default form it is regnetx_400mf"),
 )
 def anynetx(

@@ -238,7 +238,7 @@ def _cifar(depth: int, params: int, macs: int, error: float) -> Callable[..., Re
         source="counted on the paper's section 4.2; result: its table 6 as akamaster/pytorch_resnet_cifar10 quotes it",
     )
 
-    @register(f"resnet{depth}", task="classify", published=published)
+    @register(f"resnet{depth}", task="classify", network=ResNet, published=published)
     def build(*, num_classes: int = 10, shortcut: Shortcut = "A", **options: Any) -> ResNet:
         return ResNet(*plan, num_classes=num_classes, shortcut=shortcut, **options)
 
@@ -253,6 +253,7 @@ _PYTORCHCV = "counted: pytorchcv. Not in the paper, which stops at 152"
 @register(
     "resnet18",
     task="classify",
+    network=ResNet,
     published=_published(11_689_512, 1_814_073_344, 69.758, 89.078, _TORCHVISION),
     weights=torchvision_weights(("resnet18-f37072fd", 69.758, 89.078)),
 )
@@ -263,6 +264,7 @@ def resnet18(**options: Any) -> ResNet:
 @register(
     "resnet34",
     task="classify",
+    network=ResNet,
     published=_published(21_797_672, 3_663_761_408, 73.314, 91.42, _TORCHVISION),
     weights=torchvision_weights(("resnet34-b627a593", 73.314, 91.42)),
 )
@@ -273,6 +275,7 @@ def resnet34(**options: Any) -> ResNet:
 @register(
     "resnet50",
     task="classify",
+    network=ResNet,
     published=_published(25_557_032, 4_089_184_256, 76.13, 92.862, _TORCHVISION),
     weights=torchvision_weights(("resnet50-0676ba61", 76.13, 92.862), ("resnet50-11ad3fa6", 80.858, 95.434)),
 )
@@ -283,6 +286,7 @@ def resnet50(**options: Any) -> ResNet:
 @register(
     "resnet101",
     task="classify",
+    network=ResNet,
     published=_published(44_549_160, 7_801_405_440, 77.374, 93.546, _TORCHVISION),
     weights=torchvision_weights(("resnet101-63fe2227", 77.374, 93.546), ("resnet101-cd907fc2", 81.886, 95.78)),
 )
@@ -293,6 +297,7 @@ def resnet101(**options: Any) -> ResNet:
 @register(
     "resnet152",
     task="classify",
+    network=ResNet,
     published=_published(60_192_808, 11_513_626_624, 78.312, 94.046, _TORCHVISION),
     weights=torchvision_weights(("resnet152-394f9c45", 78.312, 94.046), ("resnet152-f82ba261", 82.284, 96.002)),
 )
@@ -300,22 +305,33 @@ def resnet152(**options: Any) -> ResNet:
     return ResNet((3, 8, 36, 3), "v1.5", **options)
 
 
-@register("resnet50_v1", task="classify", published=_published(25_557_032, 3_857_973_248, 75.3, 92.2, _MSRA))
+@register(
+    "resnet50_v1", task="classify", network=ResNet, published=_published(25_557_032, 3_857_973_248, 75.3, 92.2, _MSRA)
+)
 def resnet50_v1(**options: Any) -> ResNet:
     return ResNet((3, 4, 6, 3), "v1", **options)
 
 
-@register("resnet101_v1", task="classify", published=_published(44_549_160, 7_570_194_432, 76.4, 92.9, _MSRA))
+@register(
+    "resnet101_v1", task="classify", network=ResNet, published=_published(44_549_160, 7_570_194_432, 76.4, 92.9, _MSRA)
+)
 def resnet101_v1(**options: Any) -> ResNet:
     return ResNet((3, 4, 23, 3), "v1", **options)
 
 
-@register("resnet152_v1", task="classify", published=_published(60_192_808, 11_282_415_616, 77.0, 93.3, _MSRA))
+@register(
+    "resnet152_v1", task="classify", network=ResNet, published=_published(60_192_808, 11_282_415_616, 77.0, 93.3, _MSRA)
+)
 def resnet152_v1(**options: Any) -> ResNet:
     return ResNet((3, 8, 36, 3), "v1", **options)
 
 
-@register("resnet200_v1", task="classify", published=_published(64_673_832, 14_776_270_848, None, None, _PYTORCHCV))
+@register(
+    "resnet200_v1",
+    task="classify",
+    network=ResNet,
+    published=_published(64_673_832, 14_776_270_848, None, None, _PYTORCHCV),
+)
 def resnet200_v1(**options: Any) -> ResNet:
     return ResNet((3, 24, 36, 3), "v1", **options)
 

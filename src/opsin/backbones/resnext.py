@@ -36,7 +36,7 @@ def _register(
     plan = depths, "v1.5", (64, 128, 256, 512)[: len(depths)], "imagenet" if imagenet else "cifar"
     classes, cardinality, width = 1000 if imagenet else 10, groups, width_per_group
 
-    @register(name, task="classify", published=published, weights=weights)
+    @register(name, task="classify", network=ResNet, published=published, weights=weights)
     def build(
         *, num_classes: int = classes, groups: int = cardinality, width_per_group: int = width, **options: Any
     ) -> ResNet:

@@ -45,7 +45,7 @@ def _register(
     plan = depths, bottleneck, (64, 128, 256, 512), "deep" if bottleneck == "senet154" else "caffe"
     head_dropout = dropout
 
-    @register(name, task="classify", published=published, weights=weights and {"imagenet1k": weights})
+    @register(name, task="classify", network=ResNet, published=published, weights=weights and {"imagenet1k": weights})
     def build(*, se: bool = True, ratio: int = 16, dropout: float = head_dropout, **options: Any) -> ResNet:
         check_count("ratio", ratio)
 

@@ -171,7 +171,7 @@ def _register(
         source=_MEGVII if form == "megvii" else "counted on the paper's table 1; pytorchcv agrees",
     )
 
-    @register(name, task="classify", published=published)
+    @register(name, task="classify", network=ShuffleNetV1, published=published)
     def build(**options: Any) -> ShuffleNetV1:
         return ShuffleNetV1(groups, scale, form, **options)
 

@@ -159,6 +159,7 @@ _DEPTHS = (4, 8, 4)
 @register(
     "shufflenet_v2_x0_5",
     task="classify",
+    network=ShuffleNetV2,
     published=_published(1_366_792, 40_476_448, 60.552, 81.746),
     weights=_weights("shufflenetv2_x0.5-f707e7126e", 60.552, 81.746, resized=256),
 )
@@ -169,6 +170,7 @@ def shufflenet_v2_x0_5(**options: Any) -> ShuffleNetV2:
 @register(
     "shufflenet_v2_x1_0",
     task="classify",
+    network=ShuffleNetV2,
     published=_published(2_278_604, 144_907_992, 69.362, 88.316),
     weights=_weights("shufflenetv2_x1-5666bf0f80", 69.362, 88.316, resized=256),
 )
@@ -179,6 +181,7 @@ def shufflenet_v2_x1_0(**options: Any) -> ShuffleNetV2:
 @register(
     "shufflenet_v2_x1_5",
     task="classify",
+    network=ShuffleNetV2,
     published=_published(3_503_624, 295_759_392, 72.996, 91.086),
     weights=_weights("shufflenetv2_x1_5-3c479a10", 72.996, 91.086, resized=232),
 )
@@ -189,6 +192,7 @@ def shufflenet_v2_x1_5(**options: Any) -> ShuffleNetV2:
 @register(
     "shufflenet_v2_x2_0",
     task="classify",
+    network=ShuffleNetV2,
     published=_published(7_393_996, 583_253_464, 76.23, 93.006),
     weights=_weights("shufflenetv2_x2_0-8be3c8ee", 76.23, 93.006, resized=232),
 )

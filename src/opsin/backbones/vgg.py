@@ -134,6 +134,7 @@ def _published(params: int, macs: int, top1: float | None = None, top5: float | 
 @register(
     "vgg11",
     task="classify",
+    network=VGG,
     published=_published(132_863_336, 7_609_090_048, 69.02, 88.628),
     weights=torchvision_weights(("vgg11-8a719046", 69.02, 88.628)),
 )
@@ -141,7 +142,7 @@ def vgg11(**options: Any) -> VGG:
     return VGG(_A, **options)
 
 
-@register("vgg11_lrn", task="classify", published=_published(132_863_336, 7_609_090_048))
+@register("vgg11_lrn", task="classify", network=VGG, published=_published(132_863_336, 7_609_090_048))
 def vgg11_lrn(**options: Any) -> VGG:
     return VGG(_A, "lrn", **options)
 
@@ -149,6 +150,7 @@ def vgg11_lrn(**options: Any) -> VGG:
 @register(
     "vgg11_bn",
     task="classify",
+    network=VGG,
     published=_published(132_868_840, 7_609_090_048, 70.37, 89.81),
     weights=torchvision_weights(("vgg11_bn-6002323d", 70.37, 89.81)),
 )
@@ -159,6 +161,7 @@ def vgg11_bn(**options: Any) -> VGG:
 @register(
     "vgg13",
     task="classify",
+    network=VGG,
     published=_published(133_047_848, 11_308_466_176, 69.928, 89.246),
     weights=torchvision_weights(("vgg13-19584684", 69.928, 89.246)),
 )
@@ -169,6 +172,7 @@ def vgg13(**options: Any) -> VGG:
 @register(
     "vgg13_bn",
     task="classify",
+    network=VGG,
     published=_published(133_053_736, 11_308_466_176, 71.586, 90.374),
     weights=torchvision_weights(("vgg13_bn-abd245e5", 71.586, 90.374)),
 )
@@ -176,12 +180,12 @@ def vgg13_bn(**options: Any) -> VGG:
     return VGG(_B, "bn", **options)
 
 
-@register("vgg16_c", task="classify", published=_published(133_638_952, 11_770_888_192))
+@register("vgg16_c", task="classify", network=VGG, published=_published(133_638_952, 11_770_888_192))
 def vgg16_c(**options: Any) -> VGG:
     return VGG(_C, **options)
 
 
-@register("vgg16_c_bn", task="classify", published=_published(133_647_400, 11_770_888_192))
+@register("vgg16_c_bn", task="classify", network=VGG, published=_published(133_647_400, 11_770_888_192))
 def vgg16_c_bn(**options: Any) -> VGG:
     return VGG(_C, "bn", **options)
 
@@ -189,6 +193,7 @@ def vgg16_c_bn(**options: Any) -> VGG:
 @register(
     "vgg16",
     task="classify",
+    network=VGG,
     published=_published(138_357_544, 15_470_264_320, 71.592, 90.382),
     weights=torchvision_weights(("vgg16-397923af", 71.592, 90.382)),
 )
@@ -199,6 +204,7 @@ def vgg16(**options: Any) -> VGG:
 @register(
     "vgg16_bn",
     task="classify",
+    network=VGG,
     published=_published(138_365_992, 15_470_264_320, 73.36, 91.516),
     weights=torchvision_weights(("vgg16_bn-6c64b313", 73.36, 91.516)),
 )
@@ -209,6 +215,7 @@ def vgg16_bn(**options: Any) -> VGG:
 @register(
     "vgg19",
     task="classify",
+    network=VGG,
     published=_published(143_667_240, 19_632_062_464, 72.376, 90.876),
     weights=torchvision_weights(("vgg19-dcbb9e9d", 72.376, 90.876)),
 )
@@ -219,6 +226,7 @@ def vgg19(**options: Any) -> VGG:
 @register(
     "vgg19_bn",
     task="classify",
+    network=VGG,
     published=_published(143_678_248, 19_632_062_464, 74.218, 91.842),
     weights=torchvision_weights(("vgg19_bn-c79401a0", 74.218, 91.842)),
 )

@@ -48,7 +48,7 @@ def _cifar(
         size=32,
     )
 
-    @register(f"wrn{depth}_{widening}", task="classify", published=published)
+    @register(f"wrn{depth}_{widening}", task="classify", network=PreActResNet, published=published)
     def build(*, num_classes: int = 10, widening: int = factor, **options: Any) -> PreActResNet:
         widths = tuple(width * check_count("widening", widening) for width in (16, 32, 64))
         return PreActResNet((blocks, blocks, blocks), False, widths, 16, True, num_classes=num_classes, **options)
@@ -61,7 +61,13 @@ def _imagenet(
 ) -> Callable[..., ResNet]:
     """Enter a ResNet whose 3x3 convolutions are twice as wide."""
 
-    @register(f"wide_resnet{depth}_2", task="classify", published=published, weights=torchvision_weights(*files))
+    @register(
+        f"wide_resnet{depth}_2",
+        task="classify",
+        network=ResNet,
+        published=published,
+        weights=torchvision_weights(*files),
+    )
     def build(*, width_per_group: int = 128, **options: Any) -> ResNet:
         return ResNet(depths, "v1.5", width_per_group=width_per_group, **options)
 

@@ -123,6 +123,7 @@ def _block(
 @register(
     "xception",
     task="classify",
+    network=Xception,
     published=Published(
         paper="arXiv:1610.02357",
         year=2017,

@@ -108,11 +108,11 @@ def _published(params: int, macs: int, top1: float, top5: float) -> Published:
     )
 
 
-@register("zfnet", task="classify", published=_published(62_357_608, 1_168_032_896, 61.6, 83.5))
+@register("zfnet", task="classify", network=ZFNet, published=_published(62_357_608, 1_168_032_896, 61.6, 83.5))
 def zfnet(**options: Any) -> ZFNet:
     return ZFNet((384, 384, 256), **options)
 
 
-@register("zfnetb", task="classify", published=_published(107_627_624, 2_476_704_896, 62.5, 84.0))
+@register("zfnetb", task="classify", network=ZFNet, published=_published(107_627_624, 2_476_704_896, 62.5, 84.0))
 def zfnetb(**options: Any) -> ZFNet:
     return ZFNet((512, 1024, 512), **options)

@@ -262,7 +262,7 @@ def _published(name: str) -> Published:
     )
 
 
-@register("efficientdet", task="detect", published=_published("d0"))
+@register("efficientdet", task="detect", network=EfficientDet, published=_published("d0"))
 def efficientdet(**options: Any) -> EfficientDet:
     return EfficientDet(**options)
 
@@ -270,7 +270,7 @@ def efficientdet(**options: Any) -> EfficientDet:
 def _register(name: str) -> None:
     place, _, width, layers, head_layers, weighing, size, levels = _SCALES[name][0]
 
-    @register(f"efficientdet_{name}", task="detect", published=_published(name))
+    @register(f"efficientdet_{name}", task="detect", network=EfficientDet, published=_published(name))
     def build(
         *,
         backbone: str = f"tf_efficientnet_b{place}",

@@ -332,6 +332,7 @@ _published = partial(
 @register(
     "fast_rcnn_vgg16",
     task="detect",
+    network=FastRCNN,
     published=_published(134_690_729, 423_804_751_872, {"voc2007 test mAP": 66.9}),
 )
 def fast_rcnn_vgg16(*, backbone_weights: str | None = None, frozen_stages: int = 0, **options: Any) -> FastRCNN:
@@ -346,6 +347,7 @@ def fast_rcnn_vgg16(*, backbone_weights: str | None = None, frozen_stages: int =
 @register(
     "fast_rcnn_caffenet",
     task="detect",
+    network=FastRCNN,
     published=_published(57_298_409, 119_129_288_576, {"voc2007 test mAP": 57.1}),
 )
 def fast_rcnn_caffenet(*, in_channels: int = 3, roi_size: int = 6, **options: Any) -> FastRCNN:
@@ -355,6 +357,7 @@ def fast_rcnn_caffenet(*, in_channels: int = 3, roi_size: int = 6, **options: An
 @register(
     "fast_rcnn",
     task="detect",
+    network=FastRCNN,
     published=Published(
         "arXiv:1504.08083",
         2015,

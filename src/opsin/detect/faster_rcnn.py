@@ -425,6 +425,7 @@ _PAPER: Mapping[str, Any] = {
 @register(
     "faster_rcnn_vgg16",
     task="detect",
+    network=FasterRCNN,
     published=_published(
         (3, 600, 1000),
         137_078_239,
@@ -444,6 +445,7 @@ def faster_rcnn_vgg16(*, num_classes: int = 20, **options: Any) -> FasterRCNN:
 @register(
     "faster_rcnn_zf",
     task="detect",
+    network=FasterRCNN,
     published=_published(
         (3, 600, 1000),
         59_294_751,
@@ -467,6 +469,7 @@ def faster_rcnn_zf(*, num_classes: int = 20, **options: Any) -> FasterRCNN:
 @register(
     "faster_rcnn",
     task="detect",
+    network=FasterRCNN,
     published=_published(
         (3, 800, 1344), 41_757_156, 215_935_753_472, source="counted: torchvision's form, 80 classes, norms trained"
     ),
@@ -507,6 +510,7 @@ def _metrics(ap: float, mask_ap: float | None) -> dict[str, float]:
 @register(
     "faster_rcnn_resnet50_fpn",
     task="detect",
+    network=FasterRCNN,
     published=_counted(41_755_286, 215_986_953_472, 37.0),
     weights=_coco("fasterrcnn_resnet50_fpn_coco-258fb6c6", 37.0, arrange=add_no_eps),
 )
@@ -517,6 +521,7 @@ def faster_rcnn_resnet50_fpn(*, num_classes: int = 90, **options: Any) -> Faster
 @register(
     "faster_rcnn_resnet50_fpn_v2",
     task="detect",
+    network=FasterRCNN,
     published=_counted(43_712_278, 383_346_695_424, 46.7),
     weights=_coco("fasterrcnn_resnet50_fpn_v2_coco-dd69338a", 46.7),
 )
@@ -527,6 +532,7 @@ def faster_rcnn_resnet50_fpn_v2(*, num_classes: int = 90, **options: Any) -> Fas
 @register(
     "mask_rcnn_resnet50_fpn",
     task="detect",
+    network=FasterRCNN,
     published=_counted(44_401_393, 269_193_583_872, 37.9, 34.6),
     weights=_coco("maskrcnn_resnet50_fpn_coco-bf2d0c1e", 37.9, 34.6, arrange=add_no_eps),
 )
@@ -537,6 +543,7 @@ def mask_rcnn_resnet50_fpn(*, num_classes: int = 90, mask: bool = True, **option
 @register(
     "mask_rcnn_resnet50_fpn_v2",
     task="detect",
+    network=FasterRCNN,
     published=_counted(46_359_409, 436_553_325_824, 47.4, 41.8),
     weights=_coco("maskrcnn_resnet50_fpn_v2_coco-73cbd019", 47.4, 41.8),
 )

@@ -167,17 +167,29 @@ _published = partial(
 )
 
 
-@register("m2det", task="detect", published=_published((3, 512, 512), macs=190_105_829_376))
+@register("m2det", task="detect", network=M2Det, published=_published((3, 512, 512), macs=190_105_829_376))
 def m2det(**options: Any) -> M2Det:
     return M2Det(**options)
 
 
-@register("m2det320_vgg16", alias="m2det320", task="detect", published=_published((3, 320, 320), macs=74_307_014_656))
+@register(
+    "m2det320_vgg16",
+    alias="m2det320",
+    task="detect",
+    network=M2Det,
+    published=_published((3, 320, 320), macs=74_307_014_656),
+)
 def m2det320_vgg16(*, fractions: Sequence[float] = (0.08, *FRACTIONS[1:]), **options: Any) -> M2Det:
     return M2Det(fractions=fractions, **options)
 
 
-@register("m2det512_vgg16", alias="m2det512", task="detect", published=_published((3, 512, 512), macs=190_105_829_376))
+@register(
+    "m2det512_vgg16",
+    alias="m2det512",
+    task="detect",
+    network=M2Det,
+    published=_published((3, 512, 512), macs=190_105_829_376),
+)
 def m2det512_vgg16(**options: Any) -> M2Det:
     return M2Det(**options)
 
@@ -186,6 +198,7 @@ def m2det512_vgg16(**options: Any) -> M2Det:
     "m2det800_vgg16",
     alias="m2det800",
     task="detect",
+    network=M2Det,
     published=_published((3, 800, 800), macs=464_783_376_384, metrics={"coco test-dev AP": 41.0}),
 )
 def m2det800_vgg16(*, fractions: Sequence[float] = (0.04, *FRACTIONS[1:]), **options: Any) -> M2Det:

@@ -478,6 +478,7 @@ _published = partial(
 @register(
     "rcnn",
     task="detect",
+    network=RCNN,
     published=_published(
         56_954_261,
         metrics={"voc2007 test AP50": 58.5, "voc2010 test AP50": 53.7, "voc2012 test AP50": 53.3},
@@ -491,6 +492,7 @@ def rcnn(**options: Any) -> RCNN:
 @register(
     "rcnn_vgg16",
     task="detect",
+    network=RCNN,
     published=_published(
         134_346_581,
         metrics={"voc2007 test AP50": 66.0},

@@ -238,6 +238,7 @@ _published = partial(Published, "arXiv:1708.02002", 2017, (3, 800, 1344), idea=_
 @register(
     "retinanet",
     task="detect",
+    network=RetinaNet,
     published=_published(
         37_968_692, 250_487_537_664, source="derived: the paper's section 4 on ResNet-50; detectron2 has the same form"
     ),
@@ -261,6 +262,7 @@ _weights = partial(
 @register(
     "retinanet_resnet50_fpn",
     task="detect",
+    network=RetinaNet,
     published=_published(34_014_999, 254_469_734_400, {"coco val2017 AP": 36.4}, source="counted: torchvision"),
     weights={"coco": _weights("retinanet_resnet50_fpn_coco-eeacb38b", 36.4, arrange=add_no_eps)},
 )
@@ -280,6 +282,7 @@ def retinanet_resnet50_fpn(
 @register(
     "retinanet_resnet50_fpn_v2",
     task="detect",
+    network=RetinaNet,
     published=_published(38_198_935, 255_596_888_064, {"coco val2017 AP": 41.5}, source="counted: torchvision"),
     weights={"coco": _weights("retinanet_resnet50_fpn_v2_coco-5905b1c5", 41.5)},
 )

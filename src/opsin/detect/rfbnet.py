@@ -182,6 +182,7 @@ def _published(size: int, params: int, macs: int, metrics: dict[str, float]) -> 
     "rfbnet300_vgg16",
     alias="rfbnet300",
     task="detect",
+    network=SSD,
     published=_published(300, 36_531_296, 36_056_240_640, {"voc2007 test mAP": 80.7}),
 )
 def rfbnet300_vgg16(
@@ -202,6 +203,7 @@ def rfbnet300_vgg16(
     "rfbnet512_vgg16",
     alias="rfbnet512",
     task="detect",
+    network=SSD,
     published=_published(512, 37_417_910, 103_415_161_856, {"voc2007 test mAP": 82.2}),
 )
 def rfbnet512_vgg16(
@@ -223,6 +225,7 @@ def rfbnet512_vgg16(
     "rfbnet512_e_vgg16",
     alias="rfbnet512_e",
     task="detect",
+    network=SSD,
     published=_published(512, 49_935_326, 115_118_650_368, {"coco test-dev AP": 34.4}),
 )
 def rfbnet512_e_vgg16(
@@ -242,6 +245,7 @@ def rfbnet512_e_vgg16(
 @register(
     "rfbnet",
     task="detect",
+    network=SSD,
     published=replace(
         _published(320, 19_298_500, 3_917_570_048, {}), source="counted here; nobody published this combination"
     ),

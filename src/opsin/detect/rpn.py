@@ -348,6 +348,7 @@ class RPN(Detector):
 @register(
     "rpn",
     task="detect",
+    network=RPN,
     published=Published(
         paper="arXiv:1506.01497",
         year=2015,

@@ -294,6 +294,7 @@ def first_centre(network: Backbone) -> float:
 @register(
     "zfnet_spp",
     task="classify",
+    network=PyramidNetwork,
     published=Published(
         "arXiv:1406.4729",
         2014,
@@ -310,6 +311,7 @@ def zfnet_spp(**options: Any) -> PyramidNetwork:
 @register(
     "spp_net",
     task="detect",
+    network=SPPNet,
     published=Published(
         "arXiv:1406.4729",
         2014,

@@ -378,6 +378,7 @@ _COUNTED = "counted: amdegroot/ssd.pytorch, and the same code extended to 512; r
     "ssd300_vgg16",
     alias="ssd300",
     task="detect",
+    network=SSD,
     published=_published((3, 300, 300), 26_285_486, 31_373_537_792, {"voc2007 test mAP": 74.3}, source=_COUNTED),
 )
 def ssd300_vgg16(
@@ -395,6 +396,7 @@ def ssd300_vgg16(
     "ssd512_vgg16",
     alias="ssd512",
     task="detect",
+    network=SSD,
     published=_published((3, 512, 512), 27_188_676, 90_207_908_864, {"voc2007 test mAP": 76.8}, source=_COUNTED),
 )
 def ssd512_vgg16(
@@ -420,6 +422,7 @@ def _arrange_vgg(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 @register(
     "ssd300_vgg16_torchvision",
     task="detect",
+    network=SSD,
     published=_published(
         (3, 300, 300), 35_641_826, 34_858_153_472, {"coco val2017 AP": 25.1}, source="counted: torchvision"
     ),
@@ -454,6 +457,7 @@ def ssd300_vgg16_torchvision(
     "ssdlite320_mobilenet_v3_large",
     alias="ssdlite",
     task="detect",
+    network=SSD,
     published=Published(
         "arXiv:1905.02244",
         2019,
@@ -510,6 +514,7 @@ def ssdlite320_mobilenet_v3_large(
 @register(
     "ssd",
     task="detect",
+    network=SSD,
     published=_published(
         (3, 320, 320), 3_129_876, 446_688_896, source="counted here; nobody published this combination"
     ),

@@ -282,6 +282,7 @@ _published = partial(Published, "arXiv:1506.02640", 2015, (3, 448, 448))
 @register(
     "yolov1",
     task="detect",
+    network=YOLOv1,
     published=_published(
         271_703_550,
         20_285_153_280,
@@ -310,6 +311,7 @@ def yolov1(
 @register(
     "yolov1_darknet",
     task="detect",
+    network=YOLOv1,
     published=_published(
         197_301_875,
         20_210_729_728,
@@ -337,6 +339,7 @@ def yolov1_darknet(
 @register(
     "yolov1_tiny",
     task="detect",
+    network=YOLOv1,
     published=_published(
         27_095_374,
         1_608_015_360,

@@ -204,6 +204,7 @@ _IDEA = "YOLO as a convolution: anchors from k-means, centres kept in their cell
 @register(
     "yolov2",
     task="detect",
+    network=YOLOv2,
     published=Published(
         "arXiv:1612.08242",
         2016,
@@ -222,6 +223,7 @@ def yolov2(**options: Any) -> YOLOv2:
 @register(
     "yolov2_voc",
     task="detect",
+    network=YOLOv2,
     published=Published(
         "arXiv:1612.08242",
         2016,

@@ -271,6 +271,7 @@ _published = partial(Published, "arXiv:1804.02767", 2018)
 @register(
     "yolov3",
     task="detect",
+    network=YOLOv3,
     published=_published(
         (3, 416, 416),
         61_949_149,
@@ -287,6 +288,7 @@ def yolov3(**options: Any) -> YOLOv3:
 @register(
     "yolov3_spp",
     task="detect",
+    network=YOLOv3,
     published=_published(
         (3, 608, 608),
         62_998_749,
@@ -303,6 +305,7 @@ def yolov3_spp(*, spp: bool = True, **options: Any) -> YOLOv3:
 @register(
     "yolov3_tiny",
     task="detect",
+    network=TinyYOLO,
     published=_published(
         (3, 416, 416),
         8_852_366,

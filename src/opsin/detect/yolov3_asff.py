@@ -252,6 +252,7 @@ def _box_errors(rows: Rows, boxes: Tensor, size: tuple[int, int]) -> Tensor:
 @register(
     "yolov3_asff",
     task="detect",
+    network=YOLOv3ASFF,
     published=Published(
         "arXiv:1911.09516",
         2019,

@@ -93,6 +93,7 @@ _published = partial(Published, "arXiv:2004.10934", 2020)
 @register(
     "yolov4",
     task="detect",
+    network=YOLOv4,
     published=_published(
         (3, 608, 608),
         64_363_101,
@@ -134,6 +135,7 @@ def yolov4(
 @register(
     "yolov4_tiny",
     task="detect",
+    network=TinyYOLO,
     published=_published(
         (3, 416, 416),
         6_056_606,
