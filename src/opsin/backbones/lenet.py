@@ -170,7 +170,9 @@ class LeNet1998(Backbone):
         return super().loss(outputs, targets)
 
     def _replace_output(self) -> None:
-        self.head[-1] = CodeDistance(self.num_classes).to(self.head[-1].codes)  # type: ignore[index, arg-type]
+        last = self.head.get_submodule("3")
+        assert isinstance(last, CodeDistance)
+        self.head.set_submodule("3", CodeDistance(self.num_classes).to(last.codes))
 
     @torch.no_grad()
     def _initialize(self) -> None:

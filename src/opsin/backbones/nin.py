@@ -103,9 +103,10 @@ class NiN(Backbone):
                     nn.init.zeros_(module.bias)
 
     def _replace_output(self) -> None:
-        last = self.head[0]  # type: ignore[index]
+        last = self.head.get_submodule("0")
+        assert isinstance(last, nn.Conv2d)
         fresh = nn.Conv2d(last.in_channels, self.num_classes, 1, device=last.weight.device, dtype=last.weight.dtype)
-        self.head[0] = fresh  # type: ignore[index]
+        self.head.set_submodule("0", fresh)
 
 
 def _published(input_size: int, params: int, macs: int, metrics: dict[str, float], source: str) -> Published:

@@ -41,7 +41,7 @@ class Detector(nn.Module, ABC):
 
     A subclass sets, in its constructor, strides: of the maps it predicts on. divisor: what both sides of an input must
     be multiples of, 1 if anything goes. fixed_size: the only side of its input, where its head allows no other.
-    needs_masks: its loss learns from the truth's masks.
+    needs_masks: its loss learns from the truth's masks. preprocessing: what the published weights in it expect.
     Of the class are: learns_somewhere, its loss can use truths that say what an image shows and not where, whose boxes
     are NaN. class_agnostic, it finds objects of whatever class, so that the classes of its data are made one, "object",
     before training and evaluation. network_prefix, what the names of its classification network's tensors begin with.
@@ -57,6 +57,7 @@ class Detector(nn.Module, ABC):
     divisor: int = 1
     fixed_size: int | None = None
     needs_masks: bool = False
+    preprocessing: Mapping[str, Any] | None = None
     learns_somewhere: ClassVar[bool] = False
     class_agnostic: ClassVar[bool] = False
     network_prefix: ClassVar[str] = "backbone.backbone."

@@ -140,9 +140,11 @@ class YOLOv2(GridDetector):
         return logits.softmax(dim=-1)
 
     def darknet_order(self) -> Iterator[nn.Module]:
-        if self.backbone_name != "darknet19" or self.neck.reduce is None:
+        neck = self.neck
+        if self.backbone_name == "darknet19" and isinstance(neck, Passthrough) and neck.reduce is not None:
+            yield from (self.backbone, neck.top, neck.reduce, neck.last, self.heads)
+        else:
             yield from super().darknet_order()
-        yield from (self.backbone, self.neck.top, self.neck.reduce, self.neck.last, self.heads)  # type: ignore[misc]
 
     def loss(self, outputs: Outputs, targets: Sequence[Instances]) -> dict[str, Tensor]:
         levels = self.levels(outputs)

@@ -150,10 +150,11 @@ class YOLOv3(GridDetector):
         self.start_heads()
 
     def darknet_order(self) -> Iterator[nn.Module]:
-        if self.backbone_name != "darknet53" or not isinstance(self.neck, Pyramid):
+        if self.backbone_name == "darknet53" and isinstance(self.neck, Pyramid):
+            yield self.backbone
+            yield from self.neck.darknet_order(list(self.heads))
+        else:
             yield from super().darknet_order()
-        yield self.backbone
-        yield from self.neck.darknet_order(list(self.heads))  # type: ignore[operator]
 
 
 def _neck(name: str | None, backbone: Extractor, width: float, spp: bool, options: dict[str, Any]) -> Neck:
@@ -191,7 +192,9 @@ class TinyDarknet(Backbone):
             nn.Sequential(nn.MaxPool2d(2), leaky(entering, leaving, 3)) for entering, leaving in pairwise(widths)
         )
         # A window that reaches past the lower and right border, where Darknet sees nothing
-        self.stages[-1].extend([SameMaxPool2d(2, 1), leaky(512, 1024, 3)])  # type: ignore[operator]
+        last = self.stages[-1]
+        assert isinstance(last, nn.Sequential)
+        last.extend([SameMaxPool2d(2, 1), leaky(512, 1024, 3)])
         self.channels, self.strides = (*widths[1:-1], 1024), (2, 4, 8, 16, 32)
         self.head = pooled_linear(1024, num_classes)
         he_initialize(self)
