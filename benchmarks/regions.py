@@ -38,17 +38,18 @@ import opsin
 from opsin import create_model, data
 from opsin.data import Preprocessing, Split
 from opsin.data.drawing import Mark, draw_marks, font, to_pil
+from opsin.data.fingerprint import fingerprint
 from opsin.detect.detector import Detector
 from opsin.detect.drawing import MISSED, RIGHT, WRONG
 from opsin.detect.fast_rcnn import FastRCNN, truncated_svd
 from opsin.detect.faster_rcnn import FasterRCNN
-from opsin.detect.proposals import Proposer, SelectiveSearch, cache_folder, create_proposer, fingerprint
+from opsin.detect.predict import find_proposer
+from opsin.detect.proposals import Proposer, SelectiveSearch, cache_folder, create_proposer
 from opsin.detect.rcnn import RCNN
 from opsin.detect.regions import Regions
 from opsin.detect.rpn import take_proposals
-from opsin.detect.stages import read_records
-from opsin.detect.task import find_proposer
-from opsin.engine.task import split_data
+from opsin.engine.recipe_data import split_data
+from opsin.engine.stages import read_records
 from opsin.nn.counting import count_macs
 from opsin.ops import clip_boxes, pairwise_iou
 

@@ -24,7 +24,9 @@ import torchvision
 from torch import Tensor, nn
 
 from opsin import registry
+from opsin.classify.task import ClassifyTask
 from opsin.data import Preprocessing
+from opsin.engine.checkpoint import Facts
 from opsin.engine.recipe import load_recipe
 from opsin.engine.run import RunFolder
 from opsin.engine.train import _create_trainer, _quiet_lightning
@@ -110,7 +112,7 @@ def measure(steps: int, device: torch.device) -> Turns:
     )
     preprocessing = Preprocessing(size=(SIZE, SIZE), channels=3, fit="squash", mean=MEAN, std=STD)
     model = registry.create_model("resnet18", num_classes=CLASSES)
-    task = registry.find_task("classify")(model, recipe, preprocessing, [f"class {i}" for i in range(CLASSES)])
+    task = ClassifyTask(model, Facts(recipe, preprocessing, {"classes": [f"class {i}" for i in range(CLASSES)]}))
     with tempfile.TemporaryDirectory() as folder, _quiet_lightning():
         trainer = _create_trainer(task, RunFolder(Path(folder)), lambda line: None, has_val=False)
         trainer.fit(task, turns)

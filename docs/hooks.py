@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import diagrams
-from opsin.cli import app
+from opsin import rooms
+from opsin.cli.command import VERBS
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -102,10 +103,20 @@ def _weights(model: Mapping[str, Any]) -> str:
 def commands() -> Iterator[str]:
     """The help of every command."""
     yield f"```text\n{opsin('--help')}\n```\n"
-    for command in app.registered_commands:
-        assert command.callback is not None
-        name = command.name or command.callback.__name__
+    for name in VERBS:
         yield f"## opsin {name}\n\n```text\n{opsin(name, '--help')}\n```\n"
+        yield from _options_of_tasks(name)
+
+
+def _options_of_tasks(verb: str) -> Iterator[str]:
+    """What each task adds to a verb, as a table."""
+    for room in rooms.built_in_rooms():
+        if room.options.get(verb):
+            yield f"For the task `{room.task}` it takes these too:\n\n| option | meaning |\n|---|---|"
+            for option in room.options[verb]:
+                value = f" {option.metavar or option.type.__name__.upper()}" if option.type is not bool else ""
+                yield f"| `{option.flag}{value}` | {option.help.replace('|', chr(92) + '|')} |"
+            yield ""
 
 
 def opsin(*arguments: str) -> str:

@@ -19,11 +19,12 @@ from torchvision.ops import batched_nms
 
 import opsin
 from opsin import cli, data
+from opsin.classify.predict import Scores
 from opsin.engine import export as exporting
-from opsin.engine.checkpoint import save_model
+from opsin.engine.checkpoint import Facts, save_model
 from opsin.engine.export import export
 from opsin.engine.recipe import load_recipe
-from opsin.engine.task import create_preprocessing
+from opsin.engine.recipe_data import create_preprocessing
 from opsin.errors import InputError, JobError
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -76,8 +77,9 @@ def save_run(folder: Path, kind: str, source: str | None = None) -> Path:
     built.temperature = 1.7
     built.score_threshold = 0.45
     folder.mkdir()
-    save_model(folder / "model.safetensors", built, recipe=recipe, preprocessing=preprocessing,
-               classes=["cat", "dog", "crème brûlée"], metrics={})  # fmt: skip
+    options = {"num_classes": 3, "in_channels": preprocessing.channels}
+    facts = Facts(recipe, preprocessing, {"classes": ["cat", "dog", "crème brûlée"]}, options)
+    save_model(folder / "model.safetensors", built, facts, {})
     return folder
 
 
@@ -241,10 +243,11 @@ def test_a_file_that_differs_is_refused_and_the_old_one_stays(
 ) -> None:
     trace = exporting._trace
 
-    def wrong(program: Any, predictor: Any) -> Any:
-        other = copy.deepcopy(program)
-        list(other.parameters())[-1].data[0] += change
-        return trace(other, predictor)
+    def wrong(program: Any, *others: Any) -> Any:
+        other = copy.copy(program)
+        other.module = copy.deepcopy(program.module)
+        list(other.module.parameters())[-1].data[0] += change
+        return trace(other, *others)
 
     monkeypatch.setattr(exporting, "_trace", wrong)
     file = tmp_path / "model.pt2"
@@ -256,12 +259,12 @@ def test_a_file_that_differs_is_refused_and_the_old_one_stays(
 def test_a_network_that_cannot_be_traced_is_named(
     runs: dict[str, Path], call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    forward = exporting.Program.forward
+    forward = Scores.forward
 
     def undecided(self: Any, images: Tensor) -> Any:
         return forward(self, images if bool((images > 0).all()) else images + 1)
 
-    monkeypatch.setattr(exporting.Program, "forward", undecided)
+    monkeypatch.setattr(Scores, "forward", undecided)
     refused(call(runs["classifier"], "--out", tmp_path / "model.onnx"), 1, "cannot trace lenet5")
     assert not list(tmp_path.iterdir())
 
@@ -294,7 +297,7 @@ def test_detectors_of_regions_are_refused_at_once(
 def test_a_file_that_its_runtime_refuses_is_not_handed_over(
     runs: dict[str, Path], call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def refuse(file: Path, format: str) -> Any:
+    def refuse(file: Path, format: str, name: str) -> Any:
         raise RuntimeError("no such operator\nat node 3")
 
     monkeypatch.setattr(exporting, "_open", refuse)

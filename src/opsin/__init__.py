@@ -18,36 +18,50 @@ if TYPE_CHECKING:
     from opsin.errors import InputError, JobError
     from opsin.nn.inference import Optimized, optimize
     from opsin.registry import create_model, list_models
+    from opsin.registry import register as register_model
+    from opsin.rooms import Metric, Option, Room, list_tasks, register
 
 _VERBS = {
     "InputError": "opsin.errors",
     "JobError": "opsin.errors",
+    "Metric": "opsin.rooms",
+    "Option": "opsin.rooms",
     "Optimized": "opsin.nn.inference",
     "Predictor": "opsin.engine.predict",
+    "Room": "opsin.rooms",
     "Run": "opsin.engine.train",
     "create_model": "opsin.registry",
     "evaluate": "opsin.engine.evaluate",
     "explain": "opsin.analyze.explain",
     "export": "opsin.engine.export",
     "list_models": "opsin.registry",
+    "list_tasks": "opsin.rooms",
     "load": "opsin.engine.predict",
     "optimize": "opsin.nn.inference",
+    "register": "opsin.rooms",
+    "register_model": "opsin.registry:register",
     "train": "opsin.engine.train",
 }
 
 __all__ = [
     "InputError",
     "JobError",
+    "Metric",
     "Optimized",
+    "Option",
     "Predictor",
+    "Room",
     "Run",
     "create_model",
     "evaluate",
     "explain",
     "export",
     "list_models",
+    "list_tasks",
     "load",
     "optimize",
+    "register",
+    "register_model",
     "train",
 ]
 
@@ -56,9 +70,19 @@ def __getattr__(name: str) -> Any:
     if name in _VERBS:
         import importlib
 
-        return getattr(importlib.import_module(_VERBS[name]), name)
+        module, _, attribute = _VERBS[name].partition(":")
+        return getattr(importlib.import_module(module), attribute or name)
     raise AttributeError(f"module 'opsin' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
+
+
+def _find_old_names() -> None:
+    from opsin import old_names
+
+    old_names.install()
+
+
+_find_old_names()

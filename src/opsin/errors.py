@@ -33,6 +33,11 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> InputError:
     return InputError(f"unknown {kind} {str(name)!r}; {hint}")
 
 
+def on_terminal() -> bool:
+    """Whether a person watches standard error."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
 def say(line: str) -> None:
     """A line on standard error; of several processes of a training the first alone says it."""
     if os.environ.get("LOCAL_RANK", "0") == "0":

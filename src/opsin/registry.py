@@ -1,7 +1,7 @@
-"""Names: of models, with their builders and published facts, and of tasks.
+"""Names of models, with their builders and published facts.
 
-A room registers its models with `@register` when it is imported; `_MODEL_ROOMS` lists the rooms. Nothing else in opsin
-is looked up by registration: losses, optimizers and transforms are plain functions with a small table beside them.
+A task's networks register with `@register` when they are imported; `opsin.rooms` says where they are. Losses,
+optimizers and transforms are not registered: they are plain functions with a small table beside them.
 """
 
 from __future__ import annotations
@@ -9,21 +9,19 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from opsin import errors
+from opsin import errors, rooms
 from opsin.errors import InputError, unknown
+from opsin.rooms import Room
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-_MODEL_ROOMS = ("opsin.backbones", "opsin.detect")
-_TASKS = {"classify": "opsin.classify.task:ClassifyTask", "detect": "opsin.detect.task:DetectTask"}
-_LOADER = "opsin.backbones.weights"
 
 Builder = TypeVar("Builder", bound=Callable[..., Any])
 
@@ -143,6 +141,8 @@ class Entry:
 
 _models: dict[str, Entry] = {}
 _aliases: dict[str, str] = {}
+_loaders: list[Callable[..., Any]] = []  # what fills a model with published weights
+_tried: set[str] = set()  # modules of networks
 
 
 def register(
@@ -179,28 +179,34 @@ def register(
     return enter
 
 
+def loads_weights(loader: Builder) -> Builder:
+    """Name the function that `create_model` fills models with published weights by, of a floor above this."""
+    _loaders[:] = [loader]
+    return loader
+
+
 def find_model(name: str) -> Entry:
     """The entry of a model, by its name or alias. Raises InputError with the nearest names when there is none."""
-    _import_rooms()
-    name = _aliases.get(name, name)
-    if name not in _models:
+    if not is_model(name):
         raise unknown("model", name, [*_models, *_aliases])
-    return _models[name]
+    return _models[_aliases.get(name, name)]
 
 
 def is_model(name: str) -> bool:
-    """Whether a model has this name or alias."""
-    _import_rooms()
+    """Whether a model has this name or alias. Other packages' networks are imported where none of ours has it."""
+    _import_networks(rooms.built_in_rooms())
+    if _aliases.get(name, name) not in _models:
+        _import_networks(rooms.all_rooms())
     return _aliases.get(name, name) in _models
 
 
 def list_models(pattern: str = "*", task: str | None = None) -> list[str]:
     """Names of models that match a shell pattern and serve a task, sorted. Without `*` or `?` it matches inside."""
-    _import_rooms()
+    _import_networks(rooms.all_rooms())
     if not any(sign in pattern for sign in "*?["):
         pattern = f"*{pattern}*"
-    if task is not None and task not in _TASKS:
-        raise unknown("task", task, _TASKS)
+    if task is not None:
+        rooms.find_room(task)
     return sorted(n for n, e in _models.items() if fnmatchcase(n, pattern) and task in (None, e.task))
 
 
@@ -247,27 +253,23 @@ def create_model(
             raise
         raise InputError(f"{name} cannot be built with {options}: {error}") from error
     if weights is not None:
-        loader = importlib.import_module(_LOADER)
-        loader.load_published(model, name, weights, options, offline=offline, say=say)
+        _loaders[0](model, name, weights, options, offline=offline, say=say)
     return model
 
 
-def list_tasks() -> list[str]:
-    """Names of the tasks that can be trained."""
-    return sorted(_TASKS)
-
-
-def find_task(name: str) -> Any:
-    """The LightningModule class of a task. Raises InputError when there is none."""
-    if name not in _TASKS:
-        raise unknown("task", name, _TASKS)
-    module, _, attribute = _TASKS[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
-
-
-def _import_rooms() -> None:
-    for room in _MODEL_ROOMS:
-        importlib.import_module(room)
+def _import_networks(known: Iterable[Room]) -> None:
+    """Import the networks of rooms, which registers them. A failure of another package's is one line, once."""
+    for room in known:
+        if room.networks is None or room.networks in _tried:
+            continue
+        _tried.add(room.networks)
+        if room.task in rooms.BUILT_IN:
+            importlib.import_module(room.networks)
+            continue
+        try:
+            importlib.import_module(room.networks)
+        except Exception as error:  # whatever its own code raises
+            errors.say(f"the networks of {room.task} ({room.networks}) cannot be used: {type(error).__name__}: {error}")
 
 
 def _options(builder: Callable[..., Any], network: type | None) -> dict[str, inspect.Parameter]:

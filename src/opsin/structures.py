@@ -1,4 +1,4 @@
-"""The data types that cross rooms: a sample, a batch, and the instances in an image.
+"""The data types that cross rooms: a batch, and the instances in an image.
 
 One coordinate convention everywhere: boxes are xyxy in continuous pixels, x2 and y2 exclusive, so pixel `i` spans
 `[i, i + 1)` and a horizontal flip is `width - x`. Labels are 0-based without a background class; -1 means ignore.
@@ -14,49 +14,23 @@ import torch
 from torch import Tensor
 
 
-class Sample(TypedDict, total=False):
-    """One example of a data set. A key that a task does not use is absent.
-
-    image: uint8 (C, H, W), C = 1 or 3. label: class index, or a float tensor (num_classes,) of 0 and 1 for multi-label
-    data. index: the example's place in its split. path: where it came from, for messages and galleries. instances: in
-    pixels of `image`. somewhere: labels of what an image shows of which nobody knows where; None for an image whose
-    instances are known. proposals: (P, 4), boxes that may hold an object, in pixels of `image`, best first. size:
-    (height, width) of the image as it was read, before it was prepared.
-    """
-
-    image: Tensor
-    label: int | Tensor
-    mask: Tensor
-    instances: Instances
-    somewhere: list[int] | None
-    text: str
-    identity: int
-    points: Tensor
-    rays: Tensor
-    index: int
-    path: str
-    size: tuple[int, int]
-    proposals: Tensor
-
-
 class Batch(TypedDict, total=False):
-    """Collated samples. image: uint8 (B, C, H, W). label: (B,) int64 or (B, num_classes) float. size: (B, 2) int64.
+    """Collated samples; a key that a task does not use is absent. What is ragged is a list.
 
-    What is ragged is a list.
+    image: uint8 (B, C, H, W), C = 1 or 3. label: (B,) int64 or (B, num_classes) float. index: (B,) int64, places in the
+    split. path: where each came from, for messages and galleries. size: (B, 2) int64, height and width of each image as
+    it was read, before it was prepared. instances: in pixels of `image`. somewhere: labels of what an image shows of
+    which nobody knows where; None for an image whose instances are known. proposals: (P, 4) each, boxes that may hold
+    an object, in pixels of `image`, best first.
     """
 
     image: Tensor
     label: Tensor
-    mask: Tensor
-    instances: list[Instances]
-    somewhere: list[list[int] | None]
-    text: list[str]
-    identity: Tensor
-    points: list[Tensor]
-    rays: Tensor
     index: Tensor
     path: list[str]
     size: Tensor
+    instances: list[Instances]
+    somewhere: list[list[int] | None]
     proposals: list[Tensor]
 
 

@@ -22,10 +22,10 @@ from opsin.analyze.dead_units import LayerActivity
 from opsin.analyze.explain import explain_model
 from opsin.analyze.explain_schema import Advice, Explanation, Field, Identity, Latency, Memory, Result, Training
 from opsin.analyze.profile import profile
-from opsin.engine.checkpoint import save_model
+from opsin.engine.checkpoint import Facts, save_model
 from opsin.engine.recipe import load_recipe
+from opsin.engine.recipe_data import create_preprocessing
 from opsin.engine.report import Table, Text
-from opsin.engine.task import create_preprocessing
 from opsin.errors import InputError
 from opsin.nn.counting import short_count
 
@@ -60,9 +60,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = registry.create_model("lenet5", num_classes=10)
     classes = [str(k) for k in range(10)]
     preprocessing = create_preprocessing(recipe, 1)
-    save_model(
-        folder / "model.safetensors", model, recipe=recipe, preprocessing=preprocessing, classes=classes, metrics={}
-    )
+    facts = Facts(recipe, preprocessing, {"classes": classes}, {"num_classes": len(classes), "in_channels": 1})
+    save_model(folder / "model.safetensors", model, facts, {})
     (folder / "recipe.yaml").write_text(recipe.to_yaml())
     return folder
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from opsin import registry
 from opsin.analyze.explain_schema import Field
 from opsin.analyze.field_arithmetic import PIXELS, Slide
-from opsin.analyze.receptive_field import receptive_fields
+from opsin.analyze.profile import receptive_fields
 from opsin.scratch.receptive_field import Layer, receptive_field
 
 

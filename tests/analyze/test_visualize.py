@@ -12,7 +12,9 @@ from opsin.analyze import visualize
 from opsin.analyze.explain_schema import Field
 from opsin.analyze.visualize import Image, Subject, called_names, photographs
 from opsin.data import Preprocessing
-from opsin.data.source import ArraySplit
+from opsin.data.inputs import ImageArray
+from opsin.data.labels import ClassLabels
+from opsin.data.source import Split
 
 GREY = Preprocessing(size=(28, 28), channels=1, mean=(0.5,), std=(0.5,))
 
@@ -83,10 +85,10 @@ def test_a_unit_that_nothing_excites_says_so() -> None:
 
 def test_examples_are_one_a_class_where_there_are_enough() -> None:
     images = torch.zeros(40, 1, 8, 8, dtype=torch.uint8)
-    split = ArraySplit(images, np.repeat(np.arange(4), 10), "x")
+    split = Split(ImageArray(images, "x"), ClassLabels(np.repeat(np.arange(4), 10), ["a", "b", "c", "d"]))
     assert visualize._spread(split, 4).labels.tolist() == [0, 1, 2, 3]
     assert len(visualize._spread(split, 6)) == 6 and len(visualize._spread(split, 100)) == 40
-    several = ArraySplit(images, np.ones((40, 3), np.float32), "x")
+    several = split.with_truth(ClassLabels(np.ones((40, 3), np.float32), ["a", "b", "c"]))
     assert len(visualize._spread(several, 5)) == 5
 
 

@@ -20,8 +20,11 @@ from opsin import cli, registry
 from opsin.backbones import googlenet
 from opsin.backbones.backbone import Backbone
 from opsin.backbones.googlenet import AtLeast, Branches
-from opsin.classify.task import Logits
+from opsin.classify.evaluate import ClassifyEvaluator
+from opsin.classify.predict import ClassifyPredictor
+from opsin.engine.checkpoint import Facts
 from opsin.engine.predict import load
+from opsin.engine.recipe import load_recipe
 from opsin.errors import InputError
 from opsin.nn.counting import count_macs, count_parameters
 
@@ -165,12 +168,15 @@ def test_weight_of_the_auxiliary_losses() -> None:
 
 def test_evaluation_takes_the_main_logits() -> None:
     batch: Any = {"label": torch.tensor([[1.0, 0.0], [0.0, 1.0]]), "index": torch.tensor([1, 0])}
-    evaluator = Logits(multi_label=True)
+    recipe = load_recipe({"model": {"name": "googlenet_bn"}, "data": {"source": "digits"}})
+    model = googlenet.googlenet_bn(num_classes=2)
+    model.multi_label = True
+    evaluator = ClassifyEvaluator(ClassifyPredictor(model, Facts(recipe, None, {"classes": ["a", "b"]})))
     logits = torch.tensor([[2.0, -1.0], [-3.0, 0.5]])
     evaluator.update({"logits": logits, "aux1": -logits}, batch)
-    collected, labels = evaluator.collected()
+    collected, labels = evaluator.gathered()
     assert torch.equal(collected, logits.flip(0)) and torch.equal(labels, batch["label"].flip(0))
-    assert evaluator.metrics()["accuracy"] == 1
+    assert evaluator.brief()["accuracy"] == 1
 
 
 def test_weights_of_a_network_with_heads_fit_one_without() -> None:

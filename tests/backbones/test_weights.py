@@ -379,7 +379,7 @@ def test_a_training_starts_from_them_and_needs_them_no_more(
 
 def test_preprocessing_follows_the_weights_and_the_recipe_overrides_it() -> None:
     from opsin.engine.recipe import load_recipe
-    from opsin.engine.task import create_preprocessing
+    from opsin.engine.recipe_data import create_preprocessing
 
     def made(weights: str | None, found: int | None = None, **data: Any) -> Preprocessing:
         recipe = load_recipe({"model": {"name": "resnet50", "weights": weights}, "data": {"source": "x", **data}})

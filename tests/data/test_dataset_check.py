@@ -13,7 +13,9 @@ from PIL import Image
 
 from opsin import data
 from opsin.data.dataset_check import Diagnosis
-from opsin.data.source import ArraySplit, Source
+from opsin.data.inputs import ImageArray
+from opsin.data.labels import ClassLabels
+from opsin.data.source import Source, Split
 from opsin.errors import InputError, JobError
 
 RANDOM = np.random.RandomState(0)
@@ -118,12 +120,12 @@ def test_what_makes_training_refuse_is_an_error(root: Path) -> None:
 def test_imbalance_and_empty_classes() -> None:
     labels = np.repeat([0, 1, 3], [40, 3, 7])
     images = torch.from_numpy(RANDOM.randint(0, 256, (50, 1, 6, 6), dtype=np.uint8))
-    split = ArraySplit(images, labels, "x")
-    diagnosis = data.inspect(Source("set", "npz", ["a", "b", "c", "d"], {"all": split}))
+    split = Split(ImageArray(images, "x"), ClassLabels(labels, ["a", "b", "c", "d"]))
+    diagnosis = data.inspect(Source("set", "npz", {"all": split}))
     assert diagnosis.imbalance is None
     assert [(p.kind, p.severity) for p in diagnosis.problems] == [("empty_class", "warning")]
-    three = split.with_labels(np.minimum(labels, 2))
-    diagnosis = data.inspect(Source("set", "npz", ["a", "b", "c"], {"all": three}))
+    three = split.with_truth(ClassLabels(np.minimum(labels, 2), ["a", "b", "c"]))
+    diagnosis = data.inspect(Source("set", "npz", {"all": three}))
     assert diagnosis.imbalance == round(40 / 3, 3)
     assert diagnosis.problems[0].reason.startswith("40 images of 'a' but 3 of 'b'")
 

@@ -11,9 +11,12 @@ from torch import Tensor
 
 from opsin.data import Preprocessing, create_loader
 from opsin.data import open as open_source
+from opsin.data.boxes import Boxes
+from opsin.data.inputs import ImageArray
+from opsin.data.labels import ClassLabels
 from opsin.data.loading import Partners
-from opsin.data.source import ArraySplit
-from opsin.data.transforms.box_augmentation import create_detection_augmentation
+from opsin.data.source import Split
+from opsin.data.transforms.augmentation import create_detection_augmentation
 from opsin.errors import InputError
 from opsin.structures import Batch, Instances
 
@@ -22,17 +25,14 @@ RANDOM = np.random.RandomState(0)
 PREPROCESSING = Preprocessing(size=(20, 20), channels=3, mean=(0.5,) * 3, std=(0.2,) * 3, fit="pad")
 
 
-def split() -> ArraySplit:
+def split() -> Split:
     """Images of 40x30; image k has k % 4 objects of class k % 3, and a region to ignore where k is 5."""
     images = torch.from_numpy(RANDOM.randint(0, 256, (N, 3, 40, 30), dtype=np.uint8))
     instances = []
     for k in range(N):
         boxes = torch.tensor([[n, n, n + 10, n + 20] for n in range(k % 4)], dtype=torch.float32).view(-1, 4)
         instances.append(Instances(boxes, torch.full((k % 4,), -1 if k == 5 else k % 3)))
-    labels = np.zeros((N, 3), np.float32)
-    for k, one in enumerate(instances):
-        labels[k, [label for label in one.labels.tolist() if label >= 0]] = 1
-    return ArraySplit(images, labels, "x", instances=instances)
+    return Split(ImageArray(images, "x"), Boxes.of(instances, ["a", "b", "c"]))
 
 
 SPLIT = split()
@@ -46,15 +46,15 @@ class Mosaic:
     def __init__(self) -> None:
         self.seen: list[tuple[int, ...]] = []
 
-    def __call__(self, image: Tensor, instances: Instances, *given: Partners) -> tuple[Tensor, Instances]:
-        (partners,) = given
+    def __call__(self, sample: dict[str, Any], partners: Partners) -> dict[str, Any]:
+        image, instances = sample["image"], sample["instances"]
         self.seen.append(partners.indices)
         assert len(partners) == 3 and len(partners[1:]) == 2
-        other, its = partners[1]
+        other, its = partners[1]["image"], partners[1]["instances"]
         shift = torch.randint(0, 5, ()).item()
         joined = torch.cat([image[:, :10, :20], other[:, :10, :20]], dim=1)
         boxes = torch.cat([instances.boxes + shift, its.boxes])
-        return joined, Instances(boxes, torch.cat([instances.labels, its.labels]))  # type: ignore[list-item]
+        return {**sample, "image": joined, "instances": Instances(boxes, torch.cat([instances.labels, its.labels]))}
 
 
 def load(**options: object) -> list[Batch]:
@@ -85,7 +85,7 @@ def test_boxes_are_in_pixels_of_the_input() -> None:
 
 
 def test_classification_batches_are_as_they_were() -> None:
-    plain = ArraySplit(SPLIT.images, SPLIT.labels, "x")
+    plain = SPLIT.with_truth(ClassLabels(SPLIT.labels, ["a", "b", "c"]))
     batch = next(iter(create_loader(plain, PREPROCESSING, batch_size=4)))
     assert batch.keys() == {"image", "label", "index", "path"}
 
@@ -114,9 +114,10 @@ def test_partners_are_seeded_and_differ_by_sample_and_epoch() -> None:
     assert {index for indices in seen[0] for index in indices} <= set(range(N))
 
 
-def test_an_augmentation_of_one_image_is_called_with_two_arguments() -> None:
-    def cut(image: Tensor, instances: Instances) -> tuple[Tensor, Instances]:
-        return image[:, :20, :20], instances[:1]
+def test_an_augmentation_of_one_image_has_no_partners() -> None:
+    def cut(sample: dict[str, Any], partners: Partners) -> dict[str, Any]:
+        assert len(partners) == 0
+        return {**sample, "image": sample["image"][:, :20, :20], "instances": sample["instances"][:1]}
 
     batches = load(training=True, augmentation=cut)
     assert max(len(one) for batch in batches for one in batch["instances"]) == 1
@@ -144,11 +145,11 @@ def test_instances_stay_with_their_images() -> None:
 
 
 def test_an_unreadable_image_is_named() -> None:
-    class Broken(ArraySplit):
-        def read(self, index: int) -> Tensor:
+    class Broken(ImageArray):
+        def read(self, i: int) -> Tensor:
             raise InputError("cannot read x[3]: truncated")
 
-    broken = Broken(SPLIT.images, SPLIT.labels, "x", instances=SPLIT.instances)
+    broken = Split(Broken(torch.zeros(N, 3, 40, 30, dtype=torch.uint8), "x"), SPLIT.truth)
     with pytest.raises(InputError, match=r"x\[3\]"):
         list(create_loader(broken, PREPROCESSING, batch_size=4))
 

@@ -9,34 +9,37 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 
 from opsin.data import Preprocessing, create_loader, open
+from opsin.data.boxes import Boxes
+from opsin.data.inputs import ImageArray
 from opsin.data.joint_training import join
+from opsin.data.labels import ClassLabels
 from opsin.data.loading import Partners
-from opsin.data.source import ArraySplit, Source
+from opsin.data.source import Source, Split
 from opsin.errors import InputError
 from opsin.structures import Instances
 
 PREPROCESSING = Preprocessing(size=(16, 16), channels=3, mean=(0.5,) * 3, std=(0.2,) * 3)
 
 
-def boxed(count: int, prefix: str) -> ArraySplit:
+def boxed(count: int, prefix: str) -> Split:
     """Images with one object of class k % 2 each."""
     labels = np.arange(count) % 2
     instances = [Instances(torch.tensor([[2.0, 3, 9, 8]]), torch.tensor([k])) for k in labels.tolist()]
     images = torch.zeros(count, 3, 20, 20, dtype=torch.uint8)
-    return ArraySplit(images, np.eye(2, dtype=np.float32)[labels], prefix, instances=instances)
+    return Split(ImageArray(images, prefix), Boxes.of(instances, ["cup", "jug"]))
 
 
 def detection() -> Source:
     splits = {"train": boxed(4, "train"), "val": boxed(2, "val")}
-    return Source("shelves", "test", ["cup", "jug"], splits, multi_label=True, task="detect")  # type: ignore[arg-type]
+    return Source("shelves", "test", splits, task="detect")
 
 
 def images(labels: list[int], classes: list[str], split: str = "all") -> Source:
     images = torch.full((len(labels), 1, 8, 8), 255, dtype=torch.uint8)
-    return Source("photos", "test", classes, {split: ArraySplit(images, np.array(labels), "photos")})
+    truth = ClassLabels(np.array(labels), classes)
+    return Source("photos", "test", {split: Split(ImageArray(images, "photos"), truth)})
 
 
 def test_classes_are_matched_by_name_and_new_ones_come_last() -> None:
@@ -121,10 +124,10 @@ def test_batches_say_of_which_images_the_boxes_are_known() -> None:
 def test_an_image_without_boxes_is_mixed_with_itself_alone() -> None:
     bright = []
 
-    def mix(image: Tensor, instances: Instances, /, *given: Partners) -> tuple[Tensor, Instances]:
-        (partners,) = given  # images without boxes are white, those with boxes are black
-        bright.append({float(image.float().mean()), *(float(partners[k][0].float().mean()) for k in range(3))})
-        return image.new_zeros(3, 16, 16), instances
+    def mix(sample: dict[str, Any], partners: Partners) -> dict[str, Any]:
+        every = [sample, *(partners[k] for k in range(3))]  # images without boxes are white, those with boxes are black
+        bright.append({float(one["image"].float().mean()) for one in every})
+        return {**sample, "image": sample["image"].new_zeros(3, 16, 16)}
 
     mix.partners = 3  # type: ignore[attr-defined]
     joined, _ = join(detection(), images([0] * 40, ["jug"]), ratio=4)

@@ -18,16 +18,17 @@ from PIL import Image
 
 from opsin import data
 from opsin.data import ImageLoader, Preprocessing, UnreadableImage, create_augmentation, create_loader
-from opsin.data.source import ArraySplit, FileSplit
+from opsin.data.inputs import ImageArray, ImageFiles
+from opsin.data.labels import ClassLabels
+from opsin.data.source import Split
 from opsin.errors import InputError
 from opsin.structures import Batch
 
 N = 50
 RANDOM = np.random.RandomState(0)
-SPLIT = ArraySplit(
-    torch.from_numpy(RANDOM.randint(0, 256, (N, 3, 12, 10), dtype=np.uint8)),
-    RANDOM.randint(0, 4, N).astype(np.int64),
-    "x",
+SPLIT = Split(
+    ImageArray(torch.from_numpy(RANDOM.randint(0, 256, (N, 3, 12, 10), dtype=np.uint8)), "x"),
+    ClassLabels(RANDOM.randint(0, 4, N).astype(np.int64), ["a", "b", "c", "d"]),
 )
 PREPROCESSING = Preprocessing(size=(12, 10), channels=3, mean=(0.5,) * 3, std=(0.2,) * 3)
 AUGMENTATION = create_augmentation(
@@ -170,7 +171,7 @@ def test_lightning_finds_set_epoch() -> None:
 
 def test_multi_label_rows() -> None:
     rows = RANDOM.randint(0, 2, (N, 4)).astype(np.float32)
-    batch = next(iter(loader(SPLIT.with_labels(rows))))
+    batch = next(iter(loader(SPLIT.with_truth(ClassLabels(rows, ["a", "b", "c", "d"])))))
     assert batch["label"].dtype == torch.float32 and torch.equal(batch["label"], torch.from_numpy(rows[batch["index"]]))
 
 
@@ -180,7 +181,8 @@ def test_unreadable_file_is_one_clear_line(workers: int, tmp_path: Path) -> None
     Image.fromarray(SPLIT.read(0).permute(1, 2, 0).numpy()).save(stream, "PNG")
     for name in ("a.png", "b.png", "c.png"):
         (tmp_path / name).write_bytes(stream.getvalue() if name != "b.png" else stream.getvalue()[:-60])
-    split = FileSplit([str(tmp_path / f"{name}.png") for name in "abc"], np.zeros(3, np.int64))
+    files = ImageFiles([str(tmp_path / f"{name}.png") for name in "abc"])
+    split = Split(files, ClassLabels(np.zeros(3, np.int64), ["a"]))
     batches = iter(loader(split, training=False, augmentation=None, batch_size=1, workers=workers))
     next(batches)
     with pytest.raises(UnreadableImage) as caught:

@@ -9,19 +9,22 @@ import pytest
 import torch
 
 from opsin import data
-from opsin.data.source import ArraySplit, Source, Split
+from opsin.data.inputs import ImageArray
+from opsin.data.labels import ClassLabels
+from opsin.data.source import Source, Split
 from opsin.data.splits import stratify
 from opsin.errors import InputError
 
 RANDOM = np.random.RandomState(0)
 
 
-def split_of(labels: np.ndarray, prefix: str = "x") -> ArraySplit:
-    return ArraySplit(torch.zeros(len(labels), 1, 2, 2, dtype=torch.uint8), labels, prefix)
+def split_of(labels: np.ndarray, prefix: str = "x") -> Split:
+    images = ImageArray(torch.zeros(len(labels), 1, 2, 2, dtype=torch.uint8), prefix)
+    return Split(images, ClassLabels(labels, ["a", "b", "c"]))
 
 
 def source_of(**splits: Split) -> Source:
-    return Source("set", "array", ["a", "b", "c"], dict(splits))
+    return Source("set", "array", dict(splits))
 
 
 def sizes(splits: dict[str, Split]) -> dict[str, int]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import opsin
-from opsin.detect.faster_rcnn import ALTERNATING, FasterRCNN, Step
-from opsin.detect.stages import read_records
-from opsin.detect.task import Detections
+from opsin.detect import alternating_training
+from opsin.detect.alternating_training import ALTERNATING, Step, SteppedFasterRCNN
+from opsin.detect.evaluate import DetectEvaluator
+from opsin.detect.faster_rcnn import FasterRCNN
 from opsin.engine import train as engine
 from opsin.engine.checkpoint import read_checkpoint, read_model
+from opsin.engine.stages import read_records
 from opsin.errors import InputError, JobError
 
 RECIPE: dict[str, Any] = {
@@ -70,17 +74,17 @@ class Watched:
         self.began: dict[str, dict[str, Tensor]] = {}
         self.ended: dict[str, dict[str, Tensor]] = {}
         self.lent: dict[str, list[dict[str, Tensor]]] = {}
-        begin = FasterRCNN.begin
+        take_step = alternating_training.take_step
 
-        def watched(model: FasterRCNN, step: Step | None, start: Any = None) -> None:
-            if step is None and model.step is not None:
-                self.ended[model.step.name] = state_of(model)
-            begin(model, step, start)
-            if step is not None:
+        @contextmanager
+        def watched(model: FasterRCNN, step: Step, start: Any = None) -> Iterator[SteppedFasterRCNN]:
+            with take_step(model, step, start) as stepped:
                 self.began[step.name] = state_of(model)
-                self.lent[step.name] = [state_of(lender) for lender in model._lender]
+                self.lent[step.name] = [state_of(lender) for lender in stepped.lenders]
+                yield stepped
+                self.ended[step.name] = state_of(model)
 
-        monkeypatch.setattr(FasterRCNN, "begin", watched)
+        monkeypatch.setattr(alternating_training, "take_step", watched)
 
 
 def test_four_steps_from_end_to_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -128,7 +132,7 @@ def test_four_steps_from_end_to_end(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 def test_best_epoch_of_the_last_step_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     folder, values = tmp_path / "run", iter([0.5, 0.25])
-    monkeypatch.setattr(Detections, "metrics", lambda self: {"map": next(values)})
+    monkeypatch.setattr(DetectEvaluator, "brief", lambda self: {"map": next(values)})
     run = opsin.train(RECIPE, out=folder, say=lambda line: None)
     assert [row.get("val_map") for row in run.history] == [None] * 6 + [0.5, 0.25]
     best, last = (
@@ -153,17 +157,17 @@ def test_killed_training_goes_on_in_its_step(
     whole: Path, name: str, number: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Killed in a batch of a step, it makes what an unkilled one makes, and does no finished step again."""
-    killed, steps, loss = tmp_path / "killed", [], FasterRCNN.loss
+    killed, steps, loss = tmp_path / "killed", [], SteppedFasterRCNN.loss
 
-    def dies(model: FasterRCNN, outputs: Any, targets: Any) -> dict[str, Tensor]:
-        if model.training and model.step is not None:
+    def dies(model: SteppedFasterRCNN, outputs: Any, targets: Any) -> dict[str, Tensor]:
+        if model.training:
             steps.append(model.step.name)
             if steps.count(name) == number:
                 raise JobError("the power went")
         return loss(model, outputs, targets)
 
     with monkeypatch.context() as patch:
-        patch.setattr(FasterRCNN, "loss", dies)
+        patch.setattr(SteppedFasterRCNN, "loss", dies)
         with pytest.raises(JobError, match="the power went"):
             opsin.train(RECIPE, {"train.save_every_steps": 1}, out=killed, say=lambda line: None)
     watched, said = Watched(monkeypatch), []

@@ -16,7 +16,9 @@ from torchvision.ops import box_iou
 from typer.testing import CliRunner
 
 from opsin import cli, data, registry
-from opsin.data.source import ArraySplit, FileSplit, Source
+from opsin.data.boxes import Boxes
+from opsin.data.inputs import ImageArray, ImageFiles
+from opsin.data.source import Source, Split
 from opsin.detect.anchor_coverage import blank_outputs, find_unmatched
 from opsin.detect.detector import Detector
 from opsin.engine.recipe import load_recipe
@@ -38,8 +40,8 @@ def source(*inputs: Sequence[Sequence[float]], side: int = 64) -> Source:
     rows = [torch.tensor(boxes, dtype=torch.float32).view(-1, 5) for boxes in inputs]
     instances = [Instances(row[:, :4], row[:, 4].long()) for row in rows]
     images = torch.zeros(len(rows), 3, side, side, dtype=torch.uint8)
-    split = ArraySplit(images, np.ones((len(rows), 2), np.float32), "x", instances=instances)
-    return Source("x", "made", ["cat", "dog"], {"train": split}, multi_label=True, task="detect")
+    split = Split(ImageArray(images, "x"), Boxes.of(instances, ["cat", "dog"]))
+    return Source("x", "made", {"train": split}, task="detect")
 
 
 def test_each_reason_by_hand() -> None:
@@ -126,13 +128,10 @@ def test_images_that_cannot_be_read_and_empty_splits_do_not_count(tmp_path: Path
         [str(tmp_path / "a.png"), str(tmp_path / "gone.png")],
         Instances(torch.tensor([[4.0, 4, 30, 30]]), torch.tensor([0])),
     )
-    splits: Any = {
-        "train": FileSplit(files, np.ones((2, 1), np.float32), instances=[one, one]),
-        "val": FileSplit([], np.zeros((0, 1), np.float32), instances=[]),
-    }
-    opened = Source("x", "made", ["cat"], splits, multi_label=True, task="detect")
+    train, val = Split(ImageFiles(files), Boxes.of([one, one], ["cat"])), Split(ImageFiles([]), Boxes.of([], ["cat"]))
+    opened = Source("x", "made", {"train": train, "val": val}, task="detect")
     assert find_unmatched(opened, recipe(YOLO, **{"data.size": 64})).objects == {"cat": 1}
-    splits["train"].instances = [one[:0], one[:0]]
+    opened.splits["train"] = train.with_truth(Boxes.of([one[:0], one[:0]], ["cat"]))
     found = find_unmatched(opened, recipe(YOLO, **{"data.size": 64}))
     assert found.objects == {"cat": 0} and found.clusters == []
     assert found.render() == "yolov3 at 64x64: 252 places, some for each of 0 objects"
@@ -146,7 +145,8 @@ def test_refusals() -> None:
 
 
 def run(*arguments: object) -> Any:
-    return CliRunner().invoke(cli.app, [str(one) for one in arguments])
+    words = [str(one) for one in arguments]
+    return CliRunner().invoke(cli.app_for(words), words)
 
 
 def test_the_command_names_them() -> None:
@@ -161,7 +161,6 @@ def test_the_command_names_them() -> None:
     assert f"warning: unmatchable ({sum(lost.values())})" in text
     assert f"yolov1_tiny at 128x128: 8 places, none for {sum(lost.values())} of" in text
     for arguments, message in (
-        (("data", "digits", "--model", "ssd"), "digits was opened to classify"),
         (("data", "scenes:10", "--set", "data.size=64"), "--model NAME"),
         (("data", "scenes:10", "--model", "ssd30"), "did you mean ssd"),
         (("data", "scenes:10", "--model", "lenet5_digits"), "a model for classify, not for detect"),

@@ -351,7 +351,7 @@ def _thin_on_the_command_line(folder: Path, wanted: dict[str, float]) -> None:
     built: Any = read_model(folder).build()
     channels = built.backbone.channels[0]
     asked = ("eval", str(folder), "--split", "test", "--truncated-svd", "2,2")
-    result = CliRunner().invoke(cli.app, [*asked, "--json"])
+    result = CliRunner().invoke(cli.app_for(asked), [*asked, "--json"])
     assert result.exit_code == 0, result.exception
     said = json.loads(result.stdout)
     assert said["metrics"] == pytest.approx(wanted, abs=1e-5) and said["ranks"] == [2, 2]
@@ -360,14 +360,14 @@ def _thin_on_the_command_line(folder: Path, wanted: dict[str, float]) -> None:
     before, after = said["parameters"]
     assert before - after == whole - thin
     assert said["speedup"] == said["seconds"][0] / said["seconds"][1] > 0
-    text = CliRunner().invoke(cli.app, list(asked)).stdout
+    text = CliRunner().invoke(cli.app_for(asked), list(asked)).stdout
     assert f"parameters     {before:,} -> {after:,}" in text and "map_50" in text
-    for ranks, message in (("2", "takes two ranks"), ("2,no", "takes FC6,FC7"), ("2,99", "rank")):
-        error = CliRunner().invoke(cli.app, [*asked[:-1], ranks]).exception
+    for ranks, message in (("2", "takes two ranks"), ("2,no", "takes two ranks"), ("2,99", "rank")):
+        error = CliRunner().invoke(cli.app_for(asked), [*asked[:-1], ranks]).exception
         assert isinstance(error, InputError) and message in str(error)
 
 
 def test_other_networks_have_no_layers_to_thin(tmp_path: Path) -> None:
     opsin.train("lenet5_digits", {"train.max_steps": 1, "data.limit": 60}, out=tmp_path / "run", say=lambda line: None)
-    with pytest.raises(InputError, match=r"of Fast R-CNN, and .*run is a LeNet5"):
+    with pytest.raises(InputError, match=r"truncated_svd is an option of detect, and .*lenet5 is of classify"):
         evaluate_thinned(tmp_path / "run", (2, 2))

@@ -14,7 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import opsin.detect.faster_rcnn  # noqa: F401  # registers it
 from opsin import registry
 from opsin.backbones import copy_in_order
-from opsin.detect.faster_rcnn import ALTERNATING, FasterRCNN
+from opsin.detect.alternating_training import ALTERNATING, take_step
+from opsin.detect.faster_rcnn import FasterRCNN
 from opsin.detect.mask_head import paste_masks
 from opsin.detect.regions import Regions
 from opsin.detect.rpn import take_proposals
@@ -167,7 +168,9 @@ def test_it_finds_what_torchvisions_finds(name: str) -> None:
         proposals = take_proposals(outputs, ours.test_proposals, ours.test_candidates)[0]
         found = ours.decode(outputs)[0]
     assert len(proposals) == len(seen["proposals"]) == 80
-    assert torch.allclose(proposals, seen["proposals"], atol=1e-2)
+    # Of two proposals whose objectness differs by rounding alone, either may come first: processors decide.
+    apart = torch.cdist(proposals, seen["proposals"], p=torch.inf)
+    assert apart.amin(dim=0).max() < 1e-2 and apart.amin(dim=1).max() < 1e-2
     assert len(found) == len(expected["boxes"]) > 20
     assert torch.allclose(found.scores, expected["scores"], atol=1e-4)
     assert torch.allclose(found.boxes, expected["boxes"], atol=2e-2)
@@ -407,15 +410,16 @@ def test_alternating_training() -> None:
         before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         proposed = model.eval()(images)["proposals"]
         model.train()
-        model.begin(step, start)
-        ready = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        outputs = model(images)
-        assert torch.equal(outputs["proposals"], proposed) or not step.borrow
-        optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.01, weight_decay=0.1)
-        losses = model.loss(outputs, targets)
-        assert set(losses) == set(step.terms) - {"mask"}
-        total(losses).backward()
-        optimizer.step()
+        with take_step(model, step, start) as stepped:
+            ready = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+            outputs = stepped(images)
+            assert torch.equal(outputs["proposals"], proposed) or not step.borrow
+            optimizer = torch.optim.SGD([p for p in stepped.parameters() if p.requires_grad], 0.01, weight_decay=0.1)
+            losses = stepped.loss(outputs, targets)
+            assert set(losses) == set(step.terms) - {"mask"}
+            assert {name for name, child in model.named_children() if child.training} == set(step.trained)
+            total(losses).backward()
+            optimizer.step()
         after = model.state_dict()
         changed = {name.partition(".")[0] for name in after if not torch.equal(after[name], ready[name])}
         assert changed == set(step.trained)
@@ -425,8 +429,8 @@ def test_alternating_training() -> None:
         done.append(step.name)
         model.zero_grad()
     assert len(done) == 4
-    model.begin(None)
     assert all(p.requires_grad for p in model.parameters())
+    assert all(child.training for child in model.children())
     assert set(model.loss(model(images), targets)) == {"objectness", "rpn_box", "class", "box"}
 
 
@@ -434,21 +438,22 @@ def test_borrowed_proposals_stay_while_the_network_changes() -> None:
     model = small(frozen_norm=True)
     step, start = ALTERNATING[1], small().state_dict()
     before = model(make_images(64))["proposals"]
-    model.begin(step, start)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.add_(0.1)
-    assert torch.equal(model(make_images(64))["proposals"], before)
-    assert set(model.state_dict()) == set(start) - {n for n in start if n.endswith("num_batches_tracked")}
-    model.double()
-    assert model(make_images(64).double())["proposals"].dtype is torch.float32
-    model.float().begin(None)
+    with take_step(model, step, start) as stepped:
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(0.1)
+        assert torch.equal(stepped(make_images(64))["proposals"], before)
+        assert set(stepped.state_dict()) == set(start) - {n for n in start if n.endswith("num_batches_tracked")}
+        assert list(stepped.state_dict()) == list(model.state_dict())
+        stepped.double()
+        assert stepped(make_images(64).double())["proposals"].dtype is torch.float32
+        stepped.float()
     assert not torch.equal(model(make_images(64))["proposals"], before)
 
 
 def test_a_restart_needs_its_start() -> None:
-    with pytest.raises(InputError, match="restarts backbone, neck"):
-        small().begin(ALTERNATING[1])
+    with pytest.raises(InputError, match="restarts backbone, neck"), take_step(small(), ALTERNATING[1]):
+        pass
 
 
 def test_export_with_any_batch() -> None:

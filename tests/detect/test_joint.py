@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from opsin.cli import app
+from opsin.cli import app_for
 from opsin.data import create_loader
 from opsin.engine.checkpoint import read_model
 from opsin.engine.recipe import load_recipe
@@ -53,14 +53,14 @@ def test_from_training_to_prediction(photos: Path, tmp_path: Path) -> None:
     call = ["train", "detect", "--model", "yolov2", "--data", "scenes:8", "--epochs", "1", "--out", str(run)]
     settings = {**SETTINGS, "data.joint": str(photos), "data.limit": "null"}
     call += [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-    told = CliRunner().invoke(app, call, catch_exceptions=False)
+    told = CliRunner().invoke(app_for(call), call, catch_exceptions=False)
     assert told.exit_code == 0, told.output
     assert "40 images of" in told.stderr and "1 of them without boxes: 'owl'" in told.stderr
     assert "the 8 images with boxes come 2 times each" in told.stderr  # 40 / 16 is at most 4, 40 / 8 is not
     (row,) = csv.DictReader((run / "metrics.csv").read_text().splitlines())
     assert float(row["train_somewhere"]) > 0 and float(row["train_box"]) > 0
     assert read_model(run).classes == [*map(str, range(10)), "owl"]
-    evaluated = CliRunner().invoke(app, ["eval", str(run), "--json"], catch_exceptions=False)
+    evaluated = CliRunner().invoke(app_for([]), ["eval", str(run), "--json"], catch_exceptions=False)
     assert evaluated.exit_code == 0 and 0 <= json.loads(evaluated.stdout)["map"] <= 1
     rows = {one["class"]: one for one in json.loads((run / "evaluation_test.json").read_text())["per_class"]}
     assert rows["owl"]["objects"] == 0 and rows["owl"]["map"] is None  # no boxes of it to evaluate on
@@ -80,18 +80,18 @@ def test_targets_of_a_batch_of_both(photos: Path) -> None:
         assert target.boxes.isnan().all() if alone else target.boxes.isfinite().all()
         if alone:
             assert target.labels.tolist() == splits["train"].shown(index)
-    losses = task.detector.loss(task.model(task.images(batch)), targets)
+    losses = task.detector.loss(task.model(*task.inputs(batch)), targets)
     assert all(torch.isfinite(term) for term in losses.values()) and losses["somewhere"] > 0
     assert losses["box"] > 0
 
 
 def test_what_cannot_learn_from_it_is_refused(photos: Path) -> None:
     asked = recipe(photos, model={"name": "ssd", "backbone": "mobilenet_v3_small"})
-    with pytest.raises(InputError, match=r"data.joint .* which ssd cannot learn from; these can: yolov2, yolov2_voc$"):
+    with pytest.raises(InputError, match=r"detect.joint .* which ssd cannot learn from; these can: yolov2, yolov2_voc"):
         prepare(asked, lambda line: None)
-    with pytest.raises(InputError, match=r"^data.joint: there is no file or folder '/nowhere'"):
+    with pytest.raises(InputError, match=r"^detect.joint: there is no file or folder '/nowhere'"):
         prepare(recipe(Path("/nowhere")), lambda line: None)
-    with pytest.raises(InputError, match=r"data.joint is for detectors"):
+    with pytest.raises(InputError, match=r"data.joint belongs to recipes for detect"):
         load_recipe({"model": {"name": "lenet5"}, "data": {"source": "digits", "joint": str(photos)}})
-    with pytest.raises(InputError, match=r"data.joint_ratio"):
+    with pytest.raises(InputError, match=r"detect.joint_ratio"):
         recipe(photos, data__joint_ratio=0)

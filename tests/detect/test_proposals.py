@@ -8,22 +8,22 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from opsin import data
 from opsin.data import Preprocessing, create_loader
-from opsin.data.source import ArraySplit
-from opsin.data.transforms.box_augmentation import create_detection_augmentation
+from opsin.data.boxes import Boxes
+from opsin.data.inputs import ImageArray
+from opsin.data.source import Split
+from opsin.data.transforms.augmentation import create_detection_augmentation
 from opsin.detect import proposals
 from opsin.detect.proposals import (
     SlidingWindows,
     cache_folder,
     create_proposer,
     find_proposals,
-    fingerprint,
     proposal_recall,
     recall_figure,
 )
@@ -31,13 +31,12 @@ from opsin.errors import InputError
 from opsin.structures import Instances
 
 
-def images(count: int, side: int = 24, seed: int = 0) -> ArraySplit:
+def images(count: int, side: int = 24, seed: int = 0) -> Split:
     """Noise, with an object each in the middle; every second one has another size below it."""
     random = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=random)
     middle = Instances(torch.tensor([[side / 4, side / 4, side / 2, 3 * side / 4]]), torch.tensor([1]))
-    labels = np.zeros((count, 2), np.float32)
-    return ArraySplit(images, labels, "noise", instances=[middle] * count)
+    return Split(ImageArray(images, "noise"), Boxes.of([middle] * count, ["a", "b"]))
 
 
 class Counting:
@@ -207,7 +206,7 @@ def test_a_cache_of_other_data_is_refused(counting: Counting, tmp_path: Path, mo
     monkeypatch.setattr(proposals, "asdict", lambda proposer: {"limit": 8})
     with pytest.raises(InputError, match="of other settings"):
         find_proposals(images(3), counting, folder=folder, say=quiet)
-    assert json.loads((folder / "about.json").read_text())["images"] == 3
+    assert json.loads((folder / "about.json").read_text())["pictures"] == 3
     (folder / "about.json").write_text("{")
     with pytest.raises(InputError, match="damaged"):
         find_proposals(images(3), counting, folder=folder, say=quiet)
@@ -219,28 +218,6 @@ def test_the_cache_is_where_it_is_said_to_be(counting: Counting, tmp_path: Path)
     find_proposals(images(2), counting, say=quiet)
     assert (folder / "000000.safetensors").exists()
     assert cache_folder(images(2, seed=1), counting) != folder
-
-
-def test_the_fingerprint_is_of_pixels_and_order() -> None:
-    split = images(4)
-    assert fingerprint(split) == fingerprint(images(4))
-    assert fingerprint(split) == fingerprint(split.relabel([1, 0], 2))
-    prints = {fingerprint(split.subset(places)) for places in ([0, 1], [1, 0], [0], [])}
-    assert len(prints | {fingerprint(split)}) == 5
-
-
-def test_files_are_known_by_their_bytes(tmp_path: Path) -> None:
-    from opsin.data.source import FileSplit
-
-    paths = [tmp_path / name for name in ("a.png", "b.png")]
-    for path, content in zip(paths, (b"one", b"two"), strict=True):
-        path.write_bytes(content)
-    labels = np.zeros(2, np.int64)
-    first = fingerprint(FileSplit([str(p) for p in paths], labels))
-    paths[0].rename(tmp_path / "c.png")
-    assert fingerprint(FileSplit([str(tmp_path / "c.png"), str(paths[1])], labels)) == first
-    paths[1].write_bytes(b"too")
-    assert fingerprint(FileSplit([str(tmp_path / "c.png"), str(paths[1])], labels)) != first
 
 
 # Recall

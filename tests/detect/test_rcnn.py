@@ -14,13 +14,14 @@ from torch import Tensor
 from torchvision.ops import box_iou, nms
 
 from opsin import registry
-from opsin.detect import rcnn as room
-from opsin.detect.rcnn import RCNN, time_parts, warp
+from opsin.detect import rcnn_training as training
+from opsin.detect.rcnn import RCNN, Description, warp
+from opsin.detect.rcnn_timing import time_parts
 from opsin.detect.regions import Regions
-from opsin.detect.stages import read_records, run_stages
 from opsin.engine import train as engine
 from opsin.engine.recipe import load_recipe
 from opsin.engine.run import RunFolder
+from opsin.engine.stages import read_records, run_stages
 from opsin.engine.task import Task
 from opsin.errors import InputError, JobError
 from opsin.nn.counting import count_macs, count_parameters
@@ -190,7 +191,7 @@ def test_answers_by_hand() -> None:
     """Two SVMs that read one feature each, and a regression that moves boxes of class 1 a tenth to the right."""
     model = small(num_classes=2)
     proposals = torch.tensor([[0.0, 0, 10, 10], [2, 0, 12, 10], [30, 30, 50, 40]])
-    described = room.Description(
+    described = Description(
         pooled=torch.zeros(3, 120),
         features=torch.tensor([[3.0, -3], [1, -3], [-3, 2]]) @ torch.eye(2, 84),
         logits=torch.zeros(3, 3),
@@ -255,7 +256,7 @@ def test_what_the_stages_learn_from_an_image() -> None:
             [1, 31, 19, 47],  # inside the region to ignore
         ]
     )
-    made = room._features(model, model(make_images(), [proposals]), objects)
+    made = training._features(model, model(make_images(), [proposals]), objects)
     assert made["labels"].tolist() == [0, 1, -1, -1, -1, -1, -1]
     first, second = made["background"].T.tolist()
     assert first == [False, True, False, False, True, True, False]
@@ -272,7 +273,7 @@ def test_what_the_stages_learn_from_an_image() -> None:
 
 def test_image_without_anything_gives_empty_features() -> None:
     model = small(num_classes=2, precision="float32")
-    made = room._features(model, model(make_images(), [torch.zeros(0, 4)]), truth([], []))
+    made = training._features(model, model(make_images(), [torch.zeros(0, 4)]), truth([], []))
     shapes = [(0, 84), (0,), (0, 2), (0, 120), (0,), (0, 4)]
     assert [tuple(value.shape) for value in made.values()] == shapes
     assert made["features"].dtype is torch.float32
@@ -305,16 +306,16 @@ def prepare(monkeypatch: pytest.MonkeyPatch, home: Path, **options: Any) -> tupl
 
 def test_all_stages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Killed while features are written, it goes on with the next shard, to what an unkilled run makes."""
-    monkeypatch.setattr(room, "_IMAGES", 4)
+    monkeypatch.setattr(training, "_IMAGES", 4)
     whole, splits = prepare(monkeypatch, tmp_path)
-    run_stages(whole.model.stages(), whole, splits, RunFolder(tmp_path / "whole"), fit, print)  # type: ignore[operator]
+    run_stages(whole.stages(), whole, splits, RunFolder(tmp_path / "whole"), fit, print)
     names = ["proposals", "finetune", "features", "svm", "boxes"]
     assert [record.name for record in read_records(tmp_path / "whole")] == names
     assert whole.model.has_svms
     assert whole.model.svm_weights.any()  # type: ignore
     assert whole.model.box_biases.any()  # type: ignore
 
-    calls, made = 0, room._features
+    calls, made = 0, training._features
 
     def dies(*arguments: Any) -> Any:
         nonlocal calls
@@ -325,20 +326,20 @@ def test_all_stages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
     run, (task, splits) = RunFolder(tmp_path / "killed"), prepare(monkeypatch, tmp_path)
     run.path.mkdir()
-    monkeypatch.setattr(room, "_features", dies)
+    monkeypatch.setattr(training, "_features", dies)
     with pytest.raises(JobError, match="killed"):
-        run_stages(task.model.stages(), task, splits, run, fit, print)  # type: ignore[operator]
+        run_stages(task.stages(), task, splits, run, fit, print)
     assert len(list((run.path / "stages/features").glob("0*.safetensors"))) == 2
     calls = 10
     task, splits = prepare(monkeypatch, tmp_path)
     said: list[str] = []
-    run_stages(task.model.stages(), task, splits, run, fit, said.append)  # type: ignore[operator]
+    run_stages(task.stages(), task, splits, run, fit, said.append)
     assert calls == 10 + len(splits["train"]) - 8  # no image of the two shards again
     assert "features: 2 of 5 shards were there" in said
     for name, tensor in whole.model.state_dict().items():
         assert torch.equal(tensor, task.model.state_dict()[name]), name
 
-    times = time_parts(task.model, task.preprocessing, [splits["val"].read(0)], task._proposer)  # type: ignore[arg-type]
+    times = time_parts(task.model, task.preprocessing, [splits["val"].read(0)], task.predictor.proposer)  # type: ignore[arg-type]
     assert list(times) == ["proposals", "features", "classification", "suppression"]
     assert min(times.values()) > 0
     shard = load_file(run.path / "stages/features/000000.safetensors")
@@ -367,9 +368,9 @@ def test_svms_tell_what_the_features_show(tmp_path: Path) -> None:
     }
     save_file(shard, folder / "000000.safetensors")
     work: Any = SimpleNamespace(task=SimpleNamespace(model=model), folder_of=lambda name: folder, say=print)
-    svms = room.fit_svms(work)
-    model.load_state_dict({**svms, **room.fit_boxes(work)}, strict=False)
-    scores, offsets = model.classify(room.Description(torch.zeros(40, 120), features, torch.zeros(40, 3)))
+    svms = training.fit_svms(work)
+    model.load_state_dict({**svms, **training.fit_boxes(work)}, strict=False)
+    scores, offsets = model.classify(Description(torch.zeros(40, 120), features, torch.zeros(40, 3)))
     assert (scores[:10, 0] > 0.7).all()
     assert (scores[10:20, 1] > 0.7).all()
     assert (scores[20:] < 0.3).all()

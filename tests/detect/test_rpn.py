@@ -312,8 +312,9 @@ def test_trained_alone_it_knows_one_class(monkeypatch: pytest.MonkeyPatch, tmp_p
     ]
     monkeypatch.setattr(RPN, "decode", lambda self, outputs, selection: right)
     evaluator = task.eval().create_evaluator()
-    evaluator.update(task.model(task.images(batch)), batch)
-    metrics, evaluation = task.evaluate(evaluator)
+    evaluator.update(task.model(*task.predictor.inputs(batch)), batch)
+    result = evaluator.result()
+    metrics, evaluation = result.metrics, result.evidence
     assert metrics["map"] == metrics["mar_100"] == metrics["recall"] == 1
     assert evaluation.objects == sum(map(len, right))
 

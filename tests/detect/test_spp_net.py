@@ -13,12 +13,14 @@ from torch import Tensor
 
 from opsin import registry
 from opsin.detect.detector import Outputs
+from opsin.detect.rcnn import RCNN
 from opsin.detect.regions import Regions
 from opsin.detect.spp_net import PyramidNetwork, SPPNet, first_centre, window_cells
-from opsin.detect.stages import read_records, run_stages
+from opsin.detect.spp_net_training import WarpedRegions, train_network
 from opsin.engine import train as engine
 from opsin.engine.recipe import load_recipe
 from opsin.engine.run import RunFolder
+from opsin.engine.stages import read_records, run_stages
 from opsin.engine.task import Task
 from opsin.errors import InputError
 from opsin.nn.counting import count_parameters
@@ -161,7 +163,7 @@ def test_bad_options_are_refused() -> None:
 # Training
 
 
-def loss_of(model: SPPNet) -> Tensor:
+def loss_of(model: RCNN) -> Tensor:
     proposals = torch.tensor([[20.0, 20, 60, 60], [22, 20, 60, 60], [40, 40, 80, 80], [0, 0, 30, 30]])
     target = Instances(torch.tensor([[20.0, 20, 60, 60]]), torch.tensor([2]))
     return model.loss(model(images(), [proposals]), [target])["class"]
@@ -177,8 +179,9 @@ def test_convolutions_are_not_fine_tuned() -> None:
 
 
 def test_classification_network_trains_at_every_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = small(sizes=[48, 64])
-    model.share(False)
+    whole = small(sizes=[48, 64])
+    model = WarpedRegions(whole)
+    assert [*model.state_dict()] == [*whole.state_dict()]
     seen, features = [], model.network.features
     monkeypatch.setattr(model.network, "features", lambda x: seen.append(tuple(x.shape[2:])) or features(x))
     model.train()
@@ -188,19 +191,21 @@ def test_classification_network_trains_at_every_size(monkeypatch: pytest.MonkeyP
     assert set(seen) == {(48, 48), (64, 64)}
     trained = {name.split(".")[0] for name, p in model.network.named_parameters() if p.grad is not None}
     assert trained == {"stem", "stages", "head"}
+    assert all(mine is own for mine, own in zip(model.parameters(), whole.parameters(), strict=True))
+    assert model.network.stages.training and not whole.train().network.stages.training
 
 
 def test_given_weights_are_not_trained_again() -> None:
     model = small()
     work: Any = SimpleNamespace(
         task=SimpleNamespace(
-            recipe=load_recipe({"task": "detect", "model": {"name": "spp_net"}, "data": {"source": ""}})
+            model=model, recipe=load_recipe({"task": "detect", "model": {"name": "spp_net"}, "data": {"source": ""}})
         ),
         say=print,
         fit=None,
     )
     work.task.recipe.train.init = "runs/classifier"
-    kept = model.train_network(work)
+    kept = train_network(work)
     assert all(torch.equal(kept[f"network.{name}"], tensor) for name, tensor in model.network.state_dict().items())
 
 
@@ -229,13 +234,13 @@ def test_all_stages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     task, _, splits = engine.prepare(recipe, lambda line: None)
     run = RunFolder(tmp_path / "run")
     model: Any = task.model
-    run_stages(model.stages(), task, splits, run, fit, lambda line: None)
+    run_stages(task.stages(), task, splits, run, fit, lambda line: None)
     names = ["proposals", "network", "finetune", "features", "svm", "boxes"]
     assert [record.name for record in read_records(run.path)] == names
     one, two = (load_file(run.path / "stages" / name / "result.safetensors") for name in ("network", "finetune"))
     changed = {key.split(".")[1] for key in one if not torch.equal(one[key], two[key])}
     assert changed == {"head"}
-    assert model.shared
+    assert model.training is False and task.model is model
     assert model.has_svms
     found = model.eval().decode(model(torch.zeros(1, 3, 96, 96), [torch.tensor([[0.0, 0, 50, 50]])]))
     assert len(found) == 1

@@ -15,8 +15,10 @@ import torch
 
 import opsin
 from opsin import data, registry
+from opsin.detect.evaluate import DetectEvaluator
 from opsin.detect.metrics import evaluate
-from opsin.detect.task import Detections, DetectTask, to_image, usable
+from opsin.detect.targets import to_image, usable
+from opsin.detect.task import DetectTask
 from opsin.engine.checkpoint import read_model
 from opsin.engine.recipe import load_recipe
 from opsin.engine.train import prepare
@@ -39,6 +41,12 @@ def recipe(**overrides: Any) -> Any:
 def task(cells: str) -> DetectTask:
     torch.manual_seed(0)
     return prepare(recipe(), lambda line: None)[0]  # type: ignore[return-value]
+
+
+def evaluator_of(task: DetectTask) -> DetectEvaluator:
+    evaluator = task.eval().create_evaluator()
+    assert isinstance(evaluator, DetectEvaluator)
+    return evaluator
 
 
 def batch_of(task: DetectTask, *images: Instances) -> Batch:
@@ -87,10 +95,10 @@ def test_answers_come_back_to_the_images_pixels(fit: Any) -> None:
     assert len(to_image(outside, preprocessing, (200, 300))) == 0
 
 
-def test_a_scaled_batch_takes_its_boxes_along(task: DetectTask) -> None:
+def test_a_scaled_batch_takes_its_boxes_along(task: DetectTask, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = batch_of(task, boxes((8, 16, 24, 48)), boxes())
-    task._size = (128, 32)
-    assert task.images(batch).shape == (2, 3, 128, 32)
+    monkeypatch.setattr(task, "_choose_size", lambda batch_idx: (128, 32))
+    assert task.inputs(batch)[0].shape == (2, 3, 128, 32)
     assert task.targets(batch)[0].boxes.tolist() == [[4, 32, 12, 96]]
     task._size = None
     assert task.targets(batch)[0].boxes.tolist() == [[8, 16, 24, 48]]
@@ -131,14 +139,14 @@ def test_masks_are_evaluated_by_themselves(task: DetectTask, monkeypatch: pytest
     batch = batch_of(task, one)
     found = replace(one, scores=torch.tensor([0.9]))
     monkeypatch.setattr(task.model, "decode", lambda outputs, selection: [found])
-    evaluator = task.eval().create_evaluator()
-    evaluator.update(task.model(task.images(batch)), batch)
-    truth, answers = evaluator.collected()  # type: ignore[attr-defined]
+    evaluator = evaluator_of(task)
+    evaluator.update(task.model(*task.predictor.inputs(batch)), batch)
+    truth, answers = evaluator.gathered()
     for kept in (*truth, *answers):
         assert kept.masks is None
         torch.testing.assert_close(kept.boxes, one.boxes)
     assert found.masks is not None and batch["instances"][0].masks is not None  # these stay as they are
-    metrics, _ = task.evaluate(evaluator)  # type: ignore[arg-type]
+    metrics = evaluator.result().metrics
     assert metrics["map_medium"] == 1
     assert "map_small" not in metrics
     assert metrics["mask_map_small"] == metrics["mask_map"] == 1
@@ -161,11 +169,11 @@ def test_the_size_changes_every_ten_batches(cells: str, monkeypatch: pytest.Monk
 def test_images_without_objects_give_a_finite_loss(task: DetectTask, images: list[Instances]) -> None:
     task.model.train()
     batch = batch_of(task, *images)
-    losses = task.detector.loss(task.model(task.images(batch)), task.targets(batch))
+    losses = task.detector.loss(task.model(*task.predictor.inputs(batch)), task.targets(batch))
     assert all(torch.isfinite(term) for term in losses.values())
-    evaluator = task.eval().create_evaluator()
-    evaluator.update(task.model(task.images(batch)), batch)
-    assert evaluator.metrics()["map"] == 0
+    evaluator = evaluator_of(task)
+    evaluator.update(task.model(*task.predictor.inputs(batch)), batch)
+    assert evaluator.brief()["map"] == 0
 
 
 def test_two_processes_evaluate_as_one(task: DetectTask) -> None:
@@ -174,27 +182,27 @@ def test_two_processes_evaluate_as_one(task: DetectTask) -> None:
     torch.nn.init.zeros_(task.model.head.bias)  # type: ignore[union-attr, arg-type]
     parts = []
     for rank, world in ((0, 1), (0, 2), (1, 2)):
-        evaluator = Detections(task)
+        evaluator = evaluator_of(task)
         loader = data.create_loader(splits["train"], task.preprocessing, batch_size=4, rank=rank, world_size=world)
         for batch in loader:
-            evaluator.update(task.model(task.images(batch)), batch)
+            evaluator.update(task.model(*task.predictor.inputs(batch)), batch)
         parts.append(evaluator)
     whole, *shares = parts
-    merged = Detections(task)
+    merged = evaluator_of(task)
     merged.merge([pickle.loads(pickle.dumps(share.state())) for share in shares])
-    for one, two in zip(whole.collected(), merged.collected(), strict=True):
+    for one, two in zip(whole.gathered(), merged.gathered(), strict=True):
         assert all(torch.equal(a.boxes, b.boxes) for a, b in zip(one, two, strict=True))
-    assert {k: v for k, v in whole.metrics().items() if k != "loss"} == pytest.approx(
-        {k: v for k, v in merged.metrics().items() if k != "loss"}
+    assert {k: v for k, v in whole.brief().items() if k != "loss"} == pytest.approx(
+        {k: v for k, v in merged.brief().items() if k != "loss"}
     )
 
 
 def test_the_evaluators_truth_is_that_of_the_files(task: DetectTask) -> None:
     _, _, splits = prepare(recipe(data__fit="pad", data__size=[64, 96]), lambda line: None)
-    evaluator = task.eval().create_evaluator()
+    evaluator = evaluator_of(task)
     for batch in data.create_loader(splits["train"], task.preprocessing, batch_size=3):
-        evaluator.update(task.model(task.images(batch)), batch)
-    truth, _ = evaluator.collected()
+        evaluator.update(task.model(*task.predictor.inputs(batch)), batch)
+    truth, _ = evaluator.gathered()
     for own, read in zip(truth, splits["train"].instances or [], strict=True):
         torch.testing.assert_close(own.boxes, read.boxes, rtol=0, atol=1e-3)
         assert torch.equal(own.labels, read.labels)  # type: ignore[arg-type]
@@ -204,18 +212,19 @@ def test_diverged_weights_are_told(task: DetectTask) -> None:
     torch.nn.init.constant_(task.model.head.weight, float("nan"))  # type: ignore[union-attr, arg-type]
     batch = batch_of(task, boxes((5, 5, 20, 20)))
     with pytest.raises(JobError, match=r"not numbers.*0\.png"):
-        task.eval().create_evaluator().update(task.model(task.images(batch)), batch)
+        evaluator_of(task).update(task.model(*task.predictor.inputs(batch)), batch)
 
 
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
         ({"data__size": 60}, "multiples of 8, data.size gives 60x60"),
-        ({"train__multi_scale": [64, 100]}, "train.multi_scale gives 100x100"),
+        ({"train__multi_scale": [64, 100]}, "detect.multi_scale gives 100x100"),
         ({"mixing__mixup": 0.2}, "mosaic and mixup in augment"),
         ({"loss__name": "cross_entropy"}, "the loss of cells is its own"),
         ({"model__backbone_weights": "imagenet1k"}, "no registered backbone"),
-        ({"augment": "imagenet"}, "imagenet"),
+        ({"augment": "imagenett"}, "imagenet"),
+        ({"augment": ["auto_augment"]}, "auto_augment"),
         ({"model__name": "resnet18"}, "a model for classify, not for detect"),
         ({"train__monitor": "val_accuracy"}, "val_accuracy"),
     ],
@@ -244,12 +253,12 @@ def test_a_run_from_end_to_end(trained: tuple[opsin.Run, Path]) -> None:
     for title in ("Classes", "Cost of the errors", "Worst images", "Which places answer for which object"):
         assert title in report
     saved = read_model(folder)
-    assert saved.score_threshold is not None
+    assert saved.values["score_threshold"] is not None
     metrics = opsin.evaluate(folder, split="test")
     assert metrics == pytest.approx(run.metrics, abs=1e-5)
     found = json.loads((folder / "evaluation_test.json").read_text())
     assert len(found["per_class"]) == 10
-    assert found["score_threshold"] == saved.score_threshold
+    assert found["score_threshold"] == saved.values["score_threshold"]
     resumed = opsin.train(resume=folder, overrides={"train.epochs": 3}, say=lambda line: None)
     assert resumed.epochs == 3
 
@@ -272,16 +281,16 @@ def test_four_scenes_are_learned_by_heart(cells: str, tmp_path: Path) -> None:
     optimizer = torch.optim.Adam(task.model.parameters(), 0.01)
     task.model.train()
     for _ in range(120):
-        losses = task.model.loss(task.model(task.images(batch)), task.targets(batch))  # type: ignore[operator]
+        losses = task.model.loss(task.model(*task.predictor.inputs(batch)), task.targets(batch))  # type: ignore[operator]
         optimizer.zero_grad()
         sum(losses.values()).backward()  # type: ignore[union-attr]
         optimizer.step()
-    task.model.train()  # batch norm by this very batch
     evaluator = task.create_evaluator()
-    assert isinstance(evaluator, Detections)
+    task.model.train()  # batch norm by this very batch
+    assert isinstance(evaluator, DetectEvaluator)
     with torch.no_grad():
-        evaluator.update(task.model(task.images(batch)), batch)
-    assert evaluate(*evaluator.collected(), task.classes).metrics["map_50"] > 0.95
+        evaluator.update(task.model(*task.predictor.inputs(batch)), batch)
+    assert evaluate(*evaluator.gathered(), task.classes).metrics["map_50"] > 0.95
 
 
 def test_models_of_the_task_are_listed(cells: str) -> None:

@@ -155,9 +155,9 @@ def test_the_saved_model_describes_itself(tmp_path: Path):
     run = train(tmp_path / "run", {"data.mean": [0.3], "data.std": [0.4]})
     saved = read_model(run.path / "model.safetensors")
     assert saved.classes == [str(i) for i in range(10)]
-    assert saved.preprocessing.mean == (0.3,)
+    assert saved.preprocessing is not None and saved.preprocessing.mean == (0.3,)
     assert saved.recipe == load_recipe(yaml.safe_load((run.path / "recipe.yaml").read_text()))
-    assert 0.05 <= saved.temperature <= 20
+    assert 0.05 <= saved.values["temperature"] <= 20
     evaluated = opsin.evaluate(run.path / "model.safetensors")
     assert evaluated == run.metrics
 

@@ -57,7 +57,7 @@ def test_a_criterion_that_learns_is_trained_and_resumed(
 
     step, taken = Task.training_step, iter(range(100))
 
-    def failing(self: Task, batch: Any, batch_idx: int) -> Tensor:
+    def failing(self: Task, batch: Any, batch_idx: int) -> Tensor | None:
         if next(taken) == 5:
             raise RuntimeError("the power failed")
         return step(self, batch, batch_idx)

@@ -17,9 +17,10 @@ from opsin.analyze.explain_schema import Explanation, Identity, Result, Training
 from opsin.analyze.families import place
 from opsin.analyze.memory import estimate_memory, measure_latency, with_measurement
 from opsin.analyze.profile import Profile, profile
+from opsin.data import Preprocessing
 from opsin.engine.checkpoint import read_model
 from opsin.engine.recipe import Recipe, list_recipes, load_recipe
-from opsin.engine.task import create_preprocessing
+from opsin.engine.recipe_data import create_preprocessing, open_data
 from opsin.errors import InputError, unknown
 from opsin.optim import trace_rates
 
@@ -130,12 +131,18 @@ def _from_model(name: str, size: tuple[int, int, int] | None, real: bool) -> _Su
 
 def _from_run(source: str, size: tuple[int, int, int] | None) -> _Subject:
     saved = read_model(source)
-    own = (saved.preprocessing.channels, *saved.preprocessing.size)
-    options = {**saved.recipe.model.options, "num_classes": len(saved.classes)}
+    own = _input_of(saved.preprocessing)
+    options = {**saved.recipe.model.options, **saved.options}
     results = _measured(saved.metrics, saved.recipe.data.source, source)
     name = saved.recipe.model.name
     recipe = saved.recipe if saved.recipe.data.source else None  # published weights come without one
     return _Subject("run", source, name, saved.build(), size or own, options, recipe, results)
+
+
+def _input_of(preprocessing: Preprocessing | None) -> tuple[int, int, int]:
+    if preprocessing is None:
+        raise InputError("this network takes no images; what explain counts is for an input of C,H,W")
+    return preprocessing.channels, *preprocessing.size
 
 
 def _measured(metrics: Mapping[str, float], data_name: str, source: str) -> list[Result]:
@@ -156,7 +163,7 @@ def _from_recipe(source: str, size: tuple[int, int, int] | None, real: bool) -> 
     options = dict(recipe.model.options)
     channels: int | None = recipe.data.channels or entry.published.input[0]
     try:
-        opened = data.open(recipe.data.source, recipe.task, multi_label=recipe.data.multi_label)
+        opened = open_data(recipe)
         options["num_classes"] = len(opened.classes)
         if recipe.data.channels is None and recipe.model.weights is None:
             channels = data.find_channels(next(iter(opened.splits.values())))

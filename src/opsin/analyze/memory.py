@@ -27,6 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from opsin.analyze.costs import tensors_in
 from opsin.analyze.explain_schema import Latency, Memory
 from opsin.errors import InputError, JobError, unknown
+from opsin.nn.capabilities import example_loss
 from opsin.nn.counting import meta_twin
 
 # numbers kept for each learnable one, between steps
@@ -210,23 +211,14 @@ def _step(model: nn.Module, images: Tensor, optimizer: str, ledger: _Ledger | No
     else:
         update = torch.optim.SGD(learned, lr=1e-6, momentum=0.9 if optimizer == "sgd" else 0.0, **plain)
     with ledger or contextlib.nullcontext():
-        loss = _loss(model, model(images))
+        outputs = model(images)
+        loss = example_loss(model, outputs, tensors_in(outputs))
+        del outputs
         saved = ledger.now if ledger is not None else 0
         loss.backward()
         del loss
         update.step()
     return saved
-
-
-def _loss(model: nn.Module, outputs: Any) -> Tensor:
-    tensors = tensors_in(outputs)
-    if hasattr(model, "loss") and not hasattr(model, "predictions"):  # a detector's follows its truth, place by place
-        logits = tensors[0]
-        many = bool(getattr(model, "multi_label", False))
-        targets = torch.zeros_like(logits) if many else logits.new_zeros(len(logits), dtype=torch.int64)
-        return torch.stack(list(model.loss(outputs, targets).values())).sum()  # type: ignore[operator]
-    learned = [t for t in tensors if t.requires_grad] or [next(model.parameters())]  # R-CNN learns in its second stage
-    return torch.stack([t.float().sum() for t in learned]).sum()
 
 
 def _peak(run: Callable[[], Any], held: Sequence[Tensor], device: str) -> int:

@@ -287,7 +287,8 @@ def _shares(layers: Sequence[Layer], sums: Mapping[str, int]) -> dict[str, float
 
 def _stages(model: nn.Module, run: MetaRun, layers: Sequence[Layer], sums: Mapping[str, int]) -> tuple[Stage, ...]:
     stages = getattr(model, "stages", None)
-    if not isinstance(stages, nn.ModuleList) or not hasattr(model, "stem") or not hasattr(model, "head"):
+    parts = {name for name, _ in model.named_children()}
+    if not isinstance(stages, nn.ModuleList) or not {"stem", "head"} <= parts:
         return ()
     names = ["stem", *(f"stages.{i}" for i in range(len(stages))), "head"]
     strides = [None, *getattr(model, "strides", [None] * len(stages)), None]
@@ -328,3 +329,8 @@ def _gaps(layers: Sequence[Layer]) -> tuple[Uncounted, ...]:
         )
         for operator in missing
     )
+
+
+def receptive_fields(model: nn.Module, input_size: tuple[int, int, int]) -> dict[str, Field]:
+    """The field of the output of every module that depends on the image, by name; of the last call, if repeated."""
+    return {name: field for name, field in run_on_meta(model, input_size).fields.items() if field is not None}

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from opsin.analyze.costs import BY_OUTPUT, operator_name, tensors_in
 from opsin.analyze.explain_schema import Field
@@ -537,10 +537,3 @@ _RULES: dict[str, _Rule] = {
     "pixel_shuffle": _pixel_shuffle,
     "pixel_unshuffle": _pixel_unshuffle,
 }  # fmt: skip
-
-
-def receptive_fields(model: nn.Module, input_size: tuple[int, int, int]) -> dict[str, Field]:
-    """The field of the output of every module that depends on the image, by name; of the last call, if repeated."""
-    from opsin.analyze.profile import run_on_meta
-
-    return {name: field for name, field in run_on_meta(model, input_size).fields.items() if field is not None}

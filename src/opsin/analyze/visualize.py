@@ -23,7 +23,7 @@ from opsin.data import Preprocessing, Split
 from opsin.engine.checkpoint import read_model
 from opsin.engine.predict import find_images, load_image
 from opsin.engine.recipe import Recipe
-from opsin.engine.task import split_data
+from opsin.engine.recipe_data import open_own, split_data
 from opsin.errors import InputError
 from opsin.nn.counting import meta_twin
 
@@ -86,19 +86,22 @@ def open_subject(explanation: Explanation, images: Sequence[str | Path] = (), co
             )
         return _untrained(explanation)
     saved = read_model(identity.source)
-    subject = Subject(saved.build(), saved.preprocessing, True, [], saved.classes)
+    preprocessing = saved.preprocessing
+    if preprocessing is None:
+        raise InputError(f"{identity.source} takes no images, so there is nothing to see in them")
+    subject = Subject(saved.build(), preprocessing, True, [], saved.classes)
     if saved.recipe.data.source:
         try:
             subject.split_name, subject.split = _open_split(saved.recipe)
         except InputError as error:
             subject.missing = str(error)
     if images:
-        prepare = saved.preprocessing.prepare
+        prepare = preprocessing.prepare
         subject.images = [Image(path.name, prepare(load_image(path))) for path in find_images(list(images))]
     elif subject.split is not None:
         subject.images = _examples(_spread(subject.split, count), subject.preprocessing)
     else:
-        subject.images = photographs(saved.preprocessing)
+        subject.images = photographs(preprocessing)
     return subject
 
 
@@ -145,11 +148,7 @@ def _settle_norms(model: nn.Module, images: Tensor) -> None:
 
 def _open_split(recipe: Recipe) -> tuple[str, Split]:
     """The data to look at: validation, or else test or training."""
-    section = recipe.data
-    source = data.open(section.source, recipe.task, multi_label=section.multi_label)
-    if section.skip_bad:
-        source = source.without(data.verify(source))
-    splits = split_data(recipe, source)
+    splits = split_data(recipe, open_own(recipe))
     name = next(name for name in ("val", "test", *splits) if name in splits and len(splits[name]))
     return name, splits[name]
 

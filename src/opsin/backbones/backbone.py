@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from functools import wraps
 from typing import Any, TypeAlias
 
 import torch
@@ -11,6 +14,9 @@ from torch import Tensor, nn
 from opsin.checks import check_count
 from opsin.errors import InputError
 from opsin.losses import CrossEntropy
+from opsin.nn.dilation import dilate
+
+OUTPUT_STRIDES = (8, 16, 32)
 
 Outputs: TypeAlias = Tensor | dict[str, Tensor]  # logits, or with auxiliary heads {"logits": ..., "aux1": ..., ...}
 
@@ -25,6 +31,9 @@ class Backbone(nn.Module):
     width it can take. fixed_size: the only one, where its head allows no other.
 
     What the name of a network fixes is positional in that constructor, what its user may choose is keyword-only.
+    Every subclass takes `output_stride` besides: 8, 16 or 32 is the largest stride that its maps may have. Layers that
+    would stride further do not, and those behind them are dilated, so that weights keep their meaning and their names;
+    see `opsin.nn.dilation`. A network whose maps are that fine stays as it is. Auxiliary heads do too.
     `preprocessing` is what the published weights in it expect of an image, keys of `opsin.data.Preprocessing`.
     `forward` is pure: the same in train and eval, exportable. `criterion` makes the loss; a recipe may set another.
 
@@ -48,6 +57,11 @@ class Backbone(nn.Module):
     fixed_size: int | None = None
     preprocessing: Mapping[str, Any] | None = None
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__init__" in vars(cls):
+            cls.__init__ = _with_output_stride(cls.__init__)
+
     def __init__(self, num_classes: int, in_channels: int) -> None:
         super().__init__()
         self.num_classes = check_count("num_classes", num_classes)
@@ -61,7 +75,8 @@ class Backbone(nn.Module):
         """Every stage's output: [(B, channels[i], about H / strides[i], about W / strides[i])].
 
         An input that is `strides[i]` pixels larger gives a map that is exactly one larger. What it has less than
-        H / strides[i] is the border that convolutions without padding lose.
+        H / strides[i] is the border that convolutions without padding lose. Held at an output stride, a map grows by
+        whole places of the network without it: with the stride of 32 at 8, an input 32 larger gives a map 4 larger.
         """
         self._check(images)
         x = self.stem(images)
@@ -113,6 +128,22 @@ class Backbone(nn.Module):
         scores = torch.softmax(logits, dim=1)
         return {"scores": scores, "labels": scores.argmax(dim=1)}
 
+    def example_loss(self, outputs: Outputs) -> Tensor:
+        """The loss of what `forward` gives, were every image of the first class; with several labels, of none."""
+        logits = logits_of(outputs)
+        targets = torch.zeros_like(logits) if self.multi_label else logits.new_zeros(len(logits), dtype=torch.int64)
+        return torch.stack(list(self.loss(outputs, targets).values())).sum()
+
+    def saved_state(self) -> dict[str, Any]:
+        """What `decode` follows beside the weights: `temperature` and `multi_label`."""
+        return {"temperature": float(self.temperature), "multi_label": bool(self.multi_label)}
+
+    def restore_state(self, values: Mapping[str, Any]) -> None:
+        """Take what `saved_state` gave. Raises ValueError for a temperature that is not above 0."""
+        self.temperature, self.multi_label = float(values.get("temperature", 1.0)), bool(values.get("multi_label"))
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature is {self.temperature}; expected a number above 0")
+
     def reset_head(self, num_classes: int) -> None:
         """Replace the layers that make logits, of the head and of auxiliary ones, by fresh ones for other classes."""
         self.num_classes = check_count("num_classes", num_classes)
@@ -145,6 +176,25 @@ class Backbone(nn.Module):
         self.load_state_dict(fitting, strict=False)
         return [k for k in own if k not in fitting]
 
+    def _hold_stride(self, output_stride: int) -> None:
+        """Take out strides, and dilate, so that no map of the stages is coarser."""
+        if type(output_stride) is not int or output_stride not in OUTPUT_STRIDES:
+            raise InputError(
+                f"output_stride must be one of {', '.join(map(str, OUTPUT_STRIDES))}, got {output_stride!r}; "
+                f"leave it out for the maps of {type(self).__name__} as it was published"
+            )
+        coarsest = max(self.strides)
+        if coarsest <= output_stride:
+            return
+        if self.fixed_size is not None:
+            raise InputError(
+                f"{type(self).__name__} cannot have output_stride={output_stride}: its head takes the maps of one size "
+                "of image only; take another network, or leave it out"
+            )
+        side = max(self.min_size, 2 * coarsest)
+        dilate(self, output_stride, (self.in_channels, side, side), coarsest, tail="head", apart="aux_heads")
+        self.strides = tuple(min(stride, output_stride) for stride in self.strides)
+
     def _check(self, images: Tensor) -> None:
         if torch.compiler.is_compiling():
             return  # a comparison of sizes would fix in the exported program what it may leave open
@@ -156,6 +206,25 @@ class Backbone(nn.Module):
                 f"{name} needs images of at least {self.min_size}x{self.min_size}, got {height}x{width}; "
                 f"enlarge them (data.size={self.min_size} or more)"
             )
+
+
+def _with_output_stride(init: Callable[..., None]) -> Callable[..., None]:
+    """A network's constructor with one keyword more, found in its signature like any other, unless it has that."""
+    signature = inspect.signature(init)
+    if "output_stride" in signature.parameters:
+        return init
+
+    @wraps(init)
+    def build(self: Backbone, *args: Any, output_stride: int | None = None, **options: Any) -> None:
+        init(self, *args, **options)
+        if output_stride is not None:
+            self._hold_stride(output_stride)
+
+    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    rest = [p for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD]
+    added = inspect.Parameter("output_stride", inspect.Parameter.KEYWORD_ONLY, default=None, annotation="int | None")
+    build.__signature__ = signature.replace(parameters=[*own, added, *rest])  # type: ignore[attr-defined]
+    return build
 
 
 def check_images(name: str, images: Tensor, in_channels: int, fixed_size: int | None) -> None:

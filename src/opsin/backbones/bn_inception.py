@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from opsin.backbones.backbone import Backbone
 from opsin.backbones.googlenet import Branches, Conv, chain, convolution, initialize_he
 from opsin.nn.conv import create_conv
-from opsin.nn.padding import Framework
+from opsin.nn.padding import Framework, pair
 from opsin.nn.pooling import create_pool
 from opsin.registry import Published, register
 
@@ -94,14 +94,23 @@ class BNInception(Backbone):
         initialize_he(self)
 
 
-class HalvingPool(nn.Module):
+class HalvingPool(nn.MaxPool2d):
     """Max pooling 3x3 of stride 2 that makes ceil(n / 2) of n pixels, as the padded convolutions beside it do.
 
     On even maps it is Caffe's, which on odd ones makes a pixel less, so that the ports fail there.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.max_pool2d(F.pad(x, (0, 2, 0, 2), value=-torch.inf), 3, 2)
+    def __init__(self) -> None:
+        super().__init__(3, 2)
+
+    def dilate(self, rate: tuple[int, int], stride: tuple[int, int]) -> None:
+        """Take every `rate`-th pixel, and stride so far: `opsin.nn.dilation.Dilatable`."""
+        self.dilation, self.stride = rate, stride
+
+    def forward(self, input: Tensor) -> Tensor:
+        below, right = (2 * rate for rate in pair(self.dilation))
+        padded = F.pad(input, (0, right, 0, below), value=-torch.inf)
+        return F.max_pool2d(padded, self.kernel_size, self.stride, dilation=self.dilation)
 
 
 def _halving(form: Form) -> nn.Module:

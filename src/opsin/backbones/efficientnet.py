@@ -85,11 +85,7 @@ class EfficientNet(Backbone):
                 expanded = expansion * channels
                 stages[-1].append(
                     InvertedResidual(
-                        channels,
-                        expanded,
-                        out_channels,
-                        kernel_size,
-                        step,
+                        *(channels, expanded, out_channels, kernel_size, step),
                         activation="silu",
                         squeeze=_squeeze(expanded, max(1, channels // 4)) if se else None,
                         norm=norm,

@@ -56,6 +56,10 @@ class ZeroPad(nn.Module):
         super().__init__()
         self.new_channels, self.stride = new_channels, stride
 
+    def dilate(self, rate: tuple[int, int], stride: tuple[int, int]) -> None:
+        """Stride less: `opsin.nn.dilation.Dilatable`. It sees no neighbours, and so has no dilation."""
+        self.stride = stride[0]
+
     def forward(self, x: Tensor) -> Tensor:
         return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.new_channels))
 

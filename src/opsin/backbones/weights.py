@@ -101,6 +101,7 @@ def add_no_eps(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: t - 1e-5 if name.endswith("running_var") else t for name, t in state.items()}
 
 
+@registry.loads_weights
 def load_published(
     model: nn.Module,
     name: str,

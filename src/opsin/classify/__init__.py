@@ -1,1 +1,1 @@
-"""Classification: what is in the image, and how sure the network is."""
+"""Classification: one class of many, or any number of classes at once."""

@@ -5,24 +5,30 @@ from opsin.data.contact_sheet import contact_sheet, export
 from opsin.data.dataset_check import Diagnosis, inspect, render
 from opsin.data.drawing import to_pil as to_pillow
 from opsin.data.images import IMAGE_SUFFIXES, UnreadableImage, read_image
+from opsin.data.inputs import Inputs
+from opsin.data.labels import class_counts
 from opsin.data.loading import ImageLoader, create_loader
 from opsin.data.open_source import open_source as open
 from opsin.data.open_source import recognize_task
 from opsin.data.preprocessing import Preprocessing
-from opsin.data.source import Problem, Source, Split, check_trainable, class_counts, find_channels, verify
+from opsin.data.source import Source, Split, check_trainable, find_channels, verify
 from opsin.data.splits import divide, stratified, stratify
 from opsin.data.transforms.augmentation import Augmentation, create_augmentation, describe_augmentation
 from opsin.data.transforms.batch_mixing import create_mixing
+from opsin.data.truth import Problem, Summary, Truth
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "Augmentation",
     "Diagnosis",
     "ImageLoader",
+    "Inputs",
     "Preprocessing",
     "Problem",
     "Source",
     "Split",
+    "Summary",
+    "Truth",
     "UnreadableImage",
     "check_trainable",
     "class_counts",

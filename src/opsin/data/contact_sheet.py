@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from opsin.data.drawing import color_of, draw_boxes, fit, font, save_image, stack, to_pil
+from opsin.data.drawing import color_of, fit, font, save_image, stack, to_pil
 from opsin.data.images import UnreadableImage
 from opsin.data.source import Source, Split
 from opsin.data.splits import stratified
+from opsin.data.truth import Summary
 from opsin.errors import InputError, unknown
-from opsin.structures import Instances
 
 _MARGIN, _WIDEST = 4, 140  # pixels between cells, and the most for the class names at the left
 _CHIP = 12  # pixels: the side of the square of a class's colour beside its name
@@ -32,20 +31,21 @@ def contact_sheet(
 ) -> Path:
     """Write an image with one labelled row of examples for each class, evenly spaced over the training split.
 
-    In images of detection data every box is drawn, in its class's colour, which stands beside the row's name too, and
-    with its name where there is room; regions to ignore are grey. per_class: examples, 10 unless set, 4 with boxes.
-    cell: the longer side of an image in pixels, 64 or 256. At most 100 classes are drawn. An image that cannot be read
-    is a crossed cell. below: is set under the rows, such as a chart of the data. The file's ending sets its format.
-    Raises InputError for an ending that is no image's, JobError if the folder cannot be written.
+    What the truth draws is drawn: every box, in its class's colour, which stands beside the row's name too, and with
+    its name where there is room; regions to ignore are grey. Where there are no classes, it is one row. per_class:
+    examples, 10 unless set, 4 with boxes. cell: the longer side of an image in pixels, 64 or 256. At most 100 classes
+    are drawn. An image that cannot be read is a crossed cell. below: is set under the rows, such as a chart of the
+    data. The file's ending sets its format. Raises InputError for an ending that is no image's, and for data without
+    images; JobError if the folder cannot be written.
     """
     split = next(source.splits[key] for key in ("train", "all", *source.splits) if key in source.splits)
-    per_class, cell = (per_class or 4, cell or 256) if split.instances is not None else (per_class or 10, cell or 64)
-    classes, letters, chip = source.classes[:_MOST_ROWS], font(13), 0 if split.instances is None else _CHIP
+    if split.inputs.key != "image":
+        raise InputError(f"{source.name} holds no images to draw")
+    summary = Summary() if split.truth is None else split.truth.summary()
+    per_class, cell = (per_class or 4, cell or 256) if summary.objects else (per_class or 10, cell or 64)
+    classes, letters, chip = list(summary.counts)[:_MOST_ROWS] or [""], font(13), _CHIP if summary.objects else 0
     names = [fit(name, letters, _WIDEST) for name in classes]
-    rows = [
-        [_draw(split, index, cell, source.classes) for index in _examples(split, k, per_class)]
-        for k in range(len(classes))
-    ]
+    rows = [[_draw(split, index, cell) for index in _examples(split, name, per_class)] for name in classes]
     sizes = [drawn.size for row in rows for drawn in row if drawn is not None] or [(cell, cell)]
     width, height = (max(sides) for sides in zip(*sizes, strict=True))
     indent = _MARGIN + (chip and chip + _MARGIN)
@@ -75,7 +75,8 @@ def export(source: Source, path: str | Path, *, split: str | None = None, limit:
 
     limit: how many of each split, stratified. Returns the files. Raises InputError for multi-label data.
     """
-    if source.multi_label:
+    summaries = [split.truth.summary() for split in source.splits.values() if split.truth is not None]
+    if not all(summary.exclusive for summary in summaries):
         raise InputError(f"{source.name} is multi-label: its images belong to no single class folder")
     if split is not None and split not in source.splits:
         raise unknown(f"split of {source.name}", split, source.splits)
@@ -83,22 +84,23 @@ def export(source: Source, path: str | Path, *, split: str | None = None, limit:
     for key in source.splits if split is None else [split]:
         part = source.splits[key]
         root = Path(path) if split is not None or key == "all" else Path(path) / key
-        for index in stratified(part.labels, limit if limit is not None else len(part)).tolist():
-            label = int(part.labels[index])
+        classes = np.full(len(part), -1) if part.truth is None else part.truth.strata()
+        assert classes is not None  # since each example has one
+        for index in stratified(classes, limit if limit is not None else len(part)).tolist():
+            label = int(classes[index])
             name = _safe(source.classes[label]) if label >= 0 else "unlabelled"
             written.append(save_image(to_pil(part.read(index)), root / name / f"{index:06d}.png"))
     return written
 
 
-def _examples(split: Split, label: int, most: int) -> list[int]:
+def _examples(split: Split, name: str, most: int) -> list[int]:
     """Some images of a class, evenly spaced."""
-    of_class = split.labels[:, label] > 0 if split.labels.ndim == 2 else split.labels == label
-    members = np.flatnonzero(of_class)
+    members = np.arange(len(split)) if split.truth is None else split.truth.members(name)
     return members[np.unique(np.linspace(0, len(members) - 1, min(most, len(members))).astype(int))].tolist()
 
 
-def _draw(split: Split, index: int, longest: int, classes: Sequence[str]) -> Image.Image | None:
-    """An image with its boxes, its longer side brought to `longest`; None where it cannot be read."""
+def _draw(split: Split, index: int, longest: int) -> Image.Image | None:
+    """An image with its truth, its longer side brought to `longest`; None where it cannot be read."""
     try:
         image = to_pil(split.read(index)).convert("RGB")
     except UnreadableImage:
@@ -110,11 +112,9 @@ def _draw(split: Split, index: int, longest: int, classes: Sequence[str]) -> Ima
         way = Image.Resampling.BILINEAR
     width, height = (max(1, round(side * scale)) for side in image.size)
     drawn = image.resize((width, height), way)
-    if split.instances is not None:
-        one = split.instances[index]
-        factors = one.boxes.new_tensor([width / image.width, height / image.height] * 2)
-        return draw_boxes(drawn, Instances(one.boxes * factors, one.labels), classes)
-    return drawn
+    if split.truth is None:
+        return drawn
+    return split.truth.draw(drawn, index, (width / image.width, height / image.height))
 
 
 def _safe(name: str) -> str:

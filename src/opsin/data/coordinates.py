@@ -1,30 +1,66 @@
-"""Instances after their image was cut: which stay, and which have left it."""
+"""Where what is known of an image lies in the network's input, and back: boxes, masks, points, class maps."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
+from torchvision.transforms.v2 import functional as F
 
 from opsin.data.preprocessing import Preprocessing
 from opsin.ops import box_area, clip_boxes
 from opsin.structures import Instances
 
 
-def keep_inside(instances: Instances, size: Sequence[int], visible: float = 0.0) -> Instances:
-    """The instances of an image of (height, width), boxes cut at its border.
+def keep_inside(instances: Instances, size: Sequence[int]) -> Instances:
+    """The instances of an image of (height, width), boxes cut at its border, less those with no area within it.
 
-    Dropped is what has no area within it, or less than `visible` of what it had before. Masks, points and polygons stay
-    as they are.
+    Masks, points and polygons stay as they are.
     """
     boxes = clip_boxes(instances.boxes, size)
-    left, whole = box_area(boxes), box_area(instances.boxes)
-    kept = (left > 0) & (left >= visible * whole)
+    kept = box_area(boxes) > 0
     inside = instances[kept]
     inside.boxes = boxes[kept]
     return inside
+
+
+def place(instances: Instances, scale: Sequence[float], shift: Sequence[float]) -> Instances:
+    """Boxes, points and polygons at (x, y) * scale + shift; the rest as it was."""
+    factor, offset = torch.tensor(scale, dtype=torch.float32), torch.tensor(shift, dtype=torch.float32)
+    boxes = instances.boxes * factor.repeat(2) + offset.repeat(2)
+    for axis in (0, 1):
+        if scale[axis] < 0:
+            boxes[:, [axis, axis + 2]] = boxes[:, [axis + 2, axis]]
+    points, polygons = instances.points, instances.polygons
+    return replace(
+        instances,
+        boxes=boxes,
+        points=None if points is None else points * factor + offset,
+        polygons=None if polygons is None else [polygon * factor + offset for polygon in polygons],
+    )
+
+
+def prepare_instances(instances: Instances, size: Sequence[int], preprocessing: Preprocessing) -> Instances:
+    """The instances of an image of (height, width) where `prepare` puts it, not cut at the border of the input."""
+    scale_x, scale_y, shift_x, shift_y = preprocessing.transform(int(size[0]), int(size[1]))
+    prepared = place(instances, (scale_x, scale_y), (shift_x, shift_y))
+    if prepared.masks is not None:
+        prepared.masks = place_masks(prepared.masks, preprocessing)
+    return prepared
+
+
+def prepare_field(value: Any, size: Sequence[int], preprocessing: Preprocessing) -> Any:
+    """A TVTensor of an image of (height, width) where `prepare` puts it, by the kernels of its own type.
+
+    What lies outside of the image, as the border of fit "pad" does, is what its type is filled with.
+    """
+    part = preprocessing._place(int(size[0]), int(size[1]))
+    value = F.crop(value, part.cut_top, part.cut_left, part.cut_height, part.cut_width)
+    value = F.resize(value, [part.height, part.width])
+    return F.crop(value, -part.top, -part.left, *preprocessing.size)
 
 
 def place_masks(masks: Tensor, preprocessing: Preprocessing) -> Tensor:

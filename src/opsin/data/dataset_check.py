@@ -10,22 +10,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+import torch
 
-from opsin.data.box_check import box_problems, count_objects, measure, same_truth
 from opsin.data.images import ENDINGS, UnreadableImage, decode, read_header
 from opsin.data.open_source import open_source
-from opsin.data.source import (
-    FileSplit,
-    Problem,
-    Progress,
-    Source,
-    Split,
-    check_trainable,
-    class_counts,
-    map_threads,
-    misfit,
-)
+from opsin.data.source import Progress, Source, Split, check_trainable, map_threads, misfit
+from opsin.data.truth import Problem, Size, Summary, name_problem
 from opsin.errors import InputError
+from opsin.rooms import DEFAULT_TASK
 
 _IMBALANCE = 10  # times more examples in the largest class than in the smallest before it is a warning
 
@@ -40,8 +32,8 @@ class Diagnosis:
 
     splits: from split to class to number of images. sizes: {"HxW": images}, the most frequent first; channels and
     encodings likewise. imbalance: the largest class over the smallest, in the training split; None with an empty class.
-    objects: of detection data, from split to class to number of boxes, which imbalance then counts; boxes: facts of all
-    of them (see `box_doctor.measure`).
+    objects: where the truth counts things within images, from split to class to their number, which imbalance then
+    counts; boxes: facts of all of them, see `Summary.facts`. summary: of the split to train on, for `render`.
     """
 
     name: str
@@ -58,6 +50,7 @@ class Diagnosis:
     problems: list[Problem] = field(default_factory=list)
     objects: dict[str, dict[str, int]] = field(default_factory=dict)
     boxes: dict[str, float] = field(default_factory=dict)
+    summary: Summary = field(default_factory=Summary, repr=False)
 
     @property
     def healthy(self) -> bool:
@@ -66,7 +59,9 @@ class Diagnosis:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        values = {**asdict(self), "healthy": self.healthy, "pictures": self.images}
+        values = asdict(replace(self, summary=Summary())) | {"healthy": self.healthy, "pictures": self.images}
+        del values["summary"]
+        values["problems"] = [{k: v for k, v in one.items() if k != "index"} for one in values["problems"]]
         for name, old in _OLD_BOX_FACTS.items():
             if name in self.boxes:
                 values["boxes"][old] = self.boxes[name]
@@ -75,13 +70,13 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class _Finding:
-    """One image, looked at. digest: of its pixels; None where it cannot be read."""
+    """One example, looked at. digest: of its pixels; None where it cannot be read. size: of an image."""
 
     split: str
     index: int
     name: str
     digest: bytes | None = None
-    shape: tuple[int, int] = (0, 0)
+    size: Size | None = None
     channels: str = ""
     encoding: str = ""
     problem: Problem | None = None
@@ -89,7 +84,7 @@ class _Finding:
 
 def inspect(
     source: Source | str | Path,
-    task: str = "classify",
+    task: str = DEFAULT_TASK,
     *,
     multi_label: bool = False,
     workers: int | None = None,
@@ -100,64 +95,67 @@ def inspect(
     findings: list[_Finding] = []
     for key, split in opened.splits.items():
         look = partial(_look, key, split)
-        if isinstance(split, FileSplit):
+        if split.inputs.stored:
             findings += map_threads(look, range(len(split)), workers, progress)
         else:
             findings += [look(i) for i in range(len(split))]
-    number = len(opened.classes)
-    counts = {key: class_counts(split.labels, number) for key, split in opened.splits.items()}
-    detecting = opened.task == "detect"
-    weighed = {key: count_objects(s, number) for key, s in opened.splits.items()} if detecting else counts
-    trained = weighed.get("train", weighed.get("all"))
-    uneven = trained is not None and len(trained) > 0 and trained.min() > 0
+    summaries = {
+        key: Summary() if split.truth is None else split.truth.summary() for key, split in opened.splits.items()
+    }
+    main = summaries.get("train", summaries.get("all", Summary()))
+    rest = [one for one in summaries.values() if one is not main]
+    sizes = [int(count) for count in main.weighed.values()]
     return Diagnosis(
         name=opened.name,
         format=opened.format,
         task=task,
-        multi_label=opened.multi_label,
+        multi_label=any(not one.exclusive for one in summaries.values() if one.counts),
         classes=opened.classes,
         images={key: len(split) for key, split in opened.splits.items()},
-        splits=_by_class(opened, counts),
-        imbalance=round(float(trained.max() / trained.min()), 3) if uneven and trained is not None else None,
-        sizes=_tally("{}x{}".format(*f.shape) if f.digest else "" for f in findings),
+        splits={key: dict(one.counts) for key, one in summaries.items()},
+        imbalance=round(float(max(sizes) / min(sizes)), 3) if sizes and min(sizes) else None,
+        sizes=_tally("{}x{}".format(*f.size) if f.size else "" for f in findings),
         channels=_tally(f.channels for f in findings),
         encodings=_tally(f.encoding for f in findings),
         problems=[
             *opened.problems,
             *_unfit(opened),
-            *_class_problems(opened, weighed),
+            *_class_problems(opened, summaries),
             *_image_problems(opened, findings),
-            *(box_problems(opened, {(f.split, f.index): f.shape for f in findings if f.digest}) if detecting else ()),
+            *_truth_problems(opened, findings),
         ],
-        objects=_by_class(opened, weighed) if detecting else {},
-        boxes=measure(opened) if detecting else {},
+        objects={key: dict(one.objects) for key, one in summaries.items() if one.objects},
+        boxes=main.facts(rest),
+        summary=main,
     )
-
-
-def _by_class(source: Source, counts: dict[str, np.ndarray]) -> dict[str, dict[str, int]]:
-    return {key: dict(zip(source.classes, row.tolist(), strict=True)) for key, row in counts.items()}
 
 
 def _look(key: str, split: Split, index: int) -> _Finding:
     name, encoding, problem = split.name(index), "", None
     try:
-        if isinstance(split, FileSplit):
-            data = split.encoded(index)
+        data = split.inputs.encoded(index) if split.inputs.key == "image" else None
+        if data is not None:
             encoding = read_header(data, name).encoding
-            image = decode(data, name)
             if PurePosixPath(name).suffix.lower() not in ENDINGS.get(encoding, ()):
                 problem = Problem("wrong_ending", name, f"its content is {encoding}", "note")
-        else:
-            image = split.read(index)
+        value = split.read(index) if data is None else decode(data, name)
     except UnreadableImage as error:
         return _Finding(key, index, name, problem=Problem("unreadable", error.path, error.reason))
-    channels, height, width = image.shape
-    if reason := misfit(split, index, (height, width)):
+    if reason := misfit(split, index, value):
         problem = Problem("size_mismatch", name, reason)
-    digest = hashlib.blake2b(repr(image.shape).encode(), digest_size=16)
-    digest.update(image.contiguous().numpy().data)
+    if split.inputs.key != "image":
+        return _Finding(key, index, name, _digest(value), problem=problem)
+    channels, height, width = value.shape
     colour = "grey" if channels == 1 else "colour"
-    return _Finding(key, index, name, digest.digest(), (height, width), colour, encoding, problem)
+    return _Finding(key, index, name, _digest(value), (height, width), colour, encoding, problem)
+
+
+def _digest(value: Any) -> bytes:
+    """Of an example as it was read: equal for equal ones."""
+    array = value.contiguous().numpy() if isinstance(value, torch.Tensor) else np.ascontiguousarray(value)
+    digest = hashlib.blake2b(repr(tuple(array.shape)).encode(), digest_size=16)
+    digest.update(array.data if array.dtype.kind in "biuf" else repr(value).encode())
+    return digest.digest()
 
 
 def _unfit(source: Source) -> list[Problem]:
@@ -169,19 +167,30 @@ def _unfit(source: Source) -> list[Problem]:
     return []
 
 
-def _class_problems(source: Source, counts: dict[str, np.ndarray]) -> list[Problem]:
-    problems, things = [], "boxes" if source.task == "detect" else "images"
+def _class_problems(source: Source, summaries: dict[str, Summary]) -> list[Problem]:
+    """Classes without examples, and some with many more than others."""
+    problems = []
     named = any(problem.kind in ("empty_class", "class_mismatch") for problem in source.problems)
-    for key, row in counts.items():
-        for name in [n for k, n in enumerate(source.classes) if row[k] == 0 and (things == "boxes" or not named)]:
-            none = f"{key} holds no {things.removesuffix('es' if things == 'boxes' else 's')} of class {name!r}"
-            problems.append(Problem("empty_class", source.name, none, "warning"))
-        if key in ("train", "all") and len(row) and row.max() > _IMBALANCE * max(1, row.min()) and row.min() > 0:
-            most, least = source.classes[row.argmax()], source.classes[row.argmin()]
-            advice = "; consider loss.class_weights=balanced" if things == "images" else ""
-            reason = f"{row.max()} {things} of {most!r} but {row.min()} of {least!r}{advice}"
+    for key, summary in summaries.items():
+        counts, one = summary.weighed, summary.noun.removesuffix("es" if summary.noun.endswith("xes") else "s")
+        for name in [name for name, count in counts.items() if count == 0 and (summary.objects or not named)]:
+            problems.append(Problem("empty_class", source.name, f"{key} holds no {one} of class {name!r}", "warning"))
+        most, least = (choose(counts, key=counts.__getitem__, default="") for choose in (max, min))
+        if key in ("train", "all") and counts and 0 < _IMBALANCE * counts[least] < counts[most]:
+            reason = f"{counts[most]} {summary.noun} of {most!r} but {counts[least]} of {least!r}{summary.advice}"
             problems.append(Problem("imbalance", source.name, reason, "warning"))
     return problems
+
+
+def _truth_problems(source: Source, findings: list[_Finding]) -> list[Problem]:
+    """What each split's truth finds odd in itself; what concerns them all is said once."""
+    problems = []
+    for key, split in source.splits.items():
+        sizes = {f.index: f.size for f in findings if f.split == key and f.size is not None}
+        for problem in [] if split.truth is None else split.truth.problems(sizes):
+            path = source.name if problem.index is None else split.name(problem.index)
+            problems.append(name_problem(problem, source.name, key, path))
+    return list(dict.fromkeys(problems))
 
 
 def _image_problems(source: Source, findings: list[_Finding]) -> list[Problem]:
@@ -213,18 +222,9 @@ def _twins(source: Source, first: _Finding, other: _Finding) -> list[Problem]:
 
 def _contradiction(source: Source, first: _Finding, other: _Finding) -> str | None:
     """How the truth of two equal images differs; None if it does not."""
-    if source.task == "detect":
-        same = same_truth(source.splits[first.split], first.index, source.splits[other.split], other.index)
-        return None if same else f"the same image as {first.name}, but with other boxes"
-    one, two = (_label(source, finding) for finding in (first, other))
-    return None if one == two else f"the same image as {first.name}, but labelled {two}, not {one}"
-
-
-def _label(source: Source, finding: _Finding) -> str:
-    label = source.splits[finding.split].labels[finding.index]
-    if label.ndim == 1:
-        return "+".join(source.classes[k] for k in np.flatnonzero(label)) or "nothing"
-    return source.classes[label] if label >= 0 else "nothing"
+    one, two = (source.splits[finding.split].truth for finding in (first, other))
+    differs = None if one is None or two is None else one.same(first.index, two, other.index)
+    return None if differs is None else f"the same image as {first.name}, but {differs}"
 
 
 def _tally(values: Any) -> dict[str, int]:
@@ -233,16 +233,14 @@ def _tally(values: Any) -> dict[str, int]:
 
 def render(diagnosis: Diagnosis, limit: int = 20) -> str:
     """The diagnosis as plain text. At most `limit` classes, sizes and problems of a kind are listed."""
-    total = sum(diagnosis.images.values())
-    what = "boxes" if diagnosis.boxes else "multi-label" if diagnosis.multi_label else "one label an image"
-    kind = f"{diagnosis.format}, {what}"
+    total, summary = sum(diagnosis.images.values()), diagnosis.summary
+    kind = ", ".join(filter(None, (diagnosis.format, summary.kind)))
     lines = [f"{diagnosis.name}: {kind}, {total:,} images, {len(diagnosis.classes)} classes"]
     lines += [f"  {key:<6} {count:,}" for key, count in diagnosis.images.items()]
-    lines += ["classes", *_class_lines(diagnosis, limit)]
+    lines += ["classes", *_class_lines(diagnosis, limit)] if diagnosis.classes else []
     if diagnosis.imbalance is not None:
-        things = "boxes" if diagnosis.boxes else "images"
-        lines.append(f"  the largest has {diagnosis.imbalance:.2f} times the {things} of the smallest")
-    lines += _box_lines(diagnosis.boxes)
+        lines.append(f"  the largest has {diagnosis.imbalance:.2f} times the {summary.noun} of the smallest")
+    lines += summary.lines(diagnosis.boxes)
     for title, tally in (("sizes", diagnosis.sizes), ("channels", diagnosis.channels), ("files", diagnosis.encodings)):
         if tally:
             shown = [f"{value} ({count:,})" for value, count in list(tally.items())[:5]]
@@ -259,18 +257,6 @@ def _class_lines(diagnosis: Diagnosis, limit: int) -> list[str]:
         lines.append(f"  {name:<{width}}  {counts}")
     if len(diagnosis.classes) > limit:
         lines.append(f"  ... and {len(diagnosis.classes) - limit} more")
-    return lines
-
-
-def _box_lines(boxes: dict[str, float]) -> list[str]:
-    if not boxes:
-        return []
-    ignored = f", {boxes['ignored']:,} regions to ignore" if boxes["ignored"] else ""
-    most, without = boxes["most_in_an_image"], boxes["images_without"]
-    lines = [f"boxes: {boxes['objects']:,}{ignored}, at most {most:,} in an image, {without:,} images without"]
-    if boxes["objects"]:
-        shortest, middle, longest = (boxes[f"{which}_side"] for which in ("shortest", "median", "longest"))
-        lines.append(f"  sides of {shortest:g} to {longest:g} pixels, {middle:g} in the middle")
     return lines
 
 

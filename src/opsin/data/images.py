@@ -114,9 +114,13 @@ def read_header(data: bytes | Path, path: str) -> Header:
         return Header(image.format or "?", image.mode, image.height, image.width)
 
 
-def read_size(path: str | PathLike[str]) -> tuple[int, int]:
-    """(height, width) that the image in a file has once decoded, turned as its EXIF asks. Raises UnreadableImage."""
-    with _opened(Path(path), str(path)) as image:
+def read_size(data: bytes | str | PathLike[str], path: str | None = None) -> tuple[int, int]:
+    """(height, width) of an encoded image, or the one in a file, once decoded: turned as its EXIF asks.
+
+    path: its name in messages, the file's own if None. Raises UnreadableImage.
+    """
+    opened = data if isinstance(data, bytes) else Path(data)
+    with _opened(opened, path or str(data)) as image:
         width, height = image.size
         return (width, height) if _turn(image) in _SIDEWAYS else (height, width)
 

@@ -7,62 +7,110 @@ which are many and cheap, and where they are from the first.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from opsin.data.boxes import Boxes
+from opsin.data.inputs import Concatenated
+from opsin.data.labels import ClassLabels, match_classes
 from opsin.data.source import Source, Split, listed
-from opsin.data.splits import strata, stratified
+from opsin.data.splits import stratified
+from opsin.data.truth import Size, Summary, Truth
 from opsin.errors import InputError
 from opsin.structures import Instances
 
 
-class JointSplit(Split):
-    """Images with instances and images without as one split. places: of both, counted one after the other.
+class JointBoxes(Truth):
+    """Of some images the boxes, of the others the classes alone. places: of both, counted one after the other.
 
+    Batches then have `somewhere` too: of each image None, or the labels of what it shows, nobody knows where. An image
+    without boxes is mixed with itself alone: beside others, nobody could say any more which part of it is background.
     labels: (N,) one class an image, the rarest of several: with a million images of a thousand classes there is no
     room for rows of 0 and 1.
     """
 
-    def __init__(self, boxed: Split, unboxed: Split, places: np.ndarray, labels: np.ndarray | None = None) -> None:
-        assert boxed.instances is not None
-        nothing = Instances(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
-        instances = boxed.instances + [nothing] * len(unboxed)
-        if labels is None:
-            labels = np.concatenate([strata(boxed.labels), strata(unboxed.labels)])[places]
-        self.parts, self.places, self.labels = (boxed, unboxed), places, labels
-        self.boxed = places < len(boxed)
-        self.instances = [instances[place] for place in places.tolist()]
+    def __init__(
+        self, known: Boxes, unknown: ClassLabels, places: np.ndarray, labels: np.ndarray | None = None
+    ) -> None:
+        self.parts, self.places = (known, unknown), places
+        self.labels = np.concatenate([known.strata(), unknown.strata()])[places] if labels is None else labels
+        self.boxed = places < len(known)
+        self._pool = np.flatnonzero(self.boxed)
 
-    def read(self, index: int) -> Tensor:
-        part, place = self._find(index)
-        return part.read(place)
+    @property
+    def meaning(self) -> Mapping[str, Any]:
+        return self.parts[0].meaning
 
-    def name(self, index: int) -> str:
-        part, place = self._find(index)
-        return part.name(place)
+    @property
+    def presence(self) -> np.ndarray:
+        """(N,) int64: one class an image."""
+        return self.labels
 
-    def shown(self, index: int) -> list[int]:
-        part, place = self._find(index)
-        return part.shown(place)
+    def __len__(self) -> int:
+        return len(self.places)
 
-    def select(self, indices: np.ndarray, labels: np.ndarray) -> JointSplit:
-        return JointSplit(*self.parts, self.places[indices], labels)
+    def select(self, places: np.ndarray) -> JointBoxes:
+        return JointBoxes(*self.parts, self.places[places], self.labels[places])
 
-    def relabel(self, places: Sequence[int] | np.ndarray, num_classes: int) -> JointSplit:
-        boxed, unboxed = (part.relabel(places, num_classes) for part in self.parts)
-        return JointSplit(boxed, unboxed, self.places)
+    def match(self, meaning: Mapping[str, Any]) -> JointBoxes:
+        known = list(meaning["classes"])
+        places = match_classes(self.meaning["classes"], known)
+        return self.relabel(range(len(known)) if places is None else places, known)
 
-    def _find(self, index: int) -> tuple[Split, int]:
-        place, count = int(self.places[index]), len(self.parts[0])
-        return (self.parts[0], place) if place < count else (self.parts[1], place - count)
+    def relabel(self, places: Sequence[int] | np.ndarray, classes: Sequence[str]) -> JointBoxes:
+        """With class k called `places[k]` of `classes`. Classes with the same place become one."""
+        known, unknown = self.parts
+        return JointBoxes(known.relabel(places, classes), unknown.relabel(places, classes), self.places)
+
+    def at(self, i: int) -> Instances:
+        """The objects of an image, none where they are not known."""
+        if self.boxed[i]:
+            return self.parts[0].at(int(self.places[i]))
+        return Instances(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
+
+    def shown(self, i: int) -> list[int]:
+        """The classes of an image."""
+        known, unknown = self.parts
+        place = int(self.places[i])
+        return known.shown(place) if self.boxed[i] else unknown.shown(place - len(known))
+
+    def strata(self) -> np.ndarray:
+        return self.labels
+
+    def partners(self, i: int) -> np.ndarray:
+        return self._pool if self.boxed[i] else np.array([i])
+
+    def read(self, i: int, size: Size | None) -> dict[str, Any]:
+        shown = None if self.boxed[i] else self.shown(i)
+        return {"label": self.labels[i], "instances": self.at(i), "somewhere": shown, "size": size}
+
+    def collate(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        return self.parts[0].collate(samples)
+
+    def unpack(self, batch: dict[str, Any]) -> None:
+        self.parts[0].unpack(batch)
+
+    def misfit(self, i: int, size: Size) -> str | None:
+        return self.parts[0].misfit(int(self.places[i]), size) if self.boxed[i] else None
+
+    def summary(self) -> Summary:
+        return replace(self.parts[0].summary(), kind="boxes, and labels of images without")
+
+    def digest(self, i: int) -> bytes:
+        known, unknown = self.parts
+        place = int(self.places[i])
+        return known.digest(place) if self.boxed[i] else unknown.digest(place - len(known))
+
+    def draw(self, image: Any, i: int, scale: tuple[float, float] = (1.0, 1.0)) -> Any:
+        return self.parts[0].draw(image, int(self.places[i]), scale) if self.boxed[i] else image
 
 
 def join(source: Source, joint: Source, ratio: float, limit: int | None = None) -> tuple[Source, str]:
-    """A divided detection source that is trained on a classification source as well, and what was done, in words.
+    """A divided source of boxes that is trained on one of class labels as well, and what was done, in words.
 
     Of `joint` the training images are taken, all where it has no splits, `limit` of them at most. Its classes are
     matched by name; those that `source` lacks come last. ratio: images without boxes for each with boxes, at most.
@@ -70,7 +118,7 @@ def join(source: Source, joint: Source, ratio: float, limit: int | None = None) 
     source's own. Raises InputError where `joint` has nothing to train on.
     """
     own, other = source.splits["train"], joint.splits.get("train", joint.splits.get("all"))
-    chosen = np.arange(0) if other is None else np.flatnonzero(strata(other.labels) >= 0)
+    chosen = np.arange(0) if other is None else np.flatnonzero(other.kind.strata() >= 0)
     if other is None or not len(chosen):
         raise InputError(f"data.joint: {joint.name} has no training images with a class")
     silent = len(other) - len(chosen)
@@ -78,12 +126,13 @@ def join(source: Source, joint: Source, ratio: float, limit: int | None = None) 
         chosen = chosen[stratified(other.labels[chosen], limit)]
     classes = list(dict.fromkeys([*source.classes, *joint.classes]))
     number = {name: k for k, name in enumerate(classes)}
-    unboxed = other.subset(chosen).relabel([number[name] for name in joint.classes], len(classes))
+    unboxed = other.subset(chosen).relabel([number[name] for name in joint.classes], classes)
     repeats = math.ceil(len(unboxed) / (ratio * len(own)))
     places = np.concatenate([np.repeat(np.arange(len(own)), repeats), len(own) + np.arange(len(unboxed))])
     kept = np.arange(len(source.classes))
-    evaluated = {name: split.relabel(kept, len(classes)) for name, split in source.splits.items() if name != "train"}
-    splits = {"train": JointSplit(own, unboxed, places), **evaluated}
+    parts = {name: split.relabel(kept, classes) for name, split in source.splits.items()}
+    inputs = Concatenated([own.inputs, unboxed.inputs], places)
+    splits = {**parts, "train": Split(inputs, JointBoxes(parts["train"].kind, unboxed.kind, places))}
     new = classes[len(source.classes) :]
     told = (
         f"joint training: {len(unboxed)} images of {joint.name} ({joint.format}) say what they show, not where; "
@@ -94,4 +143,4 @@ def join(source: Source, joint: Source, ratio: float, limit: int | None = None) 
         told += f"; {silent} that name no class are left out"
     if repeats > 1:
         told += f"; the {len(own)} images with boxes come {repeats} times each"
-    return replace(source, classes=classes, splits=splits), told
+    return replace(source, splits=splits), told

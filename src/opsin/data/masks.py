@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -15,6 +16,39 @@ from opsin.errors import InputError
 Polygons: TypeAlias = list[NDArray[np.float64]]  # of each part its corners, x1 y1 x2 y2 ...
 Runs: TypeAlias = dict[str, Any]  # {"size": [H, W], "counts": lengths, or their text}
 Outline: TypeAlias = Polygons | Runs
+
+
+class Masks(Protocol):
+    """The masks of the objects of a split's images, drawn when they are asked for."""
+
+    def select(self, places: np.ndarray) -> Masks:
+        """Those of the images at `places`, in that order."""
+        ...
+
+    def draw(self, i: int, size: tuple[int, int]) -> Tensor:
+        """The pixels of each object of an image of (height, width): (N, H, W) bool, off for one without a mask."""
+        ...
+
+    def lacking(self, i: int, labels: Tensor) -> bool:
+        """Whether an object of an image has no mask. labels: (N,); regions to ignore, below 0, need none."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Outlines:
+    """`Masks` drawn from outlines. rows: of each image those of its objects, None for one that has only a box."""
+
+    rows: Sequence[Sequence[Outline | None]]
+
+    def select(self, places: np.ndarray) -> Outlines:
+        return Outlines([self.rows[i] for i in places.tolist()])
+
+    def draw(self, i: int, size: tuple[int, int]) -> Tensor:
+        return draw_outlines([outline or [] for outline in self.rows[i]], size)
+
+    def lacking(self, i: int, labels: Tensor) -> bool:
+        pairs = zip(self.rows[i], labels.tolist(), strict=True)
+        return any(outline is None and label >= 0 for outline, label in pairs)
 
 
 def read_outline(value: Any) -> Outline | None:

@@ -1,81 +1,100 @@
-"""Open a data source by name or path: recognise its format."""
+"""Open a data source by name or path: the formats say which of them it is."""
 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from opsin.data.formats import coco, csv_boxes, csv_labels, folders, idx, npz, voc, yolo
-from opsin.data.formats.digit_scenes import SCENES, open_scenes
-from opsin.data.formats.digits import BUILTIN
-from opsin.data.source import Problem, Source, one_hot, verify
+from opsin import rooms
+from opsin.data.formats.format import Format
+from opsin.data.source import Source, verify
+from opsin.data.truth import Problem
 from opsin.errors import InputError, unknown
 
-_TASKS = ("classify", "detect")
-_FORMATS = "expected a folder of class folders, a zip of one, a CSV, an npz, or a folder of IDX files"
-_BOX_FILES = (".json", ".yaml", ".yml", ".data")
-_BOX_FORMATS = (
-    "expected Pascal VOC (Annotations/*.xml), COCO (annotations/*.json), YOLO (data.yaml or obj.data, or images and "
-    "labels), or a CSV of path,x1,y1,x2,y2,label"
-)
+_SHAPE, _SIGNATURE, _BUILT_IN = 1, 2, 3  # the claims of a format
 
 
 def open_source(
-    source: str | Path, task: str = "classify", *, multi_label: bool = False, skip_bad: bool = False
+    source: str | Path, task: str = rooms.DEFAULT_TASK, *, skip_bad: bool = False, **options: Any
 ) -> Source:
     """Open a built-in name, a path, or a name in the folder that OPSIN_DATA names, in this order.
 
-    task: "classify", or "detect" for images with boxes: then every split has instances, and labels are (N, K).
-    multi_label: labels are (N, K) of 0 and 1; sources with one label an image are converted. skip_bad: leave out files
-    that cannot be read, after reading them all (see `verify`); otherwise nothing is decoded here.
+    task: whose formats it may be in; the truth of every split is of the kind that the task learns from. skip_bad: leave
+    out files that cannot be read, after reading them all (see `verify`); otherwise nothing is decoded here. options: of
+    the formats, of which each takes those that it knows. multi_label, of class labels: they are (N, K) of 0 and 1, and
+    sources with one label an image are converted.
     Raises InputError for what does not exist or is in no known format.
     """
-    if task not in _TASKS:
-        raise unknown("task", task, _TASKS)
-    if task == "detect":
-        opened = _open_detection(source)
-    elif SCENES.fullmatch(str(source)) and not Path(source).exists():
-        raise InputError(f"{source} are images with boxes, for the task detect; to classify, take digits")
+    formats = _formats(task)
+    for option in options.keys() - _options(formats):
+        known = _options(format_ for room in rooms.built_in_rooms() for format_ in _formats(room.task))
+        if option not in known:  # of another task's it says nothing here
+            raise unknown("option of data", option, known)
+    if (built_in := _built_in(source, formats)) is not None:
+        opened = _open(built_in, Path(source), options)
     else:
-        opened = BUILTIN[str(source)]() if str(source) in BUILTIN else _open_path(_find(source), multi_label)
+        if not Path(source).exists():
+            _refuse_built_in(source, task)
+        opened = _open_path(_find(source, _names(formats)), formats, options)
     opened.name = opened.name.strip(".") or Path(source).resolve().name  # of the folder "." too
-    if multi_label:
-        count = len(opened.classes)
-        splits = {k: s.with_labels(one_hot(s.labels, count)) for k, s in opened.splits.items()}
-        opened = replace(opened, splits=splits, multi_label=True)
+    opened.task = task
     return opened.without(verify(opened)) if skip_bad else opened
 
 
 def recognize_task(source: str | Path) -> str:
-    """What the data of a name or at a path is for: "detect" where it has boxes of a known format, else "classify".
+    """The task whose formats claim a name or a path most surely; where that is by its shape alone, the first of them.
 
-    Raises InputError for what does not exist.
+    Raises InputError for what does not exist, and for what the formats of several tasks claim.
     """
-    if SCENES.fullmatch(str(source)) and not Path(source).exists():
-        return "detect"
-    if str(source) in BUILTIN:
-        return "classify"
-    path = _find(source, [*BUILTIN, "scenes"])
+    tasks = {room.task: _formats(room.task) for room in rooms.all_rooms() if room.formats}
+    for task, formats in tasks.items():
+        if _built_in(source, formats) is not None:
+            return task
+    path = _find(source, _names(format_ for formats in tasks.values() for format_ in formats))
+    found = {task: _claimed(path, formats) for task, formats in tasks.items()}
+    strongest = max(claim for claim, _, _ in found.values())
+    best = [task for task, (claim, _, _) in found.items() if claim == strongest]
+    if len(best) > 1 and strongest >= _SIGNATURE:
+        listed = "; ".join(f"{' and '.join(f.name for f in found[task][2])} to {task}" for task in best)
+        raise InputError(f"{path} looks like several formats: {listed}; say which is meant with --task")
+    return best[0]
+
+
+def _formats(task: str) -> list[Format]:
+    return [rooms.load(name) for name in rooms.find_room(task).formats]
+
+
+def _open(format_: Format, path: Path, options: Mapping[str, Any]) -> Source:
+    return format_.open(path, **{key: value for key, value in options.items() if key in format_.options})
+
+
+def _built_in(source: str | Path, formats: Sequence[Format]) -> Format | None:
+    """The format of built-in data by its name."""
+    return next((one for one in formats if one.names and one.claims(Path(source)) == _BUILT_IN), None)
+
+
+def _refuse_built_in(source: str | Path, task: str) -> None:
+    """Raise InputError for built-in data of another task."""
+    own = ", ".join(_names(_formats(task)))
+    for room in rooms.built_in_rooms():
+        if (found := _built_in(source, _formats(room.task))) is not None:
+            advice = f"; to {task}, take {own}" if own else ""
+            raise InputError(f"{source} has {found.truth}, for the task {room.task}{advice}")
+
+
+def _claimed(path: Path, formats: Sequence[Format]) -> tuple[int, Path, list[Format]]:
+    """How surely a path is of some of the formats, of which, and where: it may be the only folder in the one given."""
     try:
-        return "detect" if _has_boxes(path) else "classify"
+        claims = [format_.claims(path) for format_ in formats]
+        strongest = max(claims, default=0)
+        found = strongest, path, [f for f, claim in zip(formats, claims, strict=True) if claim == strongest > 0]
+        if strongest < _SIGNATURE and path.is_dir() and (inside := _only_folder(path)) is not None:
+            found = max(_claimed(inside, formats), found, key=lambda one: (one[0], one is found))
+        return found
     except OSError as error:
         raise InputError(f"cannot look into {path}: {(error.strerror or str(error)).lower()}") from error
-
-
-def _has_boxes(path: Path) -> bool:
-    if not path.is_dir():
-        suffix = path.suffix.lower()
-        return suffix in _BOX_FILES or (suffix in (".csv", ".tsv") and csv_boxes.is_boxes(path))
-    if voc.is_voc(path) or yolo.find_yolo(path) is not None or any(map(coco.is_coco, coco.find_coco(path))):
-        return True
-    if tabled := _box_tables(path):
-        return all(map(csv_boxes.is_boxes, tabled.values()))
-    inside = _only_folder(path)
-    return inside is not None and _has_boxes(inside)
 
 
 def _only_folder(path: Path) -> Path | None:
@@ -84,63 +103,35 @@ def _only_folder(path: Path) -> Path | None:
     return inside[0] if len(inside) == 1 else None
 
 
-def _open_detection(source: str | Path) -> Source:
-    name = str(source)
-    if SCENES.fullmatch(name):
-        return open_scenes(name)
-    if name in BUILTIN:
-        raise InputError(f"{name} has a class an image but no boxes; the built-in data to detect is called scenes")
-    path = _find(source, ["scenes"])
+def _open_path(path: Path, formats: Sequence[Format], options: Mapping[str, Any]) -> Source:
+    claim, where, found = _claimed(path, formats)
+    if not found:
+        *rest, last = [format_.expects for format_ in formats if format_.expects]
+        kinds = " or ".join(dict.fromkeys(format_.truth for format_ in formats))
+        empty = path.is_dir() and not any(path.iterdir())
+        what = "empty" if empty else f"{'a folder' if path.is_dir() else 'a file'} of no known format of {kinds}"
+        raise InputError(f"{path} is {what}; expected {', '.join(rest)}, or {last}")
+    taken, *others = found
     try:
-        opened = _open_boxes(path)
+        opened = _open(taken, where, options)
     except OSError as error:
         raise InputError(f"cannot look into {path}: {(error.strerror or str(error)).lower()}") from error
-    if opened is None:
-        kind = "a folder" if path.is_dir() else "a file"
-        raise InputError(f"{path} is {kind} of no known format of boxes; {_BOX_FORMATS}")
+    if others and claim >= _SIGNATURE:
+        listed = " and ".join(format_.name for format_ in others)
+        reason = f"it also looks like {listed}; {taken.name} is read. Give the file itself for another"
+        opened.problems.append(Problem("several_formats", str(where), reason, "note"))
     return opened
 
 
-def _open_boxes(path: Path) -> Source | None:
-    """A source of boxes; None where the format is none of ours."""
-    suffix = path.suffix.lower()
-    if not path.is_dir():
-        if suffix == ".json":
-            return coco.open_coco([path], path.stem)
-        if suffix in (".yaml", ".yml", ".data"):
-            return yolo.open_yolo(path)
-        return csv_boxes.open_boxes({"all": path}, path.stem) if suffix in (".csv", ".tsv") else None
-    found: dict[str, Callable[[], Source]] = {}
-    if voc.is_voc(path):
-        found["Pascal VOC"] = partial(voc.open_voc, path)
-    if files := coco.find_coco(path):
-        found["COCO"] = partial(coco.open_coco, files, path.name)
-    if (file := yolo.find_yolo(path)) is not None:
-        found["YOLO"] = partial(yolo.open_yolo, file)
-    if tabled := _box_tables(path):
-        found["CSV"] = partial(csv_boxes.open_boxes, tabled, path.name)
-    if not found:
-        inside = _only_folder(path)
-        return None if inside is None else _open_boxes(inside)
-    taken, *others = found
-    opened = found[taken]()
-    if others:
-        reason = f"it also looks like {' and '.join(others)}; {taken} is read. Give the file itself for another"
-        opened.problems.append(Problem("several_formats", str(path), reason, "note"))
-    return replace(opened, name=path.name)
+def _options(formats: Iterable[Format]) -> set[str]:
+    return {option for format_ in formats for option in format_.options}
 
 
-def _box_tables(path: Path) -> dict[str, Path]:
-    files = {p.name: p for p in sorted(path.iterdir()) if p.is_file() and not p.name.startswith(".")}
-    if "train" in (parts := _by_split(files, ".csv")):
-        return parts
-    tables_ = [file for name, file in files.items() if name.lower().endswith((".csv", ".tsv"))]
-    named = [file for file in tables_ if file.stem.lower() in ("labels", "annotations", "boxes", "_annotations")]
-    chosen = named or tables_
-    return {"all": chosen[0]} if len(chosen) == 1 else {}
+def _names(formats: Iterable[Format]) -> list[str]:
+    return [name for format_ in formats for name in format_.names]
 
 
-def _find(source: str | Path, built_in: Sequence[str] = tuple(BUILTIN)) -> Path:
+def _find(source: str | Path, built_in: Sequence[str]) -> Path:
     path = Path(source).expanduser()
     if path.exists() and str(source):
         return path
@@ -153,52 +144,3 @@ def _find(source: str | Path, built_in: Sequence[str] = tuple(BUILTIN)) -> Path:
         raise InputError(f"there is no file or folder {str(source)!r} to read data from; check the path")
     names = [p.name for p in Path(home).iterdir() if p.is_dir()] if home and Path(home).is_dir() else []
     raise unknown("data source", source, [*built_in, *names])
-
-
-def _open_path(path: Path, multi_label: bool) -> Source:
-    suffix = path.suffix.lower()
-    if path.is_dir():
-        return _open_folder(path, multi_label)
-    if suffix == ".zip":
-        return folders.open_zip(path)
-    if suffix == ".npz":
-        return npz.open_npz(path, multi_label)
-    if suffix in (".csv", ".tsv"):
-        return csv_labels.open_table(path, multi_label)
-    raise InputError(f"{path} is a file of no known data format; {_FORMATS}")
-
-
-def _open_folder(path: Path, multi_label: bool) -> Source:
-    try:
-        files = {p.name: p for p in sorted(path.iterdir()) if p.is_file() and not p.name.startswith(".")}
-        if not files and not any(path.iterdir()):
-            raise InputError(f"{path} is empty; {_FORMATS}")
-        if idx.is_idx_folder(path):
-            return idx.open_idx(path, multi_label)
-    except OSError as error:
-        raise InputError(f"cannot look into {path}: {(error.strerror or str(error)).lower()}") from error
-    if "labels.csv" in files:
-        return replace(csv_labels.open_table(files["labels.csv"], multi_label), name=path.name)
-    if "train" in (parts := _by_split(files, ".csv")):
-        return csv_labels.open_tables(path, parts, multi_label)
-    if "train" in (parts := _by_split(files, ".zip")):
-        return folders.open_zips(path, parts)
-    for suffix in (".npz", ".zip", ".csv"):  # a file that is alone in its folder, but for a licence or a read-me
-        only = [file for name, file in files.items() if name.lower().endswith(suffix)]
-        if len(only) == 1 and not any(p.is_dir() and not p.name.startswith(".") for p in path.iterdir()):
-            return _open_path(only[0], multi_label)
-    return folders.open_folder(path)
-
-
-def _by_split(files: dict[str, Path], suffix: str) -> dict[str, Path]:
-    """From splits to the files named after them: train.csv; of zips also train_small.zip."""
-    found: dict[str, Path] = {}
-    for name, file in files.items():
-        stem = Path(name.lower()).stem
-        split = folders.SPLIT_NAMES.get(re.split("[-_.]", stem)[0] if suffix == ".zip" else stem)
-        if not name.lower().endswith(suffix) or split is None:
-            continue
-        if split in found:
-            raise InputError(f"{file.parent} has both {found[split].name} and {name} for the {split} split; keep one")
-        found[split] = file
-    return found

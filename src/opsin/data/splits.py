@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from opsin.data.labels import strata
 from opsin.data.source import Source, Split
 from opsin.errors import InputError
 
@@ -16,6 +17,7 @@ def divide(source: Source, *, val_fraction: float = 0.1, test_fraction: float = 
 
     Its own splits are kept. A missing val is cut from train: `val_fraction` of it, rounded up; 0 gives none. A source
     without splits is cut into all three, fractions of the whole. One with train but no test stays without a test.
+    The truth says what is kept in proportion and what is kept together; see `Truth.strata` and `Truth.groups`.
     """
     for name, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
         if not 0 <= fraction < 1:
@@ -25,14 +27,27 @@ def divide(source: Source, *, val_fraction: float = 0.1, test_fraction: float = 
     splits = dict(source.splits)
     if "all" in splits:
         whole = splits.pop("all")
-        test, val, train = stratify(whole.labels, [test_fraction, val_fraction], seed)
+        test, val, train = _cut(whole, [test_fraction, val_fraction], seed)
     elif "train" in splits and "val" not in splits:
         whole = splits["train"]
-        test, (val, train) = np.arange(0), stratify(whole.labels, [val_fraction], seed)
+        test, (val, train) = np.arange(0), _cut(whole, [val_fraction], seed)
     else:
         return _ordered(splits)
     splits |= {name: whole.subset(part) for name, part in (("train", train), ("val", val), ("test", test)) if len(part)}
     return _ordered(splits)
+
+
+def _cut(split: Split, fractions: Sequence[float], seed: int) -> list[np.ndarray]:
+    """`stratify` by what a split's truth says. Groups count as one example each, of the class of their first."""
+    truth = split.truth
+    classes = None if truth is None else truth.strata()
+    classes = np.zeros(len(split), np.int64) if classes is None else classes
+    groups = None if truth is None else truth.groups()
+    if groups is None:
+        return stratify(classes, fractions, seed)
+    _, first, number = np.unique(np.asarray(groups), return_index=True, return_inverse=True)
+    parts = stratify(classes[first], fractions, seed)
+    return [np.flatnonzero(np.isin(number, part)) for part in parts]
 
 
 def stratify(labels: np.ndarray, fractions: Sequence[float], seed: int) -> list[np.ndarray]:
@@ -59,15 +74,6 @@ def stratified(labels: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
     if count >= len(labels):
         return np.arange(len(labels))
     return stratify(labels, [count / len(labels)], seed)[0]
-
-
-def strata(labels: np.ndarray) -> np.ndarray:
-    """One class a row: the label, or of several labels the rarest; -1 for a row without any."""
-    if labels.ndim == 1:
-        return labels
-    counts = labels.sum(axis=0)
-    rarest = np.where(labels > 0, counts, np.inf).argmin(axis=1)
-    return np.where(labels.any(axis=1), rarest, -1)
 
 
 def _shares(sizes: np.ndarray, free: np.ndarray, total: int) -> np.ndarray:

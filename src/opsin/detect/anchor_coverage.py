@@ -20,12 +20,12 @@ from torch.utils.flop_counter import flop_registry
 
 from opsin import registry
 from opsin.data import Preprocessing, Problem, Source, Split, UnreadableImage
-from opsin.data.images import read_size
-from opsin.data.source import FileSplit, map_threads
+from opsin.data.source import map_threads
 from opsin.detect.detector import Detector, Outputs
-from opsin.detect.task import DetectTask, usable
+from opsin.detect.targets import usable
+from opsin.detect.task import DetectTask
 from opsin.engine.recipe import Recipe, list_recipes, load_recipe
-from opsin.engine.task import create_preprocessing
+from opsin.engine.recipe_data import create_preprocessing
 from opsin.errors import InputError
 from opsin.ops import kmeans_anchors, shape_iou
 from opsin.structures import Instances
@@ -60,6 +60,9 @@ class Matches:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, without the problems."""
         return {key: value for key, value in asdict(self).items() if key != "problems"}
+
+    def draw(self) -> None:
+        """Nothing: it is all in the words."""
 
     def render(self) -> str:
         """The matches as plain text, a few lines; the problems are the doctor's to list."""
@@ -100,8 +103,8 @@ def find_unmatched(source: Source, recipe: Recipe) -> Matches:
     """
     statistics = recipe.data.mean or recipe.data.std  # say the channels, which change no place
     preprocessing = create_preprocessing(recipe, len(statistics) if statistics else None)
-    task = DetectTask.build(recipe, preprocessing, source, next(iter(source.splits.values())).labels)
-    model, size = task.detector.eval(), preprocessing.size
+    model: Any = DetectTask.build(recipe, preprocessing, source).model.eval()
+    size = preprocessing.size
     outputs = blank_outputs(model, torch.zeros(1, model.in_channels, *size))
     places = model.assign(outputs, [Instances(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))])[0].boxes
     counts, lost, problems, learned = Counter[str](), Counter[str](), [], []
@@ -156,9 +159,10 @@ def _place(split: Split, preprocessing: Preprocessing, index: int) -> Instances:
     if not len(one):
         return one
     try:
-        size = read_size(split.files[index]) if isinstance(split, FileSplit) else split.read(index).shape[-2:]
+        size = split.inputs.size(index)
     except UnreadableImage:
         return one[:0]
+    assert size is not None
     return replace(one, boxes=preprocessing.place_boxes(one.boxes, size))
 
 

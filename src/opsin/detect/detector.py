@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -41,7 +42,8 @@ class Detector(nn.Module, ABC):
 
     A subclass sets, in its constructor, strides: of the maps it predicts on. divisor: what both sides of an input must
     be multiples of, 1 if anything goes. fixed_size: the only side of its input, where its head allows no other.
-    needs_masks: its loss learns from the truth's masks. preprocessing: what the published weights in it expect.
+    needs_masks: its loss learns from the truth's masks. score_threshold: the least score of an answer, fitted in
+    validation after its training; None before. preprocessing: what the published weights in it expect.
     Of the class are: learns_somewhere, its loss can use truths that say what an image shows and not where, whose boxes
     are NaN. class_agnostic, it finds objects of whatever class, so that the classes of its data are made one, "object",
     before training and evaluation. network_prefix, what the names of its classification network's tensors begin with.
@@ -57,6 +59,10 @@ class Detector(nn.Module, ABC):
     divisor: int = 1
     fixed_size: int | None = None
     needs_masks: bool = False
+    score_threshold: float | None = None
+    needs_proposals: ClassVar[bool] = False
+    proposals: Any = None
+    proposal_options: Mapping[str, Any] = MappingProxyType({})
     preprocessing: Mapping[str, Any] | None = None
     learns_somewhere: ClassVar[bool] = False
     class_agnostic: ClassVar[bool] = False
@@ -117,9 +123,16 @@ class Detector(nn.Module, ABC):
             found.append(instances)
         return found
 
-    def stages(self) -> Sequence[Any]:
-        """How it is trained, `opsin.detect.stages.Stage`s in order; none where one training by gradient does it all."""
-        return ()
+    def saved_state(self) -> dict[str, Any]:
+        """What answers follow beside the weights: `score_threshold`."""
+        return {"score_threshold": self.score_threshold}
+
+    def restore_state(self, values: Mapping[str, Any]) -> None:
+        """Take what `saved_state` gave. Raises ValueError for a threshold that is no number from 0 to 1."""
+        fitted = values.get("score_threshold")
+        self.score_threshold = None if fitted is None else float(fitted)
+        if self.score_threshold is not None and not 0 <= self.score_threshold <= 1:
+            raise ValueError(f"score_threshold is {fitted}; expected a number from 0 to 1")
 
     def initialize_from(self, state: Mapping[str, Tensor]) -> list[str]:
         """Copy every tensor whose name and shape fit. Returns the names of our tensors that were not filled.

@@ -12,9 +12,8 @@ al. 2017, arXiv:1703.06870), as the mask_rcnn ones have it.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -46,16 +45,9 @@ from opsin.detect.regions import (
     sample_regions,
 )
 from opsin.detect.rpn import create_proposal_head, create_trunk, take_proposals
-from opsin.detect.stages import Stage, Workplace
-from opsin.engine.run import RunFolder
-from opsin.errors import InputError
 from opsin.nn.conv import Norm
 from opsin.registry import Published, Weights, register
 from opsin.structures import Instances
-
-_RPN_TERMS, _ROI_TERMS = ("objectness", "rpn_box"), ("class", "box", "mask")
-_START = "start"  # the stage that keeps the weights from before the first step
-_PROPOSED = ("proposals", "proposal_scores", "proposal_ranks")
 
 
 class RegionHead(nn.Module):
@@ -86,31 +78,6 @@ class RegionHead(nn.Module):
         return logits[torch.arange(len(labels), device=labels.device), labels + 1].float()
 
 
-@dataclass(frozen=True)
-class Step:
-    """A part of a training in several: which of the detector's children are trained, and which loss terms count.
-
-    name: that of its stage, and of its folder in the run. restart: children set back to what they were before the first
-    step. borrow: the proposals are those of the network as the step before left it, kept beside this one.
-    """
-
-    name: str
-    trained: tuple[str, ...]
-    terms: tuple[str, ...]
-    restart: tuple[str, ...] = ()
-    borrow: bool = False
-
-
-# Section 3.2, "4-step alternating training". The second starts again from ImageNet's weights, so that its network and
-# the first share nothing yet; from the third on the convolutions are the second's and fixed.
-ALTERNATING = (
-    Step("rpn", ("backbone", "neck", "rpn"), _RPN_TERMS),
-    Step("detector", ("backbone", "neck", "roi"), _ROI_TERMS, restart=("backbone", "neck"), borrow=True),
-    Step("shared_rpn", ("rpn",), _RPN_TERMS),
-    Step("shared_head", ("roi",), _ROI_TERMS),
-)
-
-
 class FasterRCNN(Detector):
     """Any backbone, any neck, an RPN on all its maps, and a head on regions of all but the extra levels.
 
@@ -126,8 +93,8 @@ class FasterRCNN(Detector):
     mask_norm.
     sampled, positives, background: regions of an image that train the head, see `RoISampler`; the truth is among them.
     beta: where smooth L1 of the head becomes linear.
-    alternating: train in the four steps of `ALTERNATING`, each for the epochs and with the schedule of the recipe,
-    instead of both stages at once. It changes nothing in the network that comes of it.
+    alternating: train in the four steps of `opsin.detect.alternating_training`, each for the epochs and with the
+    schedule of the recipe, instead of both stages at once. It changes nothing in the network that comes of it.
 
     forward gives what `ProposalHead` gives, the maps that regions are pooled from as map0, map1, ..., and the input's
     size. The proposals are constants to the head: the approximate joint training of section 3.2.
@@ -220,18 +187,12 @@ class FasterRCNN(Detector):
         self.roi = RegionHead(boxes, head, num_classes, branch)
         self.needs_masks = mask
         self.selection = REGION_SELECTION
-        self.step: Step | None = None
-        self._lender: list[FasterRCNN] = []  # in a list: not a part of this network, nor of its state
 
     def forward(self, images: Tensor) -> Outputs:
         self._check(images)
         size = images.shape[-2:]
         maps = self.neck(self.backbone(images))
         outputs = self.rpn(maps, size)
-        for lender in self._lender:
-            with torch.no_grad():
-                lent = lender(images)
-            outputs |= {name: lent[name] for name in _PROPOSED}
         pooled = {f"map{place}": x for place, (x, _) in enumerate(zip(maps, self.roi.pooler.strides, strict=False))}
         return {**pooled, **outputs, "size": torch.tensor(size)}
 
@@ -241,15 +202,10 @@ class FasterRCNN(Detector):
         Masks are of the truth's class alone, binary cross-entropy of each place (Mask R-CNN, section 3); targets then
         have masks (N, H, W) of the input's size.
         """
-        terms = _RPN_TERMS + _ROI_TERMS if self.step is None else self.step.terms
-        losses = {}
-        if set(terms) & set(_RPN_TERMS):
-            losses |= self.rpn.losses(outputs, targets, self.num_classes)
-        if set(terms) & set(_ROI_TERMS):
-            losses |= self._head_losses(outputs, targets)
-        return {name: value for name, value in losses.items() if name in terms}
+        return self.rpn.losses(outputs, targets, self.num_classes) | self.head_losses(outputs, targets)
 
-    def _head_losses(self, outputs: Outputs, targets: Sequence[Instances]) -> dict[str, Tensor]:
+    def head_losses(self, outputs: Outputs, targets: Sequence[Instances]) -> dict[str, Tensor]:
+        """The terms of the head alone: class, box, and mask where there is a branch."""
         proposals = take_proposals(outputs, self.proposals, self.candidates)
         given = [torch.cat([found, _objects(one, found)]) for found, one in zip(proposals, targets, strict=True)]
         samples = sample_regions(given, targets, self.sampler, self.num_classes)
@@ -318,71 +274,6 @@ class FasterRCNN(Detector):
         fresh = super().initialize_from(state)
         filled = fill_hidden(self, ("roi.head.fc6.0", "roi.head.fc7"), state)
         return [name for name in fresh if name not in filled]
-
-    def begin(self, step: Step | None, start: Mapping[str, Tensor] | None = None) -> None:
-        """Make ready for a step of a training, such as those of `ALTERNATING`; None for a joint one, as at first.
-
-        To resume within a step, load what the step before left, begin, and then load what had been reached.
-        From then on only the step's children are trained, the others, their norms included, stay as they are, and the
-        loss has the step's terms. start: the state dict from before the first step, where the step restarts something.
-        Raises InputError where it is missing.
-        """
-        self._lender = [self._lend()] if step is not None and step.borrow else []
-        if step is not None and step.restart:
-            if start is None:
-                raise InputError(
-                    f"step {step.name!r} restarts {', '.join(step.restart)}; give the state it starts from"
-                )
-            heads = tuple(f"{name}." for name in step.restart)
-            self.load_state_dict({k: v for k, v in start.items() if k.startswith(heads)}, strict=False)
-        self.step = step
-        for name, child in self.named_children():
-            child.requires_grad_(step is None or name in step.trained)
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> FasterRCNN:
-        super().train(mode)
-        for name, child in self.named_children():
-            if self.step is not None and name not in self.step.trained:
-                child.eval()
-        return self
-
-    def _lend(self) -> FasterRCNN:
-        lender: Any = copy.deepcopy(self).eval().requires_grad_(False)
-        lender.roi.head = lender.roi.predictor = None  # nine tenths of VGG-16's weights, for what no one asks
-        return lender
-
-    def _apply(self, fn: Any, recurse: bool = True) -> FasterRCNN:
-        for lender in self._lender:  # goes where this network goes
-            lender._apply(fn)
-        return super()._apply(fn, recurse)
-
-    def stages(self) -> list[Stage]:
-        """The steps of `ALTERNATING`, after the weights that the second starts from again; none in a joint training."""
-        if not self.alternating:
-            return []
-        steps = [Stage(step.name, partial(self._train_step, step)) for step in ALTERNATING]
-        return [Stage(_START, self._keep_start), *steps]
-
-    def _keep_start(self, work: Workplace) -> dict[str, Tensor]:
-        return self._part([name for step in ALTERNATING for name in step.restart])
-
-    def _train_step(self, step: Step, work: Workplace) -> dict[str, Tensor]:
-        """One step, as the recipe says; only the last makes a whole detector, which is validated."""
-        last = step == ALTERNATING[-1]
-        self.begin(step, work.result_of(_START))
-        work.task.train()  # Lightning leaves the mode as it is
-        splits = {name: split for name, split in work.splits.items() if last or name == "train"}
-        try:
-            work.fit(work.task, splits, RunFolder(work.folder), work.say)
-        finally:
-            self.begin(None)
-        return self._part(step.trained)
-
-    def _part(self, children: Sequence[str]) -> dict[str, Tensor]:
-        """The state of some children, by its names in the whole."""
-        heads = tuple(f"{name}." for name in children)
-        return {name: tensor for name, tensor in self.state_dict().items() if name.startswith(heads)}
 
     def _maps(self, outputs: Outputs) -> list[Tensor]:
         return [outputs[f"map{place}"] for place in range(len(self.roi.pooler.strides))]

@@ -28,7 +28,8 @@ from torch import Tensor
 
 from opsin import errors
 from opsin.checks import check_count, check_number
-from opsin.data.source import FileSplit, Progress, Split, map_threads
+from opsin.data.fingerprint import fingerprint
+from opsin.data.source import Progress, Split, map_threads
 from opsin.downloading import home
 from opsin.errors import InputError, unknown
 from opsin.files import atomic, write_failure
@@ -178,18 +179,6 @@ def _import_opencv() -> Any:
 
 
 # The cache
-
-
-def fingerprint(split: Split) -> str:
-    """A split's images in their order, by their bytes: 16 hexadecimal digits. Boxes and labels play no part."""
-
-    def digest(index: int) -> bytes:
-        if isinstance(split, FileSplit):
-            return hashlib.sha256(split.encoded(index)).digest()
-        image = split.read(index)
-        return hashlib.sha256(repr(tuple(image.shape)).encode() + image.numpy().tobytes()).digest()
-
-    return hashlib.sha256(b"".join(map_threads(digest, range(len(split))))).hexdigest()[:16]
 
 
 def find_proposals(

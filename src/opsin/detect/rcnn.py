@@ -6,48 +6,40 @@ described by the last hidden layer; a linear SVM for each class says what it is,
 pooling where the object ends. A network trained on a million labelled images is fine-tuned on few boxes, and
 detection improved by half at once; but every region costs a whole forward pass.
 
-The training has stages (section 2.3, appendices B and C): the network is fine-tuned as a classifier of regions, the
-features of all regions are written to disk, and SVMs and regressions are fitted to those. `forward` gives the image
-and its regions, `loss` is that of the fine-tuning, and `decode` runs the network on every region. Until the SVMs are
-fitted the softmax of the fine-tuned network evaluates.
+The training has stages (section 2.3, appendices B and C), which are in `opsin.detect.rcnn_training`: the network is
+fine-tuned as a classifier of regions, the features of all regions are written to disk, and SVMs and regressions are
+fitted to those. `forward` gives the image and its regions, `loss` is that of the fine-tuning, and `decode` runs the
+network on every region. Until the SVMs are fitted the softmax of the fine-tuned network evaluates.
 
 rcnn has AlexNet as it was in 2012, as Caffe has it: the paper's T-Net, 21 ways. rcnn_vgg16 is its O-Net.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
-from opsin import data, registry
+from opsin import registry
 from opsin.backbones.backbone import Backbone
 from opsin.checks import check_count, check_number
-from opsin.data import Preprocessing
 from opsin.detect.detector import Assignment, Detector, Outputs
 from opsin.detect.matching import assign_anchors
 from opsin.detect.postprocess import Selection, select
 from opsin.detect.proposals import LIMIT
 from opsin.detect.regions import Regions, RoISampler, any_regions, likeliest_boxes, sample_regions
-from opsin.detect.stages import Stage, Workplace, progress, write_shards
-from opsin.detect.svm import Margin, Shard, fit_ridge, mine_svms
-from opsin.engine.run import RunFolder
+from opsin.detect.svm import Margin
 from opsin.errors import InputError, unknown
-from opsin.ops import clip_boxes, decode_boxes, encode_boxes, pairwise_iou
+from opsin.ops import clip_boxes, decode_boxes
 from opsin.registry import Published, register
-from opsin.structures import Batch, Instances
+from opsin.structures import Instances
 
-_IMAGES = 16  # of a shard of features: 260 MB of fc7 of 2,000 regions each
-_NORM = 20.0  # of the features that the SVMs see on average, as in the authors' code, whose cost is meant for it
 _FLAT = 1e-2  # pixels: what is narrower is no box
 
 
@@ -186,7 +178,7 @@ class RCNN(Detector):
         The paper samples the regions of all images at once; here each image of the batch gives as many.
         """
         proposals = _by_image(outputs)
-        known = [truth.boxes[_real(truth)].to(given) for given, truth in zip(proposals, targets, strict=True)]
+        known = [truth.boxes[real_objects(truth)].to(given) for given, truth in zip(proposals, targets, strict=True)]
         given = [torch.cat(pair) for pair in zip(known, proposals, strict=True)]
         sampler = replace(self.sampler, count=max(4, self.windows // len(targets)))
         samples = sample_regions(given, targets, sampler, self.num_classes)
@@ -257,24 +249,6 @@ class RCNN(Detector):
             found.append(select(boxes[solid], own, selection))
         return found
 
-    # Training
-
-    def stages(self) -> list[Stage]:
-        """How it is trained, in order."""
-        return [
-            Stage("proposals", make_proposals),
-            Stage("finetune", self.fine_tune),
-            Stage("features", write_features),
-            Stage("svm", fit_svms),
-            Stage("boxes", fit_boxes),
-        ]
-
-    def fine_tune(self, work: Workplace) -> dict[str, Tensor]:
-        """Train the network on sampled regions, as the recipe says, without validation."""
-        work.task.train()  # Lightning leaves the mode as it is
-        work.fit(work.task, {"train": work.splits["train"]}, RunFolder(work.folder), work.say)
-        return {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
-
 
 def warp(images: Tensor, regions: Regions, side: int, context: int) -> Tensor:
     """Regions with what is around them, whatever their shape, as squares: (R, C, side, side). Appendix A.
@@ -287,147 +261,6 @@ def warp(images: Tensor, regions: Regions, side: int, context: int) -> Tensor:
     half = (regions.boxes[:, 2:] - regions.boxes[:, :2]) / 2 * (side / (side - 2 * context))
     rois = torch.cat([regions.rows[:, None].to(middle), middle - half, middle + half], dim=1)
     return roi_align(images.float(), rois, side, 1.0, 1, True).to(images.dtype)
-
-
-# The stages after the network
-
-
-def make_proposals(work: Workplace) -> dict[str, Tensor]:
-    """Of every split; they are kept in a cache of their own, by what the images are."""
-    for split in work.splits.values():
-        work.task.loader_options(split)
-    return {}
-
-
-def write_features(work: Workplace) -> dict[str, Tensor]:
-    """Features of every region of the training images, in shards."""
-    split, task = work.splits["train"], work.task.eval()
-    model: RCNN = task.model  # type: ignore[assignment]
-    proposals = task.loader_options(split)["proposals"]
-
-    def make(places: range) -> dict[str, Tensor]:
-        given = [proposals[place] for place in places]
-        loader = data.create_loader(split.subset(places), task.preprocessing, batch_size=1, proposals=given)
-        rows = [_features(model, *_look(task, batch)) for batch in loader]
-        return {key: torch.cat([row[key] for row in rows]) for key in rows[0]}
-
-    write_shards(work.folder, len(split), _IMAGES, make, title="features", say=work.say)
-    return {}
-
-
-def _look(task: Any, batch: Batch) -> tuple[Outputs, Instances]:
-    batch["image"] = batch["image"].to(task.device)
-    return task.outputs(task.images(batch), batch), task.targets(batch)[0]
-
-
-@torch.no_grad()
-def _features(model: RCNN, outputs: Outputs, truth: Instances) -> dict[str, Tensor]:
-    """What the later stages learn from one image: n regions, the truth's first, m of them near a truth.
-
-    features (n, F); labels (n,), -1 but of truths; background (n, K), for which classes; pooled (m, D), and their
-    answers (m,), targets (m, 4).
-    """
-    real = truth.boxes[_real(truth)]
-    labels = truth.labels[_real(truth)]  # type: ignore[index]
-    proposals = outputs["proposals"]
-    (near,) = assign_anchors(proposals, [truth], model.num_classes, positive=model.box_threshold, rescue=None)
-    places = (near.matched >= 0).nonzero()[:, 0]
-    boxes = torch.cat([real, proposals])
-    overlaps = boxes.new_zeros(len(boxes), model.num_classes)
-    overlaps.scatter_reduce_(1, labels.expand(len(boxes), -1), pairwise_iou(boxes, real), "amax")
-    background = overlaps < model.negative_threshold
-    background[len(real) :][near.matched == -2] = False  # in a region to ignore
-    wanted = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
-    wanted[places + len(real)] = True
-    every = {**outputs, "proposals": boxes, "counts": torch.tensor([len(boxes)])}
-    features, pooled = [], []
-    for regions, keep in zip(model.parts(every), wanted.split(model.chunk), strict=True):
-        described = model.describe(every, regions)
-        features.append(_stored(described.features, model.precision))
-        pooled.append(_stored(described.pooled[keep], model.precision))
-    answers = near.matched[places]
-    return {
-        "features": torch.cat(features),
-        "labels": F.pad(labels, (0, len(proposals)), value=-1).cpu(),
-        "background": background.cpu(),
-        "pooled": torch.cat(pooled),
-        "answers": truth.labels[answers].cpu(),  # type: ignore[index]
-        "targets": encode_boxes(truth.boxes[answers], proposals[places]).cpu(),
-    }
-
-
-def fit_svms(work: Workplace) -> dict[str, Tensor]:
-    """Section 2.3: positives are the truth, negatives overlap no object of the class by 0.3 or more."""
-    model: RCNN = work.task.model  # type: ignore[assignment]
-    paths = _shards(work)
-    total = count = 0.0
-    positives: list[list[Tensor]] = [[] for _ in range(model.num_classes)]
-    for path in progress(paths, "positives", work.say):
-        features, labels = _read(path, "features", "labels")
-        total, count = total + float(features.float().norm(dim=1).sum()), count + len(features)
-        for label in labels[labels >= 0].unique().tolist():
-            positives[label].append(features[labels == label].float())
-    scale = _NORM * count / total if total > 0 else 1.0
-    empty = model.svm_weights.new_zeros(0, model.svm_weights.shape[1]).cpu()
-
-    def shards() -> Iterator[Shard]:
-        for path in progress(paths, "hard negatives", work.say):
-            features, background = _read(path, "features", "background")
-            yield Shard(features.float() * scale, background)
-
-    found = mine_svms([torch.cat([empty, *each]) * scale for each in positives], shards, model.margin)
-    return {"svm_weights": found.weights * scale, "svm_biases": found.biases, "has_svms": torch.tensor(True)}
-
-
-def fit_boxes(work: Workplace) -> dict[str, Tensor]:
-    """Appendix C: from the last pooling of a proposal to its truth, for each class."""
-    model: RCNN = work.task.model  # type: ignore[assignment]
-    parts = [_read(path, "pooled", "answers", "targets") for path in _shards(work)]
-    weights, biases = torch.zeros_like(model.box_weights).cpu(), torch.zeros_like(model.box_biases).cpu()
-    for label in progress(range(model.num_classes), "box regressions", work.say):
-        pooled = torch.cat([pooled[answers == label] for pooled, answers, _ in parts]).float()
-        targets = torch.cat([targets[answers == label] for _, answers, targets in parts])
-        own, biases[label] = fit_ridge(pooled, targets, model.box_penalty)
-        weights[label] = own.T
-    return {"box_weights": weights, "box_biases": biases}
-
-
-@torch.no_grad()
-def time_parts(
-    model: RCNN, preprocessing: Preprocessing, samples: Sequence[Tensor], propose: Callable[[Tensor], Tensor]
-) -> dict[str, float]:
-    """Seconds an image, uint8 (C, H, W), for `proposals`, `features`, `classification` and `suppression`.
-
-    Preparing the image counts among features, and moving boxes among suppression. propose: as in
-    `opsin.detect.proposals`. The model is timed as it is, on its device.
-    """
-    device = model.svm_weights.device
-    spent: dict[str, float] = dict.fromkeys(("proposals", "features", "classification", "suppression"), 0.0)
-
-    def lap(name: str, started: float) -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        now = time.perf_counter()
-        spent[name] += now - started
-        return now
-
-    for sample in samples:
-        clock = time.perf_counter()
-        boxes = propose(sample)
-        clock = lap("proposals", clock)
-        images = preprocessing.normalize(preprocessing.prepare(sample)[None].to(device))
-        placed = clip_boxes(preprocessing.place_boxes(boxes, sample.shape[-2:]), preprocessing.size)
-        outputs = model(images, [placed])
-        scored = []
-        for regions in model.parts(outputs):
-            described = model.describe(outputs, regions)
-            clock = lap("features", clock)
-            scored.append(model.classify(described))
-            clock = lap("classification", clock)
-        scores, offsets = map(torch.cat, zip(*scored, strict=True))
-        model.choose(outputs, scores, offsets, model.selection)
-        lap("suppression", clock)
-    return {name: seconds / max(1, len(samples)) for name, seconds in spent.items()}
 
 
 def _linear_places(network: Backbone, name: str) -> tuple[int, int]:
@@ -443,25 +276,11 @@ def _by_image(outputs: Outputs) -> list[Tensor]:
     return list(outputs["proposals"].split(outputs["counts"].tolist()))
 
 
-def _real(truth: Instances) -> Tensor:
+def real_objects(truth: Instances) -> Tensor:
     """Which truths are objects, and no regions to ignore: (N,) bool."""
     if truth.labels is None:
         return torch.ones(len(truth), dtype=torch.bool, device=truth.boxes.device)
     return truth.labels >= 0
-
-
-def _stored(values: Tensor, precision: torch.dtype) -> Tensor:
-    largest = torch.finfo(precision).max
-    return values.clamp(-largest, largest).to("cpu", precision)
-
-
-def _shards(work: Workplace) -> list[Path]:
-    return sorted(path for path in work.folder_of("features").glob("*.safetensors") if path.stem.isdigit())
-
-
-def _read(path: Path, *names: str) -> list[Tensor]:
-    with safe_open(path, framework="pt") as file:
-        return [file.get_tensor(name) for name in names]
 
 
 # Published networks

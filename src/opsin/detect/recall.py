@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from opsin.data import Source, Split
+from opsin.data import Problem, Source, Split
 from opsin.detect.detector import Outputs
 from opsin.detect.faster_rcnn import FasterRCNN
+from opsin.detect.predict import find_proposer
 from opsin.detect.proposals import METHODS, Recall, create_proposer, find_proposals, paint_recall, proposal_recall
 from opsin.detect.rpn import RPN, take_proposals
-from opsin.detect.task import find_proposer, to_image
+from opsin.detect.targets import to_image
 from opsin.engine.predict import Predictor, load
 from opsin.errors import InputError, unknown
 from opsin.structures import Instances
@@ -36,6 +37,11 @@ class Proposed:
     split: str
     images: int
     recall: Recall
+
+    @property
+    def problems(self) -> list[Problem]:
+        """None: what no proposal finds may still be learned from."""
+        return []
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON: those of `Recall.to_dict`, and method, split and images."""

@@ -8,7 +8,8 @@ convolves the whole image once and pools each of 2,000 regions from its map: R-C
 What comes after the pyramid is R-CNN's (section 4.1): the fully connected layers are fine-tuned on regions, SVMs and
 box regressions are fitted to their features. The convolutions are not fine-tuned, since the paper does not send
 gradients through the pyramid. They come from a classification network: the paper's was trained on ImageNet, and where
-none is given, one is trained here on the regions of the training images, as R-CNN's, at one size or at several.
+none is given, `opsin.detect.spp_net_training` trains one on the regions of the training images, as R-CNN's, at one
+size or at several.
 
 spp_net is the paper's detector on ZF-5. zfnet_spp is the classification network, whose training gives it weights.
 """
@@ -16,6 +17,7 @@ spp_net is the paper's detector on ZF-5. zfnet_spp is the classification network
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -30,7 +32,6 @@ from opsin.checks import check_count
 from opsin.detect.detector import Outputs
 from opsin.detect.rcnn import RCNN
 from opsin.detect.regions import Regions
-from opsin.detect.stages import Stage, Workplace
 from opsin.errors import InputError
 from opsin.nn.counting import meta_twin
 from opsin.nn.pooling import SpatialPyramidPooling
@@ -154,12 +155,6 @@ class SPPNet(RCNN):
         )
         self.scales, self.sizes = tuple(scales), tuple(sizes)
         self.stride, self.first = self.network.strides[-1], first_centre(self.network)
-        self.share(True)
-
-    def share(self, shared: bool) -> None:
-        """Pool regions from maps of whole images, or warp them one by one, to train all layers."""
-        self.shared = shared
-        self.train(self.training)
 
     def _create_network(self, backbone: str, options: Mapping[str, Any]) -> Backbone:
         return PyramidNetwork(
@@ -172,15 +167,12 @@ class SPPNet(RCNN):
 
     def train(self, mode: bool = True) -> SPPNet:
         super().train(mode)
-        if self.shared:  # batch norms of layers that are not trained keep their statistics
-            self.network.stem.eval()
-            self.network.stages.eval()
+        self.network.stem.eval()  # batch norms of layers that are not trained keep their statistics
+        self.network.stages.eval()
         return self
 
     def maps(self, images: Tensor) -> Outputs:
-        """The last map of the image at each scale, as map_480, ...; the image itself where regions are warped."""
-        if not self.shared:
-            return super().maps(images)
+        """The last map of the image at each scale, as map_480, ..."""
         height, width = images.shape[-2:]
         found = {}
         with torch.no_grad():
@@ -191,9 +183,6 @@ class SPPNet(RCNN):
         return found
 
     def pool(self, outputs: Outputs, regions: Regions) -> Tensor:
-        if not self.shared:
-            self.side = self.sizes[int(torch.randint(len(self.sizes), ()))]
-            return super().pool(outputs, regions)
         short = int(outputs["size"].min())
         areas = (regions.boxes[:, 2:] - regions.boxes[:, :2]).prod(dim=1)
         ratios = areas.new_tensor(self.scales) / short
@@ -212,22 +201,6 @@ class SPPNet(RCNN):
             # Its bins of whole cells are those of adaptive pooling: floor(i h / n) to ceil((i + 1) h / n).
             pooled[own] = torch.cat([roi_pool(x, rois, level).flatten(1) for level in levels], dim=1)
         return pooled
-
-    def stages(self) -> list[Stage]:
-        first, *others = super().stages()
-        return [first, Stage("network", self.train_network), *others]
-
-    def train_network(self, work: Workplace) -> dict[str, Tensor]:
-        """Train the classification network on warped regions, unless the recipe gives it weights."""
-        recipe = work.task.recipe
-        if recipe.model.backbone_weights or recipe.model.weights or recipe.train.init:
-            work.say("the network has weights: its convolutions stay as they are")
-            return {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
-        self.share(False)
-        try:
-            return self.fine_tune(work)
-        finally:
-            self.share(True)
 
 
 def _smallest(network: Backbone) -> int:
@@ -269,11 +242,11 @@ def first_centre(network: Backbone) -> float:
         for part in parts:
             for layer in part.modules():
                 if isinstance(layer, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):
-                    kernel, stride, padding = (
+                    kernel, stride, padding, dilation = (
                         value[0] if isinstance(value, tuple) else value
-                        for value in (layer.kernel_size, layer.stride, layer.padding)
+                        for value in (layer.kernel_size, layer.stride, layer.padding, getattr(layer, "dilation", 1))
                     )
-                    centre += jump * ((kernel - 1) / 2 - padding)  # type: ignore[operator]
+                    centre += jump * (dilation * (kernel - 1) / 2 - padding)  # type: ignore[operator]
                     jump *= stride  # type: ignore[operator]
         return centre
     stride = network.strides[-1]
@@ -283,8 +256,10 @@ def first_centre(network: Backbone) -> float:
     def cells(side: int) -> int:
         return twin.features(images[..., :side, :side])[-1].shape[-1]  # type: ignore[operator]
 
-    count = cells(large)
-    small = min(side for side in range(large - stride, large + 1) if cells(side) == count)
+    # One more than a multiple of 8: of a dilated network the last of these cells is one that it had without dilation,
+    # which no window that hangs over makes.
+    count = cells(large) - (cells(large) - 1) % 8
+    small = bisect_left(range(large + 1), count, lo=large - 8 * stride, key=cells)
     return (small - stride * (count - 1)) / 2
 
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from opsin.detect.fast_rcnn import FastRCNN, truncated_svd
-from opsin.engine.evaluate import evaluate
+from opsin.engine.evaluate import evaluate_run
+from opsin.engine.predict import Predictor
 from opsin.errors import InputError
 from opsin.nn.counting import count_parameters, short_count
 
@@ -72,29 +73,49 @@ def evaluate_thinned(
 
     Raises InputError for a run of another detector, one whose layers are thin already, and ranks that cannot be.
     """
-    if len(ranks) != 2:
-        raise InputError(f"truncated SVD takes two ranks, of fc6 and fc7, for example 1024,256; got {list(ranks)}")
-    models: list[FastRCNN] = []
+    found = evaluate_run(run, data, split, device=device, truncated_svd=",".join(map(str, ranks))).addition
+    assert isinstance(found, Thinned)
+    return found
 
-    def change(model: Any) -> nn.Module:
-        if not isinstance(model, FastRCNN):
-            raise InputError(
-                f"truncated SVD is of the layers fc6 and fc7 of Fast R-CNN, and {run} is a {type(model).__name__}"
-            )
-        models.extend([model, truncated_svd(model, *ranks).eval()])
-        return models[1]
 
-    metrics = evaluate(run, data, split, device=device, change=change)
-    whole, thin = models
-    first, second = _time_heads(whole, thin)
-    return Thinned(
-        ranks=(ranks[0], ranks[1]),
-        metrics=metrics,
-        parameters=(count_parameters(whole), count_parameters(thin)),
-        macs=(_macs(whole), _macs(thin)),
-        seconds=(first, second),
-        device=str(next(whole.parameters()).device),
-    )
+def parse_ranks(text: str) -> tuple[int, int]:
+    """`1024,256` as the ranks of fc6 and fc7. Raises InputError for anything else."""
+    parts = text.replace("x", ",").split(",")
+    if len(parts) != 2 or not all(part.strip().isdecimal() for part in parts):
+        raise InputError(f"truncated SVD takes two ranks, of fc6 and fc7, for example 1024,256; got {text!r}")
+    return int(parts[0]), int(parts[1])
+
+
+@dataclass(frozen=True)
+class Decomposed:
+    """A Fast R-CNN, whole and with its layers decomposed."""
+
+    whole: FastRCNN
+    thin: FastRCNN
+    ranks: tuple[int, int]
+
+    def measured(self, metrics: dict[str, float]) -> Thinned:
+        """What the thin one is worth, and what it saves; takes the time of both heads."""
+        return Thinned(
+            ranks=self.ranks,
+            metrics=metrics,
+            parameters=(count_parameters(self.whole), count_parameters(self.thin)),
+            macs=(_macs(self.whole), _macs(self.thin)),
+            seconds=_time_heads(self.whole, self.thin),
+            device=str(next(self.whole.parameters()).device),
+        )
+
+
+def replace_layers(predictor: Predictor, ranks: tuple[int, int]) -> Decomposed:
+    """Give a predictor its Fast R-CNN with layers decomposed. Raises InputError for another detector."""
+    whole = predictor.model
+    if not isinstance(whole, FastRCNN):
+        raise InputError(
+            f"truncated SVD is of the layers fc6 and fc7 of Fast R-CNN, and {predictor.recipe.model.name} is a "
+            f"{type(whole).__name__}"
+        )
+    predictor.model = thin = truncated_svd(whole, *ranks).eval()
+    return Decomposed(whole, thin, ranks)
 
 
 def _macs(model: FastRCNN) -> int:

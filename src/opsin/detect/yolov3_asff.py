@@ -120,10 +120,8 @@ class YOLOv3ASFF(GridDetector):
         pyramid = Pyramid(self.backbone.channels, strides, (fine, middle, coarse), spp=True)
         out_channels = (middle, coarse, 2 * coarse)
         if fusion:
-            inner = (middle, middle, coarse)
-            self.neck = nn.Sequential(
-                pyramid, _Widen([fine], [middle]), ASFF(inner, strides, out_channels=out_channels)
-            )
+            fused = ASFF((middle, middle, coarse), strides, out_channels=out_channels)
+            self.neck = nn.Sequential(pyramid, _Widen([fine], [middle]), fused)
         else:
             self.neck = nn.Sequential(pyramid, _Widen(pyramid.channels, out_channels))
         he_initialize(self.neck)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from rich.console import Console
@@ -21,9 +20,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from opsin.engine.checkpoint import read_checkpoint
 from opsin.engine.run import RunFolder
-from opsin.engine.task import Task
+from opsin.engine.task import Task, average_state
 from opsin.errors import JobError
+from opsin.errors import on_terminal as on_terminal
 from opsin.files import atomic
 
 
@@ -55,13 +56,14 @@ class MovingAverage(Callback):
         state = _model_state(pl_module)
         loaded, self.average = self.average, {k: v.detach().clone() for k, v in state.items()}
         for key, value in loaded.items():
-            self.average[key].copy_(value)
+            if key in self.average:  # an average from before 0.2 has the criterion's parameters too
+                self.average[key].copy_(value)
 
     @torch.no_grad()
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        step = trainer.global_step
+        step = _steps(pl_module)
         if step == self.steps:  # gradients are still being accumulated
             return
         self.steps = step
@@ -109,7 +111,7 @@ class History(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Task)
-        row: dict[str, float] = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
+        row: dict[str, float] = {"epoch": trainer.current_epoch + 1, "step": pl_module.steps}
         row["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
         row |= pl_module.train_losses()
         row |= {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val_")}
@@ -118,7 +120,7 @@ class History(Callback):
         if trainer.is_global_zero:
             write_rows(self.run.metrics, self.rows)
             for logger in trainer.loggers:
-                logger.log_metrics({k: v for k, v in row.items() if k not in ("epoch", "step")}, trainer.global_step)
+                logger.log_metrics({k: v for k, v in row.items() if k not in ("epoch", "step")}, pl_module.steps)
             self.say(self._line(row, pl_module.recipe.train.epochs))
 
     def state_dict(self) -> dict[str, Any]:
@@ -184,7 +186,7 @@ class StepLimit(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_step >= self.steps:
+        if _steps(pl_module) >= self.steps:
             trainer.should_stop = True
 
 
@@ -298,6 +300,17 @@ class ProgressBar(Callback):
         self.progress.stop()
 
 
+class CheckpointFiles(TorchCheckpointIO):
+    """Lightning's checkpoints, written atomically and read without running code."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        with atomic(Path(path)) as temporary:
+            torch.save(checkpoint, temporary)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        return read_checkpoint(Path(path))
+
+
 def early_stopping(monitor: str, mode: str, patience: int) -> EarlyStopping:
     """Lightning's early stopping, which keeps its own state over a resume."""
     return EarlyStopping(monitor, mode=mode, patience=patience, check_finite=False)
@@ -330,13 +343,15 @@ def read_rows(path: Path) -> list[dict[str, float]]:
         return [{k: float(v) for k, v in row.items() if k and v} for row in csv.DictReader(file)]
 
 
-def on_terminal() -> bool:
-    """Whether a person watches standard error."""
-    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-
-
 def _model_state(pl_module: LightningModule) -> dict[str, Tensor]:
-    return pl_module.model.state_dict()  # type: ignore[union-attr, operator, return-value]
+    assert isinstance(pl_module, Task)
+    return average_state(pl_module.model)
+
+
+def _steps(pl_module: LightningModule) -> int:
+    """Training steps done, one a batch however many optimizers there are."""
+    assert isinstance(pl_module, Task)
+    return pl_module.steps
 
 
 def _copy_into(state: dict[str, Tensor], values: dict[str, Tensor]) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -20,62 +19,83 @@ from opsin.data import Preprocessing, class_names
 from opsin.engine.recipe import Recipe, load_recipe
 from opsin.errors import InputError
 from opsin.files import atomic
+from opsin.nn.capabilities import restore_values, saved_values
 
-_CRITERION = "criterion."
+CRITERION = "criterion."  # what only training needs
+_VALUE = "opsin.state/"  # before the names of tensors that are no weights
 
 
 @dataclass
-class Saved:
-    """What a model.safetensors or a published file holds: weights, and all that is needed to use them."""
+class Facts:
+    """What a model is used with, beside its weights.
 
-    state: dict[str, Tensor]
+    preprocessing: None for a model that takes no images. meaning: what its answers mean, as the truth of its data has
+    it, plain JSON: {"classes": [...]}. options: the builder's that followed from the data, such as num_classes.
+    """
+
     recipe: Recipe
-    preprocessing: Preprocessing
-    classes: list[str]
-    temperature: float
-    metrics: dict[str, float]
-    score_threshold: float | None = None  # of a detector, fitted after its training
+    preprocessing: Preprocessing | None
+    meaning: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of classes, none where the meaning has none."""
+        return list(self.meaning.get("classes", []))
+
+    def build(self) -> nn.Module:
+        """The network, with weights at random."""
+        return registry.create_model(self.recipe.model.name, **self.options, **self.recipe.model.options)
+
+
+@dataclass
+class Saved(Facts):
+    """What a model.safetensors or a published file holds: weights, and all that is needed to use them.
+
+    values: what the network carries beyond weights, see `saved_values`. metrics: of its evaluation.
+    """
+
+    state: dict[str, Tensor] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
 
     def build(self) -> nn.Module:
         """The network with its weights, in eval mode. Raises InputError if the weights are another architecture's."""
-        model = registry.create_model(
-            self.recipe.model.name,
-            num_classes=len(self.classes),
-            in_channels=self.preprocessing.channels,
-            **self.recipe.model.options,
-        )
+        model = super().build()
         load_exactly(model, self.state, self.recipe.model.name)
-        model.temperature = self.temperature  # type: ignore[assignment]
-        model.multi_label = self.recipe.data.multi_label  # type: ignore[assignment]
-        if self.score_threshold is not None:
-            model.score_threshold = self.score_threshold  # type: ignore[assignment]
+        try:
+            restore_values(model, self.values)
+        except (TypeError, ValueError, KeyError) as error:
+            raise InputError(
+                f"what was saved beside the weights of {self.recipe.model.name} is damaged: {error}"
+            ) from None
         return model.eval()
 
 
 def save_model(
     path: Path,
     model: nn.Module,
-    *,
-    recipe: Recipe,
-    preprocessing: Preprocessing,
-    classes: list[str],
+    facts: Facts,
     metrics: Mapping[str, float],
     state: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write a model.safetensors: the weights (`state`, else the model's own), without the criterion's parameters."""
+    values = saved_values(model)
     described = {
         "opsin": __version__,
-        "recipe": recipe.model_dump(mode="json"),
-        "preprocessing": preprocessing.to_dict(),
-        "classes": classes,
-        "temperature": float(getattr(model, "temperature", 1.0)),
+        "recipe": facts.recipe.model_dump(mode="json"),
+        "preprocessing": None if facts.preprocessing is None else facts.preprocessing.to_dict(),
+        "meaning": facts.meaning,
+        "options": facts.options,
         "metrics": dict(metrics),
-        "score_threshold": getattr(model, "score_threshold", None),
+        "values": {name: value for name, value in values.items() if not isinstance(value, Tensor)},
     }
     state = model.state_dict() if state is None else state
-    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in state.items() if not k.startswith(_CRITERION)}
+    tensors = {name: tensor for name, tensor in state.items() if not name.startswith(CRITERION)}
+    tensors |= {_VALUE + name: value for name, value in values.items() if isinstance(value, Tensor)}
+    copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with atomic(path) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt", "opsin": json.dumps(described)})
+        save_file(copies, temporary, metadata={"format": "pt", "opsin": json.dumps(described)})
 
 
 def read_model(path: str | Path) -> Saved:
@@ -95,44 +115,60 @@ def read_model(path: str | Path) -> Saved:
             state = "its training has not saved a model yet" if (path / "recipe.yaml").exists() else "it is not a run"
             raise InputError(f"no model.safetensors in {path}: {state}")
         path = path / "model.safetensors"
-    state, metadata = read_tensors(path)
+    tensors, metadata = read_tensors(path)
     try:
-        described = json.loads(metadata["opsin"])
-        return Saved(
-            state=state,
-            recipe=load_recipe(described["recipe"]),
-            preprocessing=Preprocessing.from_dict(described["preprocessing"]),
-            classes=[str(name) for name in described["classes"]],
-            temperature=float(described["temperature"]),
-            metrics={str(k): float(v) for k, v in described["metrics"].items()},
-            score_threshold=None if described.get("score_threshold") is None else float(described["score_threshold"]),
-        )
+        return _described(json.loads(metadata["opsin"]), tensors)
     except KeyError as error:
         raise InputError(f"{path} does not describe a model of opsin: it lacks {error.args[0]!r}") from None
     except (ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{path} has a damaged description: {error}") from None
 
 
+def _described(text: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Saved:
+    """A saved model, of what its file says and holds."""
+    described = text if "meaning" in text else _of_version_1(text)
+    prepared = described["preprocessing"]
+    values = dict(described["values"])
+    values |= {name.removeprefix(_VALUE): tensor for name, tensor in tensors.items() if name.startswith(_VALUE)}
+    meaning = dict(described["meaning"])
+    if "classes" in meaning:
+        meaning["classes"] = [str(name) for name in meaning["classes"]]
+    return Saved(
+        recipe=load_recipe(described["recipe"]),
+        preprocessing=None if prepared is None else Preprocessing.from_dict(prepared),
+        meaning=meaning,
+        options=dict(described["options"]),
+        state={name: tensor for name, tensor in tensors.items() if not name.startswith(_VALUE)},
+        values=values,
+        metrics={str(k): float(v) for k, v in described["metrics"].items()},
+    )
+
+
+def _of_version_1(text: Mapping[str, Any]) -> dict[str, Any]:
+    """The description of a file from before 0.2, whose networks all had classes, images and the same few values."""
+    options = {"num_classes": len(text["classes"]), "in_channels": text["preprocessing"]["channels"]}
+    values = {name: text.get(name) for name in ("temperature", "score_threshold")}
+    values["multi_label"] = text["recipe"]["data"].get("multi_label", False)
+    return {**text, "meaning": {"classes": text["classes"]}, "options": options, "values": values}
+
+
 def _published(name: str, weights: str) -> Saved:
     """A model with published weights, fetched unless they are there, as if it had been trained here."""
     published = registry.find_weights(name, weights)
     preprocessing = Preprocessing.from_dict(published.preprocessing)
-    model = registry.create_model(
-        name, weights=weights, num_classes=published.num_classes, in_channels=preprocessing.channels
-    )
+    options: dict[str, Any] = {"num_classes": published.num_classes, "in_channels": preprocessing.channels}
+    model = registry.create_model(name, weights=weights, **options)
+    recipe = {
+        "task": registry.find_model(name).task,
+        "model": {"name": name, "weights": weights},
+        "data": {"source": ""},
+    }
     return Saved(
-        state=model.state_dict(),
-        recipe=load_recipe(
-            {
-                "task": registry.find_model(name).task,
-                "model": {"name": name, "weights": weights},
-                "data": {"source": ""},
-            }
-        ),
+        recipe=load_recipe(recipe),
         preprocessing=preprocessing,
-        classes=list(class_names(published.classes, published.num_classes)),
-        temperature=1.0,
-        metrics={},
+        meaning={"classes": list(class_names(published.classes, published.num_classes))},
+        options=options,
+        state=model.state_dict(),
     )
 
 
@@ -152,9 +188,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def load_exactly(model: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
     """Load weights that must fit in every name and shape. Raises InputError with the first that does not."""
-    own = {k: v for k, v in model.state_dict().items() if not k.startswith(_CRITERION)}
+    own = {k: v for k, v in model.state_dict().items() if not k.startswith(CRITERION)}
     for key in [*own, *state]:
-        if key.startswith(_CRITERION):
+        if key.startswith(CRITERION):
             continue
         if key not in state:
             raise InputError(
@@ -170,17 +206,6 @@ def load_exactly(model: nn.Module, state: Mapping[str, Tensor], name: str) -> No
                 "it comes from other classes, channels or options"
             )
     model.load_state_dict({k: v for k, v in state.items() if k in own}, strict=False)
-
-
-class CheckpointFiles(TorchCheckpointIO):
-    """Lightning's checkpoints, written atomically and read without running code."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        with atomic(Path(path)) as temporary:
-            torch.save(checkpoint, temporary)
-
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        return read_checkpoint(Path(path))
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

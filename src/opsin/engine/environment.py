@@ -20,10 +20,18 @@ def environment() -> dict[str, str]:
         "python": platform.python_version(),
         **found,
         "devices": ", ".join(_devices()),
-        "cpu cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        "cpu cores": str(_cores()),
         "threads": str(torch.get_num_threads()),
         "system": platform.platform(),
     }
+
+
+def _cores() -> int:
+    """The processor's cores that this process may use, where the system tells; else all."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1
 
 
 def _version(package: str) -> str:

@@ -1,9 +1,9 @@
 """A trained model as a file for other runtimes, compared with the original before it is handed over.
 
-The program takes "images", uint8 (B, channels, H, W) for any B, as `Preprocessing.prepare` leaves images, and
-normalises them itself. A classifier gives "scores" (B, K) in [0, 1]. A detector gives "boxes" (B, A, 4), xyxy in pixels
-of the input, and "scores" (B, A, K) of each; suppressing duplicates is left to the caller. All that it takes to use the
-file is written into it as metadata, see `describe`.
+What is written is a `Program` of the task's `Predictor`. One of images takes "images", uint8 (B, channels, H, W), for
+any B, as `Preprocessing.prepare` leaves them, and normalises them itself. A classifier gives "scores" (B, K) in
+[0, 1]. A detector gives "boxes" (B, A, 4), xyxy in pixels of the input, and "scores" (B, A, K) of each; suppressing
+duplicates is left to the caller. All that it takes to use the file is written into it as metadata, see `describe`.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
-from opsin import __version__, data
-from opsin.data import Preprocessing, UnreadableImage
-from opsin.engine.predict import Predictor, load
-from opsin.engine.task import split_data
+from opsin import __version__
+from opsin.data import UnreadableImage
+from opsin.engine.predict import Predictor, Program, load
+from opsin.engine.recipe_data import open_data, split_data
 from opsin.errors import InputError, JobError, unknown
 from opsin.files import atomic
+from opsin.nn.capabilities import example_input, saved_values
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
 TOLERANCE = 1e-4  # of the value, or where that is below 1, or below the input's longer side for boxes, of that
@@ -42,12 +43,6 @@ _PACKAGES = {
 }
 _OPSET = 18  # the one that torch writes without conversion, and that every runtime since 2023 reads
 _IMAGES = 8
-
-_FITS = {
-    "squash": "resize both sides to size",
-    "crop": "resize until it covers size / crop_ratio, then cut out the centre",
-    "pad": "shrink until it fits into size, never enlarge, and set it in the middle of black",
-}
 
 Run = Callable[[Tensor], Mapping[str, Tensor]]
 
@@ -64,43 +59,30 @@ class Compared:
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written. input: (channels, height, width). checked_on: which images it was compared on."""
+    """What was written. input: its shape, without the batch. checked_on: which examples it was compared on."""
 
     path: Path
     format: str
     input: tuple[int, ...]
     outputs: list[Compared]
     checked_on: str
+    name: str = "images"
+    dtype: str = "uint8"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         outputs = {one.name: {k: v for k, v in asdict(one).items() if k != "name"} for one in self.outputs}
-        return {**asdict(self), "path": str(self.path), "outputs": outputs, "tolerance": TOLERANCE}
+        values = {"path": str(self.path), "format": self.format, "input": self.input, "outputs": outputs}
+        return {**values, "checked_on": self.checked_on, "tolerance": TOLERANCE}
 
     def describe(self) -> str:
         """Lines for a terminal."""
-        lines = [f"images  uint8 (batch, {', '.join(map(str, self.input))})"]
+        lines = [f"{self.name}  {self.dtype} (batch, {', '.join(map(str, self.input))})"]
         for one in self.outputs:
             shape = ", ".join(map(str, one.shape))
             apart = f"{one.absolute:.1e} from PyTorch's, relatively {one.relative:.1e}"
             lines.append(f"{one.name:6}  float32 (batch, {shape}), at most {apart}")
         return "\n".join([f"{self.path}: {self.format}, compared on {self.checked_on}", *(f"  {x}" for x in lines)])
-
-
-class Program(nn.Module):
-    """What is exported: normalisation, network, and its outputs as boxes and scores."""
-
-    def __init__(self, model: nn.Module, preprocessing: Preprocessing) -> None:
-        super().__init__()
-        self.model, self.preprocessing = model, preprocessing
-        self.outputs = ["boxes", "scores"] if hasattr(model, "predictions") else ["scores"]
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """images: uint8 (B, channels, H, W)."""
-        outputs = self.model(self.preprocessing.normalize(images))
-        if "boxes" in self.outputs:
-            return dict(zip(self.outputs, self.model.predictions(outputs), strict=True))  # type: ignore[operator]
-        return {"scores": self.model.decode(outputs)["scores"]}  # type: ignore[operator]
 
 
 def export(run: str | Path, format: str, out: str | Path | None = None) -> Exported:
@@ -120,24 +102,20 @@ def export(run: str | Path, format: str, out: str | Path | None = None) -> Expor
         listed = " and ".join(filter(None, [", ".join(missing[:-1]), missing[-1]]))
         raise InputError(f"format {format} needs {listed}: pip install 'opsin[export]'")
     predictor = load(run, "cpu")
-    refusal = getattr(predictor.model, "export_refusal", "")
-    if refusal:
-        raise InputError(
-            f"{predictor.recipe.model.name} cannot be exported: {refusal}. Use it by `opsin predict` or opsin.load, or "
-            "train a detector of one stage for other runtimes, such as ssd, retinanet or yolov4"
-        )
-    program = Program(predictor.model.requires_grad_(False), predictor.preprocessing).eval()
-    images, checked_on = _images(predictor)
-    traced = _trace(program, predictor)
+    program, *_ = predictor.programs()
+    predictor.model.requires_grad_(False)
+    program.module.eval()
+    images, checked_on = _examples(predictor)
+    traced = _trace(program, predictor, images)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make the folder {path.parent}: {error.strerror}") from None
     with atomic(path) as temporary, tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         file = Path(folder) / path.name
-        _WRITERS[format](traced, program.outputs, file, describe(predictor))
+        _WRITERS[format](traced, program, file, describe(predictor, program))
         try:
-            outputs = _compare(program, _open(file, format), images, path)
+            outputs = _compare(program, _open(file, format, program.name), images, path)
         except (JobError, OSError):
             raise
         except Exception as error:  # each runtime has its own
@@ -146,42 +124,29 @@ def export(run: str | Path, format: str, out: str | Path | None = None) -> Expor
             with atomic(path.with_name(part.name)) as beside:
                 part.replace(beside)
         file.replace(temporary)
-    return Exported(path, format, tuple(images.shape[1:]), outputs, checked_on)
+    dtype = str(images.dtype).removeprefix("torch.")
+    return Exported(path, format, tuple(images.shape[1:]), outputs, checked_on, program.name, dtype)
 
 
-def describe(predictor: Predictor) -> dict[str, str]:
+def describe(predictor: Predictor, program: Program) -> dict[str, str]:
     """What is written into the file beside the program, texts by name; all but the first four are JSON.
 
-    opsin: the version. model, task, usage. classes: names in the order of scores. preprocessing: see `Preprocessing`.
-    Of a detector selection: how boxes and scores become instances, see `Selection`; its score_threshold is the one
-    fitted in validation, where there was one.
+    opsin: the version. model, task, usage. What the answers mean: classes, names in the order of scores. preprocessing:
+    see `Preprocessing`. values: what the model carries beyond weights. Of a detector selection: how boxes and scores
+    become instances, see `Selection`; its score_threshold is the one fitted in validation, where there was one.
     """
-    model, preprocessing = predictor.model, predictor.preprocessing
-    size = ", ".join(map(str, (preprocessing.channels, *preprocessing.size)))
-    usage = (
-        f"images: uint8 (batch, {size}), {'RGB' if preprocessing.channels == 3 else 'grey'}, 0 to 255, not normalised. "
-        f"Of each image, {_FITS[preprocessing.fit]} (height, width), {preprocessing.interpolation}, antialiased. "
-    )
-    values: dict[str, Any] = {"classes": predictor.classes, "preprocessing": preprocessing.to_dict()}
-    if hasattr(model, "predictions"):
-        usage += (
-            "boxes: (batch, places, 4), x1, y1, x2, y2 in pixels of the input. scores: (batch, places, classes), "
-            "0 to 1. Keep what exceeds selection's score_threshold, suppress duplicates within a class at its "
-            "iou_threshold, and bring the boxes back to the image."
-        )
-        selection = dict(vars(model.selection))
-        selection["score_threshold"] = getattr(model, "score_threshold", selection["score_threshold"])
-        values["selection"] = selection
-    else:
-        several = " An image has every class of at least 0.5." if getattr(model, "multi_label", False) else ""
-        usage += f"scores: (batch, classes), calibrated probabilities.{several}"
     texts = {
         "opsin": __version__,
         "model": predictor.recipe.model.name,
         "task": predictor.recipe.task,
-        "usage": usage,
+        "usage": "",
     }
-    return texts | {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
+    plain = {name: v for name, v in saved_values(predictor.model).items() if not isinstance(v, Tensor)}
+    values: dict[str, Any] = {**predictor.facts.meaning, "values": plain}
+    if predictor.preprocessing is not None:
+        values["preprocessing"] = predictor.preprocessing.to_dict()
+    texts |= {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
+    return texts | dict(program.metadata)
 
 
 def _target(run: str | Path, format: str, out: str | Path | None) -> Path:
@@ -199,36 +164,37 @@ def _target(run: str | Path, format: str, out: str | Path | None) -> Path:
     return path
 
 
-def _images(predictor: Predictor) -> tuple[Tensor, str]:
-    """Prepared images, uint8 (N, C, H, W), of the run's test or validation data, and where they are from."""
-    section, prepare = predictor.recipe.data, predictor.preprocessing.prepare
-    found: list[Tensor] = []
+def _examples(predictor: Predictor) -> tuple[Tensor, str]:
+    """Inputs as the program takes them, (N, ...), of the run's test or validation data, and where they are from."""
+    found: list[Any] = []
     reason = "published weights come without data"
-    if section.source:
+    if predictor.recipe.data.source:
         try:
-            source = data.open(section.source, predictor.recipe.task, multi_label=section.multi_label)
+            source = open_data(predictor.recipe)
             splits = split_data(predictor.recipe, source)
             name = next(name for name in ("test", "val", "all", "train") if name in splits)
             split, reason = splits[name], "none of the run's images can be read"
             for place in np.unique(np.linspace(0, len(split) - 1, _IMAGES).astype(int)).tolist():
                 try:
-                    found.append(prepare(split.read(place)))
+                    found.append(split.read(place))
                 except UnreadableImage:
                     continue
             if found:
-                return torch.stack(found), f"{len(found)} images of {source.name}, {name}"
+                return predictor.collate(found), f"{len(found)} images of {source.name}, {name}"
         except InputError as error:
             reason = str(error)
+    if predictor.preprocessing is None:
+        return example_input(predictor.model, None, _IMAGES), f"{_IMAGES} examples of the network's own ({reason})"
     shape = (_IMAGES, predictor.preprocessing.channels, *predictor.preprocessing.size)
     noise = torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     return noise, f"{_IMAGES} images of random noise ({reason})"
 
 
-def _trace(program: Program, predictor: Predictor) -> ExportedProgram:
-    example = torch.zeros(2, predictor.preprocessing.channels, *predictor.preprocessing.size, dtype=torch.uint8)
+def _trace(program: Program, predictor: Predictor, inputs: Tensor) -> ExportedProgram:
+    example = torch.zeros(2, *inputs.shape[1:], dtype=inputs.dtype)
     try:
         with torch.no_grad(), _quiet():
-            traced = torch.export.export(program, (example,), dynamic_shapes=({0: Dim("batch", min=1)},))
+            traced = torch.export.export(program.module, (example,), dynamic_shapes=({0: Dim("batch", min=1)},))
     except Exception as error:  # whatever the network's own code and torch's tracing raise
         raise JobError(f"torch.export cannot trace {predictor.recipe.model.name}: {_first_line(error)}") from error
     for node in traced.graph.nodes:
@@ -236,21 +202,21 @@ def _trace(program: Program, predictor: Predictor) -> ExportedProgram:
     return traced
 
 
-def _write_torch(traced: ExportedProgram, outputs: list[str], file: Path, metadata: Mapping[str, str]) -> None:
+def _write_torch(traced: ExportedProgram, program: Program, file: Path, metadata: Mapping[str, str]) -> None:
     content = io.BytesIO()  # torch's own writer ends the process where the disk is full
     torch.export.save(traced, content, extra_files=dict(metadata))
     file.write_bytes(content.getbuffer())
 
 
-def _write_onnx(traced: ExportedProgram, outputs: list[str], file: Path, metadata: Mapping[str, str]) -> None:
+def _write_onnx(traced: ExportedProgram, program: Program, file: Path, metadata: Mapping[str, str]) -> None:
     try:
         with _quiet():
             made = torch.onnx.export(
                 traced,
                 dynamo=True,
                 opset_version=_OPSET,
-                input_names=["images"],
-                output_names=outputs,
+                input_names=[program.name],
+                output_names=program.outputs,
                 dynamic_shapes=({0: "batch"},),
                 verbose=False,
             )
@@ -265,12 +231,12 @@ def _write_onnx(traced: ExportedProgram, outputs: list[str], file: Path, metadat
     made.save(file)
 
 
-def _write_openvino(traced: ExportedProgram, outputs: list[str], file: Path, metadata: Mapping[str, str]) -> None:
+def _write_openvino(traced: ExportedProgram, program: Program, file: Path, metadata: Mapping[str, str]) -> None:
     import openvino
 
     # Through ONNX: openvino.convert_model, which takes the program itself, reports its use to its makers.
     onnx = file.with_suffix(".onnx")
-    _write_onnx(traced, outputs, onnx, {})
+    _write_onnx(traced, program, onnx, {})
     try:
         model = openvino.Core().read_model(onnx)
     except RuntimeError as error:  # a report, the summary last
@@ -288,8 +254,8 @@ def _write_openvino(traced: ExportedProgram, outputs: list[str], file: Path, met
 _WRITERS = {"onnx": _write_onnx, "openvino": _write_openvino, "torch": _write_torch}
 
 
-def _open(file: Path, format: str) -> Run:
-    """The program in a file, on the CPU in full precision."""
+def _open(file: Path, format: str, name: str) -> Run:
+    """The program in a file, on the CPU in full precision. name: of its input."""
     if format == "torch":
         return torch.export.load(file).module()
     if format == "onnx":
@@ -300,8 +266,8 @@ def _open(file: Path, format: str) -> Run:
         names = [output.name for output in session.get_outputs()]
 
         def run(images: Tensor) -> dict[str, Tensor]:
-            found = session.run(names, {"images": images.numpy()})
-            return {name: torch.from_numpy(array) for name, array in zip(names, found, strict=True)}
+            found = session.run(names, {name: images.numpy()})
+            return {key: torch.from_numpy(array) for key, array in zip(names, found, strict=True)}
 
         return run
     import openvino
@@ -310,7 +276,7 @@ def _open(file: Path, format: str) -> Run:
     compiled = core.compile_model(core.read_model(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
     def infer(images: Tensor) -> dict[str, Tensor]:
-        found = compiled({"images": images.numpy()})
+        found = compiled({name: images.numpy()})
         return {output.any_name: torch.from_numpy(found[output].copy()) for output in compiled.outputs}
 
     return infer
@@ -318,24 +284,49 @@ def _open(file: Path, format: str) -> Run:
 
 @torch.inference_mode()
 def _compare(program: Program, run: Run, images: Tensor, path: Path) -> list[Compared]:
-    """Every output on the first image alone and on the others together. Raises JobError for a mismatch."""
+    """Every output on the first example alone and on the others together. Raises JobError for a mismatch."""
     batches = [part for part in (images[:1], images[1:]) if len(part)]
-    pairs = [(program(batch), run(batch)) for batch in batches]
-    compared = []
+    pairs = [(program.module(batch), run(batch)) for batch in batches]
+    compared: list[Compared] = []
+    ours: dict[str, Tensor] = {}
+    theirs: dict[str, Tensor] = {}
     for name in pairs[0][0]:
         wanted, got = (torch.cat([pair[side][name] for pair in pairs]) for side in (0, 1))
         if wanted.shape != got.shape:
             raise JobError(f"{path} was not written: {name} came out as {tuple(got.shape)}, not {tuple(wanted.shape)}")
+        ours[name], theirs[name] = wanted, got
         apart = (got - wanted).abs()
-        unit = max(images.shape[-2:]) if name == "boxes" else 1.0
-        relative = float((apart / wanted.abs().clamp(min=unit)).max())
+        relative = float((apart / wanted.abs().clamp(min=program.units.get(name, 1.0))).max())
         compared.append(Compared(name, tuple(wanted.shape[1:]), float(apart.max()), relative))
         if not relative <= TOLERANCE:
             raise JobError(
                 f"{path} was not written: its {name} differ from PyTorch's by up to {float(apart.max()):.2g}, "
                 f"relatively {relative:.2g}, more than {TOLERANCE:g}"
             )
+    if program.decode is not None:
+        _compare_answers(program.decode(ours), program.decode(theirs), path)
     return compared
+
+
+def _compare_answers(wanted: list[dict[str, Any]], got: list[dict[str, Any]], path: Path) -> None:
+    """Raise JobError where the file's outputs, decoded, give other answers than the model's.
+
+    One example in eight may: of two predictions that are equally certain but for rounding, either may come first.
+    """
+    differing = sum(not _alike(one, other) for one, other in zip(wanted, got, strict=True))
+    if differing > -(-len(wanted) // 8):
+        raise JobError(f"{path} was not written: {differing} of {len(wanted)} examples get other answers from it")
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two answers, plain values, say the same, numbers to about three digits."""
+    if isinstance(one, float) and isinstance(other, float):
+        return abs(one - other) <= 1e-3 * max(10.0, abs(one), abs(other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_alike(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_alike, one, other))
+    return one == other
 
 
 @contextlib.contextmanager

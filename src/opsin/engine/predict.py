@@ -1,71 +1,200 @@
-"""A trained model, ready to use: the same preprocessing as in training, whatever it is given."""
+"""A model in use: the same preparation of its input as in training, whatever it is given."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from opsin import registry
-from opsin.backbones import Backbone
-from opsin.data import Preprocessing
+from opsin import rooms
+from opsin.data import Preprocessing, Source, Split
 from opsin.data.images import IMAGE_SUFFIXES, read_image
-from opsin.engine.checkpoint import read_model
-from opsin.engine.recipe import Recipe
+from opsin.engine.checkpoint import Facts, read_model
+from opsin.engine.recipe import Recipe, load_recipe
 from opsin.engine.video import VIDEO_SUFFIXES, batched, is_video, open_video
-from opsin.errors import InputError, unknown
+from opsin.errors import InputError
+from opsin.rooms import Room
+from opsin.structures import Batch
 
-Image = str | Path | np.ndarray | Tensor
+Given = str | Path | np.ndarray | Tensor  # an image, as it is given
+
+
+@dataclass
+class Program:
+    """What can be exported of a model: a module that takes one tensor and gives named tensors, batch first.
+
+    outputs: their names, in order. metadata: texts that travel in the file. units: of an output, the size from which on
+    its error counts as relative; 1 for most. decode: from the outputs to the answers of a batch whose inputs have
+    these (height, width), by which a file is compared too. name: of the input in the file.
+    """
+
+    module: nn.Module
+    outputs: list[str]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    units: Mapping[str, float] = field(default_factory=dict)
+    decode: Callable[[Mapping[str, Tensor]], list[dict[str, Any]]] | None = None
+    name: str = "images"
 
 
 class Predictor:
-    """A model with its preprocessing and class names. `opsin.load("runs/x")` makes one."""
+    """A model with its preprocessing and what its answers mean. `opsin.load("runs/x")` makes one.
 
-    def __init__(self, model: nn.Module, recipe: Recipe, preprocessing: Preprocessing, classes: list[str]) -> None:
-        self.model = model
-        self.recipe = recipe
-        self.preprocessing = preprocessing
-        self.classes = classes
-        self._task = registry.find_task(recipe.task)
+    What a task overrides is small: `answers`, `draw` and `describe`, and `run` where forward is not all.
+    takes: "each" input has an answer of its own; "together", all inputs of a call have one; "frames", as each, but they
+    come in the order of time, `begin` before the first; "nothing", the model answers without any.
+    """
+
+    takes: ClassVar[Literal["each", "together", "frames", "nothing"]] = "each"
+
+    def __init__(self, model: nn.Module | None, facts: Facts) -> None:
+        self._model, self.facts = model, facts
+        self.room: Room = rooms.find_room(facts.recipe.task)
+
+    # What a task says
+
+    def answers(
+        self, outputs: Any, sizes: Sequence[tuple[int, int]], originals: Sequence[Any], **options: Any
+    ) -> list[dict[str, Any]]:
+        """Plain values of what the network says of each input.
+
+        sizes: (height, width) of the images as they were given; originals: what was given, read. options: those that
+        the task's room declares for "predict".
+        """
+        raise InputError(f"models for {self.recipe.task} give no answers")
+
+    def draw(self, image: Tensor, answer: dict[str, Any]) -> Any:
+        """An image, uint8 (C, H, W), with its answer drawn on it, as a PIL image."""
+        raise InputError(f"answers of {self.recipe.task} are not drawn on images")
+
+    def describe(self, answer: dict[str, Any]) -> str:
+        """An answer in a few words, for a line on a terminal."""
+        return ", ".join(f"{key} {value}" for key, value in answer.items() if key not in ("path", "drawn"))
+
+    def find(self, inputs: Sequence[str | Path]) -> list[Path]:
+        """The files of paths and folders that can be inputs. Raises InputError where there are none."""
+        return find_images(inputs, videos=True)
+
+    def read(self, given: Any) -> Any:
+        """One input as it is given, read: an image, uint8 (C, H, W). Raises InputError for what cannot be one."""
+        return load_image(given)
+
+    def collate(self, originals: Sequence[Any]) -> Tensor:
+        """Inputs that were read, as a batch before normalisation: what an exported program takes."""
+        if self.preprocessing is None:
+            return torch.stack(list(originals))
+        return torch.stack([self.preprocessing.prepare(image) for image in originals])
+
+    def run(self, batch: Tensor, originals: Sequence[Any]) -> Any:
+        """What the network gives for a batch of `collate`, on its device."""
+        return self.model(batch if self.preprocessing is None else self.preprocessing.normalize(batch))
+
+    def finish_training(self) -> None:
+        """Leave out what served the training alone; the model will not be trained on."""
+
+    def begin(self) -> None:
+        """Forget what was seen before: the next frame is the first."""
+
+    def inputs(self, batch: Batch) -> tuple[Any, ...]:
+        """What the network's forward is given, of a loaded batch: normalised, in its precision, on its device."""
+        values: Any = batch["image"].to(self.device) if "image" in batch else batch
+        if self.preprocessing is None:
+            return (values,)
+        images = self.preprocessing.normalize(values, self.dtype)
+        return (images.to(memory_format=torch.channels_last) if self.recipe.train.channels_last else images,)
+
+    def prepare_split(self, split: Split) -> Split:
+        """A split with what the model needs of it beside inputs and truth. Raises InputError where that is lacking."""
+        return split
+
+    @classmethod
+    def relabel(cls, recipe: Recipe, source: Source) -> Source:
+        """A divided source as the recipe's model sees its truth, in training and evaluation."""
+        return source
+
+    def programs(self) -> list[Program]:
+        """What `opsin export` can write. Raises InputError, with the way out, for a model that it cannot."""
+        raise InputError(f"{self.recipe.model.name} has nothing that can be exported")
+
+    # What all have
+
+    @property
+    def model(self) -> Any:
+        """The network. Raises InputError where there is none."""
+        if self._model is None:
+            raise InputError(f"{self.recipe.task} has no network")
+        return self._model
+
+    @model.setter
+    def model(self, model: nn.Module) -> None:
+        self._model = model
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe that the model was trained by."""
+        return self.facts.recipe
+
+    @property
+    def preprocessing(self) -> Any:
+        """How images become the network's input: a `Preprocessing`; None where it takes no images."""
+        return self.facts.preprocessing
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes that the model knows; none where it has no classes."""
+        return self.facts.classes
 
     @property
     def device(self) -> torch.device:
         """Where the model is."""
-        return next(self.model.parameters()).device
+        first = None if self._model is None else next(self._model.parameters(), None)
+        return torch.device("cpu") if first is None else first.device
 
-    def predict(self, images: Image | Sequence[Image], *, batch_size: int = 32, **options: Any) -> Any:
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating-point type of the model's parameters."""
+        first = None if self._model is None else next(self._model.parameters(), None)
+        return torch.float32 if first is None or not first.is_floating_point() else first.dtype
+
+    def predict(self, images: Given | Sequence[Given] = (), *, batch_size: int = 32, **options: Any) -> Any:
         """The answer for an image, or the list of answers for several, for a folder or for the frames of a video.
 
         images: a path, a folder, an array (H, W), (H, W, C) or a tensor (C, H, W), uint8 or float in [0, 1]; or a
         sequence of these, or a tensor (B, C, H, W). options: the task's, `top` of a classifier, `score_threshold` of a
         detector. Raises InputError for an image that cannot be read.
         """
+        if self.takes in ("together", "nothing"):
+            return next(self.stream([] if self.takes == "nothing" else list(_expand(images)), **options))
         if isinstance(images, str | Path) and is_video(images):
             return [answer for _, answer in self.stream_video(images, batch_size=batch_size, **options)]
         single = isinstance(images, str | Path) and not Path(images).is_dir()
         single = single or (isinstance(images, np.ndarray | Tensor) and images.ndim < 4)
-        items: list[Image] = [images] if single else list(_expand(images))  # type: ignore[list-item, arg-type]
+        items: list[Any] = [images] if single else list(_expand(images))
         answers = list(self.stream(items, batch_size=batch_size, **options))
         for answer in answers:
             if "error" in answer:
                 raise InputError(answer["error"])
         return answers[0] if single else answers
 
-    def stream(self, images: Sequence[Image], *, batch_size: int = 32, **options: Any) -> Iterator[dict[str, Any]]:
+    def stream(self, images: Sequence[Given], *, batch_size: int = 32, **options: Any) -> Iterator[dict[str, Any]]:
         """Answers one by one, in order. One for an unreadable image has the key `error` and nothing but its path."""
-        self._check(options)
+        options = self._checked(options)
+        self.begin()
+        if self.takes in ("together", "nothing"):
+            read = [self.read(image) for image in images]
+            yield {**({"paths": [str(i) for i in images]} if images else {}), **self._answer(read, options)[0]}
+            return
         for start in range(0, len(images), batch_size):
             chunk = images[start : start + batch_size]
-            loaded: list[Tensor] = []
+            loaded: list[Any] = []
             errors: dict[int, str] = {}
             for place, image in enumerate(chunk):
                 try:
-                    loaded.append(load_image(image))
+                    loaded.append(self.read(image))
                 except InputError as error:
                     errors[place] = str(error)
             answers = iter(self._answer(loaded, options) if loaded else [])
@@ -80,49 +209,84 @@ class Predictor:
 
         No more than a batch of frames is held at once. Raises InputError for a file that is no video.
         """
-        self._check(options)
+        options = self._checked(options)
+        self.begin()
         with open_video(path) as video:
             for chunk in batched(video, batch_size):
                 for frame, answer in zip(chunk, self._answer([f.image for f in chunk], options), strict=True):
                     yield frame.image, {"path": str(path), "frame": frame.index, "time": frame.time, **answer}
 
-    @torch.inference_mode()
-    def _answer(self, loaded: Sequence[Tensor], options: Mapping[str, Any]) -> list[dict[str, Any]]:
-        prepared = [self.preprocessing.prepare(image) for image in loaded]
-        images = self.preprocessing.normalize(torch.stack(prepared).to(self.device))
-        sizes = [(image.shape[-2], image.shape[-1]) for image in loaded]
-        return self._task.answers(self, self._task.look(self, images, loaded), sizes, **options)
-
-    def _check(self, options: Mapping[str, Any]) -> None:
-        parameters = inspect.signature(self._task.answers).parameters.values()
-        known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
-        for name in options:
-            if name not in known:
-                raise unknown(f"option of prediction with {self.recipe.model.name}", name, known)
-
-    def annotate(self, image: Image, answer: dict[str, Any]) -> Any:
+    def annotate(self, image: Given, answer: dict[str, Any]) -> Any:
         """The image with its answer drawn on it, a PIL image."""
-        return self._task.annotate(load_image(image), answer, self.classes)
+        return self.draw(self.read(image), answer)
 
-    def describe(self, answer: dict[str, Any]) -> str:
-        """An answer in a few words."""
-        return self._task.describe(answer)
+    @torch.inference_mode()
+    def _answer(self, loaded: Sequence[Any], options: Mapping[str, Any]) -> list[dict[str, Any]]:
+        outputs = None
+        if self._model is not None or loaded:
+            outputs = self.run(self.collate(loaded).to(self.device), loaded)
+        sizes = [(one.shape[-2], one.shape[-1]) for one in loaded if one.ndim > 1]
+        return self.answers(outputs, sizes, loaded, **options)
+
+    def _checked(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        return self.room.check_options("predict", options, f"prediction with {self.recipe.model.name}")
 
 
 def load(run: str | Path, device: str | None = None) -> Predictor:
     """A ready model from a run folder, a model.safetensors, or published weights by name ("resnet50:imagenet1k").
 
-    device: "cpu", "cuda", ...; the best there is if None.
+    A task without networks is loaded by its own name. device: "cpu", "cuda", ...; the best there is if None.
     """
+    if not Path(run).exists() and str(run) in rooms.list_tasks():
+        return _load_rule(str(run))
     saved = read_model(run)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         model = saved.build().to(device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
-    if isinstance(model, Backbone):
-        model.drop_aux_heads()  # they served the training
-    return Predictor(model, saved.recipe, saved.preprocessing, saved.classes)
+    predictor = create_predictor(model, saved)
+    predictor.finish_training()
+    return predictor
+
+
+def create_predictor(model: nn.Module | None, facts: Facts) -> Predictor:
+    """The predictor of a recipe's task. Raises InputError for a task that predicts nothing."""
+    room = rooms.find_room(facts.recipe.task)
+    if room.predicts is None:
+        raise InputError(f"{room.task} predicts nothing")
+    own = Facts(facts.recipe, facts.preprocessing, facts.meaning, facts.options)  # not the weights too
+    return rooms.load(room.predicts)(model, own)
+
+
+def _load_rule(task: str) -> Predictor:
+    """A task that answers without a network."""
+    room = rooms.find_room(task)
+    if room.networks is not None or room.predicts is None:
+        raise InputError(f"{task} is a task, not a run; give the folder of a training, or published weights")
+    return rooms.load(room.predicts)(None, Facts(load_recipe({"task": task, **_RULE}), None))
+
+
+_RULE: Mapping[str, Any] = {
+    "model": {"name": "", "weights": None},
+    "data": {"source": ""},
+}  # of a task without networks
+
+
+def describe_input(preprocessing: Preprocessing) -> str:
+    """What an exported program is given, in words for those who use its file without opsin."""
+    size = ", ".join(map(str, (preprocessing.channels, *preprocessing.size)))
+    return (
+        f"images: uint8 (batch, {size}), {'RGB' if preprocessing.channels == 3 else 'grey'}, 0 to 255, not normalised. "
+        f"Of each image, {_FITS[preprocessing.fit]} (height, width), {preprocessing.interpolation}, antialiased. "
+    )
+
+
+_FITS = {
+    "squash": "resize both sides to size",
+    "crop": "resize until it covers size / crop_ratio, then cut out the centre",
+    "pad": "shrink until it fits into size, never enlarge, and set it in the middle of black",
+}
 
 
 def find_images(inputs: Sequence[str | Path], *, videos: bool = False) -> list[Path]:
@@ -146,7 +310,7 @@ def find_images(inputs: Sequence[str | Path], *, videos: bool = False) -> list[P
     return found
 
 
-def load_image(given: Image) -> Tensor:
+def load_image(given: Given) -> Tensor:
     """An image as uint8 (C, H, W), from a file, an array (H, W[, C]) or a tensor (C, H, W)."""
     if isinstance(given, str | Path):
         return read_image(given)
@@ -166,7 +330,7 @@ def load_image(given: Image) -> Tensor:
     return (image * 255).round().to(torch.uint8)
 
 
-def _expand(images: Any) -> Sequence[Image]:
+def _expand(images: Any) -> Sequence[Given]:
     if isinstance(images, str | Path):
         return find_images([images])
     return list(images)

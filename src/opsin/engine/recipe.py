@@ -1,34 +1,44 @@
 """A recipe: everything that decides the result of a training, on one screen.
 
 From YAML (a file, or a name of one shipped with opsin), from flags, or from a dict; `--set optim.lr=0.01` reaches every
-key. A default stands here and nowhere else. Model options are not listed: they are checked against the builder.
+key. A default stands here and nowhere else. Model options are not listed: they are checked against the builder. What
+one task alone has stands in its own section, under its name; see `opsin.rooms.Room.section`.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from opsin import registry
+from opsin import registry, rooms
 from opsin.errors import InputError, unknown
+from opsin.rooms import Room
 
+VERSION = 2  # of what a recipe holds; see `_MIGRATIONS`
 RECIPES = Path(__file__).parents[1] / "recipes"
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
 
 
-class _Section(BaseModel):
+class RecipeSection(BaseModel):
+    """A part of a recipe: its keys, their types and defaults. An unknown key is an error."""
+
     model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 
+    def opening(self) -> dict[str, Any]:
+        """Of a task's own section: the keywords with which `opsin.data.open` opens the recipe's data."""
+        return {}
 
-class _Named(_Section):
+
+class _Named(RecipeSection):
     """A section of a name and of options that the named thing's own signature checks."""
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
@@ -47,15 +57,13 @@ class ModelSection(_Named):
     backbone_weights: str | None = None  # of a detector: published ones of the classification network inside
 
 
-class DataSection(_Section):
+class DataSection(RecipeSection):
     """What to learn from, how it is split, and how an image becomes the network's input.
 
     What says so and is null is as the published weights of `model.weights` expect it, where there are some.
     """
 
     source: str
-    joint: str | None = None  # images with a class and without boxes that a detector is trained on as well
-    joint_ratio: Annotated[float, Field(gt=0)] = 4.0  # so many of them, at most, for each image with boxes
     val_fraction: Fraction = 0.1
     test_fraction: Fraction = 0.2
     split_seed: int = 0
@@ -66,12 +74,11 @@ class DataSection(_Section):
     interpolation: Literal["nearest", "bilinear", "bicubic"] | None = None  # bilinear if null
     mean: list[float] | None = None  # of images scaled to [0, 1]; ImageNet's, or 0.5 for grey, if null
     std: list[Annotated[float, Field(gt=0)]] | None = None
-    multi_label: bool = False
     skip_bad: bool = False
     limit: Positive | None = None  # use only that many examples of each split, for a quick look
 
 
-class MixingSection(_Section):
+class MixingSection(RecipeSection):
     """Batch mixing, after collate. The value is the Beta distribution's alpha; 0 is off."""
 
     mixup: Annotated[float, Field(ge=0)] = 0.0
@@ -101,7 +108,7 @@ class ScheduleSection(_Named):
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
 
 
-class TrainSection(_Section):
+class TrainSection(RecipeSection):
     """How long, how fast, on what; passed on to Lightning where it has the same option."""
 
     epochs: Positive = 30
@@ -116,7 +123,6 @@ class TrainSection(_Section):
     precision: str = "32-true"
     accumulate: Positive = 1
     clip_norm: Annotated[float, Field(gt=0)] | None = None
-    multi_scale: list[Positive | tuple[Positive, Positive]] | None = None  # input sizes a detector changes between
     sync_batchnorm: bool = False
     channels_last: bool = False
     deterministic: bool = False
@@ -129,10 +135,12 @@ class TrainSection(_Section):
     tensorboard: bool = True
 
 
-class Recipe(_Section):
-    """One training, completely."""
+class Recipe(RecipeSection):
+    """One training, completely. A recipe of a task with a section of its own has that too, under the task's name."""
 
-    task: str = "classify"
+    version: Literal[2] = VERSION
+    task: str = rooms.DEFAULT_TASK
+    imports: list[str] = []  # modules of other packages that the command imported: told, never imported from here
     model: ModelSection
     data: DataSection
     augment: list[str | dict[str, dict[str, Any] | None]] | str | None = None
@@ -147,24 +155,48 @@ class Recipe(_Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
 
 
-def load_recipe(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Recipe:
+def load_recipe(
+    source: str | Path | Mapping[str, Any],
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    say: Callable[[str], None] | None = None,
+) -> Recipe:
     """Read, override and check a recipe. Raises InputError that names the key, and the nearest one if it is unknown.
 
-    source: a shipped recipe's name, a YAML file, or a mapping. overrides: {"optim.lr": 0.01, ...}.
+    source: a shipped recipe's name, a YAML file, or a mapping; of an earlier version, too. overrides: {"optim.lr":
+    0.01, ...}. say: is told of keys that have moved and do not have their default; None for nobody.
     """
     values = read_recipe(source) if isinstance(source, str | Path) else _copy(source)
+    task = (overrides or {}).get("task", values.get("task", rooms.DEFAULT_TASK))
+    room = _find_room(task, values)
+    _migrate(values, room, say)
     for key, value in (overrides or {}).items():
-        _assign(values, key, value)
-    _complete(values)
+        _assign(values, _current_key(key, room, value, say), value)
+    _complete(values, room)
     try:
-        recipe = Recipe.model_validate(values)
+        recipe = recipe_class(room).model_validate(values)
     except ValidationError as error:
-        raise _explain(error, values) from None
-    registry.find_task(recipe.task)
+        raise _explain(error, values, room) from None
     _check_model(recipe)
+    _check_monitor(recipe, room)
     for section in ("loss", "optim", "schedule"):
         _check_slips(section, getattr(recipe, section))
     return recipe
+
+
+@cache
+def recipe_class(room: Room) -> type[Recipe]:
+    """Recipes of a task: with its own section, where it has one."""
+    if room.section is None:
+        return Recipe
+    section: Any = rooms.load(room.section)
+    fields: Any = {room.task: (section, section())}
+    return create_model("Recipe", __base__=Recipe, __module__=__name__, **fields)
+
+
+def own_section(recipe: Recipe) -> Any:
+    """The section of a recipe that is its task's own; an empty one where the task has none."""
+    return getattr(recipe, recipe.task) if recipe.task in type(recipe).model_fields else RecipeSection()
 
 
 def read_recipe(source: str | Path) -> dict[str, Any]:
@@ -175,7 +207,7 @@ def read_recipe(source: str | Path) -> dict[str, Any]:
         if str(source) not in shipped and registry.is_model(str(source)):
             raise InputError(f"{source} is a model, not a recipe: opsin train TASK --model {source} --data SOURCE")
         if str(source) not in shipped:
-            raise unknown("recipe", source, [*shipped, *registry.list_tasks()])
+            raise unknown("recipe", source, [*shipped, *rooms.list_tasks()])
         path = shipped[str(source)]
     try:
         return parse_yaml(path.read_text(encoding="utf-8"), str(path))
@@ -240,15 +272,85 @@ def _assign(values: dict[str, Any], key: str, value: Any) -> None:
     place[last] = value
 
 
-def _complete(values: dict[str, Any]) -> None:
+def _find_room(task: Any, values: Mapping[str, Any]) -> Room:
+    try:
+        return rooms.find_room(str(task))
+    except InputError as error:
+        packages = values.get("imports") or []
+        missing = [name for name in packages if name not in rooms.imported_packages()]
+        if not missing:
+            raise
+        flags = " ".join(f"--import {name}" for name in missing)
+        raise InputError(f"{error}; it was made with {flags}: give that again") from None
+
+
+def _migrate(values: dict[str, Any], room: Room, say: Callable[[str], None] | None) -> None:
+    """Bring the values of a recipe of an earlier version to this one, in place.
+
+    Version 1 had what belongs to one task among the keys of all, and every saved recipe holds them.
+    """
+    version = values.get("version", 1)
+    if isinstance(version, int) and version > VERSION:
+        raise InputError(f"the recipe is of version {version}, and this opsin knows {VERSION}: a newer one made it")
+    for old in _moved_keys():
+        section, _, key = old.partition(".")
+        inside = values.get(section)
+        if not isinstance(inside, dict) or key not in inside:
+            continue
+        value = inside.pop(key)
+        new = _current_key(old, room, value, say)
+        if new != old:
+            place = values.setdefault(room.task, {})
+            if isinstance(place, dict):
+                place.setdefault(new.partition(".")[2], value)
+    values["version"] = VERSION
+
+
+def _current_key(key: str, room: Room, value: Any, say: Callable[[str], None] | None) -> str:
+    """A key of a recipe as it is called now; the key itself where it belongs to another task and says nothing.
+
+    Raises InputError for a key of another task that has a value of its own.
+    """
+    owner = room if key in room.moved else _moved_keys().get(key)
+    if owner is None:
+        return key
+    new = owner.moved[key]
+    plain = value == _default_of(owner, new)
+    if owner is not room:
+        if not plain:
+            raise InputError(f"{key} belongs to recipes for {owner.task}, not for {room.task}; remove it")
+        return key
+    if not plain and say is not None:
+        say(f"{key} is called {room.task}.{new} now")
+    return f"{room.task}.{new}"
+
+
+@cache
+def _moved_keys() -> dict[str, Room]:
+    return {old: room for room in reversed(rooms.built_in_rooms()) for old in room.moved}
+
+
+def _default_of(room: Room, key: str) -> Any:
+    return recipe_class(room).model_fields[room.task].default.model_dump()[key] if room.section else None
+
+
+def migrate_flat(flat: Mapping[str, Any], task: str) -> dict[str, Any]:
+    """A flat recipe, "section.key" -> value, of any earlier version as one of this."""
+    room = rooms.find_room(task)
+    found: dict[str, Any] = {}
+    for key, value in flat.items():
+        new = _current_key(key, room, value, None)
+        if new != key or key not in _moved_keys():
+            found[new] = value
+    return found
+
+
+def _complete(values: dict[str, Any], room: Room) -> None:
     """Add the task's own defaults where they differ from those that stand here.
 
     An optimizer or a schedule that is named keeps none of them, since they belong to another.
     """
-    task = values.get("task", Recipe.model_fields["task"].default)
-    if task not in registry.list_tasks():
-        return  # refused below, with the nearest name
-    for section, defaults in registry.find_task(task).defaults.items():
+    for section, defaults in room.defaults.items():
         given = values.get(section)
         if given is None:
             values[section] = dict(defaults)
@@ -256,15 +358,15 @@ def _complete(values: dict[str, Any]) -> None:
             values[section] = {**defaults, **given}
 
 
-def _explain(error: ValidationError, values: Mapping[str, Any]) -> InputError:
+def _explain(error: ValidationError, values: Mapping[str, Any], room: Room) -> InputError:
     """The first problem of a recipe, in one line."""
     first = error.errors()[0]
     place = [str(part) for part in first["loc"]]
+    whole = recipe_class(room)
     if first["type"] == "extra_forbidden":
-        section = Recipe.model_fields.get(place[0]) if len(place) > 1 else None
-        model = section.annotation if section is not None else Recipe
-        names = list(getattr(model, "model_fields", {}))
-        known = [".".join([*place[:-1], name]) for name in names]
+        section = whole.model_fields.get(place[0]) if len(place) > 1 else None
+        model: Any = section.annotation if section is not None else whole
+        known = [".".join([*place[:-1], name]) for name in model.model_fields]
         return unknown("recipe key", ".".join(place), known)
     if first["type"] == "missing":
         flag = {"data": " (--data)", "data.source": " (--data)", "model": " (--model)", "model.name": " (--model)"}
@@ -292,24 +394,27 @@ def _check_slips(section: str, values: _Named) -> None:
 
 
 def _check_model(recipe: Recipe) -> None:
-    entry = registry.find_model(recipe.model.name)
-    if recipe.model.weights is not None:
-        registry.find_weights(entry.name, recipe.model.weights)
+    entry, model = registry.find_model(recipe.model.name), recipe.model
+    if model.weights is not None:
+        registry.find_weights(entry.name, model.weights)
         if recipe.train.init is not None:
             raise InputError("model.weights and train.init both give the first weights; leave one of them out")
     if entry.task != recipe.task:
         raise InputError(f"{entry.name} is a model for {entry.task}, not for {recipe.task}")
-    if recipe.data.joint is not None and recipe.task != "detect":
-        raise InputError("data.joint is for detectors, whose other images have boxes; remove it")
-    if recipe.model.backbone_weights is not None:
-        if recipe.task == "classify":
-            raise InputError(f"{entry.name} is a backbone itself: set model.weights, not model.backbone_weights")
-        if recipe.model.weights is not None or recipe.train.init is not None:
-            raise InputError(
-                "model.weights and train.init fill the backbone too; leave them or model.backbone_weights out"
-            )
-    for option in recipe.model.options:
+    if model.backbone_weights is not None and (model.weights is not None or recipe.train.init is not None):
+        raise InputError("model.weights and train.init fill the backbone too; leave them or model.backbone_weights out")
+    for option in model.options:
         if option in ("num_classes", "in_channels"):
             raise InputError(f"model.{option} follows from the data; remove it (data.channels sets the channels)")
         if option not in entry.options:
             raise unknown(f"option of {entry.name}", option, set(entry.options) - {"num_classes", "in_channels"})
+
+
+def _check_monitor(recipe: Recipe, room: Room) -> None:
+    """Refuse a metric to choose the best epoch by that the task does not give, before any data is read."""
+    named = recipe.train.monitor
+    evaluation = rooms.evaluating_room(room)
+    if named is None or (named.startswith("val_") and evaluation.metric(named) is not None):
+        return
+    known = [f"val_{metric.name}" for metric in evaluation.metrics]
+    raise unknown("train.monitor", named, known)

@@ -1,216 +1,264 @@
-"""The one training step of every task: `sum(model.loss(model(images), targets).values())`."""
+"""What trains: the one training step of every task, `sum(model.loss(model(inputs), targets).values())`."""
 
 from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from opsin import optim, registry
+from opsin import data, optim, registry, rooms
 from opsin.backbones.extraction import find_backbone
-from opsin.data import (
-    Preprocessing,
-    Source,
-    Split,
-    create_augmentation,
-    create_mixing,
-    describe_augmentation,
-    divide,
-    stratified,
-)
+from opsin.data import Preprocessing, Source, Split, create_augmentation, describe_augmentation
 from opsin.data.loading import derive_seed
-from opsin.engine.recipe import ModelSection, Recipe
+from opsin.engine.checkpoint import CRITERION, Facts
+from opsin.engine.evaluator import Evaluator, create_evaluator
+from opsin.engine.predict import Predictor, create_predictor
+from opsin.engine.recipe import Recipe
+from opsin.engine.recipe_data import Say, create_preprocessing, open_readable, split_data
 from opsin.engine.report import Section
-from opsin.engine.run import RunFolder
-from opsin.errors import InputError, JobError, unknown
+from opsin.errors import InputError, JobError
 from opsin.files import atomic
+from opsin.nn.capabilities import restore_values, saved_values
 from opsin.structures import Batch
 
 if TYPE_CHECKING:
-    from opsin.engine.predict import Predictor
+    from opsin.engine.stages import Stage
 
 
-class Evaluator(Protocol):
-    """Collects outputs and truth batch by batch, then evaluates them. One class a task."""
+@dataclass(frozen=True)
+class Update:
+    """One optimizer's part of a training step: what it moves, and the losses that it lowers.
 
-    def update(self, outputs: Any, batch: Batch) -> None:
-        """Take one batch."""
-        ...
+    module: whose parameters. losses: of a batch, named terms whose sum is minimised. optim: keys of the recipe's optim
+    section that differ for it. The first update of a task has the recipe's own settings, mostly.
+    """
 
-    def state(self) -> Any:
-        """What was collected, picklable, to be sent to another process."""
-        ...
-
-    def merge(self, states: Sequence[Any]) -> None:
-        """Replace what was collected by that of all processes together."""
-        ...
-
-    def metrics(self) -> dict[str, float]:
-        """The few numbers worth a column in every epoch; `loss` among them."""
-        ...
+    name: str
+    module: nn.Module
+    losses: Callable[[Batch], Mapping[str, Tensor]]
+    optim: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Task(LightningModule, ABC):
-    """A model in training: its recipe, its data's classes, its preprocessing. One subclass a task room.
+    """A model in training. One subclass a task; a plain supervised one says no more than its `targets`.
 
     The model, its criterion and everything else learnable are submodules, so the optimizer, DDP, EMA and the checkpoint
-    see them.
+    see them. `predictor` is the same model in use: it makes the network's input and knows what it needs of a split.
     """
 
-    monitor: ClassVar[str]  # the validation metric that says which epoch was best
-    monitor_mode: ClassVar[str]  # "max" or "min"
-    defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # section -> keys of a recipe that differ for this task
-
-    def __init__(self, model: nn.Module, recipe: Recipe, preprocessing: Preprocessing, classes: list[str]) -> None:
+    def __init__(self, model: nn.Module, facts: Facts) -> None:
         super().__init__()
-        self.model = model
-        self.recipe = recipe
-        self.preprocessing = preprocessing
-        self.classes = classes
-        self.mixing = create_mixing(recipe.mixing.mixup, recipe.mixing.cutmix, len(classes))
-        self.schedule: optim.Schedule | None = None
+        self.model: Any = model
+        self.facts = facts
+        self.room = rooms.find_room(facts.recipe.task)
+        self.predictor: Predictor = create_predictor(model, facts)
         self.evaluator: Evaluator | None = None
+        self.schedules: list[optim.Schedule] = []
         self.epoch_batches = 1  # batches of one process in an epoch
         self.failed_batch: Path | None = None  # where a batch that broke the training is written
+        self.batch_index = 0  # of the training batch under way
         self._sums: dict[str, Tensor | float] = {}
         self._batches = 0
-        self._schedule_state: dict[str, Any] | None = None
+        self._schedule_states: list[dict[str, Any]] | None = None
+        self._made_updates: Sequence[Update] | None = None
 
-    # What a task room says
-
-    @classmethod
-    @abstractmethod
-    def build(cls, recipe: Recipe, preprocessing: Preprocessing, source: Source, labels: Any) -> Task:
-        """The task with a fresh model for a data source. labels: those of the training split."""
-
-    @classmethod
-    def arrange(cls, recipe: Recipe, source: Source) -> Source:
-        """A divided source as the recipe's model is to see it, in training and evaluation."""
-        return source
+    # What a task says
 
     @abstractmethod
     def targets(self, batch: Batch) -> Any:
         """What the model's loss is given, from a batch on the device."""
 
-    @abstractmethod
-    def create_evaluator(self) -> Evaluator:
-        """A fresh evaluator for one pass over a split."""
+    @classmethod
+    def open(cls, recipe: Recipe, say: Say) -> Source:
+        """The data to train on, opened, checked and divided into the splits "train", "val" and "test"."""
+        source = open_readable(recipe, say)
+        section = recipe.data
+        data.check_trainable(source, section.val_fraction, section.test_fraction)
+        return cls.divide(recipe, source)
 
-    @staticmethod
-    @abstractmethod
-    def answers(predictor: Predictor, outputs: Any, sizes: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
-        """Plain values of what the network says of each image. A task's keyword-only parameters are its options.
+    @classmethod
+    def divide(cls, recipe: Recipe, source: Source) -> Source:
+        """A source with the splits that the recipe makes of it, as its model sees their truth."""
+        predictor: type[Predictor] = rooms.load(rooms.find_room(recipe.task).predicts or "")
+        return predictor.relabel(recipe, source.with_splits(split_data(recipe, source)))
 
-        sizes: (height, width) of the images as they were given.
+    @classmethod
+    def create_preprocessing(cls, recipe: Recipe, source: Source) -> Preprocessing | None:
+        """How the network's input is made; None for one that takes no images."""
+        known = recipe.data.channels or recipe.model.weights
+        return create_preprocessing(recipe, None if known else data.find_channels(source.splits["train"]))
+
+    @classmethod
+    def extend(cls, recipe: Recipe, source: Source, say: Say) -> tuple[Source, list[str]]:
+        """The source with what else is trained on, where there is some, and what was done, in words."""
+        return source, []
+
+    @classmethod
+    def options(cls, recipe: Recipe, preprocessing: Preprocessing | None, source: Source) -> dict[str, Any]:
+        """The model's options that follow from the data: of `num_classes` and `in_channels` those that it has."""
+        known = registry.find_model(recipe.model.name).options
+        found: dict[str, Any] = {"num_classes": len(source.classes)} if source.classes else {}
+        found |= {} if preprocessing is None else {"in_channels": preprocessing.channels}
+        return {name: value for name, value in found.items() if name in known}
+
+    @classmethod
+    def build(cls, recipe: Recipe, preprocessing: Preprocessing | None, source: Source) -> Task:
+        """The task with a fresh model for a divided source."""
+        facts = Facts(recipe, preprocessing, dict(source.meaning), cls.options(recipe, preprocessing, source))
+        return cls(facts.build(), facts)
+
+    def inputs(self, batch: Batch) -> tuple[Any, ...]:
+        """What the model's forward is given. Every random draw belongs here: forward is pure."""
+        return self.predictor.inputs(batch)
+
+    def losses(self, batch: Batch) -> Mapping[str, Tensor]:
+        """The named loss terms of a batch."""
+        return self.model.loss(self.model(*self.inputs(batch)), self.targets(batch))
+
+    def updates(self) -> Sequence[Update]:
+        """What a step does, in order: one update of everything unless a task says otherwise.
+
+        With several each has an optimizer and a schedule of its own, and a step takes all of them on one batch.
         """
+        own = [name for name, _ in self.named_parameters() if not name.startswith("model.")]
+        return [Update("", self if own else self.model, self.losses)]
 
-    @staticmethod
-    @abstractmethod
-    def annotate(image: Tensor, answer: dict[str, Any], classes: list[str]) -> Any:
-        """An image, uint8 (C, H, W), with its answer drawn on it, as a PIL image."""
-
-    @staticmethod
-    @abstractmethod
-    def describe(answer: dict[str, Any]) -> str:
-        """An answer in a few words, for a line on a terminal."""
-
-    def calibrate(self, evaluator: Any) -> None:
-        """Fit what is fitted after training on validation data, if anything."""
-
-    @abstractmethod
-    def evaluate(self, evaluator: Any) -> tuple[dict[str, float], Any]:
-        """Every metric of a split, and the evaluation behind them for `sections` and `details`."""
-
-    def details(self, evaluation: Any) -> dict[str, Any]:
-        """What an evaluation writes beside its metrics, as plain JSON values."""
-        return {}
-
-    def sections(self, evaluation: Any, split: Any) -> list[Section]:
-        """The report's images and tables for one evaluated split."""
-        return []
-
-    def inspections(self, split: Split) -> list[Section]:
-        """The report's images of how the training looked at its own split."""
-        return []
-
-    @staticmethod
-    def look(predictor: Predictor, images: Tensor, originals: Sequence[Tensor]) -> Any:
-        """What a model in use makes of its input. images: uint8 (C, H, W), as they were given."""
-        return predictor.model(images)
+    def stages(self) -> Sequence[Stage]:
+        """How the model is trained, in order; none where one training by gradient does it all."""
+        return ()
 
     def create_augmentation(self) -> Any:
         """What changes training samples at random, for the loader; None if nothing does."""
-        return create_augmentation(self.recipe.augment, self.preprocessing)
+        return None if self.preprocessing is None else create_augmentation(self.recipe.augment, self.preprocessing)
 
     def describe_augmentation(self) -> list[str]:
         """A line in plain words for each step of it."""
         return describe_augmentation(self.recipe.augment)
 
-    def loader_options(self, split: Split) -> dict[str, Any]:
-        """What the loader of a split is to give beside images and truth: keywords of `data.create_loader`."""
-        return {}
+    def order(self, split: Split) -> Callable[[int], Sequence[Any]] | None:
+        """Which examples make up the global batches of an epoch, see `opsin.data.create_loader`; None for any."""
+        return None
 
-    def train_stages(
-        self, splits: Mapping[str, Split], folder: RunFolder, fit: Any, say: Callable[[str], None]
-    ) -> bool:
-        """Train a model that is made in stages; False leaves it to one training by gradient, which `fit` does."""
-        return False
+    def inspections(self, split: Split) -> list[Section]:
+        """The report's images of how the training looked at its own split."""
+        return []
 
-    def load_backbone(self, weights: str, say: Callable[[str], None]) -> None:
-        """Fill the classification network inside the model with published weights."""
-        raise InputError(f"{self.recipe.model.name} has no backbone to load model.backbone_weights into")
-
-    def choices(self) -> list[str]:
+    def describe_settings(self) -> list[str]:
         """The settings that change a result without showing in a score, in plain words."""
         return []
+
+    def load_backbone(self, weights: str, say: Say) -> None:
+        """Fill the classification network inside the model with published weights."""
+        name, own = self.recipe.model.name, self.model.state_dict()
+        backbone = find_backbone(self.model)
+        if backbone is None:
+            raise InputError(f"{name} has no registered backbone; remove model.backbone_weights")
+        published = registry.find_weights(backbone, weights)
+        channels = self.facts.options.get("in_channels", published.preprocessing.get("channels", 3))
+        network = registry.create_model(
+            backbone, weights=weights, num_classes=published.num_classes, in_channels=channels, say=say
+        )
+        fresh = self.model.initialize_from(network.state_dict())
+        if len(fresh) == len(own):
+            raise InputError(f"no tensor of {backbone}:{weights} fits the backbone of {name}")
+        filled = len(own) - len(fresh)
+        say(f"backbone: {filled} tensors of {backbone}:{weights}, {published.source} ({published.licence})")
+
+    def create_evaluator(self, **options: Any) -> Evaluator:
+        """A fresh evaluator for one pass over a split."""
+        return create_evaluator(self.predictor, **options)
+
+    # What all have
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.facts.recipe
+
+    @property
+    def preprocessing(self) -> Any:
+        """How images become the network's input: a `Preprocessing`; None where it takes no images."""
+        return self.facts.preprocessing
+
+    @property
+    def classes(self) -> list[str]:
+        return self.facts.classes
 
     @property
     def monitored(self) -> tuple[str, str]:
         """The validation metric that says which epoch was best, and whether it should rise ("max") or fall ("min")."""
-        named = self.recipe.train.monitor
-        if named is None:
-            return self.monitor, self.monitor_mode
-        falling = named.removeprefix("val_") in ("loss", "nll", "ece", "cer", "wer")
-        return named, "min" if falling else "max"
+        evaluation = rooms.evaluating_room(self.room)
+        name = self.recipe.train.monitor or evaluation.monitor
+        metric = evaluation.metric(name)
+        return name, "min" if metric is not None and metric.better == "lower" else "max"
+
+    @property
+    def steps(self) -> int:
+        """Training steps done: of several optimizers, Lightning counts each."""
+        return self.trainer.global_step // max(1, len(self._updates))
+
+    @property
+    def _updates(self) -> Sequence[Update]:
+        if self._made_updates is None:
+            self._made_updates = self.updates()
+            self.automatic_optimization = len(self._made_updates) == 1
+        return self._made_updates
 
     # The step
 
-    def images(self, batch: Batch) -> Tensor:
-        """The network's input: normalised, in the module's precision and memory format."""
-        dtype = self.dtype if isinstance(self.dtype, torch.dtype) else torch.float32
-        images = self.preprocessing.normalize(batch["image"], dtype)
-        return images.to(memory_format=torch.channels_last) if self.recipe.train.channels_last else images
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        self.batch_index = batch_idx
+        first, *others = self._updates
+        if not others:
+            return self._total(batch, first.losses(batch))
+        optimizers: Any = self.optimizers()
+        due = (batch_idx + 1) % self.recipe.train.accumulate == 0 or batch_idx + 1 == self.epoch_batches
+        whole: dict[str, Tensor] = {}
+        for update, optimizer, schedule in zip(self._updates, optimizers, self.schedules, strict=True):
+            self.toggle_optimizer(optimizer)
+            losses = update.losses(batch)
+            total = self._checked_total(batch, losses)
+            self.manual_backward(total / self.recipe.train.accumulate)
+            if due:
+                if self.recipe.train.clip_norm is not None:
+                    self.clip_gradients(optimizer, self.recipe.train.clip_norm, "norm")
+                optimizer.step()
+                optimizer.zero_grad()
+                schedule.step()
+            self.untoggle_optimizer(optimizer)
+            whole |= {f"{update.name}_{name}": term.detach() for name, term in losses.items()}
+        self._add(whole, torch.stack(list(whole.values())).sum())
+        return None
 
-    def outputs(self, images: Tensor, batch: Batch) -> Any:
-        """What the model makes of its input; batch: for a model that is given more than images."""
-        return self.model(images)
+    def _total(self, batch: Batch, losses: Mapping[str, Tensor]) -> Tensor:
+        total = self._checked_total(batch, losses)
+        self._add(losses, total)
+        return total
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        images, targets = self.images(batch), self.targets(batch)
-        if self.mixing is not None:
-            images, targets = self.mixing(images, targets)
-        losses = self.model.loss(self.outputs(images, batch), targets)  # type: ignore[operator]
+    def _checked_total(self, batch: Batch, losses: Mapping[str, Tensor]) -> Tensor:
         total = torch.stack(list(losses.values())).sum()
         if not torch.isfinite(total):
             raise self._non_finite(batch, losses)
+        return total
+
+    def _add(self, losses: Mapping[str, Tensor], total: Tensor) -> None:
         for name, term in (losses if len(losses) > 1 else {}).items():
             self._sums[name] = self._sums.get(name, 0.0) + term.detach()
         self._sums["loss"] = self._sums.get("loss", 0.0) + total.detach()
         self._batches += 1
-        return total
 
     def train_losses(self) -> dict[str, float]:
         """The mean of each loss term over the epoch so far."""
         return {f"train_{name}": float(total) / max(1, self._batches) for name, total in self._sums.items()}
 
     def setup(self, stage: str) -> None:
-        self._schedule_state = None  # a training in stages fits again and again: what one was resumed with is its own
+        self._schedule_states = None  # a training in stages fits again and again: what one was resumed with is its own
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # Dropout, mixing and stochastic depth derive from (seed, epoch, batch, rank): resume needs no random state.
@@ -224,7 +272,7 @@ class Task(LightningModule, ABC):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         assert self.evaluator is not None
-        self.evaluator.update(self.outputs(self.images(batch), batch), batch)
+        self.evaluator.update(self.model(*self.predictor.inputs(batch)), batch)
 
     def on_validation_epoch_end(self) -> None:
         assert self.evaluator is not None
@@ -232,21 +280,26 @@ class Task(LightningModule, ABC):
             states: list[Any] = [None] * self.trainer.world_size
             torch.distributed.all_gather_object(states, self.evaluator.state())
             self.evaluator.merge(states)
-        metrics = {f"val_{name}": value for name, value in self.evaluator.metrics().items()}
+        metrics = {f"val_{name}": value for name, value in self.evaluator.brief().items()}
         self.log_dict(metrics, rank_zero_only=False, sync_dist=False, logger=False)
-        if self.schedule is not None and not self.trainer.sanity_checking:
+        if self.schedules and not self.trainer.sanity_checking:
             name = self.monitored[0]
             if name not in metrics:
-                raise unknown("train.monitor", name, metrics)
-            self.schedule.observe(metrics[name])
+                raise InputError(f"train.monitor is {name}, which was not evaluated; there are {', '.join(metrics)}")
+            for schedule in self.schedules:
+                schedule.observe(metrics[name])
 
-    # The optimizer
+    # The optimizers
 
-    def create_optimizer(self, steps_per_epoch: int) -> tuple[torch.optim.Optimizer, optim.Schedule]:
-        """The recipe's optimizer and schedule. Raises InputError for options that they do not have."""
-        settings, schedule, train = self.recipe.optim, self.recipe.schedule, self.recipe.train
+    def create_optimizer(
+        self, steps_per_epoch: int, update: Update | None = None
+    ) -> tuple[torch.optim.Optimizer, optim.Schedule]:
+        """The recipe's optimizer and schedule, of the first update. InputError for options that they do not have."""
+        update = update or self._updates[0]
+        schedule, train = self.recipe.schedule, self.recipe.train
+        settings = type(self.recipe.optim)(**{**self.recipe.optim.model_dump(), **update.optim})
         optimizer = optim.create_optimizer(
-            self.model,
+            update.module,
             settings.name,
             lr=settings.lr,
             weight_decay=settings.weight_decay,
@@ -266,34 +319,39 @@ class Task(LightningModule, ABC):
             **options,
         )
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
+    def configure_optimizers(self) -> Any:
         # Lightning lets an epoch's last, incomplete accumulation step too.
-        optimizer, self.schedule = self.create_optimizer(-(-self.epoch_batches // self.recipe.train.accumulate))
-        return optimizer
+        steps = -(-self.epoch_batches // self.recipe.train.accumulate)
+        made = [self.create_optimizer(steps, update) for update in self._updates]
+        self.schedules = [schedule for _, schedule in made]
+        return [optimizer for optimizer, _ in made] if len(made) > 1 else made[0][0]
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
-        assert self.schedule is not None
-        self.schedule.step()
+        self.schedules[0].step()  # of several, each steps beside its optimizer
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        assert self.schedule is not None
+        states = [schedule.state_dict() for schedule in self.schedules]
         checkpoint["opsin"] = {
-            "schedule": self.schedule.state_dict(),
+            "schedule": states[0],
+            "schedules": states,
             "sums": {name: torch.as_tensor(total).cpu() for name, total in self._sums.items()},
             "batches": self._batches,
             "position": list(self.trainer.train_dataloader.position),  # type: ignore[union-attr]
-            "classes": self.classes,
+            "meaning": self.facts.meaning,
+            "values": saved_values(self.model),
         }
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         state = checkpoint["opsin"]
-        self._schedule_state = state["schedule"]
+        self._schedule_states = state.get("schedules", [state["schedule"]])
         self._sums, self._batches = dict(state["sums"]), state["batches"]
+        restore_values(self.model, state.get("values", {}))
 
     def on_train_start(self) -> None:
-        if self._schedule_state is not None and self.schedule is not None:
-            self.schedule.load_state_dict(self._schedule_state)
+        if self._schedule_states is not None:
+            for schedule, state in zip(self.schedules, self._schedule_states, strict=True):
+                schedule.load_state_dict(state)
             self._sums = {name: torch.as_tensor(total).to(self.device) for name, total in self._sums.items()}
 
     def _non_finite(self, batch: Batch, losses: Mapping[str, Tensor]) -> JobError:
@@ -305,11 +363,16 @@ class Task(LightningModule, ABC):
         culprit = (
             f"; the weights were already broken in {broken[0]}: lower optim.lr or set train.clip_norm" if broken else ""
         )
-        message = f"the loss is not finite at epoch {self.current_epoch + 1}, step {self.global_step}: {terms}{culprit}"
+        message = f"the loss is not finite at epoch {self.current_epoch + 1}, step {self.steps}: {terms}{culprit}"
         if self.failed_batch is not None:
             save_batch(self.failed_batch, batch)
             message += f"; the batch was saved to {self.failed_batch}"
         return JobError(f"{message} (files: {shown})")
+
+
+def average_state(model: nn.Module) -> dict[str, Tensor]:
+    """What a moving average is taken of, and what is saved of a model: its state without the criterion."""
+    return {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(CRITERION)}
 
 
 def save_batch(path: Path, batch: Batch) -> None:
@@ -319,56 +382,3 @@ def save_batch(path: Path, batch: Batch) -> None:
     tensors = {k: v.cpu().contiguous() for k, v in batch.items() if isinstance(v, Tensor)}
     with atomic(path) as temporary:
         save_file(tensors, temporary, metadata={"paths": json.dumps(batch.get("path", []))})
-
-
-def split_data(recipe: Recipe, source: Source) -> dict[str, Split]:
-    """The train, val and test splits that a recipe makes of a source."""
-    section = recipe.data
-    splits = divide(
-        source, val_fraction=section.val_fraction, test_fraction=section.test_fraction, seed=section.split_seed
-    )
-    if section.limit is None:
-        return splits
-    return {name: split.subset(stratified(split.labels, section.limit)) for name, split in splits.items()}
-
-
-def _stated_preprocessing(model: ModelSection) -> Mapping[str, Any]:
-    """What the published weights that a model starts from expect. Those of a backbone say nothing of the size."""
-    if model.weights is not None:
-        return registry.find_weights(model.name, model.weights).preprocessing
-    if model.backbone_weights is None:
-        return {}
-    with torch.device("meta"):
-        backbone = find_backbone(registry.create_model(model.name, **model.options))
-    if backbone is None:
-        raise InputError(f"{model.name} has no registered backbone; remove model.backbone_weights")
-    stated = registry.find_weights(backbone, model.backbone_weights).preprocessing
-    return {key: stated[key] for key in ("channels", "mean", "std", "interpolation") if key in stated}
-
-
-def create_preprocessing(recipe: Recipe, channels: int | None) -> Preprocessing:
-    """The preprocessing that a recipe asks for; its unset keys follow from the published weights or the model's input.
-
-    channels: of the data, where neither the recipe nor the weights say it.
-    """
-    data, model = recipe.data, recipe.model
-    given = _stated_preprocessing(model)
-    channels = data.channels or given.get("channels") or channels or 3
-    if channels != given.get("channels", channels):
-        given = {k: v for k, v in given.items() if k not in ("mean", "std")}
-    height, width = registry.find_model(model.name).published.input[1:]
-    # ImageNet's statistics, which every published colour model expects; the middle of the range for grey images.
-    mean, std = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) if channels == 3 else ((0.5,), (0.5,))
-    values: dict[str, Any] = {"size": (height, width), "mean": mean, "std": std, **given}
-    for name in ("size", "fit", "crop_ratio", "interpolation", "mean", "std"):
-        if (asked := getattr(data, name)) is not None:
-            values[name] = asked
-    for name in ("mean", "std"):
-        if len(values[name]) != channels:
-            raise InputError(
-                f"data.{name} has {len(values[name])} values for images of {channels} channels; give {channels}, "
-                f"set data.{name}=null for the usual ones, or data.channels={len(values[name])}"
-            )
-    if isinstance(values["size"], int):
-        values["size"] = (values["size"], values["size"])
-    return Preprocessing(**{**values, "channels": channels})

@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,18 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 
-from opsin import data, errors, registry
+from opsin import data, errors, registry, rooms
 from opsin.backbones.weights import load_published
 from opsin.data import Source, Split
-from opsin.data.joint_training import join
 from opsin.engine import callbacks
-from opsin.engine.checkpoint import CheckpointFiles, read_checkpoint, read_model, read_tensors, save_model
-from opsin.engine.evaluate import evaluate_split, write_run_report
+from opsin.engine.callbacks import CheckpointFiles
+from opsin.engine.checkpoint import read_checkpoint, read_model, read_tensors, save_model
+from opsin.engine.evaluate import evaluate_split
 from opsin.engine.recipe import ModelSection, Recipe, load_recipe, read_recipe
 from opsin.engine.run import RunFolder
-from opsin.engine.task import Task, create_preprocessing, split_data
+from opsin.engine.run_report import write_run_report
+from opsin.engine.stages import run_stages
+from opsin.engine.task import Task, average_state
 from opsin.errors import InputError, JobError
 
 _RUN_VARIABLE = "OPSIN_RUN_FOLDER"  # tells the processes that Lightning starts which folder the first one made
@@ -67,19 +69,22 @@ def train(
                 "a resumed run has its recipe and folder already; give resume alone, with overrides if needed"
             )
         folder = RunFolder.open(resume)
-        loaded = load_recipe(read_recipe(folder.recipe), overrides)
+        loaded = load_recipe(read_recipe(folder.recipe), overrides, say=say)
     else:
         if recipe is None:
             raise InputError("nothing to train: give a recipe, or a run to resume")
-        loaded = load_recipe(recipe, overrides)
+        loaded = load_recipe(recipe, overrides, say=say)
         folder = None
+    loaded.imports = rooms.imported_packages()
     with _quiet_lightning():
         torch.manual_seed(loaded.train.seed)  # the first weights; all other randomness derives from it step by step
         resumed = folder is not None and folder.last.exists()
         task, source, splits = prepare(loaded, say, resumed=resumed)
         folder = folder or _create_folder(out, recipe, loaded)
         task.to(_device(loaded))
-        if not task.train_stages(splits, folder, _fit_stage, say):
+        if stages := task.stages():
+            run_stages(stages, task, splits, folder, _fit_stage, say)
+        else:
             trainer = _fit(task, splits, folder, say, resume=resume is not None)
             if not trainer.is_global_zero:
                 sys.exit(0)  # the first process alone evaluates and reports
@@ -92,24 +97,15 @@ def prepare(recipe: Recipe, say: Say, *, resumed: bool = False) -> tuple[Task, S
 
     resumed: the weights come from a checkpoint, so that none are fetched or read here.
     """
-    section = recipe.data
-    source = _open(section.source, recipe.task, section.multi_label, section.skip_bad, say)
-    data.check_trainable(source, section.val_fraction, section.test_fraction)
-    kind = registry.find_task(recipe.task)
-    source = kind.arrange(recipe, replace(source, splits=split_data(recipe, source)))
+    room = rooms.find_room(recipe.task)
+    if room.trains is None:
+        raise InputError(f"{recipe.task} trains nothing; `opsin predict` and `opsin eval` use it")
+    kind: type[Task] = rooms.load(room.trains)
+    source = kind.open(recipe, say)
+    preprocessing = kind.create_preprocessing(recipe, source)
+    source, extended = kind.extend(recipe, source, say)
     splits = source.splits
-    known = section.channels or recipe.model.weights
-    preprocessing = create_preprocessing(recipe, None if known else data.find_channels(splits["train"]))
-    joined: list[str] = []
-    if section.joint is not None:
-        try:
-            joint = _open(section.joint, "classify", section.multi_label, section.skip_bad, say)
-        except InputError as error:
-            raise InputError(f"data.joint: {error}") from None
-        source, told = join(source, joint, section.joint_ratio, section.limit)
-        splits = source.splits
-        joined.append(told)
-    task = kind.build(recipe, preprocessing, source, splits["train"].labels)
+    task = kind.build(recipe, preprocessing, source)
     task.create_optimizer(steps_per_epoch=1)  # a wrong option is refused before anything is written
     if not resumed and recipe.train.init is not None:
         _initialize(task, recipe.train.init, say)
@@ -117,34 +113,21 @@ def prepare(recipe: Recipe, say: Say, *, resumed: bool = False) -> tuple[Task, S
         _load_published(task, recipe.model, say)
     elif not resumed and recipe.model.backbone_weights is not None:
         task.load_backbone(recipe.model.backbone_weights, say)
-    for line in _announce(task, source, splits, joined):
+    for line in _announce(task, source, splits, extended):
         say(line)
     return task, source, splits
 
 
-def _open(name: str, kind: str, multi_label: bool, skip_bad: bool, say: Say) -> Source:
-    """A source for a task, less its unreadable files where those are to be skipped; else they raise InputError."""
-    source = data.open(name, kind, multi_label=multi_label)
-    problems = data.verify(source, progress=_show_reading)
-    if problems and not skip_bad:
-        listed = "; ".join(f"{p.path}: {p.reason}" for p in problems[:5])
-        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise InputError(f"{len(problems)} unreadable files in {name}: {listed}{more}; remove them or pass --skip-bad")
-    for problem in problems:
-        say(f"skipped {problem.path}: {problem.reason}")
-    return source.without(problems) if problems else source
-
-
-def _announce(task: Task, source: Source, splits: Mapping[str, Split], joined: list[str]) -> list[str]:
-    """What is about to happen, with every setting that changes the result without showing. joined: of `data.joint`."""
+def _announce(task: Task, source: Source, splits: Mapping[str, Split], extended: list[str]) -> list[str]:
+    """What is about to happen, with every setting that changes the result without showing. extended: by other data."""
     recipe, train = task.recipe, task.recipe.train
     counts = ", ".join(f"{len(split)} {name}" for name, split in splits.items())
-    size = f"{task.preprocessing.channels}x{task.preprocessing.size[0]}x{task.preprocessing.size[1]}"
-    lines = [
-        f"{recipe.model.name} on {source.name} ({source.format}): {counts}; {len(task.classes)} classes; input {size}",
-        *joined,
-        *task.choices(),
-    ]
+    facts = [f"{recipe.model.name} on {source.name} ({source.format}): {counts}"]
+    if task.classes:
+        facts.append(f"{len(task.classes)} classes")
+    if (prepared := task.preprocessing) is not None:
+        facts.append(f"input {prepared.channels}x{prepared.size[0]}x{prepared.size[1]}")
+    lines = ["; ".join(facts), *extended, *task.describe_settings()]
     if recipe.augment:
         lines.append("augmentation: " + "; ".join(task.describe_augmentation()))
     if recipe.mixing.mixup or recipe.mixing.cutmix:
@@ -161,8 +144,8 @@ def _announce(task: Task, source: Source, splits: Mapping[str, Split], joined: l
 def _initialize(task: Task, path: str, say: Say) -> None:
     """First weights from another training; says what was kept and what starts fresh."""
     state = read_model(path).state if Path(path).is_dir() else read_tensors(Path(path))[0]
-    fresh: list[str] = task.model.initialize_from(state)  # type: ignore[operator, assignment]
-    own = [k for k in task.model.state_dict() if not k.startswith("criterion.")]
+    fresh: list[str] = task.model.initialize_from(state)
+    own = list(average_state(task.model))
     fresh = [k for k in fresh if k in own]
     if len(fresh) == len(own):
         raise InputError(f"train.init: no tensor of {path} fits {task.recipe.model.name}; it is another architecture's")
@@ -177,7 +160,7 @@ def _load_published(task: Task, section: ModelSection, say: Say) -> None:
     """First weights from a published file; says what starts fresh, and under what terms the rest was published."""
     assert section.weights is not None
     published = registry.find_weights(section.name, section.weights)
-    options = {**section.options, "num_classes": len(task.classes), "in_channels": task.preprocessing.channels}
+    options = {**section.options, **task.facts.options}
     load_published(task.model, section.name, section.weights, options, say=say)
     say(f"first weights: {section.weights} of {published.source} ({published.licence})")
 
@@ -224,11 +207,11 @@ def _fit(
         "world_size": world,
         "pin_memory": trainer.accelerator.__class__.__name__ == "CUDAAccelerator",
     }
-    options = {name: task.loader_options(split) for name, split in splits.items() if name != "test"}
+    ready = {name: task.predictor.prepare_split(split) for name, split in splits.items() if name != "test"}
     augmentation = task.create_augmentation()
-    loader = data.create_loader(splits["train"], training=True, augmentation=augmentation, **common, **options["train"])
+    loader = data.create_loader(ready["train"], training=True, augmentation=augmentation, **common)
     task.epoch_batches = len(loader)
-    val = data.create_loader(splits["val"], **common, **options["val"]) if "val" in splits else None
+    val = data.create_loader(ready["val"], **common) if "val" in ready else None
     if checkpoint is not None:
         # Lightning restores a loader only in the middle of an epoch, and after it has begun to iterate.
         epoch, batch = read_checkpoint(checkpoint)["opsin"]["position"]
@@ -312,9 +295,14 @@ def _create_trainer(task: Task, folder: RunFolder, say: Say, *, has_val: bool) -
 def _check_resumable(checkpoint: Path, task: Task) -> None:
     """Refuse a checkpoint of other classes or another architecture, before Lightning meets it."""
     content = read_checkpoint(checkpoint)
-    classes = content.get("opsin", {}).get("classes")
-    if classes != task.classes:
-        raise InputError(f"{checkpoint} was trained on the classes {classes}, the data now has {task.classes}")
+    saved = content.get("opsin", {})
+    meaning = saved.get("meaning", {"classes": saved.get("classes")})  # before 0.2 all tasks had classes
+    if meaning.get("classes", []) != task.classes:
+        raise InputError(
+            f"{checkpoint} was trained on the classes {meaning.get('classes')}, the data now has {task.classes}"
+        )
+    if {**task.facts.meaning, **meaning} != task.facts.meaning:
+        raise InputError(f"{checkpoint} was trained on data that means {meaning}, not {task.facts.meaning}")
     own = task.state_dict()
     for key, value in content["state_dict"].items():
         if key not in own or own[key].shape != value.shape:
@@ -328,7 +316,7 @@ def _finish(task: Task, source: Source, splits: Mapping[str, Split], folder: Run
     task.to(_device(task.recipe)).eval()
     evaluated = {}
     for name in [n for n in ("val", "test") if n in splits]:
-        evaluated[name] = evaluate_split(task, splits[name], calibrate=name == "val")
+        evaluated[name] = evaluate_split(task.create_evaluator(), splits[name], calibrate=name == "val")
     split = "test" if "test" in evaluated else "val" if "val" in evaluated else ""
     metrics = evaluated[split].metrics if split else {}
     _save(task, folder, {f"{split}_{k}": v for k, v in metrics.items()})
@@ -353,21 +341,13 @@ def _load_last(task: Task, folder: RunFolder) -> None:
     content = read_checkpoint(folder.last)
     state = {k.removeprefix("model."): v for k, v in content["state_dict"].items() if k.startswith("model.")}
     averages = [v["average"] for v in content["callbacks"].values() if isinstance(v, dict) and "average" in v]
-    task.model.load_state_dict(averages[0] if averages else state)
+    task.model.load_state_dict(averages[0] if averages else state, strict=False)
 
 
 def _save(
     task: Task, folder: RunFolder, metrics: Mapping[str, float], state: dict[str, torch.Tensor] | None = None
 ) -> None:
-    save_model(
-        folder.model,
-        task.model,
-        recipe=task.recipe,
-        preprocessing=task.preprocessing,
-        classes=task.classes,
-        metrics=metrics,
-        state=state,
-    )
+    save_model(folder.model, task.model, task.facts, metrics, state)
 
 
 def _device(recipe: Recipe) -> torch.device:
@@ -378,12 +358,6 @@ def _device(recipe: Recipe) -> torch.device:
     if wanted in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
-
-
-def _show_reading(done: int, total: int) -> None:
-    """On a terminal, how far the check of the files has come."""
-    if callbacks.on_terminal() and total > 1024:
-        print(f"\rchecking files {done:,}/{total:,}", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
 
 @contextmanager

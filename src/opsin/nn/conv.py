@@ -12,17 +12,25 @@ from opsin.checks import check_count
 from opsin.errors import InputError, unknown
 from opsin.nn.activation import create_activation, works_inplace
 from opsin.nn.norm import create_norm
-from opsin.nn.padding import Framework, Pair, check_framework, pad_same, pair
+from opsin.nn.padding import AtrousWindows, Framework, Pair, check_framework, pad_same, pair
 
 Norm: TypeAlias = str | Callable[[int], nn.Module] | None
 Activation: TypeAlias = str | Callable[[], nn.Module] | None
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution with TensorFlow's SAME padding, which depends on the size of the input."""
+    """A convolution with TensorFlow's SAME padding, which depends on the size of the input.
+
+    windows: where they stand if the layer lost its stride to `opsin.nn.dilation`, whose SAME would shift them.
+    """
+
+    windows: AtrousWindows | None = None
 
     def forward(self, input: Tensor) -> Tensor:
-        padded = pad_same(input, self.kernel_size, self.stride, self.dilation)  # type: ignore[arg-type]
+        if self.windows is None:
+            padded = pad_same(input, self.kernel_size, self.stride, self.dilation)  # type: ignore[arg-type]
+        else:
+            padded = F.pad(input, self.windows.pads(input))
         return self._conv_forward(padded, self.weight, self.bias)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from opsin.nn.capabilities import example_input, whole_forward
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ def count_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def count_macs(model: nn.Module, input_size: tuple[int, int, int]) -> int:
+def count_macs(model: nn.Module, input_size: tuple[int, int, int] | None) -> int:
     """Multiply-adds of all convolutions and matrix products for one input of (C, H, W), in eval.
 
     Biases, norms, activations and pooling are not counted, as in the papers. A model of two stages is counted with the
@@ -41,7 +43,7 @@ def count_macs(model: nn.Module, input_size: tuple[int, int, int]) -> int:
     return counter.get_total_flops() // 2
 
 
-def layer_table(model: nn.Module, input_size: tuple[int, int, int]) -> list[LayerRow]:
+def layer_table(model: nn.Module, input_size: tuple[int, int, int] | None) -> list[LayerRow]:
     """A row for each call of a layer in the order of completion; the columns add up to the model's totals.
 
     A layer is a module without children; one with children has a row too where it owns parameters or computes itself.
@@ -72,23 +74,19 @@ def layer_table(model: nn.Module, input_size: tuple[int, int, int]) -> list[Laye
     return rows
 
 
-def meta_twin(model: nn.Module, input_size: tuple[int, int, int]) -> tuple[nn.Module, Tensor]:
+def meta_twin(model: nn.Module, input_size: tuple[int, int, int] | None) -> tuple[nn.Module, Tensor]:
     """A copy of the model without data, in eval, and one input of (C, H, W) for it: running it computes shapes only."""
     # A deep copy takes what its memo already holds: here, for every tensor, one on the meta device.
     tensors = [*model.parameters(), *model.buffers()]
     memo = {id(t): _meta(t) for t in tensors}
     twin = copy.deepcopy(model, memo).eval()
-    dtype = next((p.dtype for p in model.parameters()), torch.float32)
-    return twin, torch.empty(1, *input_size, device="meta", dtype=dtype)
+    return twin, example_input(twin, input_size)
 
 
-def whole_twin(model: nn.Module, input_size: tuple[int, int, int]) -> tuple[nn.Module, Tensor]:
+def whole_twin(model: nn.Module, input_size: tuple[int, int, int] | None) -> tuple[nn.Module, Tensor]:
     """`meta_twin`, whose forward runs all that an answer takes: a detector's `second_stage` too, where there is one."""
     twin, images = meta_twin(model, input_size)
-    if hasattr(twin, "second_stage"):
-        first: Callable[[Tensor], Any] = twin.forward
-        second: Any = twin.second_stage
-        twin.forward = lambda images: second(first(images))
+    twin.forward = whole_forward(twin)
     return twin, images
 
 
@@ -100,7 +98,7 @@ def describe_second_stage(model: nn.Module) -> str:
 
 @contextmanager
 def _counting(
-    model: nn.Module, input_size: tuple[int, int, int]
+    model: nn.Module, input_size: tuple[int, int, int] | None
 ) -> Iterator[tuple[nn.Module, Tensor, FlopCounterMode]]:
     """A twin of the model without data, an input for it, and a counter of what runs."""
     twin, images = whole_twin(model, input_size)

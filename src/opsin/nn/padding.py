@@ -15,6 +15,7 @@ hangs over beyond it, in Caffe's last window), and does not in TensorFlow.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal, TypeAlias, cast
 
 import torch
@@ -80,6 +81,49 @@ def pad_same(x: Tensor, kernel_size: Pair, stride: Pair = 1, dilation: Pair = 1,
     above, below = same_padding(x.shape[-2], kernels[0], strides[0], dilations[0])
     left, right = same_padding(x.shape[-1], kernels[1], strides[1], dilations[1])
     return F.pad(x, (left, right, above, below), value=value)
+
+
+@dataclass(frozen=True)
+class AtrousWindows:
+    """Where a layer's windows stand on a map finer than the one that it was made for: the coarse one's, with holes.
+
+    The coarse map is every `rate`-th row and column of the fine one, and there the windows see what they saw in it: a
+    window takes every `rate`-th pixel, and its border is as many times wider. kernel_size, stride, border: of the layer
+    as it was, for height and width. padding: whose rule they are placed by; "caffe" stands for pooling that rounds up.
+    Windows that lie side by side (kernel_size = stride, no border), and those of layers that round up, may hang over
+    below and right: so a map that is halved without a remainder stays as large as it was when it is not halved.
+    """
+
+    kernel_size: tuple[int, int]
+    stride: tuple[int, int]
+    rate: tuple[int, int]
+    border: tuple[int, int] = (0, 0)
+    padding: Framework = "torch"
+
+    @property
+    def wide_border(self) -> tuple[int, int]:
+        """Pixels on each side of the fine map."""
+        return self.rate[0] * self.border[0], self.rate[1] * self.border[1]
+
+    def pads(self, x: Tensor) -> tuple[int, int, int, int]:
+        """What to put around (B, C, H, W), for `F.pad`: left, right, above, below."""
+        (above, below), (left, right) = (self._axis(axis, x.shape[2 + axis]) for axis in (0, 1))
+        return left, right, above, below
+
+    def _axis(self, axis: int, size: int) -> tuple[int, int]:
+        kernel, stride, rate = self.kernel_size[axis], self.stride[axis], self.rate[axis]
+        reach, coarse = rate * (kernel - 1), -(-size // rate)
+        if self.padding == "tf":  # the size stays
+            before = rate * same_padding(coarse, kernel, stride)[0]
+            return before, reach - before
+        border = self.border[axis]
+        if border or (self.padding == "torch" and kernel != stride):
+            return self.wide_border[axis], self.wide_border[axis]
+        room = coarse - kernel
+        windows = (-(-room // stride) if self.padding == "caffe" else room // stride) + 1
+        # Not one more than the coarse map's windows account for: what follows must find its border where it was.
+        places = cast(int, torch.sym_min(size, rate * stride * windows))
+        return 0, places + reach - size
 
 
 def check_framework(padding: str, border: object) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from opsin.checks import check_count
 from opsin.errors import InputError, unknown
 from opsin.nn.naming import build, check_map
-from opsin.nn.padding import Framework, Pair, check_framework, pad_same, pair
+from opsin.nn.padding import AtrousWindows, Framework, Pair, check_framework, pad_same, pair
 
 
 class SameMaxPool2d(nn.Module):
@@ -40,6 +40,51 @@ class SameAveragePool2d(SameMaxPool2d):
             F.avg_pool2d(pad_same(y, self.kernel_size, self.stride), self.kernel_size, self.stride) for y in (x, inside)
         )
         return total / share
+
+
+class AtrousMaxPool2d(nn.MaxPool2d):
+    """Max pooling that lost its stride to `opsin.nn.dilation`; what it is padded with is never the maximum."""
+
+    def __init__(self, windows: AtrousWindows, stride: Pair = 1) -> None:
+        super().__init__(windows.kernel_size, pair(stride), windows.wide_border, dilation=windows.rate)
+        self.windows = windows
+
+    def forward(self, input: Tensor) -> Tensor:
+        padded = F.pad(input, self.windows.pads(input), value=-torch.inf)
+        return F.max_pool2d(padded, self.kernel_size, self.stride, dilation=self.dilation)
+
+
+class AtrousAveragePool2d(nn.AvgPool2d):
+    """Average pooling that lost its stride to `opsin.nn.dilation`, which torch's cannot be dilated for.
+
+    counts_border: the border is counted as zeros, as in `nn.AvgPool2d`; what hangs over beyond it never is.
+    """
+
+    def __init__(self, windows: AtrousWindows, stride: Pair = 1, *, counts_border: bool = False) -> None:
+        super().__init__(windows.kernel_size, pair(stride), windows.wide_border, count_include_pad=counts_border)
+        self.windows, self.dilation = windows, windows.rate
+
+    def forward(self, input: Tensor) -> Tensor:
+        pads = self.windows.pads(input)
+        # not new_ones: those who follow operators (`opsin.explain`) would take them for numbers of the map
+        inside = torch.ones(1, 1, *input.shape[2:], dtype=input.dtype, device=input.device)
+        border = float(self.count_include_pad and any(self.windows.border))
+        return self._sum(F.pad(input, pads)) / self._sum(F.pad(inside, pads, value=border))
+
+    def _sum(self, x: Tensor) -> Tensor:
+        """Of every window: rows first, then columns."""
+        for axis, (kernel, rate, stride) in enumerate(
+            zip(self.windows.kernel_size, self.windows.rate, pair(self.stride), strict=True), start=2
+        ):
+            places = x.shape[axis] - rate * (kernel - 1)
+            total = x.narrow(axis, 0, places)
+            for tap in range(1, kernel):
+                total = total + x.narrow(axis, rate * tap, places)
+            x = total[:, :, ::stride] if axis == 2 else total[..., ::stride]
+        return x
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, dilation={self.dilation}"
 
 
 class SpatialPyramidPooling(nn.Module):

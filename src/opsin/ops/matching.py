@@ -28,20 +28,18 @@ def match_anchors(
     rescue: Rescue = "own",
     ignored: Tensor | None = None,
 ) -> Tensor:
-    """What each anchor answers for: (N, 4), (A, 4) -> (A,) int64, the place of a box, -1 background, -2 neither.
+    """The box that each anchor is matched to: (N, 4), (A, 4) -> (A,) int64, its index, -1 background, -2 ignored.
 
-    An anchor answers for the box that it overlaps most, the first of equal ones, if their IoU is at least `positive`.
-    Below `negative`, the same if None, it is background; between them the loss looks away. A second rule brings a box
-    to an anchor though none overlaps it enough; rescue:
+    An anchor is matched to the box that it overlaps most, the first of equal ones, if their IoU is at least `positive`.
+    Below `negative`, the same if None, it is background; between them the loss ignores it. A second rule, rescue, is
+    for boxes that no anchor overlaps enough:
+    "own": the best anchor of each box is matched to it, one for each box. Pairs are made by falling IoU, as in MultiBox
+    and SSD (Liu et al. 2015, arXiv:1512.02325, section 2.2, and its Caffe code). "last": the best anchor of each box is
+    matched to it; of several boxes with one best anchor the last gets it, as in torchvision, ssd.pytorch and their
+    heirs. "ties": the best anchors of each box, all of equal IoU, are matched to what they overlap most, maybe another
+    box: Faster R-CNN's RPN, torchvision's and Detectron's RetinaNet. None: no such rule.
 
-    "own": the best anchor of each box answers for it, and each box has one of its own. Pairs are made by falling IoU,
-    as in MultiBox and SSD (Liu et al. 2015, arXiv:1512.02325, section 2.2, and its Caffe code). "last": the
-    best anchor of each box answers for it; where several have one best anchor, the last of them gets it and the others
-    go without, as in torchvision, ssd.pytorch and their heirs. "ties": the best anchors of each box, all
-    of equal IoU, answer for whatever they overlap most, which may be another box: Faster R-CNN's RPN, torchvision's and
-    Detectron's RetinaNet. None: no such rule.
-
-    A box that overlaps no anchor, and so one without area, is nobody's. ignored: (M, 4), regions where no prediction is
+    A box that overlaps no anchor, and so one without area, has none. ignored: (M, 4), regions where no prediction is
     wrong: anchors that lie in one by more than half are not background.
     """
     negative = positive if negative is None else negative

@@ -8,7 +8,7 @@ import torch
 
 from opsin import data
 from opsin.data.formats import digit_scenes
-from opsin.data.formats.digit_scenes import SceneSplit
+from opsin.data.formats.digit_scenes import Scenes
 from opsin.errors import InputError
 
 
@@ -33,10 +33,12 @@ def test_sizes_and_splits(source: data.Source) -> None:
 
 def test_boxes_are_the_extents_of_the_masks(source: data.Source) -> None:
     split = source.splits["train"]
-    assert isinstance(split, SceneSplit) and split.instances is not None
+    assert isinstance(split.inputs, Scenes) and split.instances is not None
     for k in range(20):
         masks, boxes = split.masks(k), split.instances[k].boxes
-        assert len(masks) == len(boxes) and int(masks.sum(dim=0).max()) == 1  # no digit hides another
+        assert (
+            masks is not None and len(masks) == len(boxes) and int(masks.sum(dim=0).max()) == 1
+        )  # no digit hides another
         for mask, box in zip(masks, boxes.tolist(), strict=True):
             rows, columns = mask.nonzero(as_tuple=True)
             assert [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] == box
@@ -68,7 +70,7 @@ def test_names(source: data.Source) -> None:
         data.open("scenes:0", "detect")
     with pytest.raises(InputError, match="for the task detect; to classify, take digits"):
         data.open("scenes")
-    with pytest.raises(InputError, match="the built-in data to detect is called scenes"):
+    with pytest.raises(InputError, match="digits has class labels, for the task classify; to detect, take scenes"):
         data.open("digits", "detect")
     with pytest.raises(InputError, match="did you mean scenes"):
         data.open("scens", "detect")

@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 
 from opsin import data
-from opsin.data.source import FileSplit, Source
+from opsin.data.labels import ClassLabels
+from opsin.data.source import Source
 from opsin.errors import InputError
 
 RANDOM = np.random.RandomState(0)
@@ -397,7 +398,10 @@ def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         data.open("pest")
     with pytest.raises(InputError, match=r"no file or folder .pest/x\.zip."):
         data.open("pest/x.zip")
-    with pytest.raises(InputError, match="no known data format"):
+    with pytest.raises(
+        InputError,
+        match="is a file of no known format of class labels; expected a folder of class folders, a zip of one, a CSV",
+    ):
         data.open(tmp_path / "pets/cat/0.png")
     with pytest.raises(InputError, match="unknown task 'clasify'; did you mean classify"):
         data.open("digits", "clasify")
@@ -472,10 +476,10 @@ def test_subset_and_relabel_keep_images_and_labels_together(tmp_path: Path) -> N
         assert part.labels.tolist() == split.labels[[2, 5, 5]].tolist()
         assert torch.equal(part.read(1), split.read(5))
         moved = split.relabel(np.arange(len(source.classes)) + 1, len(source.classes) + 1)
-        assert (moved.labels == split.labels + 1).all() and isinstance(moved, type(split))
-    some = FileSplit(["x", "y", "z"], np.array([[1, 0], [0, 0], [0, 1]], np.float32))
-    assert some.relabel([0, 0], 1).labels.tolist() == [[1], [0], [1]]  # two classes become one
-    rows = FileSplit(["x", "y"], np.array([[1, 0], [1, 1]], np.float32)).relabel([2, 0], 3).labels
+        assert (moved.labels == split.labels + 1).all() and moved.inputs is split.inputs
+    some = ClassLabels(np.array([[1, 0], [0, 0], [0, 1]], np.float32), ["a", "b"])
+    assert some.relabel([0, 0], ["a"]).labels.tolist() == [[1], [0], [1]]  # two classes become one
+    rows = ClassLabels(np.array([[1, 0], [1, 1]], np.float32), ["a", "b"]).relabel([2, 0], ["b", "c", "a"]).labels
     assert rows.tolist() == [[0, 0, 1], [1, 0, 1]]
 
 

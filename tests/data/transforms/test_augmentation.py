@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 
-from opsin.data import Preprocessing, create_augmentation, create_mixing, describe_augmentation
-from opsin.data.transforms.augmentation import _KNOWN, PRESETS, PCALighting, ScaleJitterCrop
+from opsin.data import Augmentation, Preprocessing, create_augmentation, create_mixing, describe_augmentation
+from opsin.data.transforms.augmentation import _KNOWN, PRESETS
+from opsin.data.transforms.colour import PCALighting
+from opsin.data.transforms.geometry import ScaleJitterCrop
+from opsin.data.transforms.sample import Sample
 from opsin.errors import InputError
 
 RANDOM = np.random.RandomState(0)
@@ -29,27 +36,86 @@ RESIZING = {
     "random_resize": {"min_size": 40, "max_size": 50},
     "random_shortest_size": {"min_size": [40, 50]},
     "scale_jitter": {"target_size": [80, 100], "scale_range": [1.0, 1.2]},
-    "random_zoom_out": {"p": 1.0},
 }
+RESIZED = {name: ["random_crop"] for name in ("random_resize", "random_shortest_size")}
+NEEDED |= {name: RESIZING[name] for name in RESIZED}
 
 
-@pytest.mark.parametrize("name", sorted(set(_KNOWN) - set(RESIZING)))
+def changed(augmentation: Augmentation, image: Tensor = IMAGE) -> Tensor:
+    """An image alone, with its partners, and a label that goes along."""
+    sample: Sample = {"image": image} if augmentation.partners else {"image": image, "label": 7}
+    result = augmentation(sample, [sample] * augmentation.partners)
+    assert result.keys() == sample.keys() and result.get("label", 7) == 7
+    return result["image"]
+
+
+def test_an_image_alone_gives_an_image() -> None:
+    augmentation = create_augmentation("light", COLOUR)
+    assert augmentation is not None
+    torch.manual_seed(0)
+    image = augmentation(IMAGE)
+    torch.manual_seed(0)
+    assert torch.equal(image, changed(augmentation))
+
+
+def test_a_sample_with_nothing_to_move_is_not_wrapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every step of a label's sample sees a plain tensor, as torchvision's transforms of images do."""
+    augmentations = [create_augmentation([{name: NEEDED.get(name)}, *RESIZED.get(name, ())], COLOUR) for name in _KNOWN]
+    without = SimpleNamespace(BoundingBoxes=tv_tensors.BoundingBoxes, Mask=tv_tensors.Mask)
+    monkeypatch.setattr("opsin.data.transforms.geometry.tv_tensors", without)
+    for augmentation in augmentations:
+        assert augmentation is not None and type(changed(augmentation)) is Tensor
+
+
+@pytest.mark.parametrize("name", ["mosaic", "mixup"])
+def test_labels_of_whole_images_are_not_mixed_by_steps(name: str) -> None:
+    augmentation = create_augmentation([name], COLOUR)
+    assert augmentation is not None
+    sample: Sample = {"image": IMAGE, "label": 7}
+    with pytest.raises(InputError, match=f"augmentation {name} mixes images, and label of a whole image cannot"):
+        augmentation(sample, [sample] * 3)
+    with pytest.raises(InputError, match=r"mixes up to \d other samples, and got 0"):
+        augmentation(IMAGE)
+
+
+def test_what_two_systems_called_alike() -> None:
+    """torchvision's ScaleJitter is told by its target; zooming out and distorting are one step for every truth."""
+    spec = [{"scale_jitter": {"target_size": [80, 100], "scale_range": [1.0, 1.2]}}, "random_crop"]
+    steps = v2.Compose([v2.ScaleJitter((80, 100), (1.0, 1.2)), v2.RandomCrop((24, 32))])
+    augmentation = create_augmentation(spec, COLOUR)
+    assert augmentation is not None
+    for seed in range(5):
+        torch.manual_seed(seed)
+        image = changed(augmentation)
+        torch.manual_seed(seed)
+        assert torch.equal(image, steps(COLOUR.prepare(IMAGE)))
+    for one, other in (("random_zoom_out", "expand"), ("random_photometric_distort", "photometric_distort")):
+        images = []
+        for name in (one, other):
+            augmentation = create_augmentation([name], COLOUR)
+            assert augmentation is not None
+            torch.manual_seed(3)
+            images.append(changed(augmentation))
+        assert torch.equal(*images)
+
+
+@pytest.mark.parametrize("name", sorted(set(_KNOWN) - {"random_resize", "random_shortest_size"}))
 def test_every_name_works(name: str) -> None:
     for preprocessing in (COLOUR, GREY):
-        if preprocessing is GREY and name in ("pca_lighting", "random_photometric_distort"):
+        if preprocessing is GREY and name == "pca_lighting":
             continue
         augmentation = create_augmentation([{name: NEEDED.get(name)}], preprocessing)
         assert augmentation is not None
         for seed in range(3):
             torch.manual_seed(seed)
-            image = augmentation(IMAGE)
+            image = changed(augmentation)
             assert image.dtype == torch.uint8 and image.shape == (preprocessing.channels, *preprocessing.size)
 
 
 @pytest.mark.parametrize("name", RESIZING)
 def test_resizing_ends_with_a_crop(name: str) -> None:
     augmentation = create_augmentation([{name: RESIZING[name]}, "random_crop"], COLOUR)
-    assert augmentation is not None and augmentation(IMAGE).shape == (3, 24, 32)
+    assert augmentation is not None and changed(augmentation).shape == (3, 24, 32)
     with pytest.raises(InputError, match=r"turns images of shape \(3, 24, 32\) into .*; end it with random_crop"):
         create_augmentation([{name: RESIZING[name]}], COLOUR)
 
@@ -71,7 +137,7 @@ def test_steps_are_torchvisions_after_prepare() -> None:
     assert augmentation is not None
     for seed in range(20):
         torch.manual_seed(seed)
-        image = augmentation(IMAGE)
+        image = changed(augmentation)
         torch.manual_seed(seed)
         assert torch.equal(image, v2.Compose(steps)(COLOUR.prepare(IMAGE)))
 
@@ -82,19 +148,21 @@ def test_random_resized_crop_takes_the_place_of_prepare() -> None:
     expected = v2.Compose([v2.RandomResizedCrop((24, 32), antialias=True), v2.RandomHorizontalFlip()])
     for seed in range(10):
         torch.manual_seed(seed)
-        image = augmentation(IMAGE)
+        image = changed(augmentation)
         torch.manual_seed(seed)
         assert torch.equal(image, expected(IMAGE))
-    assert augmentation(IMAGE[:1]).shape == (3, 24, 32)  # a grey image among coloured ones
+    assert changed(augmentation, IMAGE[:1]).shape == (3, 24, 32)  # a grey image among coloured ones
 
 
 def test_presets() -> None:
     assert create_augmentation("none", COLOUR) is None
     assert create_augmentation(None, COLOUR) is None
     assert create_augmentation([], COLOUR) is None
-    for name in PRESETS:
-        create_augmentation(name, COLOUR)
-        create_augmentation(name, GREY)
+    for name in set(PRESETS) - {"none"}:
+        for preprocessing in (COLOUR, GREY):
+            augmentation = create_augmentation(name, preprocessing)
+            assert augmentation is not None and changed(augmentation).shape[1:] == preprocessing.size
+        assert len(describe_augmentation(name)) == len(PRESETS[name])
     with pytest.raises(InputError, match="unknown augmentation preset 'imagnet'; did you mean imagenet"):
         create_augmentation("imagnet", COLOUR)
 
@@ -127,6 +195,8 @@ def test_creation_leaves_random_numbers_and_spec_alone() -> None:
         ([{"scale_jitter_crop": {"min": 16, "max": 64}}], "not below the size"),
         ([{"random_crop": {}, "jpeg": {}}], "a name or one"),
         (["mix_up"], "unknown augmentation"),
+        ([{"random_horizontal_flip": {"p": 1.5}}], "p is a probability, from 0 to 1, got 1.5"),
+        ([{"scale_jitter": {"target_size": [80, 100], "scale": [1, 2]}}], "unknown option of scale_jitter 'scale'"),
     ],
 )
 def test_wrong_specs(spec: list, message: str) -> None:

@@ -15,24 +15,14 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 
 from opsin.data.transforms.augmentation import _KNOWN
-from opsin.data.transforms.geometry import (
-    ElasticTransform,
-    RandomHorizontalFlip,
-    RandomVerticalFlip,
-    ScaleJitterCrop,
-    ThinPlateSpline,
-    find_places,
-    follow,
-    spline_weights,
-)
+from opsin.data.transforms.geometry import ElasticTransform, ScaleJitterCrop, ThinPlateSpline, follow, spline_weights
+from opsin.data.transforms.points import Points, find_places
 
 HEIGHT, WIDTH = 90, 120
 POINTS = torch.tensor([[30.5, 20.25], [60.0, 45.0], [85.75, 30.5], [40.0, 70.0], [90.25, 66.75]])
 BOXES = torch.tensor([[20.0, 15.0, 50.0, 40.0], [55.0, 30.0, 100.0, 75.0], [30.0, 50.0, 45.0, 80.0]])
 
 MOVES: dict[str, dict[str, Any]] = {
-    "random_horizontal_flip": {"p": 1.0},
-    "random_vertical_flip": {"p": 1.0},
     "random_rotation": {"degrees": 30, "interpolation": InterpolationMode.BILINEAR},
     "random_affine": {"degrees": 15, "translate": (0.1, 0.1), "scale": (0.8, 1.2), "shear": 8,
                       "interpolation": InterpolationMode.BILINEAR},
@@ -44,6 +34,8 @@ MOVES: dict[str, dict[str, Any]] = {
     "thin_plate_spline": {"distortion": 0.1},
 }  # fmt: skip
 
+FLIPS: dict[str, Any] = {"horizontal": v2.RandomHorizontalFlip, "vertical": v2.RandomVerticalFlip}
+
 
 def make_boxes(values: Any, form: str = "XYXY", size: tuple[int, int] = (HEIGHT, WIDTH)) -> Any:
     kind: Any = tv_tensors.BoundingBoxes
@@ -51,8 +43,7 @@ def make_boxes(values: Any, form: str = "XYXY", size: tuple[int, int] = (HEIGHT,
 
 
 def make_points(values: Any) -> Any:
-    kind: Any = tv_tensors.KeyPoints
-    return kind(values, canvas_size=(HEIGHT, WIDTH))
+    return Points(values, canvas_size=(HEIGHT, WIDTH))
 
 
 def convert(boxes: Any, form: str) -> Any:
@@ -90,16 +81,16 @@ def outlines(masks: Tensor) -> Tensor:
     return torch.tensor(found)
 
 
-@pytest.mark.parametrize("name", MOVES)
+@pytest.mark.parametrize("name", [*MOVES, *FLIPS])
 def test_points_and_boxes_go_where_the_image_goes(name: str) -> None:
-    transform = _KNOWN[name](**MOVES[name])
+    transform = FLIPS[name](p=1.0) if name in FLIPS else _KNOWN[name](**MOVES[name])
     seen = 0
     for seed in range(12):
         torch.manual_seed(seed)
         moved = transform(scene())
         size = tuple(moved["image"].shape[-2:])
         points, boxes = moved["points"], moved["boxes"]
-        assert isinstance(points, tv_tensors.KeyPoints) and isinstance(boxes, tv_tensors.BoundingBoxes)
+        assert isinstance(points, Points) and isinstance(boxes, tv_tensors.BoundingBoxes)
         assert isinstance(moved["image"], tv_tensors.Image) and isinstance(moved["masks"], tv_tensors.Mask)
         assert points.canvas_size == boxes.canvas_size == size == tuple(moved["masks"].shape[-2:])
         assert moved["label"] == 3
@@ -115,7 +106,7 @@ def test_points_and_boxes_go_where_the_image_goes(name: str) -> None:
 
 def test_flips_are_exact() -> None:
     sample = scene()
-    for flip, axis, side in ((RandomHorizontalFlip, 0, WIDTH), (RandomVerticalFlip, 1, HEIGHT)):
+    for flip, axis, side in ((v2.RandomHorizontalFlip, 0, WIDTH), (v2.RandomVerticalFlip, 1, HEIGHT)):
         moved = flip(p=1.0)(sample)
         expected = POINTS.clone()
         expected[:, axis] = side - expected[:, axis]
@@ -128,7 +119,7 @@ def test_flips_are_exact() -> None:
 def test_flips_of_boxes_and_points_agree() -> None:
     corners = make_points(BOXES.view(-1, 2, 2))
     sample = {"boxes": scene()["boxes"], "points": corners}
-    moved = RandomHorizontalFlip(p=1.0)(sample)
+    moved = v2.RandomHorizontalFlip(p=1.0)(sample)
     points = moved["points"]
     assert torch.equal(torch.cat([points.amin(1), points.amax(1)], dim=1), moved["boxes"])
 
@@ -269,7 +260,7 @@ def test_formats_types_and_nothing_at_all() -> None:
         assert torch.allclose(convert(moved, "XYXY"), expected, atol=1e-3)
     for shape in ((0, 2), (4, 17, 2)):
         points = make_points(torch.rand(*shape) * 80)
-        assert follow(points, displacement).shape == shape
+        assert v2.functional.elastic(points, displacement).shape == shape
     assert follow(make_boxes(torch.zeros(0, 4)), displacement).shape == (0, 4)
     assert follow(make_boxes(BOXES.long()), displacement).dtype == torch.int64
     rotated = make_boxes([[50.0, 40.0, 9.0, 9.0, 30.0]], "CXCYWHR")

@@ -1,1 +1,1 @@
-"""One file a format: each opens what is on disk as a `Source`."""
+"""Formats of data, one a file: each has a `FORMAT`, and the rooms list those of their task."""

@@ -20,9 +20,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from opsin.data.boxes import Boxes
 from opsin.data.images import UnreadableImage, read_size
-from opsin.data.masks import Outline
-from opsin.data.source import FileSplit, Problem, Source, Split, listed, map_threads
+from opsin.data.inputs import ImageFiles
+from opsin.data.masks import Outline, Outlines
+from opsin.data.source import Source, Split, listed, map_threads
+from opsin.data.truth import Problem
 from opsin.structures import Instances
 
 _ROUNDING = 1.0  # pixels outside that pass without a word: 0-based or 1-based, inclusive or exclusive, six digits
@@ -77,7 +80,7 @@ def build(
     declared: str = "",
     problems: Sequence[Problem] = (),
 ) -> Source:
-    """A detection source of its splits' annotations.
+    """A source of its splits' annotations.
 
     classes: where the data declares them, in the place that `declared` names; else they are the sorted names found.
     """
@@ -88,15 +91,9 @@ def build(
         _fill_sizes(images)
         evaluated = [_evaluate(image, numbers, declared, found) for image in images]
         instances, outlines = [one for one, _ in evaluated], [drawn for _, drawn in evaluated]
-        labels = np.zeros((len(images), len(known)), np.float32)
-        for row, one in zip(labels, instances, strict=True):
-            assert one.labels is not None
-            row[one.labels[one.labels >= 0].numpy()] = 1
-        if not any(outline is not None for drawn in outlines for outline in drawn):
-            outlines = None
-        files = [image.file for image in images]
-        splits[key] = FileSplit(files, labels, instances=instances, outlines=outlines)
-    return Source(name, format_, known, splits, multi_label=True, problems=found, task="detect")
+        masks = Outlines(outlines) if any(one is not None for drawn in outlines for one in drawn) else None
+        splits[key] = Split(ImageFiles([image.file for image in images]), Boxes.of(instances, known, masks))
+    return Source(name, format_, splits, problems=found)
 
 
 def _found(parts: Mapping[str, Sequence[Annotation]]) -> list[str]:

@@ -16,8 +16,10 @@ from typing import Any
 
 from opsin.data.formats.annotations import Annotation, build
 from opsin.data.formats.folders import SPLIT_NAMES
+from opsin.data.formats.format import Claim, Format
 from opsin.data.masks import Outline, read_outline
-from opsin.data.source import Problem, Source, listed
+from opsin.data.source import Source, listed
+from opsin.data.truth import Problem
 from opsin.errors import InputError
 
 _PARTS = ("images", "annotations", "categories")
@@ -189,3 +191,17 @@ def _find_images(file: Path, images: list[Mapping[str, Any]], split: str) -> Pat
     folders = [base / name for base in (home, above) for name in inside if (base / name).is_dir()]
     names = [str(image.get("file_name")) for image in images[:20]]
     return max(folders, key=lambda folder: sum((folder / name).is_file() for name in names))
+
+
+def _claims(path: Path) -> Claim:
+    if not path.is_dir():
+        return 2 if path.suffix.lower() == ".json" else 0
+    files = find_coco(path)
+    return 2 if any(map(is_coco, files)) else 1 if files else 0
+
+
+def _open(path: Path) -> Source:
+    return open_coco(find_coco(path), path.name) if path.is_dir() else open_coco([path], path.stem)
+
+
+FORMAT = Format("COCO", "boxes", "COCO (annotations/*.json)", _claims, _open)

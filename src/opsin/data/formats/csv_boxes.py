@@ -12,9 +12,11 @@ from pathlib import Path
 
 from opsin.data.formats import csv_labels
 from opsin.data.formats.annotations import Annotation, build
-from opsin.data.formats.folders import SPLIT_NAMES
+from opsin.data.formats.folders import SPLIT_NAMES, files_by_split, list_files
+from opsin.data.formats.format import Claim, Format
 from opsin.data.formats.npz import read_classes
-from opsin.data.source import Problem, Source
+from opsin.data.source import Source
+from opsin.data.truth import Problem
 from opsin.errors import InputError
 
 _ROLES = {
@@ -126,3 +128,29 @@ def _size(values: Mapping[str, str]) -> tuple[int, int] | None:
         return int(values["height"]), int(values["width"])
     except (KeyError, ValueError):
         return None
+
+
+def _find_tables(folder: Path) -> dict[str, Path]:
+    """The tables of a folder, by split, or one as "all"; none where it is not clear which it is."""
+    files = list_files(folder)
+    if "train" in (parts := files_by_split(files, ".csv")):
+        return parts
+    tables = [file for name, file in files.items() if name.lower().endswith((".csv", ".tsv"))]
+    named = [file for file in tables if file.stem.lower() in ("labels", "annotations", "boxes", "_annotations")]
+    chosen = named or tables
+    return {"all": chosen[0]} if len(chosen) == 1 else {}
+
+
+def _claims(path: Path) -> Claim:
+    if path.is_dir():
+        tables = list(_find_tables(path).values())
+    else:
+        tables = [path] if path.suffix.lower() in (".csv", ".tsv") else []
+    return 0 if not tables else 2 if all(map(is_boxes, tables)) else 1
+
+
+def _open(path: Path) -> Source:
+    return open_boxes(_find_tables(path) if path.is_dir() else {"all": path}, path.name if path.is_dir() else path.stem)
+
+
+FORMAT = Format("CSV of boxes", "boxes", "a CSV of path,x1,y1,x2,y2,label", _claims, _open)

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from opsin.data.formats.folders import SPLIT_NAMES
+from opsin.data.formats.folders import LABELS, SPLIT_NAMES, main_files
+from opsin.data.formats.format import Claim, Format
 from opsin.data.images import IMAGE_SUFFIXES
-from opsin.data.source import FileSplit, Source, Split
+from opsin.data.inputs import ImageFiles
+from opsin.data.labels import ClassLabels, as_several
+from opsin.data.source import Source, Split
 from opsin.errors import InputError
 
 _ROLES = {
@@ -58,8 +61,8 @@ def _build(name: str, tables: dict[Path, tuple[list[_Row], list[str]]], multi_la
             ones = [number[label] for label in row.names]
             labels.setdefault(row.split, []).append(_hot(ones, len(classes)) if multi_label else ones[0])
     dtype = np.float32 if multi_label else np.int64
-    splits: dict[str, Split] = {key: FileSplit(files[key], np.array(labels[key], dtype)) for key in files}
-    return Source(name, "csv", classes, splits, multi_label)
+    truths = {key: ClassLabels(np.array(rows, dtype), classes) for key, rows in labels.items()}
+    return Source(name, "csv", {key: Split(ImageFiles(files[key]), truth) for key, truth in truths.items()})
 
 
 def _hot(places: Sequence[int], num_classes: int) -> np.ndarray:
@@ -151,3 +154,22 @@ def _is_header(first: list[str], table: Path) -> bool:
         return False
     known = {name for names in _ROLES.values() for name in names}
     return any(cell in known for cell in first)
+
+
+def _claims(path: Path) -> Claim:
+    files = main_files(path).values() if path.is_dir() else [path]
+    return 1 if files and all(file.suffix.lower() in (".csv", ".tsv") for file in files) else 0
+
+
+def _open(path: Path, multi_label: bool = False) -> Source:
+    if not path.is_dir():
+        opened = open_table(path, multi_label)
+    elif (file := (files := main_files(path)).get("all")) is None:
+        opened = open_tables(path, files, multi_label)
+    else:
+        opened = open_table(file, multi_label)
+        opened = replace(opened, name=path.name) if file.name == LABELS else opened
+    return as_several(opened, multi_label)
+
+
+FORMAT = Format("CSV", "class labels", "a CSV", _claims, _open, ("multi_label",))

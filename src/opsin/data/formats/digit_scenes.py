@@ -11,15 +11,19 @@ import math
 import re
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from opsin.data.boxes import Boxes
 from opsin.data.formats.digits import digits
+from opsin.data.formats.format import Claim, Format
+from opsin.data.inputs import Inputs
 from opsin.data.preprocessing import Preprocessing
-from opsin.data.source import ArraySplit, Source, Split
+from opsin.data.source import Source, Split
 from opsin.data.splits import divide
 from opsin.errors import InputError
 from opsin.structures import Instances
@@ -55,39 +59,54 @@ def open_scenes(name: str = "scenes") -> Source:
     if not 1 <= count <= 1_000_000:
         raise InputError(f"data source {name!r}; expected scenes, or scenes:N with N training scenes, 1 to 1000000")
     fifth = math.ceil(count / 5)
-    splits: dict[str, Split] = {
-        key: SceneSplit(key, np.arange(number)) for key, number in (("train", count), ("val", fifth), ("test", fifth))
-    }
-    classes = [str(k) for k in range(10)]
-    return Source("scenes", "built in", classes, splits, multi_label=True, task="detect")
+    counts = {"train": count, "val": fifth, "test": fifth}
+    return Source("scenes", "built in", {part: _split(part, np.arange(number)) for part, number in counts.items()})
 
 
-class SceneSplit(Split):
+@dataclass(frozen=True, eq=False)
+class Scenes(Inputs):
     """Scenes, drawn when they are read. places: the numbers of its scenes, which all randomness derives from."""
 
-    def __init__(
-        self,
-        part: str,
-        places: np.ndarray,
-        labels: np.ndarray | None = None,
-        instances: list[Instances] | None = None,
-    ) -> None:
-        self.part, self.places = part, places
-        self.instances = [_truth(part, place) for place in places.tolist()] if instances is None else instances
-        self.labels = _presence(self.instances) if labels is None else labels
+    part: str
+    places: np.ndarray
 
-    def read(self, index: int) -> Tensor:
-        return _draw(self.part, int(self.places[index]))
+    def __len__(self) -> int:
+        return len(self.places)
 
-    def masks(self, index: int) -> Tensor:
-        """The pixels of each digit: (N, 160, 160) bool, in the order of the scene's instances."""
-        return _masks(_plan(self.part, int(self.places[index])))
+    def read(self, i: int) -> Tensor:
+        return _draw(self.part, int(self.places[i]))
 
-    def name(self, index: int) -> str:
-        return f"scenes/{self.part}[{self.places[index]}]"
+    def name(self, i: int) -> str:
+        return f"scenes/{self.part}[{self.places[i]}]"
 
-    def select(self, indices: np.ndarray, labels: np.ndarray) -> SceneSplit:
-        return SceneSplit(self.part, self.places[indices], labels, self._instances_at(indices))
+    def size(self, i: int) -> tuple[int, int]:
+        return SIDE, SIDE
+
+    def select(self, places: np.ndarray) -> Scenes:
+        return Scenes(self.part, self.places[places])
+
+
+@dataclass(frozen=True, eq=False)
+class SceneMasks:
+    """The pixels of each digit of a scene, in the order of its boxes."""
+
+    part: str
+    places: np.ndarray
+
+    def select(self, places: np.ndarray) -> SceneMasks:
+        return SceneMasks(self.part, self.places[places])
+
+    def draw(self, i: int, size: tuple[int, int]) -> Tensor:
+        return _masks(_plan(self.part, int(self.places[i])))
+
+    def lacking(self, i: int, labels: Tensor) -> bool:
+        return False
+
+
+def _split(part: str, places: np.ndarray) -> Split:
+    instances = [_truth(part, place) for place in places.tolist()]
+    truth = Boxes.of(instances, [str(k) for k in range(10)], SceneMasks(part, places))
+    return Split(Scenes(part, places), truth)
 
 
 @dataclass(frozen=True)
@@ -186,13 +205,6 @@ def _overlap(box: Box, other: Box) -> float:
     return max(0, width) * max(0, height) / min(areas)
 
 
-def _presence(instances: list[Instances]) -> np.ndarray:
-    labels = np.zeros((len(instances), 10), np.float32)
-    for row, one in zip(labels, instances, strict=True):
-        row[one.labels] = 1
-    return labels
-
-
 def _random(part: str, place: int, purpose: int) -> np.random.RandomState:
     """A stream of its own, frozen: the same scenes with every NumPy."""
     number = (place * len(_PHOTOGRAPHS) + list(_PHOTOGRAPHS).index(part)) * 2 + purpose
@@ -204,8 +216,7 @@ def _digits() -> dict[str, tuple[Tensor, np.ndarray]]:
     """From splits to their digits, uint8 (N, 8, 8), and labels (N,)."""
     found = {}
     for key, split in divide(digits(), val_fraction=0.15).items():
-        assert isinstance(split, ArraySplit)
-        found[key] = split.images[torch.from_numpy(split.places)][:, 0], split.labels
+        found[key] = torch.stack([split.read(i)[0] for i in range(len(split))]), split.labels
     return found
 
 
@@ -216,3 +227,10 @@ def _photographs(part: str) -> list[Tensor]:
 
     arrays = [np.atleast_3d(getattr(data, name)()) for name in _PHOTOGRAPHS[part]]
     return [torch.from_numpy(array).permute(2, 0, 1).expand(3, -1, -1) for array in arrays]
+
+
+def _claims(path: Path) -> Claim:
+    return 3 if SCENES.fullmatch(str(path)) and not path.exists() else 0
+
+
+FORMAT = Format("scenes", "boxes", "", _claims, lambda path: open_scenes(str(path)), names=("scenes",))

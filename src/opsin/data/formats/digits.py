@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from opsin.data.source import ArraySplit, Source
+from opsin.data.formats.format import Format
+from opsin.data.inputs import ImageArray
+from opsin.data.labels import ClassLabels, as_several
+from opsin.data.source import Source, Split
 from opsin.data.splits import stratify
 
 
@@ -19,10 +22,18 @@ def digits() -> Source:
 
     pixels, labels = load_digits(return_X_y=True)
     images = torch.from_numpy(np.rint(pixels.reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8))
-    everything = ArraySplit(images, labels.astype(np.int64), "digits")
-    test, train = stratify(everything.labels, [0.2], seed=0)
-    splits = {"train": everything.subset(train), "test": everything.subset(test)}
-    return Source("digits", "built in", [str(k) for k in range(10)], splits)  # type: ignore[arg-type]
+    truth = ClassLabels(labels.astype(np.int64), [str(k) for k in range(10)])
+    everything = Split(ImageArray(images, "digits"), truth)
+    test, train = stratify(truth.labels, [0.2], seed=0)
+    return Source("digits", "built in", {"train": everything.subset(train), "test": everything.subset(test)})
 
 
-BUILTIN = {"digits": digits}
+FORMAT = Format(
+    name="digits",
+    truth="class labels",
+    expects="",
+    claims=lambda path: 3 if str(path) == "digits" else 0,
+    open=lambda path, multi_label=False: as_several(digits(), multi_label),
+    options=("multi_label",),
+    names=("digits",),
+)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from opsin.data import zips
+from opsin.data.formats.format import Claim, Format
 from opsin.data.images import IMAGE_SUFFIXES
-from opsin.data.source import FileSplit, Problem, Source, Split, listed
+from opsin.data.inputs import ImageFiles
+from opsin.data.labels import ClassLabels, as_several
+from opsin.data.source import Source, Split, listed
+from opsin.data.truth import Problem
 from opsin.errors import InputError
 
 SPLIT_NAMES = {
@@ -22,6 +27,7 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
+LABELS = "labels.csv"  # the table of a folder, by its name
 
 
 class Tree:
@@ -69,8 +75,7 @@ def open_zips(path: Path, archives: dict[str, Path]) -> Source:
     for split, archive in archives.items():
         prefix, tree = _unwrapped(Tree(*zips.list_members(str(archive))), into_splits=True)
         parts[split] = _Part(str(archive), prefix, tree, lambda file: file, str(archive))
-    classes, splits = _collect(parts, problems)
-    return Source(path.name, "zips of image folders", classes, splits, problems=problems)
+    return Source(path.name, "zips of image folders", _collect(parts, problems), problems=problems)
 
 
 def walk(path: Path) -> Tree:
@@ -118,8 +123,7 @@ def _build(
         count = len(parts[split].tree.images)
         reason = f"{count} images that lie in no class folder are left out"
         problems.append(Problem("unlabelled", parts.pop(split).path("").rstrip("/"), reason, "warning"))
-    classes, splits = _collect(parts, problems)
-    return Source(name, format_, classes, splits, problems=problems)
+    return Source(name, format_, _collect(parts, problems), problems=problems)
 
 
 def _unwrapped(tree: Tree, into_splits: bool = False) -> tuple[str, Tree]:
@@ -153,8 +157,8 @@ def _split_folders(where: str, tree: Tree, problems: list[Problem]) -> dict[str,
     return found or {"all": ""}
 
 
-def _collect(parts: dict[str, _Part], problems: list[Problem]) -> tuple[list[str], dict[str, Split]]:
-    """The classes of all parts and their splits; what is odd goes into `problems`."""
+def _collect(parts: dict[str, _Part], problems: list[Problem]) -> dict[str, Split]:
+    """The splits of all parts, with the classes of all; what is odd goes into `problems`."""
     for part in parts.values():
         _check_classes(part)
     parts = {key: parts[key] for key in ("train", "val", "test", "all") if key in parts}
@@ -169,9 +173,9 @@ def _collect(parts: dict[str, _Part], problems: list[Problem]) -> tuple[list[str
         inside = [file for file in part.tree.images if "/" in file]
         files = [part.locate(part.prefix + file) for file in inside]
         labels = np.array([number[file.split("/", 1)[0]] for file in inside], dtype=np.int64)
-        splits[key] = FileSplit(files, labels, part.archive)
+        splits[key] = Split(ImageFiles(files, part.archive), ClassLabels(labels, classes))
         problems += _oddities(part, key)
-    return classes, splits
+    return splits
 
 
 def _check_classes(part: _Part) -> None:
@@ -210,3 +214,67 @@ def _hidden(path: str) -> bool:
         "Thumbs.db",
         "desktop.ini",
     )
+
+
+def list_files(folder: Path) -> dict[str, Path]:
+    """The files that lie in a folder, without hidden ones, by name."""
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_file())
+    return {name: folder / name for name in names}
+
+
+def files_by_split(files: Mapping[str, Path], suffix: str) -> dict[str, Path]:
+    """From splits to the files named after them: train.csv; of zips also train_small.zip."""
+    found: dict[str, Path] = {}
+    for name, file in files.items():
+        stem = Path(name.lower()).stem
+        split = SPLIT_NAMES.get(re.split("[-_.]", stem)[0] if suffix == ".zip" else stem)
+        if not name.lower().endswith(suffix) or split is None:
+            continue
+        if split in found:
+            raise InputError(f"{file.parent} has both {found[split].name} and {name} for the {split} split; keep one")
+        found[split] = file
+    return found
+
+
+def main_files(folder: Path) -> dict[str, Path]:
+    """The tables or archives that a folder's labelled images are in, by split, or one as "all".
+
+    A labels.csv; else a CSV or a zip for each split; else an npz, zip or CSV that is alone, but for a licence or a
+    read-me. None of them: the images lie in class folders.
+    """
+    files = list_files(folder)
+    if LABELS in files:
+        return {"all": files[LABELS]}
+    for suffix in (".csv", ".zip"):
+        if "train" in (parts := files_by_split(files, suffix)):
+            return parts
+    for suffix in (".npz", ".zip", ".csv"):
+        only = [file for name, file in files.items() if name.lower().endswith(suffix)]
+        if len(only) == 1 and not any(p.is_dir() and not p.name.startswith(".") for p in folder.iterdir()):
+            return {"all": only[0]}
+    return {}
+
+
+def _claims_folder(path: Path) -> Claim:
+    return 1 if path.is_dir() and any(path.iterdir()) and not main_files(path) else 0
+
+
+def _claims_zip(path: Path) -> Claim:
+    files = main_files(path).values() if path.is_dir() else [path]
+    return 1 if files and all(file.suffix.lower() == ".zip" for file in files) else 0
+
+
+def _open_folder(path: Path, multi_label: bool = False) -> Source:
+    return as_several(open_folder(path), multi_label)
+
+
+def _open_zipped(path: Path, multi_label: bool = False) -> Source:
+    files = main_files(path) if path.is_dir() else {"all": path}
+    opened = open_zip(files["all"]) if "all" in files else open_zips(path, files)
+    return as_several(opened, multi_label)
+
+
+_OPTIONS = ("multi_label",)
+FORMAT = Format("class folders", "class labels", "a folder of class folders", _claims_folder, _open_folder, _OPTIONS)
+ZIPPED = Format("zip of class folders", "class labels", "a zip of one", _claims_zip, _open_zipped, _OPTIONS)

@@ -12,6 +12,8 @@ import numpy as np
 from torch import Tensor
 
 from opsin.data.formats import npz
+from opsin.data.formats.format import Claim, Format
+from opsin.data.labels import as_several
 from opsin.data.source import Source
 from opsin.errors import InputError
 
@@ -79,3 +81,14 @@ def read_idx(path: Path) -> np.ndarray:
     if body != math.prod(shape):
         raise InputError(f"{path} is truncated or damaged: its header promises {math.prod(shape)} bytes, it has {body}")
     return np.frombuffer(data, np.uint8, offset=4 + 4 * rank).reshape(shape)
+
+
+def _claims(path: Path) -> Claim:
+    return 2 if path.is_dir() and is_idx_folder(path) else 0
+
+
+def _open(path: Path, multi_label: bool = False) -> Source:
+    return as_several(open_idx(path, multi_label), multi_label)
+
+
+FORMAT = Format("IDX", "class labels", "a folder of IDX files", _claims, _open, ("multi_label",))

@@ -15,8 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from opsin.data.formats.folders import SPLIT_NAMES
-from opsin.data.source import ArraySplit, Problem, Source, Split
+from opsin.data.formats.folders import SPLIT_NAMES, main_files
+from opsin.data.formats.format import Claim, Format
+from opsin.data.inputs import ImageArray
+from opsin.data.labels import ClassLabels, as_several
+from opsin.data.source import Source, Split
+from opsin.data.truth import Problem
 from opsin.errors import InputError
 
 _IMAGES = ("x", "images", "image", "imgs", "data")
@@ -61,8 +65,9 @@ def build(
             problems.append(Problem("label_out_of_range", f"{where}[{i}]", reason))
         if y.ndim == 2 and y.shape[1] != len(classes):
             raise InputError(f"{where} has {y.shape[1]} columns, but there are {len(classes)} classes")
-        splits[split] = ArraySplit(images[split], np.where(outside, -1, y) if y.ndim == 1 else y, prefixes[split])
-    return Source(name, format_, classes, splits, multi_label, problems=problems)
+        truth = ClassLabels(np.where(outside, -1, y) if y.ndim == 1 else y, classes)
+        splits[split] = Split(ImageArray(images[split], prefixes[split]), truth)
+    return Source(name, format_, splits, problems=problems)
 
 
 def read_classes(folder: Path) -> list[str] | None:
@@ -188,3 +193,17 @@ def _as_labels(labels: np.ndarray, where: str, multi_label: bool) -> np.ndarray:
 
 def _highest(labels: np.ndarray) -> int:
     return labels.shape[1] - 1 if labels.ndim == 2 else int(labels.max(initial=-1))
+
+
+def _claims(path: Path) -> Claim:
+    if path.is_dir():
+        return 1 if [file.suffix.lower() for file in main_files(path).values()] == [".npz"] else 0
+    return 1 if path.suffix.lower() == ".npz" else 0
+
+
+def _open_format(path: Path, multi_label: bool = False) -> Source:
+    file = main_files(path)["all"] if path.is_dir() else path
+    return as_several(open_npz(file, multi_label), multi_label)
+
+
+FORMAT = Format("npz", "class labels", "an npz", _claims, _open_format, ("multi_label",))

@@ -18,9 +18,11 @@ from xml.parsers import expat
 
 from opsin.data.formats.annotations import Annotation, build
 from opsin.data.formats.folders import SPLIT_NAMES
+from opsin.data.formats.format import Format
 from opsin.data.formats.npz import read_classes
 from opsin.data.images import IMAGE_SUFFIXES
-from opsin.data.source import Problem, Source
+from opsin.data.source import Source
+from opsin.data.truth import Problem
 from opsin.errors import InputError
 
 _IMAGES = ("JPEGImages", "images", "Images", "imgs", "img", ".", "Annotations", "annotations")
@@ -209,3 +211,12 @@ def _parse(file: Path) -> _Parsed:
     except (KeyError, ValueError):
         parsed.size = None  # the image will say
     return parsed
+
+
+FORMAT = Format(
+    name="Pascal VOC",
+    truth="boxes",
+    expects="Pascal VOC (Annotations/*.xml)",
+    claims=lambda path: 2 if path.is_dir() and is_voc(path) else 0,
+    open=open_voc,
+)

@@ -11,15 +11,17 @@ The text file of images/a/1.jpg is labels/a/1.txt, or lies beside the image, or 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import yaml
 
 from opsin.data.formats.annotations import Annotation, build
 from opsin.data.formats.folders import SPLIT_NAMES
+from opsin.data.formats.format import Claim, Format
 from opsin.data.images import IMAGE_SUFFIXES
-from opsin.data.source import Problem, Source
+from opsin.data.source import Source
+from opsin.data.truth import Problem
 from opsin.errors import InputError
 
 _CLASS_FILES = ("classes.txt", "obj.names", "predefined_classes.txt")
@@ -228,3 +230,17 @@ def _parse(columns: list[str], classes: dict[int, str]) -> tuple[str, tuple[floa
         return name, (min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2]))
     x, y, width, height = values
     return name, (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+
+
+def _claims(path: Path) -> Claim:
+    if not path.is_dir():
+        return 2 if path.suffix.lower() in (".yaml", ".yml", ".data") else 0
+    return 0 if find_yolo(path) is None else 2
+
+
+def _open(path: Path) -> Source:
+    file = find_yolo(path) if path.is_dir() else None
+    return open_yolo(path) if file is None else replace(open_yolo(file), name=path.name)
+
+
+FORMAT = Format("YOLO", "boxes", "YOLO (data.yaml or obj.data, or images and labels)", _claims, _open)

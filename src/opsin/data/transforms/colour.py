@@ -1,9 +1,10 @@
-"""Random changes of colour that torchvision lacks: PCA lighting, and a colour jitter in one pass."""
+"""Random changes of colour that torchvision lacks: PCA lighting, and its two distortions of colours in one pass."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,7 +12,20 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from opsin.data.transforms.sample import Frame, Scene
+
 _LUMA = (0.2989, 0.587, 0.114)  # ITU-R BT.601, as torchvision rounds it
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """A transform of v2's kind that moves nothing, as a step; kernels None: it may move pixels, and says not where."""
+
+    transform: v2.Transform
+    kernels: Sequence[str] | None = ()
+
+    def __call__(self, scene: Scene, frame: Frame) -> Scene:
+        return scene._replace(image=self.transform(scene.image))
 
 
 class PCALighting(v2.Transform):
@@ -62,6 +76,22 @@ class FusedColorJitter(v2.ColorJitter):
         factors = [(names[i], params[f"{names[i]}_factor"]) for i in params["fn_idx"].tolist()]
         steps = [(name, factor) for name, factor in factors if factor is not None]
         return _wrap(jitter_colours(inpt, steps), inpt)
+
+
+class PhotometricDistort(v2.RandomPhotometricDistort):
+    """torchvision's, the distortion of SSD, as one affine map of the colours: see `FusedColorJitter`. Draw for draw."""
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        contrast = ("contrast", params["contrast_factor"])
+        steps = [(name, params[f"{name}_factor"]) for name in ("brightness", "saturation", "hue")]
+        steps.insert(1 if params["contrast_before"] else 3, contrast)
+        grey = inpt.shape[-3] == 1
+        drawn = [step for step in steps if step[1] is not None and not (grey and step[0] in ("saturation", "hue"))]
+        if drawn:
+            changed = jitter_colours(inpt.expand(3, -1, -1) if grey else inpt, drawn)
+            inpt = changed[:1] if grey else changed
+        order = params["channel_permutation"]
+        return inpt if order is None else inpt[order]
 
 
 def jitter_colours(image: Tensor, steps: Sequence[tuple[str, float]]) -> Tensor:

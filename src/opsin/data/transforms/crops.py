@@ -1,4 +1,4 @@
-"""Steps of a detector's augmentation that choose what part of an image is seen, and how large."""
+"""Steps that choose what part of an image is seen, and how large."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from opsin.data.coordinates import place_masks
-from opsin.data.transforms.scene import Frame, Scene, Span, lay, place, span
+from opsin.data.coordinates import prepare_field, prepare_instances
+from opsin.data.transforms.draws import between, check_probability, check_range, happens
+from opsin.data.transforms.sample import Frame, Scene, Span, lay, regions, span
 from opsin.ops import pairwise_iou
+from opsin.structures import Instances
 
 
 @dataclass(frozen=True)
@@ -22,11 +24,13 @@ class Expand:
     torchvision's RandomZoomOut, draw for draw, which fills with black unless told.
     """
 
+    kernels: ClassVar[Sequence[str]] = ("crop", "resize")
     p: float = 0.5
     side_range: Sequence[float] = (1.0, 4.0)
     fill: Literal["mean"] | float | Sequence[float] = "mean"
 
     def __post_init__(self) -> None:
+        check_probability(self.p)
         check_range("side_range", self.side_range, least=1.0)
 
     def __call__(self, scene: Scene, frame: Frame) -> Scene:
@@ -39,7 +43,7 @@ class Expand:
             Span(0, length, int((side - length) * chance), length)
             for length, side, chance in zip(scene.size, size, (down, across), strict=True)
         )
-        return replace(lay(scene, rows, columns, size, frame, frame.colour(self.fill)), sized=False)
+        return lay(scene, rows, columns, size, frame, frame.colour(self.fill))._replace(sized=False)
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ class RandomIoUCrop:
     max_aspect_ratio: float = 2.0
     sampler_options: Sequence[float] = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
     trials: int = 40
+    kernels: ClassVar[Sequence[str]] = ("crop", "resize")
     _ROUNDS: ClassVar[int] = 50  # one of 7 options ends it: more are wanted once in 2,000 images that no crop suits
 
     def __post_init__(self) -> None:
@@ -70,7 +75,9 @@ class RandomIoUCrop:
             raise ValueError("sampler_options must name an overlap, and trials be 1 or more")
 
     def __call__(self, scene: Scene, frame: Frame) -> Scene:
-        objects = scene.instances.boxes[~scene.regions]
+        if scene.instances is None:
+            return scene
+        objects = scene.instances.boxes[~regions(scene.instances)]
         if not len(objects):
             return scene
         for _ in range(self._ROUNDS):
@@ -79,7 +86,7 @@ class RandomIoUCrop:
                 return scene
             found = self._find(objects, scene.size, overlap)
             if found is not None:
-                return self._cut(scene, found, frame)
+                return self._cut(scene, scene.instances, found, frame)
         return scene
 
     def _find(self, boxes: Tensor, size: tuple[int, int], overlap: float) -> Tensor | None:
@@ -98,14 +105,14 @@ class RandomIoUCrop:
         return crops[fitting[0, 0]] if len(fitting) else None
 
     @staticmethod
-    def _cut(scene: Scene, crop: Tensor, frame: Frame) -> Scene:
+    def _cut(scene: Scene, instances: Instances, crop: Tensor, frame: Frame) -> Scene:
         left, top, right, bottom = (int(value) for value in crop)
-        stays = _holds(crop[None], scene.instances.boxes)[0] | scene.regions
+        stays = _holds(crop[None], instances.boxes)[0] | regions(instances)
         rows, columns = Span(top, bottom - top, 0, bottom - top), Span(left, right - left, 0, right - left)
         size = bottom - top, right - left
         part = lay(scene.keep(stays), rows, columns, size, frame, frame.colour(0))
         cut = replace(frame, visible=0.0).cut(part)
-        return replace(cut, share=torch.ones_like(cut.share), sized=False)
+        return cut._replace(share=torch.ones(len(cut.instances or ())), sized=False)
 
 
 @dataclass(frozen=True)
@@ -117,6 +124,7 @@ class ScaleJitter:
     `Expand`; black by default, as with fit "pad".
     """
 
+    kernels: ClassVar[Sequence[str]] = ("crop", "resize")
     scale: Sequence[float] = (0.1, 2.0)
     fill: Literal["mean"] | float | Sequence[float] = 0
 
@@ -126,7 +134,7 @@ class ScaleJitter:
     def __call__(self, scene: Scene, frame: Frame) -> Scene:
         zoom = between(self.scale)
         laid = zoomed(scene, frame, zoom, frame.size, frame.colour(self.fill))
-        return frame.cut(replace(laid, sized=True))
+        return frame.cut(laid._replace(sized=True))
 
 
 @dataclass(frozen=True)
@@ -137,6 +145,7 @@ class Letterbox:
     defaults it is fit "pad" itself, which validation and use have only if the recipe's data.fit says so.
     """
 
+    kernels: ClassVar[Sequence[str]] = ("crop", "resize")
     grow: bool = False
     centre: bool = True
     fill: Literal["mean"] | float | Sequence[float] = 0
@@ -150,22 +159,29 @@ class Letterbox:
             free = side - extent
             spans.append(Span(0, length, free // 2 if self.centre else int(torch.randint(0, free + 1, ())), extent))
         rows, columns = spans
-        return replace(lay(scene, rows, columns, frame.size, frame, frame.colour(self.fill)), sized=True)
+        return lay(scene, rows, columns, frame.size, frame, frame.colour(self.fill))._replace(sized=True)
 
 
 @dataclass(frozen=True)
 class Sizing:
     """The preprocessing, for a scene that does not have the input's size yet."""
 
+    kernels: ClassVar[Sequence[str]] = ("crop", "resize")
+    any_channels: ClassVar[bool] = True
+
     def __call__(self, scene: Scene, frame: Frame) -> Scene:
         if scene.sized:
             return scene
         preprocessing = frame.preprocessing
-        scale_x, scale_y, shift_x, shift_y = preprocessing.transform(*scene.size)
-        instances = place(scene.instances, (scale_x, scale_y), (shift_x, shift_y))
-        if instances.masks is not None:
-            instances.masks = place_masks(instances.masks, preprocessing)
-        return frame.cut(replace(scene, image=preprocessing.prepare(scene.image), instances=instances, sized=True))
+        image = preprocessing.prepare(scene.image)
+        if scene.plain:
+            return scene._replace(image=image, sized=True)
+        size = scene.size
+        moving = {key: prepare_field(value, size, preprocessing) for key, value in scene.moving.items()}
+        instances = scene.instances
+        if instances is not None:
+            instances = prepare_instances(instances, size, preprocessing)
+        return frame.cut(scene._replace(image=image, instances=instances, moving=moving, sized=True))
 
 
 def zoomed(scene: Scene, frame: Frame, zoom: float, size: tuple[int, int], fill: Tensor) -> Scene:
@@ -183,20 +199,3 @@ def _holds(crops: Tensor, boxes: Tensor) -> Tensor:
     """Whether crops (T, 4) hold the centres of boxes (N, 4): (T, N)."""
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     return ((crops[:, None, :2] < centres) & (centres < crops[:, None, 2:])).all(dim=2)
-
-
-def happens(p: float) -> bool:
-    """Draw whether something of this probability happens."""
-    return float(torch.rand(1)) < p
-
-
-def between(bounds: Sequence[float]) -> float:
-    """Draw a number from a range, uniformly."""
-    return float(bounds[0] + torch.rand(1) * (bounds[1] - bounds[0]))
-
-
-def check_range(name: str, bounds: Sequence[float], least: float, most: float = float("inf")) -> None:
-    """Raise ValueError for bounds that are not two numbers in order within [least, most]."""
-    if len(bounds) != 2 or not least <= bounds[0] <= bounds[1] <= most or not bounds[1] > 0:
-        limit = f", {least:g} or more" if most == float("inf") else f", from {least:g} to {most:g}"
-        raise ValueError(f"{name} must be two numbers in order{limit}, got {list(bounds)}")

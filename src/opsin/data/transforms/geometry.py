@@ -1,14 +1,14 @@
-"""Random changes of place and shape that torchvision lacks, or moves boxes and points in by another convention.
+"""Random changes of place and shape: flips, torchvision's transforms as steps, and those of v2's kind that it lacks.
 
-Images, masks, boxes and points of a sample move together, as tv_tensors, in continuous pixels: pixel i spans
-[i, i + 1). Points are tv_tensors.KeyPoints, which torchvision has since 0.23; without them there are no points to move.
+All that has a place in an image moves with it, in continuous pixels: pixel i spans [i, i + 1).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -17,27 +17,106 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from opsin.data.preprocessing import INTERPOLATIONS, cut_long
+from opsin.data.transforms.class_map import ClassMap
+from opsin.data.transforms.draws import check_probability, happens
+from opsin.data.transforms.points import Points, find_places
+from opsin.data.transforms.sample import Frame, Scene, mirror
+from opsin.structures import Instances
 
-_POINTS: tuple[type, ...] = (tv_tensors.KeyPoints,) if hasattr(tv_tensors, "KeyPoints") else ()
 _SIDE = 32  # points along each side of a box that are moved to find the box around what was in it
 
 
-class RandomHorizontalFlip(v2.RandomHorizontalFlip):
-    """torchvision's, with points at width - x as its boxes; its own points go to width - 1 - x."""
+@dataclass(frozen=True)
+class RandomHorizontalFlip:
+    """Left to right; x becomes width - x. torchvision's, draw for draw."""
 
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        if isinstance(inpt, _POINTS):
-            return _mirror(inpt, axis=0)
-        return super().transform(inpt, params)
+    kernels: ClassVar[Sequence[str]] = ("horizontal_flip",)
+    p: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_probability(self.p)
+
+    def __call__(self, scene: Scene, frame: Frame) -> Scene:
+        return mirror(scene, axis=0) if happens(self.p) else scene
 
 
-class RandomVerticalFlip(v2.RandomVerticalFlip):
-    """torchvision's, with points at height - y as its boxes; its own points go to height - 1 - y."""
+@dataclass(frozen=True)
+class RandomVerticalFlip:
+    """Upside down; y becomes height - y. torchvision's, draw for draw."""
 
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        if isinstance(inpt, _POINTS):
-            return _mirror(inpt, axis=1)
-        return super().transform(inpt, params)
+    kernels: ClassVar[Sequence[str]] = ("vertical_flip",)
+    p: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_probability(self.p)
+
+    def __call__(self, scene: Scene, frame: Frame) -> Scene:
+        return mirror(scene, axis=1) if happens(self.p) else scene
+
+
+@dataclass(frozen=True)
+class Geometric:
+    """A transform of v2's kind that moves things, as a step: a box becomes the one around where its outline goes.
+
+    kernels: torchvision's functionals that it calls. bends: straight lines do not stay straight, so that a box is
+    followed along its sides, not by its corners alone. sizes: the image has the size of the input afterwards.
+    """
+
+    transform: v2.Transform
+    kernels: Sequence[str]
+    bends: bool = False
+    sizes: bool = False
+
+    @property
+    def any_channels(self) -> bool:
+        return self.sizes
+
+    def __call__(self, scene: Scene, frame: Frame) -> Scene:
+        sized = self.sizes or scene.sized
+        if scene.plain:
+            return scene._replace(image=self.transform(scene.image), sized=sized)
+        size, instances = scene.size, scene.instances
+        inputs = {"image": tv_tensors.Image(scene.image), "moving": dict(scene.moving)}
+        if instances is not None:
+            inputs["instances"] = _parts(instances, size, self.bends)
+        outputs = self.transform(inputs)
+        image = outputs["image"].as_subclass(Tensor)
+        if instances is not None:
+            instances = _with_parts(instances, outputs["instances"], image.shape[-2:])
+        return frame.cut(scene._replace(image=image, instances=instances, moving=outputs["moving"], sized=sized))
+
+
+def _parts(instances: Instances, size: tuple[int, int], bends: bool) -> dict[str, Any]:
+    """What a transform of tv_tensors moves: the outlines of the boxes, masks, and points and polygons in one."""
+    if not len(instances):
+        return {}
+    corners = outlines(instances.boxes) if bends else instances.boxes[:, [[0, 1], [2, 1], [2, 3], [0, 3]]]
+    parts: dict[str, Any] = {"boxes": Points(corners, canvas_size=size)}
+    if instances.masks is not None:
+        parts["masks"] = ClassMap(instances.masks)
+    if (places := _places(instances)) and sum(map(len, places)):
+        parts["points"] = Points(torch.cat(places), canvas_size=size)
+    return parts
+
+
+def _with_parts(instances: Instances, parts: dict[str, Any], size: Sequence[int]) -> Instances:
+    plain = {key: value.as_subclass(Tensor) for key, value in parts.items()}
+    if "boxes" in plain:
+        low, high = plain["boxes"].amin(dim=1), plain["boxes"].amax(dim=1)
+        instances = replace(instances, boxes=torch.cat([low, high], dim=1), masks=plain.get("masks"))
+    elif instances.masks is not None:
+        instances = replace(instances, masks=instances.masks.new_zeros(0, *size))
+    if "points" in plain:
+        moved = list(plain["points"].split([len(part) for part in _places(instances)]))
+        points = None if instances.points is None else moved.pop(0).view_as(instances.points)
+        instances = replace(instances, points=points, polygons=None if instances.polygons is None else moved)
+    return instances
+
+
+def _places(instances: Instances) -> list[Tensor]:
+    """Points and polygons, each (any, 2)."""
+    points = [] if instances.points is None else [instances.points.flatten(0, 1)]
+    return points + (instances.polygons or [])
 
 
 class ScaleJitterCrop(v2.Transform):
@@ -87,7 +166,7 @@ class ElasticTransform(v2.ElasticTransform):
         return {"displacement": torch.cat(fields, dim=1).permute(0, 2, 3, 1)}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        if isinstance(inpt, (tv_tensors.BoundingBoxes, *_POINTS)):
+        if isinstance(inpt, tv_tensors.BoundingBoxes):
             return follow(inpt, params["displacement"])
         return super().transform(inpt, params)
 
@@ -124,7 +203,7 @@ class ThinPlateSpline(v2.Transform):
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         displacement = params["displacement"]
-        if isinstance(inpt, (tv_tensors.BoundingBoxes, *_POINTS)):
+        if isinstance(inpt, tv_tensors.BoundingBoxes):
             return follow(inpt, displacement)
         fill = self.mask_fill if isinstance(inpt, tv_tensors.Mask) else self.fill
         return v2.functional.elastic(inpt, displacement, self.interpolation, fill=fill)  # type: ignore[arg-type]
@@ -145,56 +224,30 @@ def spline_weights(points: Tensor, controls: Tensor) -> Tensor:
     return (_spline_terms(points.to(torch.float64), controls) @ solved).to(points.dtype)
 
 
-def follow(inpt: Any, displacement: Tensor) -> Any:
-    """Boxes or points where their pixels come to lie in an image that is read at p + displacement(p).
+def outlines(boxes: Tensor) -> Tensor:
+    """Places along the sides of boxes (N, 4): (N, places, 2)."""
+    x1, y1, x2, y2 = boxes[:, None].unbind(-1)
+    along = torch.linspace(0, 1, _SIDE, dtype=boxes.dtype, device=boxes.device)
+    x, y = x1 + (x2 - x1) * along, y1 + (y2 - y1) * along
+    sides = ((x, y1.expand_as(x)), (x, y2.expand_as(x)), (x1.expand_as(y), y), (x2.expand_as(y), y))
+    return torch.cat([torch.stack(side, dim=-1) for side in sides], dim=1)
+
+
+def follow(boxes: Any, displacement: Tensor) -> Any:
+    """tv_tensors.BoundingBoxes where their pixels come to lie in an image that is read at p + displacement(p).
 
     displacement: (1, H, W, 2), as in v2.functional.elastic. A box becomes the one around its moved outline, clamped as
     torchvision does. v2.functional.elastic itself takes -displacement for the inverse, and whole pixels.
     """
-    if isinstance(inpt, _POINTS):
-        return _wrap(find_places(inpt.as_subclass(Tensor), displacement), inpt)
-    if inpt.format.value not in ("XYXY", "XYWH", "CXCYWH"):
-        raise ValueError(f"boxes of format {inpt.format.value} cannot be bent; give their corners as points")
-    corners = v2.functional.convert_bounding_box_format(inpt, new_format=tv_tensors.BoundingBoxFormat.XYXY)
-    x1, y1, x2, y2 = corners.as_subclass(Tensor).to(displacement.dtype)[:, None].unbind(-1)
-    along = torch.linspace(0, 1, _SIDE, dtype=displacement.dtype, device=inpt.device)
-    x, y = x1 + (x2 - x1) * along, y1 + (y2 - y1) * along
-    sides = ((x, y1.expand_as(x)), (x, y2.expand_as(x)), (x1.expand_as(y), y), (x2.expand_as(y), y))
-    outline = find_places(torch.cat([torch.stack(side, dim=-1) for side in sides], dim=1), displacement)
+    if boxes.format.value not in ("XYXY", "XYWH", "CXCYWH"):
+        raise ValueError(f"boxes of format {boxes.format.value} cannot be bent; give their corners as points")
+    corners = v2.functional.convert_bounding_box_format(boxes, new_format=tv_tensors.BoundingBoxFormat.XYXY)
+    outline = find_places(outlines(corners.as_subclass(Tensor).to(displacement.dtype)), displacement)
     bent = torch.cat([outline.amin(dim=1), outline.amax(dim=1)], dim=-1)
-    bent = v2.functional.clamp_bounding_boxes(_wrap(bent, corners))
-    return v2.functional.convert_bounding_box_format(bent, new_format=inpt.format)
-
-
-def find_places(points: Tensor, displacement: Tensor) -> Tensor:
-    """Solve p + displacement(p) = point, in pixels, for each of points (..., 2); in the field's type, on its device.
-
-    Beyond its border the field is constant. p = point - displacement(p) is iterated, which converges where the field is
-    steeper nowhere than 1. Where that fails the image folds and shows a point more than once: the nearest pixel then.
-    """
-    if not points.numel():
-        return points
-    size = displacement.new_tensor(displacement.shape[2:0:-1])  # width, height
-    field = (displacement * size / 2).permute(0, 3, 1, 2)
-    wanted = places = points.reshape(-1, 2).to(field)
-    for _ in range(50):
-        previous, places = places, wanted - _read(field, places, size)
-        if (places - previous).abs().max() < 1e-3:  # a thousandth of a pixel
-            break
-    missed = (places + _read(field, places, size) - wanted).abs().amax(dim=1) > 0.1
-    if missed.any():
-        rows, columns = (torch.arange(side, device=field.device) + 0.5 for side in field.shape[2:])
-        pixels = torch.cartesian_prod(rows, columns).flip(1)
-        sources = pixels + field[0].flatten(1).T
-        nearest = [int((sources - point).square().sum(dim=1).argmin()) for point in wanted[missed]]
-        places[missed] = pixels[nearest]
-    return places.reshape(points.shape)
-
-
-def _read(field: Tensor, places: Tensor, size: Tensor) -> Tensor:
-    """The field (1, 2, H, W) at places (N, 2) in pixels."""
-    grid = (2 * places / size - 1)[None, None]
-    return F.grid_sample(field, grid, padding_mode="border", align_corners=False)[0, :, 0].T
+    bent = bent if boxes.is_floating_point() else bent.round()
+    bent = tv_tensors.wrap(bent.to(boxes.device, boxes.dtype), like=corners)  # type: ignore[call-arg]
+    bent = v2.functional.clamp_bounding_boxes(bent)
+    return v2.functional.convert_bounding_box_format(bent, new_format=boxes.format)
 
 
 def _spline_terms(points: Tensor, controls: Tensor) -> Tensor:
@@ -222,19 +275,6 @@ def _smooth(noise: Tensor, taps: int, sigmas: Sequence[float]) -> Tensor:
     for sigma, shape in zip(sigmas, ((1, 1, 1, taps), (1, 1, taps, 1)), strict=True):
         noise = F.conv2d(noise, torch.softmax(-offsets.square() / (2 * sigma**2), dim=0).view(shape))
     return noise
-
-
-def _mirror(points: Any, axis: int) -> Any:
-    side = points.canvas_size[1 - axis]
-    mirrored = points.as_subclass(Tensor).clone()
-    mirrored[..., axis] = side - mirrored[..., axis]
-    return _wrap(mirrored, points)
-
-
-def _wrap(places: Tensor, inpt: Any) -> Any:
-    """Places as the boxes or points that they were: of the same type, and on the same device."""
-    places = places if inpt.is_floating_point() else places.round()
-    return tv_tensors.wrap(places.to(inpt.device, inpt.dtype), like=inpt)  # type: ignore[call-arg]
 
 
 def _size(flat_inputs: list[Any]) -> list[int]:

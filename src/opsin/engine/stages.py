@@ -1,14 +1,13 @@
 """A training in stages: each writes its result before the next begins, and what is finished is never done again.
 
-The detectors before Faster R-CNN's joint training are made in steps: a network is fine-tuned, its features are written
-to disk, classifiers are fitted to them. A stage's result is a part of the model's state dict; what else it writes stays
-in its folder, `stages/<name>/` of the run, for later stages to read. `stages.json` lists what is done, with its time
-and its disk, and what it was made from: a run goes on only with the same data and the same recipe.
+Some models are made in steps, which `Task.stages` gives: a network is fine-tuned, its features are written to disk,
+classifiers are fitted to them. A stage's result is a part of the model's state dict; what else it writes stays in its
+folder, `stages/<name>/` of the run, for later stages to read. `stages.json` lists what is done, with its time and its
+disk, and what it was made from: a run goes on only with the same data and the same recipe.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,13 +18,13 @@ from typing import Any, Protocol
 from rich.console import Console
 from rich.progress import track
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from opsin.data import Split
-from opsin.detect.proposals import fingerprint
+from opsin.data.fingerprint import identify
 from opsin.engine.callbacks import StoppedError, on_terminal, read_rows, write_rows
 from opsin.engine.checkpoint import read_tensors
-from opsin.engine.recipe import Recipe
+from opsin.engine.recipe import Recipe, migrate_flat
 from opsin.engine.report import Table
 from opsin.engine.run import RunFolder
 from opsin.engine.task import Task
@@ -59,6 +58,21 @@ class Workplace:
     folder: Path
     fit: Fit
     say: Say
+
+    def train(self, splits: Mapping[str, Split], model: nn.Module | None = None) -> None:
+        """One training by gradient, as the recipe says, in this stage's folder.
+
+        model: stands in the place of the task's own for that long, such as one that trains a part of it or by another
+        loss. It has the same tensors under the same names, so that checkpoints and results are the task's.
+        """
+        own = self.task.model
+        self.task.model = self.task.predictor.model = own if model is None else model  # what validates it, too
+        try:
+            self.task.train()  # Lightning leaves the mode as it is
+            self.fit(self.task, splits, RunFolder(self.folder), self.say)
+        finally:
+            if model is not None:
+                self.task.model = self.task.predictor.model = own.train(model.training)
 
     def folder_of(self, stage: str) -> Path:
         """The folder of an earlier stage."""
@@ -96,7 +110,7 @@ def run_stages(
     metrics.csv, counted on. Raises InputError where the folder's results were made from other data or by another
     recipe, and JobError, with the way to go on, where the user stops it.
     """
-    origin = {"recipe": _decisive(task.recipe), "data": _identify(splits["train"])}
+    origin = {"recipe": _decisive(task.recipe), "data": identify(splits["train"])}
     path = run.path / "stages.json"
     records = _read_records(path, origin, [stage.name for stage in stages])
     run.path.mkdir(parents=True, exist_ok=True)
@@ -177,15 +191,6 @@ def progress(items: Sequence[Any], title: str, say: Say) -> Iterator[Any]:
         yield item
 
 
-def _identify(split: Split) -> str:
-    """A hash of a split's images and their objects."""
-    digest = hashlib.sha256(fingerprint(split).encode())
-    for objects in split.instances or []:
-        digest.update(objects.boxes.numpy().tobytes())
-        digest.update(b"" if objects.labels is None else objects.labels.numpy().tobytes())
-    return digest.hexdigest()
-
-
 def _decisive(recipe: Recipe) -> dict[str, Any]:
     """What of a recipe changes the result, as flat keys."""
     flat: dict[str, Any] = {}
@@ -194,7 +199,8 @@ def _decisive(recipe: Recipe) -> dict[str, Any]:
             flat |= {f"{section}.{key}": value for key, value in values.items()}
         else:
             flat[section] = values
-    return {key: value for key, value in flat.items() if key not in {f"train.{name}" for name in _HOW}}
+    how = {"version", "imports", *(f"train.{name}" for name in _HOW)}
+    return {key: value for key, value in flat.items() if key not in how}
 
 
 def _read_records(path: Path, origin: Mapping[str, Any], names: Sequence[str]) -> list[Record]:
@@ -203,7 +209,8 @@ def _read_records(path: Path, origin: Mapping[str, Any], names: Sequence[str]) -
         return [Record(name) for name in names]
     records = read_records(path.parent)
     made = json.loads(path.read_text(encoding="utf-8"))
-    before, now = made.get("recipe", {}), origin["recipe"]
+    now = origin["recipe"]
+    before = migrate_flat(made.get("recipe", {}), now["task"])
     changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     advice = "start another run, or remove its folder stages/ and stages.json"
     if changed:

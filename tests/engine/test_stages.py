@@ -8,34 +8,38 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from opsin.data.source import ArraySplit
-from opsin.detect import rcnn
-from opsin.detect.stages import Stage, Workplace, read_records, run_stages, stage_table, write_shards
+import opsin
+from opsin.backbones.lenet import LeNet5
+from opsin.classify.task import ClassifyTask
+from opsin.data.boxes import Boxes
+from opsin.data.inputs import ImageArray
+from opsin.data.source import Split
 from opsin.engine.callbacks import StoppedError
+from opsin.engine.checkpoint import read_model
 from opsin.engine.recipe import load_recipe
 from opsin.engine.run import RunFolder
+from opsin.engine.stages import Stage, Workplace, read_records, run_stages, stage_table, write_shards
 from opsin.errors import InputError, JobError
 from opsin.structures import Instances
 
 
-def split(value: int = 0, reach: float = 4.0) -> ArraySplit:
+def split(value: int = 0, reach: float = 4.0) -> Split:
     objects = [Instances(torch.tensor([[0.0, 0.0, reach, 4.0]]), torch.tensor([0])) for _ in range(3)]
     images = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
     images[1] = value
-    return ArraySplit(images, np.ones((3, 1), np.float32), "made", instances=objects)
+    return Split(ImageArray(images, "made"), Boxes.of(objects, ["object"]))
 
 
 class Bench:
     """A model of two numbers, and stages that count how often they run."""
 
     def __init__(self, folder: Path, splits: Mapping[str, Any] | None = None, **overrides: Any) -> None:
-        values = {"task": "detect", "model": {"name": rcnn.rcnn.__name__}, "data": {"source": "made"}}
+        values = {"task": "classify", "model": {"name": "lenet5"}, "data": {"source": "made"}}
         recipe = load_recipe(values, {key.replace("__", "."): value for key, value in overrides.items()})
         model = nn.Module()
         model.register_buffer("first", torch.zeros(1))
@@ -126,8 +130,8 @@ def test_user_may_stop(tmp_path: Path) -> None:
     [
         ({"train": split(value=9)}, {}, "made from other data than made is now"),
         ({"train": split(reach=5.0)}, {}, "made from other data"),  # the same images with other boxes
-        (None, {"optim__lr": 0.5}, r"were made with optim.lr=0.001, the recipe now has 0.5; start another run"),
-        (None, {"model__svm_cost": 0.1}, r"were made with model.svm_cost=None, the recipe now has 0.1"),
+        (None, {"optim__lr": 0.5}, r"were made with optim.lr=\S+, the recipe now has 0.5; start another run"),
+        (None, {"model__activation": "tanh"}, r"were made with model.activation=None, the recipe now has 'tanh'"),
     ],
 )
 def test_other_origin_is_refused(tmp_path: Path, splits: Any, overrides: dict[str, Any], message: str) -> None:
@@ -178,3 +182,78 @@ def test_finished_shards_are_not_made_again(tmp_path: Path) -> None:
     assert said == ["features: 2 of 3 shards were there"]
     assert torch.cat([load_file(path)["x"] for path in paths]).tolist() == list(range(10))
     assert write_shards(tmp_path / "none", 0, 4, make, title="features", say=print) == []
+
+
+# Through a whole training: a classifier in two stages
+
+RECIPE: dict[str, Any] = {
+    "task": "classify",
+    "model": {"name": "lenet5"},
+    "data": {"source": "digits", "limit": 60},
+    "train": {"epochs": 2, "batch_size": 16, "tensorboard": False, "accelerator": "cpu", "save_every_steps": 1},
+}
+
+
+class Doubled(LeNet5):
+    """A LeNet with the tensors of another one, and twice its loss."""
+
+    def __init__(self, model: LeNet5) -> None:
+        nn.Module.__init__(self)
+        vars(self).update(vars(model))
+
+    def loss(self, *arguments: Any, **options: Any) -> dict[str, Tensor]:
+        return {name: 2 * value for name, value in super().loss(*arguments, **options).items()}
+
+
+def part(state: Mapping[str, Tensor], *children: str) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in state.items() if name.partition(".")[0] in children}
+
+
+def train_head(work: Workplace) -> dict[str, Tensor]:
+    model: Any = work.task.model
+    still = [model.stem, model.stages]
+    for module in still:
+        module.requires_grad_(False)
+    work.train({"train": work.splits["train"]}, Doubled(model))
+    for module in still:
+        module.requires_grad_(True)
+    assert work.task.model is model
+    return part(model.state_dict(), "head")
+
+
+def train_all(work: Workplace) -> dict[str, Tensor]:
+    work.train(work.splits)
+    return work.task.model.state_dict()
+
+
+def test_any_task_trains_in_stages_and_a_killed_one_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    task = ClassifyTask
+    monkeypatch.setattr(task, "stages", lambda self: [Stage("head", train_head), Stage("all", train_all)])
+    whole = opsin.train(RECIPE, out=tmp_path / "whole", say=lambda line: None)
+    assert [row["epoch"] for row in whole.history] == [1, 2, 3, 4]
+    assert ["val_loss" in row for row in whole.history] == [False, False, True, True]
+    assert [record.name for record in read_records(whole.path)] == ["head", "all"]
+    assert set(load_file(whole.path / "stages/head/result.safetensors")) == set(
+        part(read_model(whole.path).state, "head")
+    )
+
+    step, steps = task.training_step, 0
+
+    def dies(*arguments: Any) -> Tensor | None:
+        nonlocal steps
+        steps += 1
+        if steps == at:
+            raise JobError("the power went")
+        return step(*arguments)
+
+    for at in (2, 9):  # six steps a stage
+        steps, killed = 0, tmp_path / f"killed_{at}"
+        with monkeypatch.context() as patch:
+            patch.setattr(task, "training_step", dies)
+            with pytest.raises(JobError, match="the power went"):
+                opsin.train(RECIPE, out=killed, say=lambda line: None)
+        assert [record.finished for record in read_records(killed)] == [at == 9, False]
+        again = opsin.train(resume=killed, say=lambda line: None)
+        one, two = read_model(whole.path).state, read_model(killed).state
+        assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
+        assert again.metrics == whole.metrics

@@ -11,17 +11,20 @@ import torch
 from torch import Tensor
 
 from opsin.data import Preprocessing, create_loader
-from opsin.data.source import ArraySplit
-from opsin.data.transforms.box_augmentation import MixUp, SceneAugmentation, create_detection_augmentation
+from opsin.data.boxes import Boxes
+from opsin.data.inputs import ImageArray
+from opsin.data.source import Split
+from opsin.data.transforms.augmentation import Augmentation, create_augmentation
+from opsin.data.transforms.mosaic import MixUp
+from opsin.data.transforms.sample import Sample
 from opsin.errors import InputError
 from opsin.structures import Instances
 
-Example = tuple[Tensor, Instances]
 COLOUR = Preprocessing(size=(96, 128), channels=3, mean=(0.5,) * 3, std=(0.2,) * 3)
 
 
-def create(spec: Any) -> SceneAugmentation:
-    augmentation = create_detection_augmentation(spec, COLOUR)
+def create(spec: Any) -> Augmentation:
+    augmentation = create_augmentation(spec, COLOUR)
     assert augmentation is not None
     return augmentation
 
@@ -33,10 +36,10 @@ def extent(image: Tensor) -> Tensor:
     return torch.stack([low[1], low[0], high[1], high[0]]).float()
 
 
-class Counted(Sequence[Example]):
+class Counted(Sequence[Sample]):
     """Partners that count how often they are read."""
 
-    def __init__(self, examples: Sequence[Example], reads: list[Example] | None = None) -> None:
+    def __init__(self, examples: Sequence[Sample], reads: list[Sample] | None = None) -> None:
         self.examples, self.read = list(examples), [] if reads is None else reads
 
     def __len__(self) -> int:
@@ -49,9 +52,10 @@ class Counted(Sequence[Example]):
         return self.examples[place]
 
 
-def plain(level: int, size: tuple[int, int] = (60, 80)) -> Example:
+def plain(level: int, size: tuple[int, int] = (60, 80)) -> Sample:
     box = torch.tensor([[0.0, 0, size[1], size[0]]])
-    return torch.full((3, *size), level, dtype=torch.uint8), Instances(box, torch.tensor([level]))
+    image = torch.full((3, *size), level, dtype=torch.uint8)
+    return {"image": image, "instances": Instances(box, torch.tensor([level]))}
 
 
 def test_mosaic_is_four_images_that_meet() -> None:
@@ -59,7 +63,7 @@ def test_mosaic_is_four_images_that_meet() -> None:
     assert augmentation.partners == 3
     for seed in range(10):
         torch.manual_seed(seed)
-        image, instances = augmentation(*plain(10), [plain(20), plain(30), plain(40)])
+        image, instances = augmentation(plain(10), [plain(20), plain(30), plain(40)]).values()
         assert sorted(image.unique().tolist()) == [10, 20, 30, 40] and instances.labels is not None
         assert instances.labels.tolist() == [10, 20, 30, 40]
         for label, box in zip([10, 20, 30, 40], instances.boxes, strict=True):
@@ -73,7 +77,7 @@ def test_partners_are_read_only_when_wanted() -> None:
     for seed in range(12):
         partners = Counted([plain(20), plain(30), plain(40)])
         torch.manual_seed(seed)
-        image, _ = augmentation(*plain(10), partners)
+        image, _ = augmentation(plain(10), partners).values()
         seen.add((len(partners.read), len(image.unique())))
     assert seen == {(0, 1), (3, 4)}
 
@@ -83,7 +87,7 @@ def test_partners_go_through_the_steps_before() -> None:
     assert augmentation.partners == 7  # 3, and one more that wants 3 of its own
     partners = Counted([plain(level) for level in (20, 30, 40, 100, 110, 120, 130)])
     torch.manual_seed(0)
-    image, instances = augmentation(*plain(10), partners)
+    image, instances = augmentation(plain(10), partners).values()
     assert len(partners.read) == 7 and instances.labels is not None
     assert instances.labels.tolist() == [10, 20, 30, 40, 100, 110, 120, 130]
     assert image.min() >= 255 - 130 and image.max() <= 255 - 10  # inverted, all of them
@@ -95,7 +99,7 @@ def test_mixup_adds_images_and_keeps_all_objects() -> None:
     for seed in range(40):
         torch.manual_seed(seed)
         step = MixUp(p=1.0)
-        image, instances = create([{"mixup": {"p": 1.0}}])(*one, [other])
+        image, instances = create([{"mixup": {"p": 1.0}}])(one, [other]).values()
         assert instances.labels is not None and instances.labels.tolist() == [200, 100] and len(image.unique()) == 1
         shares.append((int(image[0, 0, 0]) - 100) / 100)
         torch.manual_seed(seed)
@@ -122,7 +126,7 @@ def test_through_the_loader(workers: int) -> None:
     for count in [0, 1, 9] * 4:
         corners = torch.from_numpy(random.uniform(0, 40, (count, 2)).astype(np.float32))
         instances.append(Instances(torch.cat([corners, corners + 9], dim=1), torch.arange(count) % 3))
-    split = ArraySplit(images, np.zeros((12, 3), np.float32), "made", instances=instances)
+    split = Split(ImageArray(images, "made"), Boxes.of(instances, ["a", "b", "c"]))
     options: dict[str, Any] = {"batch_size": 4, "training": True, "seed": 3}
     spec = ["photometric_distort", "expand", "random_iou_crop", {"mosaic": {"p": 0.7}}, "mixup"]
     augmentation = create(spec)

@@ -1,0 +1,41 @@
+"""What classification brings, declared."""
+
+from __future__ import annotations
+
+from opsin.rooms import Metric, Option, Room, share
+
+_SHARES = (
+    *("accuracy", "top5_accuracy", "precision", "recall", "f1", "map", "f1_micro", "subset_accuracy"),
+    *("hamming_accuracy",),
+)
+
+ROOM = Room(
+    task="classify",
+    help="one class of many for an image, or any number of classes at once",
+    networks="opsin.backbones",
+    formats=(
+        "opsin.data.formats.digits:FORMAT",
+        "opsin.data.formats.folders:FORMAT",
+        "opsin.data.formats.folders:ZIPPED",
+        "opsin.data.formats.csv_labels:FORMAT",
+        "opsin.data.formats.npz:FORMAT",
+        "opsin.data.formats.idx:FORMAT",
+    ),
+    trains="opsin.classify.task:ClassifyTask",
+    predicts="opsin.classify.predict:ClassifyPredictor",
+    evaluates="opsin.classify.evaluate:ClassifyEvaluator",
+    section="opsin.classify.recipe:ClassifySection",
+    moved={"data.multi_label": "multi_label"},
+    metrics=(
+        *(share(name) for name in _SHARES),
+        share("ece*", "lower"),
+        Metric("nll*", "lower"),
+        Metric("loss", "lower"),
+    ),
+    monitor="val_accuracy",
+    examples={"train": ("train classify --model resnet18 --weights imagenet1k --data photos/ --epochs 20",)},
+    options={
+        "predict": (Option("top", int, "How many classes to name in --json.", default=5, minimum=1),),
+        "data": (Option("multi_label", bool, "An image may have any number of classes."),),
+    },
+)

@@ -1,0 +1,78 @@
+"""Arguments that several verbs take, and how a task's own options become flags of a verb."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from opsin.rooms import Option, Room
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the best there is if not given.")]
+SOURCES = (
+    "A built-in name (digits, scenes); class folders, a zip of them, a CSV, npz or IDX; with boxes: Pascal VOC, COCO "
+    "json, YOLO (data.yaml, obj.data) or a CSV."
+)
+DataSource = Annotated[str | None, typer.Option("--data", "-d", help=SOURCES)]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any key of the recipe, for example optim.lr=0.01. Repeatable."),
+]
+Trained = Annotated[
+    Path,
+    typer.Argument(
+        help="A run folder, a model.safetensors, or published weights such as resnet50:imagenet1k.", show_default=False
+    ),
+]
+
+
+def examples(*calls: str) -> str:
+    """Lines under a verb's help."""
+    return "\n\n".join(["Examples:", *(f"  opsin {call}" for call in calls)])
+
+
+def with_options(verb: Callable[..., Any], options: Sequence[Option], room: Room | None) -> Callable[..., Any]:
+    """A verb whose last parameter, `options`, is filled from flags, one for each option of a task."""
+    own = [p for p in inspect.signature(verb).parameters.values() if p.name != "options"]
+    hints = {name: hint for name, hint in get_type_hints(verb, include_extras=True).items() if name != "options"}
+    panel = "Options" if room is None else f"Options of {room.task}"
+    added = [_parameter(option, panel) for option in options]
+    names = {parameter.name: option.name for parameter, option in zip(added, options, strict=True)}
+
+    def command(**given: Any) -> Any:
+        chosen = {names[key]: given.pop(key) for key in list(given) if key in names}
+        kept = {name: value for name, value in chosen.items() if value not in (None, False, [])}
+        return verb(**given, options=kept)
+
+    hints |= {parameter.name: parameter.annotation for parameter in added}
+    command.__name__, command.__doc__ = verb.__name__, verb.__doc__
+    command.__annotations__ = hints
+    keyword = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[p.name]) for p in own]
+    command.__signature__ = inspect.Signature([*keyword, *added])  # type: ignore[attr-defined]
+    return command
+
+
+def _parameter(option: Option, panel: str) -> inspect.Parameter:
+    flags = [option.flag, *([option.short] if option.short else [])]
+    settings: dict[str, Any] = {"help": option.help, "show_default": False, "rich_help_panel": panel}
+    if option.metavar:
+        settings["metavar"] = option.metavar
+    if option.default is not None:
+        settings["help"] = f"{option.help} {option.default} if not given."
+    if option.type in (int, float):
+        settings |= {"min": option.minimum, "max": option.maximum}
+    if option.type is bool:
+        kind: Any = bool
+    else:
+        single: Any = option.type
+        kind = list[single] | None if option.repeatable else single | None
+    return inspect.Parameter(
+        f"option_{option.name}",
+        inspect.Parameter.KEYWORD_ONLY,
+        default=False if option.type is bool else None,
+        annotation=Annotated[kind, typer.Option(*flags, **settings)],
+    )

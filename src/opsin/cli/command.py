@@ -1,0 +1,163 @@
+"""The command: which verbs there are, and how errors become one line and an exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from opsin import __version__, rooms
+from opsin.cli import data, evaluate, explain, export, models, predict, train
+from opsin.cli.arguments import with_options
+from opsin.cli.which_task import find_room, owner_of
+from opsin.errors import InputError, JobError
+from opsin.rooms import Room
+
+# Typer carries click inside or depends on it, by version; its own exceptions lead to the common base either way.
+_UsageError: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
+VERBS: dict[str, tuple[Callable[..., Any], str]] = {
+    "train": (train.train, train.EXAMPLES),
+    "eval": (evaluate.evaluate, evaluate.EXAMPLES),
+    "predict": (predict.predict, predict.EXAMPLES),
+    "export": (export.export, export.EXAMPLES),
+    "models": (models.models, models.EXAMPLES),
+    "explain": (explain.explain, explain.EXAMPLES),
+    "data": (data.data, data.EXAMPLES),
+}
+OF_A_TASK = ("eval", "predict", "data")  # verbs that a task gives options to
+
+
+def create_app(room: Room | None = None, commands: Sequence[Room] = ()) -> typer.Typer:
+    """The command, its verbs with the options of one task. commands: the rooms whose own verbs it has too."""
+    made = typer.Typer(
+        name="opsin",
+        help="Train, evaluate, use and understand any published vision network.",
+        epilog="Start with: opsin train lenet5_digits",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    made.callback()(root)
+    for name, (verb, examples) in VERBS.items():
+        if name in OF_A_TASK:
+            verb = with_options(verb, () if room is None else room.options.get(name, ()), room)
+        made.command(name, epilog=examples)(verb)
+    for one in commands:
+        for name, place in one.commands.items():
+            made.command(name)(rooms.load(place))
+    return made
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"opsin {__version__}")
+        raise typer.Exit()
+
+
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = False,
+    packages: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--import",
+            metavar="PACKAGE",
+            help="Import a module that brings tasks or networks of its own. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """What all verbs take. The packages of --import are taken from the arguments before these are read."""
+    if offline:
+        os.environ["OPSIN_OFFLINE"] = "1"
+    if debug:
+        os.environ["OPSIN_DEBUG"] = "1"
+
+
+def main() -> NoReturn:
+    """The entry point: turns errors into one line and an exit status."""
+    room, verb = None, ""
+    try:
+        arguments, packages = _take_imports(sys.argv[1:])
+        rooms.import_inherited()
+        rooms.import_packages(packages)
+        verb, room = _subject(arguments)
+        status = create_app(room, _with_commands(verb))(arguments, standalone_mode=False) or 0
+    except InputError as error:
+        status = _fail(str(error), 2)
+    except _UsageError as error:
+        status = _fail(_explain(error, verb, room), 2) if error.format_message() else 2
+    except JobError as error:
+        status = _fail(str(error), 1)
+    except (KeyboardInterrupt, typer.Abort):
+        status = _fail("stopped", 1)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    except Exception as error:
+        status = _fail(f"unexpected {type(error).__name__}: {error} (opsin --debug ... shows where)", 1)
+    sys.exit(status)
+
+
+def _take_imports(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The arguments without every `--import PACKAGE`, wherever it stands, and the packages."""
+    kept, packages, words = [], [], iter(arguments)
+    for word in words:
+        if word.startswith("--import="):
+            packages.append(word.partition("=")[2])
+        elif word == "--import":
+            name = next(words, None)
+            if name is None:
+                raise InputError("--import takes the name of a module, for example --import my_package.rooms")
+            packages.append(name)
+        else:
+            kept.append(word)
+    return kept, packages
+
+
+def app_for(arguments: Sequence[str]) -> typer.Typer:
+    """The command with the options of the task that a call is about."""
+    verb, room = _subject(arguments)
+    return create_app(room, _with_commands(verb))
+
+
+def _subject(arguments: Sequence[str]) -> tuple[str, Room | None]:
+    """The verb of a call, "" where there is none, and the task that it is about, where that can be told."""
+    place = next((place for place, word in enumerate(arguments) if not word.startswith("-")), None)
+    if place is None:
+        return "", None
+    verb = arguments[place]
+    return verb, find_room(verb, arguments[place + 1 :]) if verb in OF_A_TASK else None
+
+
+def _with_commands(verb: str) -> list[Room]:
+    """The rooms that bring verbs of their own: of other packages only where none of ours has this verb."""
+    ours = rooms.built_in_rooms()
+    if verb and verb not in VERBS and not any(verb in room.commands for room in ours):
+        ours = rooms.all_rooms()
+    return [room for room in ours if room.commands]
+
+
+def _explain(error: Any, verb: str, room: Room | None) -> str:
+    """A usage error in words, with the task that an unknown option belongs to."""
+    flag = getattr(error, "option_name", None)
+    owner = owner_of(verb, flag, room) if flag and type(error).__name__ == "NoSuchOption" else ""
+    return owner or error.format_message()
+
+
+def _fail(message: str, status: int) -> int:
+    if os.environ.get("OPSIN_DEBUG"):
+        import traceback
+
+        traceback.print_exc()
+    print(f"opsin: {' '.join(message.split())}", file=sys.stderr)
+    return status

@@ -1,0 +1,69 @@
+"""`opsin data`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from opsin import rooms
+from opsin.cli.arguments import SOURCES, AsJson, examples
+from opsin.cli.printing import make_folder, print_json
+
+EXAMPLES = examples(
+    "data digits",
+    "data photos/ --sheet sheet.png",
+    "data annotated/ --sheet boxes.png",
+    "data annotated/ --model yolov3 --set data.size=320",
+    "data annotated/ --proposals sliding_windows --set limit=500 --sheet recall.png",
+    "data digits --export images/ --split test --limit 8",
+)
+
+
+def data(
+    source: Annotated[str, typer.Argument(help=SOURCES, show_default=False)],
+    task: Annotated[
+        str | None, typer.Option(help="What the data is for; what its files say, if not given.", show_default=False)
+    ] = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(help="Write a contact sheet of the data, with what is known of each image, to this file."),
+    ] = None,
+    export: Annotated[Path | None, typer.Option(help="Write images as PNG files into class folders here.")] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="The split to export, or that a task's own checks are made on: test, if there is one."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="How many images to export.")] = None,
+    as_json: AsJson = False,
+    *,
+    options: dict[str, Any],
+) -> None:
+    """What a data set is, how it is balanced, and everything that is wrong with it."""
+    from opsin import data as opened_by
+
+    task = task or (rooms.DEFAULT_TASK if options.get("multi_label") else opened_by.recognize_task(source))
+    room = rooms.find_room(task)
+    opening = {"multi_label": True} if options.get("multi_label") else {}
+    opened = opened_by.open(source, task, **opening)
+    diagnosis = opened_by.inspect(opened, task)
+    found: dict[str, Any] = {}
+    if room.checks is not None and options:
+        found = rooms.load(room.checks)(opened.without(diagnosis.problems), source, split, options)
+    if sheet is not None:
+        drawn = [one.draw() for one in found.values() if one.draw() is not None]
+        opened_by.contact_sheet(opened, sheet, below=drawn[0] if drawn else None)
+    if export is not None:
+        make_folder(export)
+        opened_by.export(opened, export, split=split, limit=limit)
+    for one in found.values():
+        diagnosis.problems += one.problems
+    if as_json:
+        print_json(diagnosis.to_dict() | {key: one.to_dict() for key, one in found.items()})
+    else:
+        print(opened_by.render(diagnosis))
+        for one in found.values():
+            print(one.render())
+    if any(problem.severity == "error" for problem in diagnosis.problems):
+        raise typer.Exit(1)

@@ -1,0 +1,41 @@
+"""`opsin export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from opsin.cli.arguments import AsJson, Trained, examples
+from opsin.cli.printing import print_json
+
+EXAMPLES = examples(
+    "export runs/lenet5_digits",
+    "export runs/yolov3_bccd --format openvino --out cells.xml",
+    "export resnet50:imagenet1k --format torch",
+)
+
+
+def export(
+    run: Trained,
+    format: Annotated[
+        str, typer.Option("--format", "-f", metavar="onnx|openvino|torch", help="For which runtime.")
+    ] = "onnx",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="The file; model.onnx, model.xml or model.pt2 in the run if not given."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a trained model as a file for other runtimes, if it gives the same answers there as here.
+
+    Preprocessing and class names travel in the file. It is compared with the model on images of the run's own data.
+    """
+    from opsin.engine.export import export as write
+
+    written = write(run, format, out)
+    if as_json:
+        print_json(written.to_dict())
+    else:
+        print(written.describe())

@@ -1,0 +1,30 @@
+"""A format of data: what it claims to read, and how it opens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from opsin.data.source import Source
+
+Claim = Literal[0, 1, 2, 3]  # no; by shape alone, as class folders; by what only it has; by a built-in name
+
+
+@dataclass(frozen=True)
+class Format:
+    """A way of keeping data.
+
+    name: as people call it. truth: what is known of each image, in a few words. expects: how it is told by its files;
+    empty for built-in data. claims: how surely a path, which exists, or a built-in name is of this format. open: a path
+    that it claims as a source, with those keywords of `options` that are given. names: of built-in data, for messages.
+    """
+
+    name: str
+    truth: str
+    expects: str
+    claims: Callable[[Path], Claim]
+    open: Callable[..., Source]
+    options: Sequence[str] = ()
+    names: Sequence[str] = ()

@@ -1,0 +1,123 @@
+"""Evaluation of detectors: what they find in a split, held against its objects in pixels of the images as read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from opsin.data import Split
+from opsin.data.coordinates import return_masks
+from opsin.detect.average_precision import Shapes
+from opsin.detect.detector import Outputs
+from opsin.detect.metrics import Evaluation, best_threshold, brief_metrics, evaluate
+from opsin.detect.targets import batch_targets, to_image
+from opsin.detect.truncated_svd import Decomposed, parse_ranks, replace_layers
+from opsin.engine.evaluator import Evaluator, Result
+from opsin.engine.predict import Predictor
+from opsin.errors import JobError
+from opsin.structures import Batch, Instances
+
+if TYPE_CHECKING:
+    from opsin.engine.report import Section
+
+EVALUATED = 0.01  # a lower score adds nothing to average precision that could be seen
+
+
+@dataclass
+class Found:
+    """What one image holds and what was found in it, in its own pixels. shapes: masks, where both have some."""
+
+    truth: Instances
+    found: Instances
+    shapes: Shapes | None = None
+
+
+class DetectEvaluator(Evaluator):
+    """Collects what a detector finds in a split and the truth, brought back to pixels of the images as read.
+
+    Masks are kept as runs of pixels alone: a hundred of an image of 800x1344 would take 100 MB.
+    truncated_svd: ranks of fc6 and fc7 of a Fast R-CNN, "1024,256"; the detector is evaluated with them decomposed.
+    """
+
+    def __init__(self, predictor: Predictor, *, truncated_svd: str | None = None) -> None:
+        super().__init__(predictor)
+        self.decomposed: Decomposed | None = None
+        if truncated_svd is not None:
+            self.decomposed = replace_layers(predictor, parse_ranks(truncated_svd))
+        model = predictor.model
+        self.selection = replace(model.selection, score_threshold=min(EVALUATED, model.selection.score_threshold))
+        self._loss = 0.0  # the sum over images
+
+    def update(self, outputs: Outputs, batch: Batch) -> None:
+        _check_numbers(outputs, batch)
+        model, preprocessing, device = self.predictor.model, self.predictor.preprocessing, self.predictor.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            # Some losses sample regions: the same, whenever they are evaluated.
+            torch.manual_seed(self.predictor.recipe.train.seed)
+            losses = model.loss(outputs, batch_targets(batch, device))
+        self._loss += sum(float(term.detach()) for term in losses.values()) * len(batch["image"])
+        found = model.decode(outputs, self.selection)
+        for index, size, truth, instances in zip(
+            batch["index"].tolist(), batch["size"].tolist(), batch["instances"], found, strict=True
+        ):
+            own, theirs, shapes = truth.to("cpu"), to_image(instances, preprocessing, size), None
+            if own.masks is not None and theirs.masks is not None:
+                shapes = Shapes.of(return_masks(own.masks, preprocessing, size), theirs.masks)
+            own = replace(own, boxes=preprocessing.return_boxes(own.boxes, size), masks=None)
+            self.collect([index], [Found(own, replace(theirs, masks=None), shapes)])
+
+    def state(self) -> Any:
+        return self.parts, self._loss
+
+    def merge(self, states: Sequence[Any]) -> None:
+        super().merge([parts for parts, _ in states])
+        self._loss = sum(loss for _, loss in states)
+
+    def gathered(self) -> tuple[list[Instances], list[Instances]]:
+        """Truth and findings, in the order of the split whatever process saw them."""
+        ordered = self.collected()
+        return [one.truth for one in ordered], [one.found for one in ordered]
+
+    def shapes(self) -> list[Shapes] | None:
+        """The masks of every image, in the same order; None where one has none."""
+        shapes = [one.shapes for one in self.collected() if one.shapes is not None]
+        return shapes if shapes and len(shapes) == len(self.parts) else None
+
+    @property
+    def loss(self) -> float:
+        """The mean training loss of an image."""
+        return self._loss / max(1, len(self.parts))
+
+    def brief(self) -> dict[str, float]:
+        return {"loss": self.loss, **brief_metrics(*self.gathered(), len(self.predictor.classes))}
+
+    def calibrate(self) -> None:
+        """The score threshold with the best F1 becomes the one that prediction uses."""
+        evaluation = evaluate(*self.gathered(), self.predictor.classes)
+        self.predictor.model.score_threshold = best_threshold(evaluation.f1, evaluation.rankings)
+
+    def result(self) -> Result:
+        threshold = self.predictor.model.score_threshold
+        evaluation = evaluate(*self.gathered(), self.predictor.classes, threshold=threshold, shapes=self.shapes())
+        metrics = {**evaluation.metrics, "loss": self.loss}
+        addition = None if self.decomposed is None else self.decomposed.measured(metrics)
+        return Result(metrics, evaluation.to_dict(), evaluation, addition)
+
+    def sections(self, result: Result, split: Split) -> list[Section]:
+        from opsin.detect import report  # drawing takes long to import
+
+        evaluation: Evaluation = result.evidence
+        return report.sections(evaluation, split)
+
+
+def _check_numbers(outputs: Outputs, batch: Batch) -> None:
+    for name, tensor in outputs.items():
+        if tensor.is_floating_point() and torch.isnan(tensor).any():
+            paths = ", ".join(batch.get("path", [])[:3])
+            raise JobError(
+                f"the detector's {name} are not numbers: its weights have diverged; lower optim.lr or set "
+                f"train.clip_norm (files: {paths})"
+            )

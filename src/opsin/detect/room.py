@@ -1,0 +1,92 @@
+"""What detection brings, declared."""
+
+from __future__ import annotations
+
+from opsin.rooms import Metric, Option, Room, share
+
+_SHARES = ("map*", "mask_map*", "mar_*", "voc_map*", "precision", "recall", "f1")
+
+ROOM = Room(
+    task="detect",
+    help="boxes, classes and scores of the objects in an image, and their masks",
+    networks="opsin.detect.networks",
+    formats=(
+        "opsin.data.formats.digit_scenes:FORMAT",
+        "opsin.data.formats.voc:FORMAT",
+        "opsin.data.formats.coco:FORMAT",
+        "opsin.data.formats.yolo:FORMAT",
+        "opsin.data.formats.csv_boxes:FORMAT",
+    ),
+    trains="opsin.detect.task:DetectTask",
+    predicts="opsin.detect.predict:DetectPredictor",
+    evaluates="opsin.detect.evaluate:DetectEvaluator",
+    section="opsin.detect.recipe:DetectSection",
+    moved={
+        "data.joint": "joint",
+        "data.joint_ratio": "joint_ratio",
+        "data.multi_label": "joint_multi_label",
+        "train.multi_scale": "multi_scale",
+    },
+    # What trains any of the detectors on some hundred images; the papers' long schedules are in the recipes.
+    defaults={
+        "optim": {"name": "adamw", "lr": 0.001, "weight_decay": 0.0001},
+        "schedule": {"name": "cosine", "warmup_epochs": 1.0},
+        "train": {"epochs": 50, "batch_size": 16, "clip_norm": 10.0},
+    },
+    metrics=(*(share(name) for name in _SHARES), share("cost_*", "lower"), Metric("loss", "lower")),
+    monitor="val_map",
+    options={
+        "predict": (
+            Option(
+                "score_threshold",
+                float,
+                "The least score of an object; the one that was best in validation, if not given.",
+                minimum=0.0,
+                maximum=1.0,
+            ),
+            Option(
+                "iou_threshold",
+                float,
+                "Of two boxes of a class that overlap by more, the less certain one is left out.",
+                minimum=0.0,
+                maximum=1.0,
+            ),
+            Option("limit", int, "Objects of an image, at most.", minimum=1),
+        ),
+        "eval": (
+            Option(
+                "truncated_svd",
+                str,
+                "Of a Fast R-CNN: evaluate it with these layers decomposed, for example 1024,256; says what it saves.",
+                metavar="FC6,FC7",
+            ),
+        ),
+        "data": (
+            Option(
+                "model",
+                str,
+                "A detector, or a recipe of one: find the objects that are matched to none of its anchors or cells.",
+                metavar="MODEL|RECIPE",
+                short="-m",
+            ),
+            Option(
+                "proposals",
+                str,
+                "selective_search_fast, selective_search_quality, sliding_windows, or a trained detector that looks at "
+                "regions: how many objects of a split its proposals find. They are kept for trainings.",
+                metavar="METHOD|RUN",
+                short="-p",
+            ),
+            Option(
+                "set",
+                str,
+                "With --model any key of the recipe, for example data.size=320; with --proposals an option of the "
+                "method, for example limit=500. Repeatable.",
+                metavar="KEY=VALUE",
+                repeatable=True,
+            ),
+        ),
+    },
+    examples={"train": ("train detect --model ssdlite --data annotated/ --epochs 50",)},
+    checks="opsin.detect.data_check:check",
+)

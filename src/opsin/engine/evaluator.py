@@ -1,0 +1,114 @@
+"""What evaluates: collects what a model gives over a split, and says how good it is. One class a task."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from opsin import rooms
+from opsin.errors import InputError
+from opsin.structures import Batch
+
+if TYPE_CHECKING:
+    from opsin.data import Split
+    from opsin.engine.predict import Predictor
+    from opsin.engine.report import Section
+
+
+class Addition(Protocol):
+    """What an option of an evaluation found beside the metrics."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values for JSON, the metrics too."""
+        ...
+
+    def describe(self) -> str:
+        """Lines for a terminal."""
+        ...
+
+
+@dataclass
+class Result:
+    """What an evaluation found. details: what it writes beside its metrics, as plain JSON values.
+
+    evidence: whatever `Evaluator.sections` draws the report from. units: of the metrics that have one.
+    """
+
+    metrics: dict[str, float]
+    details: dict[str, Any] = field(default_factory=dict)
+    evidence: Any = None
+    addition: Addition | None = None
+    units: dict[str, str] = field(default_factory=dict)
+
+
+class Evaluator(ABC):
+    """Made for one pass over one split, without a training: `update` batch by batch, then `result`.
+
+    What it collects is `parts`: (place in the split, values) of every example, so that several processes together,
+    each with its own examples, find what one would find. One that counts something else overrides `state` and `merge`.
+    A subclass's keyword-only parameters are the options of `opsin eval`.
+    """
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.predictor = predictor
+        self.room = rooms.evaluating_room(predictor.room)
+        self.parts: list[tuple[int, Any]] = []
+
+    @abstractmethod
+    def update(self, outputs: Any, batch: Batch) -> None:
+        """Take what the model gives for a batch, which lies where the loader has left it, but for the inputs."""
+
+    @abstractmethod
+    def brief(self) -> dict[str, float]:
+        """The few numbers worth a column in every epoch; `loss` among them."""
+
+    @abstractmethod
+    def result(self) -> Result:
+        """Every metric of the split. A metric that is undefined there is absent."""
+
+    def calibrate(self) -> None:  # noqa: B027 - most tasks fit nothing
+        """Fit what is fitted after training, if anything, and give it to the model. Sees validation data alone."""
+
+    def sections(self, result: Result, split: Split) -> list[Section]:
+        """The report's images and tables for an evaluated split."""
+        return []
+
+    def collect(self, places: Sequence[int], values: Sequence[Any]) -> None:
+        """Keep the values of examples by their places in the split."""
+        self.parts += zip(places, values, strict=True)
+
+    def collected(self) -> list[Any]:
+        """The values of all examples, in the order of the split, whatever process saw them."""
+        return [values for _, values in sorted(self.parts, key=lambda part: part[0])]
+
+    def state(self) -> Any:
+        """What was collected, picklable, to be sent to another process."""
+        return self.parts
+
+    def merge(self, states: Sequence[Any]) -> None:
+        """Replace what was collected by that of all processes together."""
+        self.parts = [part for state in states for part in state]
+
+
+@dataclass
+class Evaluated:
+    """A split and what was found of it."""
+
+    split: Split
+    result: Result
+    sections: list[Section] = field(default_factory=list)
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        return self.result.metrics
+
+
+def create_evaluator(predictor: Predictor, **options: Any) -> Evaluator:
+    """What evaluates a task's models. Raises InputError for a task that has no evaluation, and for unknown options."""
+    room = rooms.evaluating_room(predictor.room)
+    if room.evaluates is None:
+        raise InputError(f"{room.task} has no evaluation")
+    given = room.check_options("eval", options, f"evaluation with {predictor.recipe.model.name}")
+    return rooms.load(room.evaluates)(predictor, **given)

@@ -1,0 +1,116 @@
+"""The data that a recipe names: opened, divided, and how its images become a network's input."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from opsin import data, registry
+from opsin.backbones.extraction import find_backbone
+from opsin.data import Preprocessing, Source, Split, divide, stratified
+from opsin.engine.recipe import ModelSection, Recipe, own_section
+from opsin.errors import InputError, on_terminal
+
+Say = Callable[[str], None]
+
+
+def open_data(recipe: Recipe, source: str | Path | None = None) -> Source:
+    """The recipe's data, or another source, opened as the recipe's own is."""
+    return data.open(source or recipe.data.source, recipe.task, **own_section(recipe).opening())
+
+
+def open_readable(recipe: Recipe, say: Say, source: str | None = None, **opening: Any) -> Source:
+    """`open_data`, with every file read: InputError names the bad ones, or the recipe skips them and `say` is told.
+
+    opening: the task, and keywords of `opsin.data.open`, where they are others than the recipe's.
+    """
+    name = source or recipe.data.source
+    opened = data.open(name, **opening) if opening else open_data(recipe, name)
+    problems = data.verify(opened, progress=_show_reading)
+    if problems and not recipe.data.skip_bad:
+        listed = "; ".join(f"{p.path}: {p.reason}" for p in problems[:5])
+        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise InputError(f"{len(problems)} unreadable files in {name}: {listed}{more}; remove them or pass --skip-bad")
+    for problem in problems:
+        say(f"skipped {problem.path}: {problem.reason}")
+    return opened.without(problems) if problems else opened
+
+
+def open_own(recipe: Recipe) -> Source:
+    """The data of a finished training once more, less what it skipped."""
+    source = open_data(recipe)
+    return source.without(data.verify(source)) if recipe.data.skip_bad else source
+
+
+def split_data(recipe: Recipe, source: Source) -> dict[str, Split]:
+    """The train, val and test splits that a recipe makes of a source."""
+    section = recipe.data
+    splits = divide(
+        source, val_fraction=section.val_fraction, test_fraction=section.test_fraction, seed=section.split_seed
+    )
+    if section.limit is None:
+        return splits
+    return {name: split.subset(_spread(split, section.limit)) for name, split in splits.items()}
+
+
+def _spread(split: Split, limit: int) -> np.ndarray:
+    """Places of at most `limit` examples, of the classes in proportion where the truth has some."""
+    strata = None if split.truth is None else split.truth.strata()
+    return stratified(np.zeros(len(split), np.int64) if strata is None else strata, limit)
+
+
+def _stated_preprocessing(model: ModelSection) -> Mapping[str, Any]:
+    """What the published weights that a model starts from expect. Those of a backbone say nothing of the size."""
+    if model.weights is not None:
+        return registry.find_weights(model.name, model.weights).preprocessing
+    if model.backbone_weights is None:
+        return {}
+    with torch.device("meta"):
+        backbone = find_backbone(registry.create_model(model.name, **model.options))
+    if backbone is None:
+        raise InputError(
+            f"{model.name} has no registered backbone inside; set model.weights, or remove model.backbone_weights"
+        )
+    stated = registry.find_weights(backbone, model.backbone_weights).preprocessing
+    return {key: stated[key] for key in ("channels", "mean", "std", "interpolation") if key in stated}
+
+
+def create_preprocessing(recipe: Recipe, channels: int | None) -> Preprocessing:
+    """The preprocessing that a recipe asks for; its unset keys follow from the published weights or the model's input.
+
+    channels: of the data, where neither the recipe nor the weights say it.
+    """
+    data, model = recipe.data, recipe.model
+    given = _stated_preprocessing(model)
+    channels = data.channels or given.get("channels") or channels or 3
+    if channels != given.get("channels", channels):
+        given = {k: v for k, v in given.items() if k not in ("mean", "std")}
+    stated: Any = registry.find_model(model.name).published
+    # ImageNet's statistics, which every published colour model expects; the middle of the range for grey images.
+    mean, std = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) if channels == 3 else ((0.5,), (0.5,))
+    values: dict[str, Any] = {"size": stated and stated.input[1:], "mean": mean, "std": std, **given}
+    for name in ("size", "fit", "crop_ratio", "interpolation", "mean", "std"):
+        if (asked := getattr(data, name)) is not None:
+            values[name] = asked
+    for name in ("mean", "std"):
+        if len(values[name]) != channels:
+            raise InputError(
+                f"data.{name} has {len(values[name])} values for images of {channels} channels; give {channels}, "
+                f"set data.{name}=null for the usual ones, or data.channels={len(values[name])}"
+            )
+    if values["size"] is None:
+        raise InputError(f"{model.name} states no size of its input; set data.size, in pixels")
+    if isinstance(values["size"], int):
+        values["size"] = (values["size"], values["size"])
+    return Preprocessing(**{**values, "channels": channels})
+
+
+def _show_reading(done: int, total: int) -> None:
+    """On a terminal, how far the check of the files has come."""
+    if on_terminal() and total > 1024:
+        print(f"\rchecking files {done:,}/{total:,}", end="\n" if done == total else "", file=sys.stderr, flush=True)

@@ -1,0 +1,63 @@
+"""What a network may say of itself beside forward, loss and decode, and what holds where it says nothing.
+
+A network may have any of these methods; none of them is needed.
+
+example(batch, size=None): an input, to count, draw and export it with. size: (C, H, W) of images where one is asked
+for. example_loss(outputs): a loss of what it gives for `example`, whose gradient is that of a training. saved_state():
+what it carries beyond its weights, plain JSON values and tensors; restore_state(values) takes it back, and raises
+TypeError, ValueError or KeyError for values that cannot be. second_stage(outputs): what an answer runs after forward;
+second_stage_counts: on how many regions of an image, as {"proposals": 1000}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def example_input(model: nn.Module, size: Sequence[int] | None, batch: int = 1) -> Tensor:
+    """An input of a network, on the device and in the floating-point type of its parameters.
+
+    size: (C, H, W) of images; None for what the network itself names. Zeros, where it has no `example` of its own.
+    """
+    own: Callable[..., Tensor] | None = getattr(model, "example", None)
+    first = next(model.parameters(), None)
+    device, dtype = (torch.device("cpu"), torch.float32) if first is None else (first.device, first.dtype)
+    if own is not None:
+        made = own(batch, size)
+        return made.to(device, dtype) if made.is_floating_point() else made.to(device)
+    if size is None:
+        raise ValueError(f"{type(model).__name__} names no example of its input; give its size")
+    return torch.zeros(batch, *size, device=device, dtype=dtype)
+
+
+def example_loss(model: nn.Module, outputs: Any, tensors: Sequence[Tensor]) -> Tensor:
+    """A scalar that a network's outputs are trained by; the sum of all `tensors` in them where it names none."""
+    own: Callable[[Any], Tensor] | None = getattr(model, "example_loss", None)
+    if own is not None:
+        return own(outputs)
+    learned = [t for t in tensors if t.requires_grad] or [next(model.parameters())]  # R-CNN learns in its second stage
+    return torch.stack([t.float().sum() for t in learned]).sum()
+
+
+def saved_values(model: nn.Module) -> dict[str, Any]:
+    """What a network carries beyond its weights: plain JSON values and tensors, none for most."""
+    own: Callable[[], dict[str, Any]] | None = getattr(model, "saved_state", None)
+    return {} if own is None else own()
+
+
+def restore_values(model: nn.Module, values: Mapping[str, Any]) -> None:
+    """Give a network what `saved_values` took. Raises TypeError, ValueError or KeyError for values that cannot be."""
+    own: Callable[[Mapping[str, Any]], None] | None = getattr(model, "restore_state", None)
+    if own is not None:
+        own(values)
+
+
+def whole_forward(model: nn.Module) -> Callable[[Tensor], Any]:
+    """All that an answer takes: forward, and a second stage behind it where there is one."""
+    second: Callable[[Any], Any] | None = getattr(model, "second_stage", None)
+    first: Callable[[Tensor], Any] = model.forward
+    return first if second is None else lambda images: second(first(images))

@@ -1,0 +1,256 @@
+"""Tasks by name, and what each brings: its networks, what trains, predicts and evaluates them, its options.
+
+A task is declared by one `Room`, in a file that imports neither torch nor its networks. The built-in ones are listed
+here; another package brings its own by an entry point of the group `opsin.rooms`, by `opsin.register`, or by
+`opsin --import PACKAGE`. What a room names by "module:name" is imported when it is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
+
+from opsin import errors
+from opsin.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+BUILT_IN: Mapping[str, str] = {"classify": "opsin.classify.room:ROOM", "detect": "opsin.detect.room:ROOM"}
+DEFAULT_TASK = "classify"  # of a recipe that names none
+GROUP = "opsin.rooms"  # of entry points: the task's name = "package.module:ROOM"
+_VARIABLE = "OPSIN_IMPORT"  # hands the packages of --import on to the processes that this one starts
+_NONE: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that an evaluation gives.
+
+    name: or a pattern, as "recall@*". better: which way is up; None where neither is. unit, scale, digits: how it is
+    written for people, value * scale with so many digits; a share as percent with unit "%" and scale 100.
+    """
+
+    name: str
+    better: Literal["higher", "lower"] | None = "higher"
+    unit: str = ""
+    scale: float = 1.0
+    digits: int = 4
+
+    def format(self, value: float) -> str:
+        """The value for people: `98.61 %`, `31.20 dB`, `0.0512`."""
+        return f"{value * self.scale:.{self.digits}f} {self.unit}".rstrip()
+
+
+def share(name: str, better: Literal["higher", "lower"] | None = "higher") -> Metric:
+    """A metric in [0, 1], written as percent."""
+    return Metric(name, better, "%", 100.0, 2)
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of one verb, declared once: flag, Python keyword, check and help.
+
+    type: bool, int, float or str; of a repeatable one that of each value. minimum, maximum: of numbers, both allowed.
+    """
+
+    name: str
+    type: type
+    help: str
+    default: Any = None
+    minimum: float | None = None
+    maximum: float | None = None
+    metavar: str | None = None
+    short: str | None = None
+    repeatable: bool = False
+
+    @property
+    def flag(self) -> str:
+        """As it is written on the command line: `--score-threshold`."""
+        return f"--{self.name.replace('_', '-')}"
+
+    def check(self, value: Any) -> Any:
+        """The value, if it can be one of this option. Raises InputError that names the option and what it takes."""
+        if value is None:
+            return None
+        for one in value if self.repeatable else [value]:
+            fits = isinstance(one, self.type) or (self.type is float and isinstance(one, int))
+            if not fits or (isinstance(one, bool) and self.type is not bool):
+                raise InputError(f"{self.name} is {one!r}; expected a value of type {self.type.__name__}")
+            low, high = self.minimum, self.maximum
+            if (low is not None and not one >= low) or (high is not None and not one <= high):
+                limits = f"from {low:g} to {high:g}" if None not in (low, high) else f"of at least {low:g}"
+                raise InputError(f"{self.name} is {one!r}; expected a number {limits}")
+        return value
+
+
+@dataclass(frozen=True, eq=False)
+class Room:
+    """One task. What is a string "module:name" is imported when it is asked for; None: the task has no such thing.
+
+    networks: a module whose import registers the task's networks. formats: of data, `opsin.data.formats` or others.
+    trains, predicts, evaluates: a `Task`, a `Predictor` and an `Evaluator` of `opsin.engine`. borrows: the task whose
+    evaluation it takes, where it has none. section: its part of a recipe, a pydantic model, which stands there under
+    the task's name; moved: keys of recipes that were elsewhere before, old key -> key of the section. defaults: section
+    -> keys of a recipe whose defaults differ for this task.
+    metrics: every number that its evaluation gives. monitor: that of validation by which the best epoch is chosen.
+    options: of the verbs predict, eval and data. checks: a function (source, name, split, options) -> findings by their
+    key, which `opsin data` runs beside its own. examples: of calls, shown under the help of a verb. commands: verbs of
+    its own, name -> "module:function".
+    """
+
+    task: str
+    help: str
+    networks: str | None = None
+    formats: tuple[str, ...] = ()
+    trains: str | None = None
+    predicts: str | None = None
+    evaluates: str | None = None
+    borrows: str | None = None
+    section: str | None = None
+    moved: Mapping[str, str] = field(default_factory=lambda: _NONE)
+    defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: _NONE)
+    metrics: tuple[Metric, ...] = ()
+    monitor: str = "val_loss"
+    options: Mapping[str, tuple[Option, ...]] = field(default_factory=lambda: _NONE)
+    checks: str | None = None
+    examples: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: _NONE)
+    commands: Mapping[str, str] = field(default_factory=lambda: _NONE)
+
+    def metric(self, name: str) -> Metric | None:
+        """The metric of a name, with or without the split before it ("val_map"); None where it is not declared."""
+        bare = name.removeprefix("val_").removeprefix("test_").removeprefix("train_")
+        return next((metric for metric in self.metrics if fnmatchcase(bare, metric.name)), None)
+
+    def format(self, name: str, value: float | None) -> str:
+        """A metric's value for people, a dash where there is none."""
+        if value is None:
+            return "-"
+        return (self.metric(name) or Metric(name)).format(value)
+
+    def option(self, verb: str, name: str) -> Option | None:
+        """An option of a verb by its name; None where the task has no such one."""
+        return next((option for option in self.options.get(verb, ()) if option.name == name), None)
+
+    def check_options(self, verb: str, given: Mapping[str, Any], of: str) -> dict[str, Any]:
+        """The options given, checked. Raises InputError for one that the task does not have. of: whose they are."""
+        known = {option.name: option for option in self.options.get(verb, ())}
+        for name in given:
+            if name not in known:
+                if owners := [room.task for room in built_in_rooms() if room.option(verb, name) is not None]:
+                    raise InputError(f"{name} is an option of {', '.join(owners)}, and {of} is of {self.task}")
+                raise unknown(f"option of {of}", name, known)
+        return {name: known[name].check(value) for name, value in given.items() if value is not None}
+
+
+_rooms: dict[str, Room] = {}
+_failed: dict[str, str] = {}  # task -> why its entry point cannot be used
+_imported: list[str] = []
+
+
+def register(room: Room) -> Room:
+    """Add a task of another package: `opsin.register(Room(...))`. A second room of a task is an error."""
+    known = _rooms.get(room.task)
+    if (known is not None and known is not room) or room.task in BUILT_IN:
+        raise InputError(f"the task {room.task!r} is registered twice")
+    _rooms[room.task] = room
+    return room
+
+
+def find_room(task: str) -> Room:
+    """What a task brings. Raises InputError for an unknown name, with the nearest ones."""
+    if task not in _rooms:
+        if task in BUILT_IN:
+            _rooms[task] = load(BUILT_IN[task])
+        elif (point := _entry_points().get(task)) is not None:
+            _load_entry_point(task, point)
+        if task in _failed:
+            raise InputError(_failed[task])
+        if task not in _rooms:
+            raise unknown("task", task, list_tasks())
+    return _rooms[task]
+
+
+def list_tasks() -> list[str]:
+    """Names of all tasks, sorted: built in, registered and installed; none of them is imported for it."""
+    return sorted({*BUILT_IN, *_rooms, *_entry_points()})
+
+
+def built_in_rooms() -> list[Room]:
+    """The rooms that are there without a look at what else is installed: built in, registered or imported."""
+    return [find_room(task) for task in [*BUILT_IN, *(task for task in _rooms if task not in BUILT_IN)]]
+
+
+def all_rooms() -> list[Room]:
+    """Every room. One of another package that cannot be loaded is one line on standard error, and left out."""
+    for task, point in _entry_points().items():
+        if task not in _rooms and task not in BUILT_IN:
+            _load_entry_point(task, point)
+    return built_in_rooms()
+
+
+def load(place: str) -> Any:
+    """The object at "module:name"."""
+    module, _, name = place.partition(":")
+    found = importlib.import_module(module)
+    return getattr(found, name) if name else found
+
+
+def import_packages(names: Iterable[str]) -> None:
+    """Import modules that register rooms and networks, as `--import` does; this process's children do so too."""
+    for name in names:
+        if name in _imported:
+            continue
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # whatever its own code raises
+            raise InputError(f"--import {name}: {type(error).__name__}: {error}") from error
+        _imported.append(name)
+    if _imported:
+        os.environ[_VARIABLE] = ",".join(_imported)
+
+
+def imported_packages() -> list[str]:
+    """The modules that `import_packages` has imported, in order."""
+    return list(_imported)
+
+
+def import_inherited() -> None:
+    """What the process that started this one had imported."""
+    import_packages(filter(None, os.environ.get(_VARIABLE, "").split(",")))
+
+
+def evaluating_room(room: Room) -> Room:
+    """The room whose evaluation a task uses: its own, or that of the task it borrows from."""
+    return room if room.evaluates is not None or room.borrows is None else find_room(room.borrows)
+
+
+def _entry_points() -> dict[str, EntryPoint]:
+    from importlib.metadata import entry_points  # a hundredth of a second, which help can do without
+
+    return {point.name: point for point in entry_points(group=GROUP)}
+
+
+def _load_entry_point(task: str, point: EntryPoint) -> None:
+    if task in _failed:
+        return
+    try:
+        room = point.load()
+        if not isinstance(room, Room) or room.task != task:
+            raise TypeError(f"{point.value} is no opsin.Room of the task {task!r}")
+        _rooms[task] = room
+    except Exception as error:  # whatever its own code raises
+        package = point.dist.name if point.dist is not None else point.value
+        cause = " ".join(f"{type(error).__name__}: {error}".split())
+        _failed[task] = f"the task {task!r} of the package {package} cannot be used: {cause}"
+        errors.say(_failed[task])
+
+
+def examples(verb: str) -> list[str]:
+    """Calls of a verb that the tasks which are there show under its help."""
+    return [call for room in built_in_rooms() for call in room.examples.get(verb, ())]
