@@ -321,18 +321,18 @@ def images(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
-def test_published_weights_are_used_by_name(reference: nn.Module, publish: Callable[..., Path], inputs: Path) -> None:
+def test_published_weights_are_used_by_name(reference: nn.Module, publish: Callable[..., Path], images: Path) -> None:
     publish("resnet18", reference.state_dict())
     predictor = opsin.load("resnet18:imagenet1k", device="cpu")
     assert predictor.classes[0] == "tench" and len(predictor.classes) == 1000
-    one = inputs / "n01440764" / "0.png"
+    one = images / "n01440764" / "0.png"
     answer = predictor.predict(one, top=3)
     with torch.no_grad():
-        images = predictor.preprocessing.normalize(predictor.preprocessing.prepare(opsin_image(one))[None])
-        scores = reference(images).softmax(dim=1)[0]
+        batch = predictor.preprocessing.normalize(predictor.preprocessing.prepare(opsin_image(one))[None])
+        scores = reference(batch).softmax(dim=1)[0]
     assert answer["label"] == predictor.classes[int(scores.argmax())]
     assert answer["score"] == pytest.approx(float(scores.max()), rel=1e-4)
-    metrics = opsin.evaluate("resnet18:imagenet1k", data=inputs, device="cpu")
+    metrics = opsin.evaluate("resnet18:imagenet1k", data=images, device="cpu")
     assert 0 <= metrics["accuracy"] <= metrics["top5_accuracy"] <= 1
     with pytest.raises(InputError, match="published weights come without data; say on which to evaluate them"):
         opsin.evaluate("resnet18:imagenet1k")

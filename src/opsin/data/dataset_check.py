@@ -235,7 +235,8 @@ def render(diagnosis: Diagnosis, limit: int = 20) -> str:
     """The diagnosis as plain text. At most `limit` classes, sizes and problems of a kind are listed."""
     total, summary = sum(diagnosis.images.values()), diagnosis.summary
     kind = ", ".join(filter(None, (diagnosis.format, summary.kind)))
-    lines = [f"{diagnosis.name}: {kind}, {total:,} images, {len(diagnosis.classes)} classes"]
+    classes = f", {len(diagnosis.classes)} classes" if diagnosis.classes else ""
+    lines = [f"{diagnosis.name}: {kind}, {total:,} {summary.noun if not classes else 'images'}{classes}"]
     lines += [f"  {key:<6} {count:,}" for key, count in diagnosis.images.items()]
     lines += ["classes", *_class_lines(diagnosis, limit)] if diagnosis.classes else []
     if diagnosis.imbalance is not None:

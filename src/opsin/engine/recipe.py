@@ -177,7 +177,8 @@ def load_recipe(
         recipe = recipe_class(room).model_validate(values)
     except ValidationError as error:
         raise _explain(error, values, room) from None
-    _check_model(recipe)
+    if room.networks is not None:
+        _check_model(recipe)
     _check_monitor(recipe, room)
     for section in ("loss", "optim", "schedule"):
         _check_slips(section, getattr(recipe, section))

@@ -1,0 +1,84 @@
+"""Three tasks outside the package, from data to an exported file, with no line of opsin made for them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+HERE = Path(__file__).parent
+
+
+def run(folder: Path, *arguments: str, status: int = 0) -> str:
+    """What the command prints, in `folder`, with the tasks of this folder to import."""
+    environment = {**os.environ, "PYTHONPATH": str(HERE)}
+    command = [sys.executable, "-m", "opsin.cli", *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+TRAIN = ("train", "dots", "--model", "dots_net", "--data", "dots.csv", "--epochs", "15", "--set", "optim.name=adam")
+SETTINGS = ("--set", "optim.lr=0.02", "--set", "train.batch_size=8", "--set", "train.ema_decay=0.9", "--out", "run")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images of dots, and a network trained to count them."""
+    made = tmp_path_factory.mktemp("dots")
+    code = "from pathlib import Path; from make_dots import make_dots; make_dots(Path('.'))"
+    subprocess.run([sys.executable, "-c", code], cwd=made, env={**os.environ, "PYTHONPATH": str(HERE)}, check=True)
+    run(made, "--import", "dots", *TRAIN, *SETTINGS)
+    return made
+
+
+def test_data_is_checked(folder: Path) -> None:
+    found = run(folder, "--import", "dots", "data", "dots.csv")
+    assert "a count an image, 60 images\n" in found and "shows no dots" in found
+
+
+def test_a_metric_has_its_unit_and_the_report_its_section(folder: Path) -> None:
+    lines = run(folder, "--import", "dots", "eval", "run").splitlines()
+    (mae,) = (line.split() for line in lines if line.startswith("mae"))
+    assert mae[2] == "dots" and float(mae[1]) < 2.0  # answering with the mean of 4 is off by 2.2
+    assert "Furthest off" in (folder / "run" / "report.html").read_text()
+
+
+def test_an_answer_an_option_and_a_verb_of_its_own(folder: Path) -> None:
+    (answer,) = json.loads(run(folder, "--import", "dots", "predict", "run", "03.png", "--round", "--json"))
+    assert answer["count"] == int(answer["count"])
+    assert run(folder, "--import", "dots", "count-dots", "run", "03.png").strip() == f"{answer['count']:.0f}"
+
+
+def test_it_is_exported_and_explained(folder: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    assert "count   float32" in run(folder, "--import", "dots", "export", "run", "--format", "onnx")
+    assert "density" in run(folder, "--import", "dots", "explain", "run")
+
+
+def test_two_optimizers(folder: Path) -> None:
+    settings = ("--set", "optim.lr=0.02", "--set", "dots.head_lr=0.05", "--out", "two")
+    run(folder, "--import", "dots", *TRAIN, *settings)
+    assert "mae" in run(folder, "--import", "dots", "eval", "two")
+
+
+def test_a_rule_answers_without_a_network(folder: Path) -> None:
+    (answer,) = json.loads(run(folder, "--import", "rule", "predict", "rule", "05.png", "--json"))
+    assert answer["brightness"] == "dark"
+
+
+def test_rows_of_numbers(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(60, 3))
+    np.savetxt(tmp_path / "t.rows", np.c_[rows, rows @ [1, 2, 3] + 0.5], delimiter=",")
+    np.savetxt(tmp_path / "one.txt", np.ones((1, 3)), delimiter=",")
+    assert "60 rows\n" in run(tmp_path, "--import", "rows", "data", "t.rows")
+    settings = ("--epochs", "40", "--set", "optim.name=adam", "--set", "optim.lr=0.1", "--set", "train.batch_size=8")
+    run(tmp_path, "--import", "rows", "train", "rows", "--model", "line", "--data", "t.rows", *settings, "--out", "r")
+    (answer,) = json.loads(run(tmp_path, "--import", "rows", "predict", "r", "one.txt", "--json"))
+    assert answer["value"] == pytest.approx(6.5, abs=0.3)
+    assert "takes no images" in run(tmp_path, "--import", "rows", "explain", "r", status=2)
