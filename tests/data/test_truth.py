@@ -276,7 +276,7 @@ def test_a_division_asks_the_truth() -> None:
 def test_the_doctor_and_the_sheet_take_any_kind(tmp_path: Path) -> None:
     found = data.inspect(Source("rays", "made", {"all": rays()}), "render")
     assert found.healthy and found.classes == [] and found.sizes == {} and found.images == {"all": N}
-    assert data.render(found).splitlines()[0] == "rays: made, 24 images, 0 classes"
+    assert data.render(found).splitlines()[0] == "rays: made, 24 images"
     twice = pairs().subset([0, 1, 0])
     (problem,) = data.inspect(Source("pairs", "made", {"all": twice}), "x").problems
     assert problem.kind == "duplicate" and problem.path == "pair[0]"
