@@ -13,13 +13,8 @@ from opsin.engine.predict import Predictor
 class RulePredictor(Predictor):
     """Bright is what has a mean above 127."""
 
-    def collate(self, originals: Sequence[Tensor]) -> Tensor:
-        return super().collate([image.float().mean() for image in originals])
-
-    def run(self, batch: Tensor, originals: Sequence[Tensor]) -> Tensor:
-        return batch
-
     def answers(
-        self, outputs: Tensor, sizes: Sequence[tuple[int, int]], originals: Sequence[Any], **options: Any
+        self, outputs: None, sizes: Sequence[tuple[int, int]], originals: Sequence[Tensor], **options: Any
     ) -> list[dict[str, Any]]:
-        return [{"brightness": "bright" if mean > 127 else "dark", "mean": mean} for mean in outputs.tolist()]
+        means = [float(image.float().mean()) for image in originals]
+        return [{"brightness": "bright" if mean > 127 else "dark", "mean": mean} for mean in means]

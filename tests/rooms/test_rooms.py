@@ -10,6 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
 
 HERE = Path(__file__).parent
 
@@ -82,3 +85,38 @@ def test_rows_of_numbers(tmp_path: Path) -> None:
     (answer,) = json.loads(run(tmp_path, "--import", "rows", "predict", "r", "one.txt", "--json"))
     assert answer["value"] == pytest.approx(6.5, abs=0.3)
     assert "takes no images" in run(tmp_path, "--import", "rows", "explain", "r", status=2)
+
+
+def test_several_optimizers_accumulate_clip_and_resume_bit_for_bit(folder: Path) -> None:
+    more = ("--set", "dots.head_lr=0.05", "--set", "train.accumulate=2", "--set", "train.clip_norm=1.0")
+    more = (*more, "--set", "train.batch_size=8", "--set", "train.ema_decay=0.9", "--set", "train.epochs=4")
+    run(folder, "--import", "dots", *TRAIN, *more, "--out", "whole")
+    code = (
+        "import os, sys; from lightning.pytorch import Callback, Trainer\n"
+        "class Stop(Callback):\n"
+        "    def on_train_epoch_start(self, trainer, task):\n"
+        "        if trainer.current_epoch == 2: os._exit(9)\n"
+        "before = Trainer.__init__\n"
+        "def make(self, *a, callbacks=None, **k): before(self, *a, callbacks=[*(callbacks or []), Stop()], **k)\n"
+        "Trainer.__init__ = make\n"
+        "from opsin.cli.command import main; main()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(HERE)}
+    command = [sys.executable, "-c", code, "--import", "dots", *TRAIN, *more, "--out", "part"]
+    killed = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert killed.returncode == 9, killed.stdout + killed.stderr
+    run(folder, "--import", "dots", "train", "--resume", "part")
+    whole, part = (load_file(folder / name / "model.safetensors") for name in ("whole", "part"))
+    assert whole.keys() == part.keys() and all(torch.equal(whole[name], part[name]) for name in whole)
+
+
+def test_a_rule_trains_nothing_and_says_so(folder: Path) -> None:
+    said = run(folder, "--import", "rule", "train", "rule", status=2)
+    assert "rule trains nothing; use it with `opsin predict`" in said
+
+
+def test_the_answer_is_drawn(folder: Path) -> None:
+    run(folder, "--import", "dots", "predict", "run", "03.png", "--out", "drawn")
+    (drawn,) = (folder / "drawn").iterdir()
+    with Image.open(drawn) as image, Image.open(folder / "03.png") as before:
+        assert image.height > before.height  # a caption stands under it

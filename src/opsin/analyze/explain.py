@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from opsin import data, registry
+from opsin import data, registry, rooms
 from opsin.analyze.advice import advise
 from opsin.analyze.explain_schema import Explanation, Identity, Result, Training
 from opsin.analyze.families import place
 from opsin.analyze.memory import estimate_memory, measure_latency, with_measurement
 from opsin.analyze.profile import Profile, profile
 from opsin.data import Preprocessing
-from opsin.engine.checkpoint import read_model
+from opsin.engine.checkpoint import Saved, read_model
 from opsin.engine.recipe import Recipe, list_recipes, load_recipe
 from opsin.engine.recipe_data import create_preprocessing, open_data
 from opsin.errors import InputError, unknown
@@ -123,7 +123,10 @@ def _open(source: str, size: tuple[int, int, int] | None, real: bool) -> _Subjec
 
 
 def _from_model(name: str, size: tuple[int, int, int] | None, real: bool) -> _Subject:
-    published = registry.find_model(name).published.input
+    facts = registry.find_model(name).facts
+    published = facts.input if facts is not None else size
+    if published is None:
+        raise InputError(f"{name} states no size of its input; give it with --input C,H,W")
     size = published if size is None else size
     options = {} if size[0] == published[0] else {"in_channels": size[0]}
     return _Subject("model", name, name, _build(name, options, real), size, options)
@@ -133,7 +136,7 @@ def _from_run(source: str, size: tuple[int, int, int] | None) -> _Subject:
     saved = read_model(source)
     own = _input_of(saved.preprocessing)
     options = {**saved.recipe.model.options, **saved.options}
-    results = _measured(saved.metrics, saved.recipe.data.source, source)
+    results = _measured(saved, source)
     name = saved.recipe.model.name
     recipe = saved.recipe if saved.recipe.data.source else None  # published weights come without one
     return _Subject("run", source, name, saved.build(), size or own, options, recipe, results)
@@ -145,15 +148,20 @@ def _input_of(preprocessing: Preprocessing | None) -> tuple[int, int, int]:
     return preprocessing.channels, *preprocessing.size
 
 
-def _measured(metrics: Mapping[str, float], data_name: str, source: str) -> list[Result]:
-    """The scores of a run, on its test split where it has one; losses and errors of calibration are no scores."""
+def _measured(saved: Saved, source: str) -> list[Result]:
+    """The scores of a run, on its test split where it has one: its shares, of which more is better."""
+    room = rooms.evaluating_room(rooms.find_room(saved.recipe.task))
     by_split: dict[str, dict[str, float]] = {split: {} for split in ("test", "val")}
-    for key, value in metrics.items():
+    for key, value in saved.metrics.items():
         split, _, name = key.partition("_")
-        if split in by_split and 0 <= value <= 1 and not name.startswith(("loss", "nll", "ece", "brier")):
+        metric = room.metric(name)
+        if split in by_split and metric is not None and metric.unit == "%" and metric.better == "higher":
             by_split[split][name.replace("_", " ")] = value
     chosen = next((split for split, scores in by_split.items() if scores), "test")
-    return [Result(f"{data_name} {k}", 100 * v, "run", f"{source}, {chosen}") for k, v in by_split[chosen].items()]
+    return [
+        Result(f"{saved.recipe.data.source} {k}", 100 * v, "run", f"{source}, {chosen}")
+        for k, v in by_split[chosen].items()
+    ]
 
 
 def _from_recipe(source: str, size: tuple[int, int, int] | None, real: bool) -> _Subject:
@@ -161,7 +169,7 @@ def _from_recipe(source: str, size: tuple[int, int, int] | None, real: bool) -> 
     name = recipe.model.name
     entry = registry.find_model(name)
     options = dict(recipe.model.options)
-    channels: int | None = recipe.data.channels or entry.published.input[0]
+    channels: int | None = recipe.data.channels or (None if entry.facts is None else entry.facts.input[0])
     try:
         opened = open_data(recipe)
         options["num_classes"] = len(opened.classes)
@@ -172,7 +180,7 @@ def _from_recipe(source: str, size: tuple[int, int, int] | None, real: bool) -> 
     preprocessing = create_preprocessing(recipe, channels)
     own = (preprocessing.channels, *preprocessing.size)
     size = own if size is None else size
-    if size[0] != entry.published.input[0]:
+    if entry.facts is None or size[0] != entry.facts.input[0]:
         options["in_channels"] = size[0]
     return _Subject("recipe", source, name, _build(name, options, real), size, options, recipe)
 
@@ -194,8 +202,8 @@ def _profile(subject: _Subject) -> Profile:
 
 def _identity(subject: _Subject) -> Identity:
     entry = registry.find_model(subject.name)
-    facts = entry.published
-    number = re.search(r"arXiv:(\d{4}\.\d{4,5})", facts.paper)
+    facts = entry.facts
+    number = re.search(r"arXiv:(\d{4}\.\d{4,5})", facts.paper) if facts is not None else None
     return Identity(
         name=subject.name,
         kind=subject.kind,
@@ -203,10 +211,10 @@ def _identity(subject: _Subject) -> Identity:
         task=entry.task,
         family=entry.family,
         place=place(entry.family),
-        paper=facts.paper,
+        paper=facts.paper if facts is not None else "",
         paper_url=f"https://arxiv.org/abs/{number[1]}" if number else "",
-        year=facts.year,
-        idea=facts.idea,
+        year=facts.year if facts is not None else 0,
+        idea=facts.idea if facts is not None else "",
         input=subject.input_size,
         options=subject.options,
     )
@@ -214,7 +222,8 @@ def _identity(subject: _Subject) -> Identity:
 
 def _published(name: str) -> list[Result]:
     entry = registry.find_model(name)
-    found = [Result(k, v, "published", entry.published.paper) for k, v in entry.published.metrics.items()]
+    facts = entry.facts
+    found = [Result(k, v, "published", facts.paper) for k, v in facts.metrics.items()] if facts is not None else []
     for title, weights in entry.weights.items():
         found += [Result(k, v, "weights", f"{name}:{title}") for k, v in weights.metrics.items()]
     return found

@@ -27,7 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from opsin.analyze.costs import tensors_in
 from opsin.analyze.explain_schema import Latency, Memory
 from opsin.errors import InputError, JobError, unknown
-from opsin.nn.capabilities import example_loss
+from opsin.nn.capabilities import example_input, example_loss
 from opsin.nn.counting import meta_twin
 
 # numbers kept for each learnable one, between steps
@@ -167,8 +167,8 @@ def _check(batch: int, optimizer: str) -> None:
 
 
 def _twin(model: nn.Module, input_size: tuple[int, int, int], batch: int) -> tuple[nn.Module, Tensor]:
-    twin, one = meta_twin(model, input_size)
-    return twin, one.expand(batch, *input_size).contiguous()
+    twin, _ = meta_twin(model, input_size)
+    return twin, example_input(twin, input_size, batch)
 
 
 def _real(model: nn.Module, input_size: tuple[int, int, int], batch: int, device: str) -> tuple[nn.Module, Tensor]:

@@ -28,10 +28,5 @@ def models(
     if as_json:
         print_json([entry.to_dict() for entry in entries])
         return
-    rows = [
-        (e.name, e.task, f"{e.published.params:,}", f"{e.published.macs:,}" if e.published.macs else "-",
-         "x".join(map(str, e.published.input)), str(e.published.year), e.published.paper, " ".join(e.weights) or "-",
-         e.published.idea)
-        for e in entries
-    ]  # fmt: skip
-    print_table(("name", "task", "params", "macs", "input", "year", "paper", "weights", "idea"), rows, right=(2, 3))
+    rows = [tuple(entry.summary.values()) for entry in entries]
+    print_table(tuple(entries[0].summary), rows, right=(2, 3))

@@ -50,11 +50,12 @@ def predict(
     if not inputs:
         raise InputError(f"say what to predict on: opsin predict {run} INPUT...")
     found = predictor.find(inputs)
-    images, videos = [p for p in found if not is_video(p)], [p for p in found if is_video(p)]
+    videos = [one for one in found if isinstance(one, Path) and is_video(one)]
+    images = found if not videos else [one for one in found if one not in videos]
     if out is not None:
         make_folder(out)
     answers: list[dict[str, Any]] = []
-    for image, answer in zip(images, predictor.stream(images, **options), strict=True):
+    for place, (image, answer) in enumerate(zip(images, predictor.stream(images, **options), strict=True), 1):
         answers.append(answer)
         if "error" in answer:
             print(f"opsin: {answer['error']}", file=sys.stderr)
@@ -62,7 +63,7 @@ def predict(
         if out is not None:
             answer["drawn"] = str(_draw(predictor, image, answer, out, inputs))
         if not as_json:
-            print(f"{image}  {predictor.describe(answer)}")
+            print(f"{answer.get('path', place)}  {predictor.describe(answer)}")
     for video in videos:
         drawn = None if out is None else _target(video, out, inputs, ".mp4")
         for answer in _watch(predictor, video, drawn, options):
@@ -73,7 +74,7 @@ def predict(
     if as_json:
         print_json(answers)
     if failed := sum("error" in answer for answer in answers):
-        raise InputError(f"{failed} of {len(images)} images could not be read")
+        raise InputError(f"{failed} of {len(images)} inputs could not be read")
 
 
 def _answer_once(predictor: Any, inputs: Sequence[Path], options: dict[str, Any], as_json: bool) -> None:

@@ -20,11 +20,12 @@ T = TypeVar("T", bound="Inputs")
 class Inputs(ABC):
     """The examples of a split, in an order. Every method may be called in any process and any thread.
 
-    key: the field of a sample and of a batch that holds them, "image" for images. stored: whether they lie on disk, so
-    that one may turn out to be unreadable.
+    key: the field of a sample and of a batch that holds them, "image" for images. noun: what they are, for people.
+    stored: whether they lie on disk, so that one may turn out to be unreadable.
     """
 
     key: str = "image"
+    noun: str = "images"
     stored: bool = False
 
     @abstractmethod
@@ -114,7 +115,7 @@ class Concatenated(Inputs):
     """Examples of several inputs as one. places: of all, counted one after the other; all in order if None."""
 
     def __init__(self, parts: Sequence[Inputs], places: np.ndarray | None = None) -> None:
-        self.parts, self.key = tuple(parts), parts[0].key
+        self.parts, self.key, self.noun = tuple(parts), parts[0].key, parts[0].noun
         self.stored = any(part.stored for part in self.parts)
         self.ends = np.cumsum([len(part) for part in self.parts])
         self.places = np.arange(self.ends[-1]) if places is None else places

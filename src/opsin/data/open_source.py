@@ -28,6 +28,8 @@ def open_source(
     Raises InputError for what does not exist or is in no known format.
     """
     formats = _formats(task)
+    if not formats:
+        raise InputError(f"{task} reads no data")
     for option in options.keys() - _options(formats):
         known = _options(format_ for room in rooms.built_in_rooms() for format_ in _formats(room.task))
         if option not in known:  # of another task's it says nothing here
@@ -106,11 +108,11 @@ def _only_folder(path: Path) -> Path | None:
 def _open_path(path: Path, formats: Sequence[Format], options: Mapping[str, Any]) -> Source:
     claim, where, found = _claimed(path, formats)
     if not found:
-        *rest, last = [format_.expects for format_ in formats if format_.expects]
+        *rest, last = [format_.expects for format_ in formats if format_.expects] or ["a built-in name"]
         kinds = " or ".join(dict.fromkeys(format_.truth for format_ in formats))
         empty = path.is_dir() and not any(path.iterdir())
         what = "empty" if empty else f"{'a folder' if path.is_dir() else 'a file'} of no known format of {kinds}"
-        raise InputError(f"{path} is {what}; expected {', '.join(rest)}, or {last}")
+        raise InputError(f"{path} is {what}; expected {', '.join([*rest, f'or {last}' if rest else last])}")
     taken, *others = found
     try:
         opened = _open(taken, where, options)

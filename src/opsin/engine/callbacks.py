@@ -215,12 +215,12 @@ class CleanStop(Callback):
         last = batch_idx + 1 >= len(trainer.train_dataloader)  # type: ignore[arg-type]
         if not last and self._agreed(trainer, pl_module):  # after the last batch, the epoch's end writes the checkpoint
             trainer.save_checkpoint(self.run.last)
-            self._stop(trainer)
+            self._stop(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         finished = trainer.current_epoch + 1 >= (trainer.max_epochs or 0) or trainer.should_stop
         if self._agreed(trainer, pl_module) and not finished:
-            self._stop(trainer)
+            self._stop(trainer, pl_module)
 
     def _ask(self, number: int, frame: Any) -> None:
         if self.asked:
@@ -235,9 +235,9 @@ class CleanStop(Callback):
         torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
         return bool(flag)
 
-    def _stop(self, trainer: Trainer) -> None:
+    def _stop(self, trainer: Trainer, pl_module: LightningModule) -> None:
         raise StoppedError(
-            f"stopped at epoch {trainer.current_epoch + 1}, step {trainer.global_step}; nothing is lost: "
+            f"stopped at epoch {trainer.current_epoch + 1}, step {_steps(pl_module)}; nothing is lost: "
             f"opsin train --resume {self.run.path}"
         )
 

@@ -45,10 +45,12 @@ class Predictor:
     """A model with its preprocessing and what its answers mean. `opsin.load("runs/x")` makes one.
 
     What a task overrides is small: `answers`, `draw` and `describe`, and `run` where forward is not all.
+    key: the field of a batch that holds what the network is given, see `opsin.data.Inputs`.
     takes: "each" input has an answer of its own; "together", all inputs of a call have one; "frames", as each, but they
     come in the order of time, `begin` before the first; "nothing", the model answers without any.
     """
 
+    key: ClassVar[str] = "image"
     takes: ClassVar[Literal["each", "together", "frames", "nothing"]] = "each"
 
     def __init__(self, model: nn.Module | None, facts: Facts) -> None:
@@ -75,9 +77,15 @@ class Predictor:
         """An answer in a few words, for a line on a terminal."""
         return ", ".join(f"{key} {value}" for key, value in answer.items() if key not in ("path", "drawn"))
 
-    def find(self, inputs: Sequence[str | Path]) -> list[Path]:
-        """The files of paths and folders that can be inputs. Raises InputError where there are none."""
+    def find(self, inputs: Sequence[str | Path]) -> Sequence[Any]:
+        """The inputs in paths and folders, mostly a file each. Raises InputError where there are none."""
         return find_images(inputs, videos=True)
+
+    def expand(self, given: Any) -> tuple[Sequence[Any], bool]:
+        """What `predict` is given, input by input, and whether it is a single one."""
+        single = isinstance(given, str | Path) and not Path(given).is_dir()
+        single = single or (isinstance(given, np.ndarray | Tensor) and given.ndim < 4)
+        return ([given], True) if single else (_expand(given), False)
 
     def read(self, given: Any) -> Any:
         """One input as it is given, read: an image, uint8 (C, H, W). Raises InputError for what cannot be one."""
@@ -101,7 +109,7 @@ class Predictor:
 
     def inputs(self, batch: Batch) -> tuple[Any, ...]:
         """What the network's forward is given, of a loaded batch: normalised, in its precision, on its device."""
-        values: Any = batch["image"].to(self.device) if "image" in batch else batch
+        values: Any = batch[self.key].to(self.device) if self.key in batch else batch
         if self.preprocessing is None:
             return (values,)
         images = self.preprocessing.normalize(values, self.dtype)
@@ -118,7 +126,7 @@ class Predictor:
 
     def programs(self) -> list[Program]:
         """What `opsin export` can write. Raises InputError, with the way out, for a model that it cannot."""
-        raise InputError(f"{self.recipe.model.name} has nothing that can be exported")
+        raise InputError(f"{self.recipe.model.name or self.recipe.task} has nothing that can be exported")
 
     # What all have
 
@@ -168,12 +176,10 @@ class Predictor:
         detector. Raises InputError for an image that cannot be read.
         """
         if self.takes in ("together", "nothing"):
-            return next(self.stream([] if self.takes == "nothing" else list(_expand(images)), **options))
+            return next(self.stream([] if self.takes == "nothing" else self.expand(images)[0], **options))
         if isinstance(images, str | Path) and is_video(images):
             return [answer for _, answer in self.stream_video(images, batch_size=batch_size, **options)]
-        single = isinstance(images, str | Path) and not Path(images).is_dir()
-        single = single or (isinstance(images, np.ndarray | Tensor) and images.ndim < 4)
-        items: list[Any] = [images] if single else list(_expand(images))
+        items, single = self.expand(images)
         answers = list(self.stream(items, batch_size=batch_size, **options))
         for answer in answers:
             if "error" in answer:
@@ -222,14 +228,14 @@ class Predictor:
 
     @torch.inference_mode()
     def _answer(self, loaded: Sequence[Any], options: Mapping[str, Any]) -> list[dict[str, Any]]:
-        outputs = None
-        if self._model is not None or loaded:
-            outputs = self.run(self.collate(loaded).to(self.device), loaded)
+        outputs = None if self._model is None else self.run(self.collate(loaded).to(self.device), loaded)
         sizes = [(one.shape[-2], one.shape[-1]) for one in loaded if one.ndim > 1]
         return self.answers(outputs, sizes, loaded, **options)
 
     def _checked(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        return self.room.check_options("predict", options, f"prediction with {self.recipe.model.name}")
+        return self.room.check_options(
+            "predict", options, f"prediction with {self.recipe.model.name or self.recipe.task}"
+        )
 
 
 def load(run: str | Path, device: str | None = None) -> Predictor:
@@ -264,13 +270,7 @@ def _load_rule(task: str) -> Predictor:
     room = rooms.find_room(task)
     if room.networks is not None or room.predicts is None:
         raise InputError(f"{task} is a task, not a run; give the folder of a training, or published weights")
-    return rooms.load(room.predicts)(None, Facts(load_recipe({"task": task, **_RULE}), None))
-
-
-_RULE: Mapping[str, Any] = {
-    "model": {"name": "", "weights": None},
-    "data": {"source": ""},
-}  # of a task without networks
+    return rooms.load(room.predicts)(None, Facts(load_recipe({"task": task}), None))
 
 
 def describe_input(preprocessing: Preprocessing) -> str:

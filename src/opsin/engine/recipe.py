@@ -349,8 +349,12 @@ def migrate_flat(flat: Mapping[str, Any], task: str) -> dict[str, Any]:
 def _complete(values: dict[str, Any], room: Room) -> None:
     """Add the task's own defaults where they differ from those that stand here.
 
-    An optimizer or a schedule that is named keeps none of them, since they belong to another.
+    An optimizer or a schedule that is named keeps none of them, since they belong to another. What trains
+    nothing needs neither a model nor data.
     """
+    if room.trains is None:
+        values.setdefault("model", {"name": ""})
+        values.setdefault("data", {"source": ""})
     for section, defaults in room.defaults.items():
         given = values.get(section)
         if given is None:

@@ -92,6 +92,8 @@ class Task(LightningModule, ABC):
     @classmethod
     def create_preprocessing(cls, recipe: Recipe, source: Source) -> Preprocessing | None:
         """How the network's input is made; None for one that takes no images."""
+        if source.splits["train"].inputs.key != "image":
+            return None
         known = recipe.data.channels or recipe.model.weights
         return create_preprocessing(recipe, None if known else data.find_channels(source.splits["train"]))
 
@@ -319,10 +321,13 @@ class Task(LightningModule, ABC):
             **options,
         )
 
+    def create_optimizers(self, steps_per_epoch: int) -> list[tuple[torch.optim.Optimizer, optim.Schedule]]:
+        """The optimizer and the schedule of each update."""
+        return [self.create_optimizer(steps_per_epoch, update) for update in self._updates]
+
     def configure_optimizers(self) -> Any:
         # Lightning lets an epoch's last, incomplete accumulation step too.
-        steps = -(-self.epoch_batches // self.recipe.train.accumulate)
-        made = [self.create_optimizer(steps, update) for update in self._updates]
+        made = self.create_optimizers(-(-self.epoch_batches // self.recipe.train.accumulate))
         self.schedules = [schedule for _, schedule in made]
         return [optimizer for optimizer, _ in made] if len(made) > 1 else made[0][0]
 

@@ -30,6 +30,7 @@ from opsin.engine.run_report import write_run_report
 from opsin.engine.stages import run_stages
 from opsin.engine.task import Task, average_state
 from opsin.errors import InputError, JobError
+from opsin.nn.capabilities import initialize
 
 _RUN_VARIABLE = "OPSIN_RUN_FOLDER"  # tells the processes that Lightning starts which folder the first one made
 
@@ -99,14 +100,16 @@ def prepare(recipe: Recipe, say: Say, *, resumed: bool = False) -> tuple[Task, S
     """
     room = rooms.find_room(recipe.task)
     if room.trains is None:
-        raise InputError(f"{recipe.task} trains nothing; `opsin predict` and `opsin eval` use it")
+        verbs = {"predict": room.predicts, "eval": rooms.evaluating_room(room).evaluates}
+        users = " and ".join(f"`opsin {verb}`" for verb, has in verbs.items() if has is not None)
+        raise InputError(f"{recipe.task} trains nothing" + (f"; use it with {users}" if users else ""))
     kind: type[Task] = rooms.load(room.trains)
     source = kind.open(recipe, say)
     preprocessing = kind.create_preprocessing(recipe, source)
     source, extended = kind.extend(recipe, source, say)
     splits = source.splits
     task = kind.build(recipe, preprocessing, source)
-    task.create_optimizer(steps_per_epoch=1)  # a wrong option is refused before anything is written
+    task.create_optimizers(steps_per_epoch=1)  # a wrong option is refused before anything is written
     if not resumed and recipe.train.init is not None:
         _initialize(task, recipe.train.init, say)
     elif not resumed and recipe.model.weights is not None:
@@ -144,7 +147,7 @@ def _announce(task: Task, source: Source, splits: Mapping[str, Split], extended:
 def _initialize(task: Task, path: str, say: Say) -> None:
     """First weights from another training; says what was kept and what starts fresh."""
     state = read_model(path).state if Path(path).is_dir() else read_tensors(Path(path))[0]
-    fresh: list[str] = task.model.initialize_from(state)
+    fresh = initialize(task.model, state)
     own = list(average_state(task.model))
     fresh = [k for k in fresh if k in own]
     if len(fresh) == len(own):
@@ -209,7 +212,8 @@ def _fit(
     }
     ready = {name: task.predictor.prepare_split(split) for name, split in splits.items() if name != "test"}
     augmentation = task.create_augmentation()
-    loader = data.create_loader(ready["train"], training=True, augmentation=augmentation, **common)
+    order = task.order(ready["train"])
+    loader = data.create_loader(ready["train"], training=True, augmentation=augmentation, order=order, **common)
     task.epoch_batches = len(loader)
     val = data.create_loader(ready["val"], **common) if "val" in ready else None
     if checkpoint is not None:
@@ -270,8 +274,9 @@ def _create_trainer(task: Task, folder: RunFolder, say: Say, *, has_val: bool) -
             strategy=train.strategy,
             precision=train.precision,  # type: ignore[arg-type]
             max_epochs=train.epochs,
-            accumulate_grad_batches=train.accumulate,
-            gradient_clip_val=train.clip_norm,
+            # With several optimizers the task accumulates and clips itself, and Lightning refuses to.
+            accumulate_grad_batches=train.accumulate if task.automatic_optimization else 1,
+            gradient_clip_val=train.clip_norm if task.automatic_optimization else None,
             sync_batchnorm=train.sync_batchnorm,
             deterministic=train.deterministic,
             callbacks=parts,

@@ -56,6 +56,20 @@ def restore_values(model: nn.Module, values: Mapping[str, Any]) -> None:
         own(values)
 
 
+def initialize(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
+    """Copy what fits of another network's tensors. Returns the names of the model's own that were not filled.
+
+    By name and shape, where the network has no `initialize_from(state)` of its own.
+    """
+    own: Callable[[Mapping[str, Tensor]], list[str]] | None = getattr(model, "initialize_from", None)
+    if own is not None:
+        return own(state)
+    tensors = model.state_dict()
+    fitting = {name: value for name, value in state.items() if name in tensors and tensors[name].shape == value.shape}
+    model.load_state_dict(fitting, strict=False)
+    return [name for name in tensors if name not in fitting]
+
+
 def whole_forward(model: nn.Module) -> Callable[[Tensor], Any]:
     """All that an answer takes: forward, and a second stage behind it where there is one."""
     second: Callable[[Any], Any] | None = getattr(model, "second_stage", None)

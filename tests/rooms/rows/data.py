@@ -23,6 +23,7 @@ class Rows(Inputs):
 
     rows: np.ndarray
     key = "row"
+    noun = "rows"
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from opsin.data import Source
 from opsin.engine.evaluator import Evaluator, Result
 from opsin.engine.predict import Predictor
 from opsin.engine.task import Task
@@ -20,16 +19,14 @@ from opsin.errors import InputError
 class RowsTask(Task):
     """Trains without images."""
 
-    @classmethod
-    def create_preprocessing(cls, recipe: Any, source: Source) -> None:
-        return None
-
     def targets(self, batch: Any) -> Tensor:
         return batch["value"]
 
 
 class RowsPredictor(Predictor):
     """Answers for a row: an array, or a text file of one."""
+
+    key = "row"
 
     def find(self, inputs: Sequence[str | Path]) -> list[Path]:
         return [Path(given) for given in inputs]
@@ -40,9 +37,6 @@ class RowsPredictor(Predictor):
         except (OSError, ValueError) as error:
             raise InputError(f"{given} is no row of numbers: {error}") from None
         return torch.as_tensor(row, dtype=torch.float32)
-
-    def inputs(self, batch: Any) -> tuple[Tensor]:
-        return (batch["row"].to(self.device),)
 
     def answers(
         self, outputs: Tensor, sizes: Sequence[tuple[int, int]], originals: Sequence[Any], **options: Any

@@ -129,7 +129,7 @@ def _row(table: Path, line: int, row: list[str], roles: dict[str, int], columns:
     return _Row(line, row[roles["path"]], names, split)
 
 
-def read_cells(table: Path) -> list[tuple[int, list[str]]]:
+def read_cells(table: Path, expected: str = "rows of path,label") -> list[tuple[int, list[str]]]:
     """Lines that are not blank, with their numbers."""
     try:
         text = table.read_text(encoding="utf-8-sig")
@@ -144,7 +144,7 @@ def read_cells(table: Path) -> list[tuple[int, list[str]]]:
     except (OSError, csv.Error) as error:
         raise InputError(f"{table} cannot be read as CSV: {error}") from error
     if not cells:
-        raise InputError(f"{table} is empty; expected rows of path,label")
+        raise InputError(f"{table} is empty; expected {expected}")
     return cells
 
 
