@@ -1,4 +1,4 @@
-"""Names that modules had before 0.2: they are found for one release, with a line that says the new one.
+"""Names that modules had earlier: they are found for one release, with a line that says the new one.
 
 A finder that Python asks only where nothing else knows a module; see `sys.meta_path`.
 """

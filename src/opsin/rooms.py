@@ -57,6 +57,7 @@ class Option:
     """An option of one verb, declared once: flag, Python keyword, check and help.
 
     type: bool, int, float or str; of a repeatable one that of each value. minimum, maximum: of numbers, both allowed.
+    opens: of `data`, that it says how the files are read: it is handed to the formats, and given, it says the task.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Option:
     metavar: str | None = None
     short: str | None = None
     repeatable: bool = False
+    opens: bool = False
 
     @property
     def flag(self) -> str:

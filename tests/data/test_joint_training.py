@@ -106,7 +106,7 @@ def test_images_that_show_several_classes(tmp_path: Path, labels: list[Any]) -> 
 
 @pytest.mark.parametrize(("split", "labels"), [("all", [-1, -1]), ("test", [0, 1])])
 def test_nothing_to_learn_from_is_refused(split: str, labels: list[int]) -> None:
-    with pytest.raises(InputError, match=r"^data.joint: photos has no training images with a class$"):
+    with pytest.raises(InputError, match=r"^joint training: photos has no training images with a class$"):
         join(detection(), images(labels, ["cup", "jug"], split), ratio=4)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,11 +37,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("dots")
     code = "from pathlib import Path; from make_dots import make_dots; make_dots(Path('.'))"
     subprocess.run([sys.executable, "-c", code], cwd=made, env={**os.environ, "PYTHONPATH": str(HERE)}, check=True)
-    run(made, "--import", "dots", *TRAIN, *SETTINGS)
+    (made / "log").write_text(run(made, "--import", "dots", *TRAIN, *SETTINGS))
     return made
 
 
 def test_data_is_checked(folder: Path) -> None:
+    refused = run(folder, "--import", "dots", "data", "dots.csv", "--export", "out", status=2)
+    assert "not of one class an image (a count an image)" in refused
     found = run(folder, "--import", "dots", "data", "dots.csv")
     assert "a count an image, 60 images\n" in found and "shows no dots" in found
 
@@ -49,6 +52,7 @@ def test_a_metric_has_its_unit_and_the_report_its_section(folder: Path) -> None:
     lines = run(folder, "--import", "dots", "eval", "run").splitlines()
     (mae,) = (line.split() for line in lines if line.startswith("mae"))
     assert mae[2] == "dots" and float(mae[1]) < 2.0  # answering with the mean of 4 is off by 2.2
+    assert re.search(r"^test: .*mae \d\.\d{4} dots$", (folder / "log").read_text(), re.MULTILINE)
     assert "Furthest off" in (folder / "run" / "report.html").read_text()
 
 
@@ -85,6 +89,17 @@ def test_rows_of_numbers(tmp_path: Path) -> None:
     (answer,) = json.loads(run(tmp_path, "--import", "rows", "predict", "r", "one.txt", "--json"))
     assert answer["value"] == pytest.approx(6.5, abs=0.3)
     assert "takes no images" in run(tmp_path, "--import", "rows", "explain", "r", status=2)
+    assert "multiply-adds" not in (tmp_path / "r" / "report.html").read_text()
+    counted = ("--model", "counted_line", "--data", "t.rows", "--epochs", "1", "--out", "c")
+    run(tmp_path, "--import", "rows", "train", "rows", *counted)
+    assert "multiply-adds" in (tmp_path / "c" / "report.html").read_text()
+
+
+def test_rows_are_no_images(tmp_path: Path) -> None:
+    (tmp_path / "t.rows").write_text("1,2,3\n4,5,6\n1,2,3\n")
+    assert "row 2: the same row as row 0;" in run(tmp_path, "--import", "rows", "data", "t.rows")
+    for flag, reason in (("--sheet", "no images to draw"), ("--export", "no images to write")):
+        assert reason in run(tmp_path, "--import", "rows", "data", "t.rows", flag, "out.png", status=2)
 
 
 def test_several_optimizers_accumulate_clip_and_resume_bit_for_bit(folder: Path) -> None:

@@ -269,7 +269,7 @@ class Explanation:
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, dicts, numbers and strings, for JSON: the fields by their names, after "format"."""
         values = {"format": FORMAT, **_plain(self)}
-        values["totals"]["judged"] = self.totals.counted_on  # the key before 0.2, for a release
+        values["totals"]["judged"] = self.totals.counted_on  # the earlier key, for a release
         return values
 
 

@@ -36,6 +36,6 @@ ROOM = Room(
     examples={"train": ("train classify --model resnet18 --weights imagenet1k --data photos/ --epochs 20",)},
     options={
         "predict": (Option("top", int, "How many classes to name in --json.", default=5, minimum=1),),
-        "data": (Option("multi_label", bool, "An image may have any number of classes."),),
+        "data": (Option("multi_label", bool, "An image may have any number of classes.", opens=True),),
     },
 )

@@ -10,6 +10,7 @@ import typer
 from opsin import rooms
 from opsin.cli.arguments import SOURCES, AsJson, examples
 from opsin.cli.printing import make_folder, print_json
+from opsin.cli.which_task import task_of_options
 
 EXAMPLES = examples(
     "data digits",
@@ -43,9 +44,10 @@ def data(
     """What a data set is, how it is balanced, and everything that is wrong with it."""
     from opsin import data as opened_by
 
-    task = task or (rooms.DEFAULT_TASK if options.get("multi_label") else opened_by.recognize_task(source))
+    task = task or task_of_options(options) or opened_by.recognize_task(source)
     room = rooms.find_room(task)
-    opening = {"multi_label": True} if options.get("multi_label") else {}
+    opens = [option.name for option in room.options.get("data", ()) if option.opens]
+    opening = {name: options.pop(name) for name in opens if name in options}
     opened = opened_by.open(source, task, **opening)
     diagnosis = opened_by.inspect(opened, task)
     found: dict[str, Any] = {}

@@ -34,11 +34,7 @@ def evaluate(
         print_json(metrics if addition is None else addition.to_dict())
         return
     width = max(len(name) for name in metrics)
-    for name, value in metrics.items():
-        print(f"{name:{width}}  {value:.4f}{_unit(result.units.get(name, ''))}")
+    for name, value in result.lines().items():
+        print(f"{name:{width}}  {value}")
     if addition is not None:
         print(addition.describe())
-
-
-def _unit(unit: str) -> str:
-    return f" {unit}" if unit else ""

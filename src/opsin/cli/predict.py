@@ -50,8 +50,10 @@ def predict(
     if not inputs:
         raise InputError(f"say what to predict on: opsin predict {run} INPUT...")
     found = predictor.find(inputs)
-    videos = [one for one in found if isinstance(one, Path) and is_video(one)]
-    images = found if not videos else [one for one in found if one not in videos]
+    images: list[Any] = []
+    videos: list[Path] = []
+    for one in found:
+        (videos if isinstance(one, Path) and is_video(one) else images).append(one)
     if out is not None:
         make_folder(out)
     answers: list[dict[str, Any]] = []

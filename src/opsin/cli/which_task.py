@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from opsin import rooms
@@ -67,11 +67,17 @@ def _task_of_file(path: Path) -> str | None:
 
 
 def _task_of_data(source: str, arguments: Sequence[str]) -> str | None:
-    if "--multi-label" in arguments:
-        return rooms.DEFAULT_TASK
+    if (task := task_of_options([word.lstrip("-").replace("-", "_") for word in arguments])) is not None:
+        return task
     from opsin import data
 
     return data.recognize_task(source)
+
+
+def task_of_options(given: Collection[str]) -> str | None:
+    """The task of an option of `data` that says how files are read, see `Option.opens`; None where none is given."""
+    known = ((room, option) for room in rooms.built_in_rooms() for option in room.options.get("data", ()))
+    return next((room.task for room, option in known if option.opens and option.name in given), None)
 
 
 def _flag(arguments: Sequence[str], flag: str) -> str | None:

@@ -73,11 +73,15 @@ def contact_sheet(
 def export(source: Source, path: str | Path, *, split: str | None = None, limit: int | None = None) -> list[Path]:
     """Write images as PNG files into folders: class folders of one split, or of every split in a folder of its name.
 
-    limit: how many of each split, stratified. Returns the files. Raises InputError for multi-label data.
+    limit: how many of each split, stratified. Returns the files. Raises InputError for data that has no single class an
+    image.
     """
+    if any(split.inputs.key != "image" for split in source.splits.values()):
+        raise InputError(f"{source.name} holds no images to write")
     summaries = [split.truth.summary() for split in source.splits.values() if split.truth is not None]
     if not all(summary.exclusive for summary in summaries):
-        raise InputError(f"{source.name} is multi-label: its images belong to no single class folder")
+        kinds = ", ".join(dict.fromkeys(summary.kind for summary in summaries))
+        raise InputError(f"{source.name} is not of one class an image ({kinds}): its images belong to no class folder")
     if split is not None and split not in source.splits:
         raise unknown(f"split of {source.name}", split, source.splits)
     written = []

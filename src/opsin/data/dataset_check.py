@@ -22,7 +22,7 @@ from opsin.rooms import DEFAULT_TASK
 _IMBALANCE = 10  # times more examples in the largest class than in the smallest before it is a warning
 
 
-# Keys of `Diagnosis.to_dict` before 0.2, which stay beside the new ones for a release; as does "pictures".
+# Earlier keys of `Diagnosis.to_dict`, which stay beside the new ones for a release; as does "pictures".
 _OLD_BOX_FACTS = {"most_in_an_image": "most_in_a_picture", "images_without": "pictures_without"}
 
 
@@ -33,7 +33,8 @@ class Diagnosis:
     splits: from split to class to number of images. sizes: {"HxW": images}, the most frequent first; channels and
     encodings likewise. imbalance: the largest class over the smallest, in the training split; None with an empty class.
     objects: where the truth counts things within images, from split to class to their number, which imbalance then
-    counts; boxes: facts of all of them, see `Summary.facts`. summary: of the split to train on, for `render`.
+    counts; boxes: facts of all of them, see `Summary.facts`. summary: of the split to train on, and noun: what an
+    example is, both for `render`.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Diagnosis:
     objects: dict[str, dict[str, int]] = field(default_factory=dict)
     boxes: dict[str, float] = field(default_factory=dict)
     summary: Summary = field(default_factory=Summary, repr=False)
+    noun: str = field(default="image", repr=False)
 
     @property
     def healthy(self) -> bool:
@@ -60,7 +62,7 @@ class Diagnosis:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         values = asdict(replace(self, summary=Summary())) | {"healthy": self.healthy, "pictures": self.images}
-        del values["summary"]
+        del values["summary"], values["noun"]
         values["problems"] = [{k: v for k, v in one.items() if k != "index"} for one in values["problems"]]
         for name, old in _OLD_BOX_FACTS.items():
             if name in self.boxes:
@@ -127,6 +129,7 @@ def inspect(
         objects={key: dict(one.objects) for key, one in summaries.items() if one.objects},
         boxes=main.facts(rest),
         summary=main,
+        noun=next((split.inputs.noun for split in opened.splits.values()), "image"),
     )
 
 
@@ -207,24 +210,23 @@ def _image_problems(source: Source, findings: list[_Finding]) -> list[Problem]:
 
 
 def _twins(source: Source, first: _Finding, other: _Finding) -> list[Problem]:
-    """What it means that two images are equal."""
-    found = []
+    """What it means that two examples are equal."""
+    found, same = [], f"the same {source.splits[first.split].inputs.noun} as {first.name}"
     reason = _contradiction(source, first, other)
     if reason is not None:
-        found.append(Problem("conflicting_labels", other.name, reason))
+        found.append(Problem("conflicting_labels", other.name, f"{same}, but {reason}"))
     if first.split != other.split:
-        found.append(Problem("leak", other.name, f"in {other.split}, the same image as {first.name} in {first.split}"))
+        found.append(Problem("leak", other.name, f"in {other.split}, {same} in {first.split}"))
     elif reason is None:
         later = "; it can end up both in train and in test" if other.split == "all" else ""
-        found.append(Problem("duplicate", other.name, f"the same image as {first.name}{later}", "warning"))
+        found.append(Problem("duplicate", other.name, f"{same}{later}", "warning"))
     return found
 
 
 def _contradiction(source: Source, first: _Finding, other: _Finding) -> str | None:
-    """How the truth of two equal images differs; None if it does not."""
+    """How the truth of two equal examples differs; None if it does not."""
     one, two = (source.splits[finding.split].truth for finding in (first, other))
-    differs = None if one is None or two is None else one.same(first.index, two, other.index)
-    return None if differs is None else f"the same image as {first.name}, but {differs}"
+    return None if one is None or two is None else one.same(first.index, two, other.index)
 
 
 def _tally(values: Any) -> dict[str, int]:
@@ -236,7 +238,7 @@ def render(diagnosis: Diagnosis, limit: int = 20) -> str:
     total, summary = sum(diagnosis.images.values()), diagnosis.summary
     kind = ", ".join(filter(None, (diagnosis.format, summary.kind)))
     classes = f", {len(diagnosis.classes)} classes" if diagnosis.classes else ""
-    lines = [f"{diagnosis.name}: {kind}, {total:,} {summary.noun if not classes else 'images'}{classes}"]
+    lines = [f"{diagnosis.name}: {kind}, {total:,} {diagnosis.noun}s{classes}"]
     lines += [f"  {key:<6} {count:,}" for key, count in diagnosis.images.items()]
     lines += ["classes", *_class_lines(diagnosis, limit)] if diagnosis.classes else []
     if diagnosis.imbalance is not None:

@@ -20,12 +20,12 @@ T = TypeVar("T", bound="Inputs")
 class Inputs(ABC):
     """The examples of a split, in an order. Every method may be called in any process and any thread.
 
-    key: the field of a sample and of a batch that holds them, "image" for images. noun: what they are, for people.
+    key: the field of a sample and of a batch that holds them, "image" for images. noun: what one is, for people.
     stored: whether they lie on disk, so that one may turn out to be unreadable.
     """
 
     key: str = "image"
-    noun: str = "images"
+    noun: str = "image"
     stored: bool = False
 
     @abstractmethod

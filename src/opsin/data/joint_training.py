@@ -120,7 +120,7 @@ def join(source: Source, joint: Source, ratio: float, limit: int | None = None) 
     own, other = source.splits["train"], joint.splits.get("train", joint.splits.get("all"))
     chosen = np.arange(0) if other is None else np.flatnonzero(other.kind.strata() >= 0)
     if other is None or not len(chosen):
-        raise InputError(f"data.joint: {joint.name} has no training images with a class")
+        raise InputError(f"joint training: {joint.name} has no training images with a class")
     silent = len(other) - len(chosen)
     if limit is not None:
         chosen = chosen[stratified(other.labels[chosen], limit)]

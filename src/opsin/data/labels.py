@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from opsin import rooms
 from opsin.data.class_names import translate
 from opsin.data.source import Source
 from opsin.data.truth import Problem, Size, Summary, Truth
 from opsin.errors import InputError
+
+MULTI_LABEL = f"{rooms.DEFAULT_TASK}.multi_label=true"  # what a recipe sets for any number of labels
 
 
 @dataclass(frozen=True, eq=False)

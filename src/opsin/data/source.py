@@ -203,7 +203,7 @@ def check_trainable(source: Source, val_fraction: float = 0.1, test_fraction: fl
         raise InputError(name_problem(problem, where, key, where).reason)
     for name, split in source.splits.items():
         if len(split) == 0:
-            raise InputError(f"{where}: the {name} split holds no {split.inputs.noun}")
+            raise InputError(f"{where}: the {name} split holds no {split.inputs.noun}s")
     if truth is not None:
         parted = val_fraction > 0 and "val" not in source.splits
         _check_classes(source, key, parted or (key == "all" and test_fraction > 0))

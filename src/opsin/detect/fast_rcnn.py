@@ -64,7 +64,7 @@ class FastRCNN(Detector):
     on; background: the range of the others. add_truth: the objects are among the proposals of the training, as in the
     published code. box_weight, beta: of smooth L1, and where it becomes linear.
     scales: an image pyramid (section 2.4): the input at several sizes, each proposal seen at the one where its area is
-    nearest to 224 x 224. (1.0,) is brute force, for which `train.multi_scale` can draw the size of each step.
+    nearest to 224 x 224. (1.0,) is brute force, for which `detect.multi_scale` can draw the size of each step.
     truncated_svd: ranks of fc6 and fc7 as two thin layers each, for the weights of what `truncated_svd` gives.
 
     forward gives the maps, "features_0" and so on, one for each scale, the boxes of all proposals, their rows, and the

@@ -67,7 +67,7 @@ class Evaluation:
         """Everything but the boxes as plain values, for JSON."""
         return {
             "images": len(self.truth),
-            "pictures": len(self.truth),  # the key before 0.2, for a release
+            "pictures": len(self.truth),  # the earlier key, for a release
             "objects": self.objects,
             "score_threshold": self.threshold,
             "per_class": self.per_class,

@@ -46,7 +46,7 @@ class Proposed:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON: those of `Recall.to_dict`, and method, split and images."""
         own = {"method": self.method, "split": self.split, "images": self.images, "pictures": self.images}
-        return own | self.recall.to_dict()  # "pictures": the key before 0.2, for a release
+        return own | self.recall.to_dict()  # "pictures": the earlier key, for a release
 
     def render(self) -> str:
         """A table as plain text: a row for each number of proposals, a column for each IoU."""

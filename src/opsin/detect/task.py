@@ -66,15 +66,15 @@ class DetectTask(Task):
     def build(cls, recipe: Recipe, preprocessing: Preprocessing | None, source: Source) -> Task:
         _check_recipe(recipe)
         assert preprocessing is not None
-        facts = Facts(recipe, preprocessing, dict(source.meaning), cls.options(recipe, preprocessing, source))
-        model: Any = facts.build()
+        task = super().build(recipe, preprocessing, source)
+        model = task.model
         assert isinstance(model, Detector)
         check_size(model, recipe.model.name, preprocessing.size, "data.size")
         for size in own_section(recipe).multi_scale or []:
             check_size(model, recipe.model.name, _sides(size), "detect.multi_scale")
         if model.needs_masks and "train" in source.splits:
             check_masks(recipe, source.splits["train"])
-        return cls(model, facts)
+        return task
 
     def inputs(self, batch: Batch) -> tuple[Any, ...]:
         """The images at this batch's size, and the proposals of a detector that needs some in its pixels."""

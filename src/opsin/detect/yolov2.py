@@ -11,12 +11,12 @@ none by more than 0.6. Classes exclude each other: a softmax. Darknet squares th
 that of cross-entropy, so it is cross-entropy here. For the first 12,800 images it also pulls every box to its anchor;
 here the layer that predicts starts with small weights, so the boxes start there.
 
-Section 4: an image may say what it shows and not where, as those of a recipe's `data.joint` do. Then the box most
+Section 4: an image may say what it shows and not where, as those of a recipe's `detect.joint` do. Then the box most
 certain of the class learns it, and that it is an object. The paper's WordTree, which puts 9,418 classes into a
 hierarchy, is not here.
 
 Fine-tuning at a high resolution and sizes that change every ten batches are a recipe's: `train.init` takes the backbone
-of a classifier trained on 448 pixels, `train.multi_scale` names the sizes.
+of a classifier trained on 448 pixels, `detect.multi_scale` names the sizes.
 """
 
 from __future__ import annotations

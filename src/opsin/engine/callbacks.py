@@ -56,7 +56,7 @@ class MovingAverage(Callback):
         state = _model_state(pl_module)
         loaded, self.average = self.average, {k: v.detach().clone() for k, v in state.items()}
         for key, value in loaded.items():
-            if key in self.average:  # an average from before 0.2 has the criterion's parameters too
+            if key in self.average:  # an earlier average has the criterion's parameters too
                 self.average[key].copy_(value)
 
     @torch.no_grad()

@@ -145,7 +145,7 @@ def _described(text: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Saved:
 
 
 def _of_version_1(text: Mapping[str, Any]) -> dict[str, Any]:
-    """The description of a file from before 0.2, whose networks all had classes, images and the same few values."""
+    """The description of an earlier file, whose networks all had classes, images and the same few values."""
     options = {"num_classes": len(text["classes"]), "in_channels": text["preprocessing"]["channels"]}
     values = {name: text.get(name) for name in ("temperature", "score_threshold")}
     values["multi_label"] = text["recipe"]["data"].get("multi_label", False)

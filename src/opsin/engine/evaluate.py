@@ -38,7 +38,10 @@ def evaluate_split(
         evaluator.update(predictor.model(*predictor.inputs(batch)), batch)
     if calibrate:
         evaluator.calibrate()
-    return Evaluated(split, evaluator.result())
+    result = evaluator.result()
+    declared = {name: evaluator.room.metric(name) for name in result.metrics}
+    result.units = {name: m.unit for name, m in declared.items() if m is not None and m.unit and m.scale == 1}
+    return Evaluated(split, result)
 
 
 def evaluate(
@@ -76,8 +79,6 @@ def evaluate_run(
     evaluator = create_evaluator(predictor, **options)
     chosen, name = _choose_split(predictor, data, split)
     result = evaluate_split(evaluator, chosen).result
-    declared = {metric: evaluator.room.metric(metric) for metric in result.metrics}
-    result.units = {name: m.unit for name, m in declared.items() if m is not None and m.unit and m.scale == 1}
     folder = RunFolder(Path(run))
     if folder.path.is_dir() and data is None and change is None and not options:
         with atomic(folder.path / f"evaluation_{name}.json") as temporary:

@@ -42,6 +42,10 @@ class Result:
     addition: Addition | None = None
     units: dict[str, str] = field(default_factory=dict)
 
+    def lines(self) -> dict[str, str]:
+        """Every metric as a terminal shows it: four digits, and its unit where it has one."""
+        return {name: f"{value:.4f} {self.units.get(name, '')}".rstrip() for name, value in self.metrics.items()}
+
 
 class Evaluator(ABC):
     """Made for one pass over one split, without a training: `update` batch by batch, then `result`.

@@ -173,14 +173,14 @@ def _examples(predictor: Predictor) -> tuple[Tensor, str]:
             source = open_data(predictor.recipe)
             splits = split_data(predictor.recipe, source)
             name = next(name for name in ("test", "val", "all", "train") if name in splits)
-            split, reason = splits[name], f"none of the run's {splits[name].inputs.noun} can be read"
+            split, reason = splits[name], f"none of the run's {splits[name].inputs.noun}s can be read"
             for place in np.unique(np.linspace(0, len(split) - 1, _IMAGES).astype(int)).tolist():
                 try:
                     found.append(split.read(place))
                 except UnreadableImage:
                     continue
             if found:
-                return predictor.collate(found), f"{len(found)} {split.inputs.noun} of {source.name}, {name}"
+                return predictor.collate(found), f"{len(found)} {split.inputs.noun}s of {source.name}, {name}"
         except InputError as error:
             reason = str(error)
     if predictor.preprocessing is None:

@@ -11,6 +11,7 @@ from opsin.engine.evaluator import Evaluated
 from opsin.engine.report import Code, Section, Table, curves, environment, profile_section, write_report
 from opsin.engine.run import RunFolder
 from opsin.engine.task import Task
+from opsin.nn.capabilities import names_input
 from opsin.nn.counting import count_macs, count_parameters, describe_second_stage, layer_table, short_count
 
 
@@ -38,10 +39,12 @@ def write_run_report(
     sections[1:1] = curves(history, *task.monitored)
     prepared = task.preprocessing
     size = None if prepared is None else (prepared.channels, *prepared.size)
-    layers = layer_table(task.model, size)
-    totals = {"parameters": count_parameters(task.model), "macs": count_macs(task.model, size)}
-    headline |= {"parameters": short_count(totals["parameters"]), "multiply-adds": short_count(totals["macs"])}
-    sections.append(profile_section(layers, totals, counted_on=describe_second_stage(task.model)))
+    headline["parameters"] = short_count(parameters := count_parameters(task.model))
+    if size is not None or names_input(task.model):  # else there is nothing to count it with
+        totals = {"parameters": parameters, "macs": count_macs(task.model, size)}
+        headline["multiply-adds"] = short_count(totals["macs"])
+        layers = layer_table(task.model, size)
+        sections.append(profile_section(layers, totals, counted_on=describe_second_stage(task.model)))
     sections.append(Code("Recipe", recipe.to_yaml()))
     sections.append(Table("Environment", ["what", "version"], [[k, v] for k, v in environment().items()]))
     return write_report(folder.report, f"{recipe.model.name} on {source.name}", headline, sections)

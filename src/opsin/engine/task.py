@@ -293,11 +293,8 @@ class Task(LightningModule, ABC):
 
     # The optimizers
 
-    def create_optimizer(
-        self, steps_per_epoch: int, update: Update | None = None
-    ) -> tuple[torch.optim.Optimizer, optim.Schedule]:
-        """The recipe's optimizer and schedule, of the first update. InputError for options that they do not have."""
-        update = update or self._updates[0]
+    def create_optimizer(self, steps_per_epoch: int, update: Update) -> tuple[torch.optim.Optimizer, optim.Schedule]:
+        """The optimizer and the schedule of an update. Raises InputError for options that they do not have."""
         schedule, train = self.recipe.schedule, self.recipe.train
         settings = type(self.recipe.optim)(**{**self.recipe.optim.model_dump(), **update.optim})
         optimizer = optim.create_optimizer(

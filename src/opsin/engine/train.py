@@ -301,7 +301,7 @@ def _check_resumable(checkpoint: Path, task: Task) -> None:
     """Refuse a checkpoint of other classes or another architecture, before Lightning meets it."""
     content = read_checkpoint(checkpoint)
     saved = content.get("opsin", {})
-    meaning = saved.get("meaning", {"classes": saved.get("classes")})  # before 0.2 all tasks had classes
+    meaning = saved.get("meaning", {"classes": saved.get("classes")})  # earlier all tasks had classes
     if meaning.get("classes", []) != task.classes:
         raise InputError(
             f"{checkpoint} was trained on the classes {meaning.get('classes')}, the data now has {task.classes}"
@@ -328,7 +328,7 @@ def _finish(task: Task, source: Source, splits: Mapping[str, Split], folder: Run
     history = callbacks.read_rows(folder.metrics)
     report = write_run_report(task, folder, evaluated, history, source, splits["train"])
     for name, evaluation in evaluated.items():
-        say(f"{name}: " + "  ".join(f"{k} {v:.4f}" for k, v in evaluation.metrics.items()))
+        say(f"{name}: " + "  ".join(f"{k} {v}" for k, v in evaluation.result.lines().items()))
     say(f"report: {report}")
     return Run(folder.path, metrics, split, len(history), report, history)
 

@@ -34,6 +34,11 @@ def example_input(model: nn.Module, size: Sequence[int] | None, batch: int = 1) 
     return torch.zeros(batch, *size, device=device, dtype=dtype)
 
 
+def names_input(model: nn.Module) -> bool:
+    """Whether a network has an `example` of its input."""
+    return getattr(model, "example", None) is not None
+
+
 def example_loss(model: nn.Module, outputs: Any, tensors: Sequence[Tensor]) -> Tensor:
     """A scalar that a network's outputs are trained by; the sum of all `tensors` in them where it names none."""
     own: Callable[[Any], Tensor] | None = getattr(model, "example_loss", None)

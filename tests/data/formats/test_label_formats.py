@@ -323,7 +323,7 @@ def test_multi_label_table(text: str, tmp_path: Path) -> None:
     assert source.splits["all"].labels.tolist() == [[1, 1], [0, 0], [0, 1], [1, 1]]
     data.check_trainable(source)
     with pytest.raises(
-        InputError, match=r"line 2: 'a/1.png' has several labels \(cat, dog\); set data.multi_label=true"
+        InputError, match=r"line 2: 'a/1.png' has several labels \(cat, dog\); set classify.multi_label=true"
     ):
         data.open(tmp_path / "labels.csv")
 

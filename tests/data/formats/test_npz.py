@@ -167,7 +167,7 @@ def test_multi_label_npz(tmp_path: Path) -> None:
     rows[0] = 1
     source = data.open(npz(tmp_path, x=X, y=rows), multi_label=True)
     assert source.splits["all"].labels[:2].tolist() == [[1, 1, 1], [0, 1, 0]]
-    with pytest.raises(InputError, match=r"no or several labels; set data\.multi_label=true"):
+    with pytest.raises(InputError, match=r"no or several labels; set classify\.multi_label=true"):
         data.open(tmp_path / "set.npz")
 
 

@@ -23,7 +23,7 @@ class Rows(Inputs):
 
     rows: np.ndarray
     key = "row"
-    noun = "rows"
+    noun = "row"
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -54,7 +54,7 @@ class Values(Truth):
         return {"value": self.values[i]}
 
     def summary(self) -> Summary:
-        return Summary("a number a row", noun="rows")
+        return Summary("a number a row")
 
 
 def _open(path: Path) -> Source:

@@ -18,7 +18,7 @@ from opsin.data.formats.folders import LABELS, SPLIT_NAMES, main_files
 from opsin.data.formats.format import Claim, Format
 from opsin.data.images import IMAGE_SUFFIXES
 from opsin.data.inputs import ImageFiles
-from opsin.data.labels import ClassLabels, as_several
+from opsin.data.labels import MULTI_LABEL, ClassLabels, as_several
 from opsin.data.source import Source, Split
 from opsin.errors import InputError
 
@@ -73,9 +73,9 @@ def _hot(places: Sequence[int], num_classes: int) -> np.ndarray:
 
 def _not_single(table: Path, row: _Row) -> InputError:
     if not row.names:
-        return InputError(f"{table} line {row.line}: {row.path!r} has no label; add one, or set data.multi_label=true")
+        return InputError(f"{table} line {row.line}: {row.path!r} has no label; add one, or set {MULTI_LABEL}")
     listed = ", ".join(row.names[:5])
-    return InputError(f"{table} line {row.line}: {row.path!r} has several labels ({listed}); set data.multi_label=true")
+    return InputError(f"{table} line {row.line}: {row.path!r} has several labels ({listed}); set {MULTI_LABEL}")
 
 
 def _read(table: Path, split: str) -> tuple[list[_Row], list[str]]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from opsin.data.formats.folders import SPLIT_NAMES, main_files
 from opsin.data.formats.format import Claim, Format
 from opsin.data.inputs import ImageArray
-from opsin.data.labels import ClassLabels, as_several
+from opsin.data.labels import MULTI_LABEL, ClassLabels, as_several
 from opsin.data.source import Source, Split
 from opsin.data.truth import Problem
 from opsin.errors import InputError
@@ -186,7 +186,7 @@ def _as_labels(labels: np.ndarray, where: str, multi_label: bool) -> np.ndarray:
         raise InputError(f"{where} has shape {labels.shape}; expected labels (N,), or (N, K) of 0 and 1 if multi-label")
     if not multi_label:
         if not (labels.sum(axis=1) == 1).all():
-            raise InputError(f"{where} has images with no or several labels; set data.multi_label=true")
+            raise InputError(f"{where} has images with no or several labels; set {MULTI_LABEL}")
         return labels.argmax(axis=1).astype(np.int64)
     return labels.astype(np.float32)
 
