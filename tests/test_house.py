@@ -22,7 +22,7 @@ TASK_ROOMS = ["classify", "detect", "segment", "embed", "landmark", "read", "seq
 FLOORS = [
     ["scratch"],  # stands alone, on NumPy; nothing imports it
     ["errors"],
-    ["files", "checks", "old_names"],
+    ["files", "checks", "old_names", "version"],
     ["structures", "rooms", "downloading"],
     ["registry"],
     ["ops"],
@@ -69,7 +69,7 @@ def imports(nodes: Iterator[ast.AST]) -> Iterator[str]:
                 inner = f"{node.module}.{alias.name}"
                 if inner in NAMES:
                     yield inner
-                elif inner != "opsin.__version__":  # a string, there before anything is imported
+                else:
                     yield str(node.module)
 
 
@@ -115,7 +115,9 @@ def test_imports_run_downward() -> None:
 
 
 def test_no_import_circle() -> None:
-    graph = {name: arrows(name) for name in NAMES}
+    # With what only type checkers import, who sees a circle reads it as one. opsin itself is the list of public names.
+    graph = {name: arrows(name) | {*imports(ast.walk(tree(path)))} - {name} for name, path in NAMES.items()}
+    del graph["opsin"]
     done: set[str] = set()
 
     def visit(name: str, path: tuple[str, ...]) -> None:

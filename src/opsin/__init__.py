@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from opsin.version import __version__
 
 if TYPE_CHECKING:
     from opsin.analyze.explain import explain
@@ -52,6 +52,7 @@ __all__ = [
     "Predictor",
     "Room",
     "Run",
+    "__version__",
     "create_model",
     "evaluate",
     "explain",

@@ -23,7 +23,8 @@ from opsin.engine.callbacks import StoppedError
 from opsin.engine.checkpoint import read_model
 from opsin.engine.recipe import load_recipe
 from opsin.engine.run import RunFolder
-from opsin.engine.stages import Stage, Workplace, read_records, run_stages, stage_table, write_shards
+from opsin.engine.stages import Workplace, read_records, run_stages, stage_table, write_shards
+from opsin.engine.task import Stage
 from opsin.errors import InputError, JobError
 from opsin.structures import Instances
 

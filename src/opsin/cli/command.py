@@ -9,12 +9,13 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from opsin import __version__, rooms
+from opsin import rooms
 from opsin.cli import data, evaluate, explain, export, models, predict, train
 from opsin.cli.arguments import with_options
 from opsin.cli.which_task import find_room, owner_of
 from opsin.errors import InputError, JobError
 from opsin.rooms import Room
+from opsin.version import __version__
 
 # Typer carries click inside or depends on it, by version; its own exceptions lead to the common base either way.
 _UsageError: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")

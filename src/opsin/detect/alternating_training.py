@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from opsin.detect.detector import Outputs
 from opsin.detect.faster_rcnn import FasterRCNN
-from opsin.engine.stages import Stage, Workplace
+from opsin.engine.stages import Workplace
+from opsin.engine.task import Stage
 from opsin.errors import InputError
 from opsin.structures import Instances
 

@@ -22,7 +22,8 @@ from opsin.detect.predict import DetectPredictor
 from opsin.detect.rcnn import RCNN, real_objects
 from opsin.detect.svm import Shard, fit_ridge, mine_svms
 from opsin.detect.targets import batch_targets
-from opsin.engine.stages import Stage, Workplace, progress, write_shards
+from opsin.engine.stages import Workplace, progress, write_shards
+from opsin.engine.task import Stage
 from opsin.ops import encode_boxes, pairwise_iou
 from opsin.structures import Batch, Instances
 

@@ -13,7 +13,8 @@ from opsin.detect.detector import Outputs
 from opsin.detect.rcnn import RCNN
 from opsin.detect.regions import Regions
 from opsin.detect.spp_net import SPPNet
-from opsin.engine.stages import Stage, Workplace
+from opsin.engine.stages import Workplace
+from opsin.engine.task import Stage
 
 
 class WarpedRegions(RCNN):

@@ -25,8 +25,7 @@ from opsin.engine.checkpoint import Facts
 from opsin.engine.recipe import Recipe, own_section
 from opsin.engine.recipe_data import Say, open_readable
 from opsin.engine.report import Section
-from opsin.engine.stages import Stage
-from opsin.engine.task import Task
+from opsin.engine.task import Stage, Task
 from opsin.errors import InputError
 from opsin.structures import Batch, Instances
 

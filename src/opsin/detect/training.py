@@ -10,7 +10,7 @@ from opsin.detect.detector import Detector
 from opsin.detect.faster_rcnn import FasterRCNN
 from opsin.detect.rcnn import RCNN
 from opsin.detect.spp_net import SPPNet
-from opsin.engine.stages import Stage
+from opsin.engine.task import Stage
 
 STAGES: dict[type[Detector], Callable[[Any], Sequence[Stage]]] = {
     FasterRCNN: alternating_training.stages,

@@ -14,12 +14,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from opsin import __version__, registry
+from opsin import registry
 from opsin.data import Preprocessing, class_names
 from opsin.engine.recipe import Recipe, load_recipe
 from opsin.errors import InputError
 from opsin.files import atomic
 from opsin.nn.capabilities import restore_values, saved_values
+from opsin.version import __version__
 
 CRITERION = "criterion."  # what only training needs
 _VALUE = "opsin.state/"  # before the names of tensors that are no weights

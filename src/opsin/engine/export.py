@@ -25,13 +25,13 @@ import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
-from opsin import __version__
 from opsin.data import UnreadableImage
 from opsin.engine.predict import Predictor, Program, load
 from opsin.engine.recipe_data import open_data, split_data
 from opsin.errors import InputError, JobError, unknown
 from opsin.files import atomic
 from opsin.nn.capabilities import example_input, saved_values
+from opsin.version import __version__
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
 TOLERANCE = 1e-4  # of the value, or where that is below 1, or below the input's longer side for boxes, of that

@@ -27,7 +27,7 @@ from opsin.engine.checkpoint import read_tensors
 from opsin.engine.recipe import Recipe, migrate_flat
 from opsin.engine.report import Table
 from opsin.engine.run import RunFolder
-from opsin.engine.task import Task
+from opsin.engine.task import Stage, Task
 from opsin.errors import InputError
 from opsin.files import atomic
 
@@ -81,14 +81,6 @@ class Workplace:
     def result_of(self, stage: str) -> dict[str, Tensor]:
         """What an earlier stage made, as it is on disk."""
         return read_tensors(self.folder_of(stage) / _RESULT)[0]
-
-
-@dataclass(frozen=True)
-class Stage:
-    """run: makes a part of the model's state dict. With a name, which is that of its folder."""
-
-    name: str
-    run: Callable[[Workplace], Mapping[str, Tensor]]
 
 
 @dataclass

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -28,9 +28,6 @@ from opsin.files import atomic
 from opsin.nn.capabilities import restore_values, saved_values
 from opsin.structures import Batch
 
-if TYPE_CHECKING:
-    from opsin.engine.stages import Stage
-
 
 @dataclass(frozen=True)
 class Update:
@@ -44,6 +41,17 @@ class Update:
     module: nn.Module
     losses: Callable[[Batch], Mapping[str, Tensor]]
     optim: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a training in stages. run: is given a `Workplace`, and makes a part of the model's state dict.
+
+    name: of the stage, and of its folder.
+    """
+
+    name: str
+    run: Callable[[Any], Mapping[str, Tensor]]
 
 
 class Task(LightningModule, ABC):
