@@ -1,14 +1,38 @@
-"""How files are written so that a crash never leaves half of one."""
+"""How files are written so that a crash never leaves half of one, and read where they may be anything."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from opsin.errors import JobError
+
+MAX_BYTES = 1 << 32  # of a file that is read whole; the largest annotations of public data are a tenth of it
+
+
+def read_regular(path: str | os.PathLike[str], most: int = MAX_BYTES) -> bytes:
+    """The content of a regular file.
+
+    most: the largest size, in bytes. Raises OSError, with its reason in `strerror`, also for a device, a pipe or a
+    socket, which could block or never end, and for a larger file.
+    """
+    check_regular(path, most)
+    return Path(path).read_bytes()
+
+
+def check_regular(path: str | os.PathLike[str], most: int = MAX_BYTES) -> None:
+    """Raise OSError for what is no regular file, or a larger one; see `read_regular`."""
+    found = Path(path).stat()
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+    if found.st_size > most:
+        raise OSError(errno.EFBIG, f"it has {found.st_size:,} bytes, more than the {most:,} that are read", str(path))
 
 
 @contextlib.contextmanager

@@ -189,8 +189,8 @@ class Boxes(Truth):
 
     def problems(self, sizes: Mapping[int, Size], training: bool = False) -> list[Problem]:
         if training:
-            reason = "{source}: no image of the {split} split has a box; a detector needs some to learn from"
-            return [] if len(self.labels) else [Problem("no_boxes", "", reason)]
+            reason = "{source}: no image of the {split} split has a box to learn from; a detector needs some"
+            return [] if bool((self.labels >= 0).any()) else [Problem("no_boxes", "", reason)]
         odd = (problem for i in range(len(self)) for problem in find_odd(i, self.at(i), sizes.get(i), self.classes))
         return [*find_alike(self.classes), *odd]
 

@@ -1,9 +1,9 @@
 """Images: which are accepted, which are refused and why, and how each kind becomes a uint8 tensor (C, H, W).
 
 Grey images (also 1-bit, grey palettes and grey with alpha) give C = 1, all others C = 3. Alpha is laid over white.
-16-bit grey is divided by 257, so 65535 is 255. The orientation in the EXIF is applied. Of a multi-image JPEG the
-first is taken. Refused: animations, several pages, 32-bit and floating-point samples (their range is unknown), and more
-than MAX_PIXELS.
+16-bit grey is divided by 257, so 65535 is 255. The orientation that the EXIF, or without it the XMP, asks for is
+applied. Of a multi-image JPEG the first is taken. Refused: animations, several pages, 32-bit and floating-point samples
+(their range is unknown), signed ones, more than MAX_PIXELS, and what is no regular file.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from opsin.errors import InputError
+from opsin.files import check_regular, read_regular
 
 try:
     from torchvision.io import decode_image
@@ -45,9 +47,26 @@ ENDINGS = {
 }
 IMAGE_SUFFIXES = frozenset(ending for endings in ENDINGS.values() for ending in endings)
 MAX_PIXELS = 178_956_970  # twice Image.MAX_IMAGE_PIXELS, where Pillow refuses too: half a gigabyte once decoded
+MAX_BYTES = 1 << 31  # of an encoded image: more than MAX_PIXELS of 16 bits and three channels take without encoding
 _TOO_LARGE = f"it has more than {MAX_PIXELS:,} pixels; make it smaller"
 
+_MAGIC = {  # how other files begin, in lower case
+    b"<!doctype html": "a web page",
+    b"<html": "a web page",
+    b"<svg": "a drawing (SVG)",
+    b"<?xml": "XML",
+    b"%!ps": "PostScript",
+    b"%pdf": "a PDF",
+    b"pk\x03\x04": "a zip archive",
+    b"\x1f\x8b": "a gzip archive",
+    b"\xff\xd8\xff": "a damaged JPEG",
+    b"gif8": "a damaged GIF",
+    b"\x89png": "a damaged PNG",
+    b"version https://git-lfs": "a pointer of Git LFS in place of the file; fetch it with `git lfs pull`",
+}
+
 _ORIENTATION = 0x0112
+_WIDTH, _HEIGHT, _BITS, _SAMPLE_FORMAT = 256, 257, 258, 339  # tags of TIFF
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -73,12 +92,16 @@ class UnreadableImage(InputError):  # noqa: N818
 
 @dataclass(frozen=True)
 class Header:
-    """What an image file says of itself. encoding: Pillow's name, as "JPEG". mode: Pillow's, as "RGB"."""
+    """What an image file says of itself. encoding: Pillow's name, as "JPEG". mode: Pillow's, as "RGB".
+
+    height, width: once decoded, turned as its orientation asks. stored: (height, width) before that.
+    """
 
     encoding: str
     mode: str
     height: int
     width: int
+    stored: tuple[int, int]
 
 
 def read_image(path: str | PathLike[str]) -> Tensor:
@@ -89,11 +112,16 @@ def read_image(path: str | PathLike[str]) -> Tensor:
 def read_bytes(path: str | PathLike[str]) -> bytes:
     """The content of an image file. Raises UnreadableImage where there is none."""
     try:
-        return Path(path).read_bytes()
+        return read_regular(path, MAX_BYTES)
     except FileNotFoundError as error:
         raise UnreadableImage(str(path), "there is no such file") from error
     except OSError as error:
-        raise UnreadableImage(str(path), (error.strerror or str(error)).lower()) from error
+        raise UnreadableImage(str(path), _reason(error)) from error
+
+
+def _reason(error: OSError, otherwise: str = "") -> str:
+    """Why a file could not be read: the system's words in lower case; of another OSError its own, after `otherwise`."""
+    return error.strerror.lower() if error.strerror else f"{otherwise}{' '.join(str(error).split())}"
 
 
 def decode(data: bytes, path: str) -> Tensor:
@@ -111,18 +139,25 @@ def decode(data: bytes, path: str) -> Tensor:
 def read_header(data: bytes | Path, path: str) -> Header:
     """What an encoded image, or the file at a Path, says of itself, not decoded. Raises UnreadableImage."""
     with _opened(data, path) as image:
-        return Header(image.format or "?", image.mode, image.height, image.width)
+        turn, (height, width) = _turn(image), _stored_size(image)
+        sides = (width, height) if turn in _SIDEWAYS else (height, width)
+        return Header(image.format or "?", image.mode, *sides, (height, width))
 
 
 def read_size(data: bytes | str | PathLike[str], path: str | None = None) -> tuple[int, int]:
-    """(height, width) of an encoded image, or the one in a file, once decoded: turned as its EXIF asks.
+    """(height, width) of an encoded image, or the one in a file, once decoded: turned as its orientation asks.
 
     path: its name in messages, the file's own if None. Raises UnreadableImage.
     """
     opened = data if isinstance(data, bytes) else Path(data)
-    with _opened(opened, path or str(data)) as image:
-        width, height = image.size
-        return (width, height) if _turn(image) in _SIDEWAYS else (height, width)
+    header = read_header(opened, path or str(data))
+    return header.height, header.width
+
+
+def _stored_size(image: Image.Image) -> tuple[int, int]:
+    """(height, width) as they are stored. Of a TIFF, Pillow says those it will have once it is turned."""
+    tags: Any = getattr(image, "tag_v2", {})
+    return (tags[_HEIGHT], tags[_WIDTH]) if _WIDTH in tags and _HEIGHT in tags else (image.height, image.width)
 
 
 def _decode_jpeg(data: bytes) -> Tensor | None:
@@ -130,30 +165,55 @@ def _decode_jpeg(data: bytes) -> Tensor | None:
 
     0.54 ms where Pillow takes 0.75 (500x375), 21 us for 73 (32x32), 4 ms for 20 (1600x1200), each on one core.
     """
-    height, width, components = _jpeg_frame(data)
+    height, width, components, described = _jpeg_frame(data)
     if decode_image is None or components not in (1, 3) or not 0 < height * width <= MAX_PIXELS:
         return None
     try:
+        turn = _jpeg_turn(data) if described else None
         encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        return decode_image(encoded, apply_exif_orientation=True)
+        image = decode_image(encoded, apply_exif_orientation=False)
     except (RuntimeError, DeprecationWarning):  # a warning is raised where they are errors
         return None  # Pillow says in words what is wrong
+    return image if turn is None else torch.from_numpy(_turned(image.numpy(), turn))
 
 
-def _jpeg_frame(data: bytes) -> tuple[int, int, int]:
-    """Height, width and number of components in a JPEG's frame header; zeros where none is found."""
-    place = 2
+def _jpeg_turn(data: bytes) -> Image.Transpose | None:
+    """How a JPEG wants to be turned, by its EXIF wherever it stands, else by its XMP. Raises RuntimeError."""
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+            return _turn(image)
+    except Exception as error:  # whatever Pillow's reader stumbles over
+        raise RuntimeError from error
+
+
+def _turned(image: np.ndarray, turn: Image.Transpose) -> np.ndarray:
+    """An image (C, H, W) turned as Pillow's `transpose` does it; a fresh array."""
+    if turn in (_TURNS[5], _TURNS[7]):
+        image = image.swapaxes(1, 2)
+    quarters = {_TURNS[3]: 2, _TURNS[6]: 3, _TURNS[7]: 2, _TURNS[8]: 1}
+    axis = {_TURNS[2]: 2, _TURNS[4]: 1}.get(turn)
+    image = np.rot90(image, quarters.get(turn, 0), (1, 2)) if axis is None else np.flip(image, axis)
+    return np.ascontiguousarray(image)
+
+
+def _jpeg_frame(data: bytes) -> tuple[int, int, int, bool]:
+    """Height, width and number of components in a JPEG's frame header, zeros where none is found.
+
+    And whether an APP1 segment, EXIF or XMP, stands before it.
+    """
+    place, described = 2, False
     while place + 10 <= len(data) and data[place] == 0xFF:
         marker = data[place + 1]
+        described = described or marker == 0xE1
         if marker == 0xFF:  # a fill byte
             place += 1
         elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             height = int.from_bytes(data[place + 5 : place + 7], "big")
             width = int.from_bytes(data[place + 7 : place + 9], "big")
-            return height, width, data[place + 9]
+            return height, width, data[place + 9], described
         else:
             place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
-    return 0, 0, 0
+    return 0, 0, 0, described
 
 
 @cache
@@ -163,11 +223,24 @@ def _readers() -> tuple[str, ...]:
     return tuple(encoding for encoding in ENDINGS if encoding in Image.OPEN)
 
 
+def _looks_like(data: bytes | Path) -> str:
+    """What a file is by its first bytes, which are never shown themselves: they may be somebody's secret."""
+    start = (data if isinstance(data, bytes) else read_bytes(data))[:512]
+    known = next((what for magic, what in _MAGIC.items() if start.lstrip().lower().startswith(magic)), None)
+    if known is not None:
+        return known
+    if start[4:8] == b"ftyp":
+        return "a video or HEIC"
+    return "text" if all(byte >= 32 or byte in b"\t\r\n" for byte in start) else "binary data in no encoding of images"
+
+
 @contextmanager
 def _opened(data: bytes | Path, path: str) -> Iterator[Image.Image]:
     """A Pillow image; whatever goes wrong inside becomes an UnreadableImage."""
     encoding = "file"
     try:
+        if not isinstance(data, bytes):
+            check_regular(data, MAX_BYTES)
         if not (data if isinstance(data, bytes) else data.stat().st_size):
             raise UnreadableImage(path, "the file is empty (0 bytes)")
         with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=_readers()) as image:
@@ -177,12 +250,13 @@ def _opened(data: bytes | Path, path: str) -> Iterator[Image.Image]:
     except UnreadableImage:
         raise
     except UnidentifiedImageError as error:
-        start = data[:12] if isinstance(data, bytes) else read_bytes(data)[:12]
-        raise UnreadableImage(path, f"not an image that can be read; it begins with {start!r}") from error
+        raise UnreadableImage(path, f"not an image that can be read; it looks like {_looks_like(data)}") from error
     except Image.DecompressionBombError as error:
         raise UnreadableImage(path, _TOO_LARGE) from error
     except FileNotFoundError as error:
         raise UnreadableImage(path, "there is no such file") from error
+    except OSError as error:
+        raise UnreadableImage(path, _reason(error, f"damaged or truncated {encoding}: ")) from error
     # Pillow's readers raise whatever they stumble over: OSError, SyntaxError, ValueError, struct.error, EOFError...
     except Exception as error:
         raise UnreadableImage(path, f"damaged or truncated {encoding}: {' '.join(str(error).split())}") from error
@@ -198,7 +272,7 @@ def _refuse_several(image: Image.Image, path: str) -> None:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """The image turned as its EXIF asks. Unreadable EXIF counts as none."""
+    """The image turned as its orientation asks. Unreadable EXIF counts as none."""
     image.load()
     turn = _turn(image)
     return image if turn is None else image.transpose(turn)
@@ -223,9 +297,16 @@ def _to_uint8(image: Image.Image, path: str) -> np.ndarray:
     if mode.startswith("I;16") or (mode == "I" and image.format in ("PNG", "PPM")):
         return np.rint(np.asarray(image).astype(np.float32) / 257).clip(0, 255).astype(np.uint8)
     if mode in ("I", "F"):
-        kind = "32-bit integers" if mode == "I" else "floating-point numbers"
+        kind = f"{_integers(image)} integers" if mode == "I" else "floating-point numbers"
         raise UnreadableImage(path, f"its pixels are {kind} of unknown range; save it with 8 or 16 bits")
     return np.array(image.convert("RGB"))
+
+
+def _integers(image: Image.Image) -> str:
+    """The integers of a TIFF in words, which Pillow widens to 32 bits."""
+    tags: Any = getattr(image, "tag_v2", {})
+    bits, signed = tags.get(_BITS, (32,))[0], tags.get(_SAMPLE_FORMAT, (1,))[0] == 2  # 2: two's complement
+    return f"{'signed ' if signed else ''}{bits}-bit"
 
 
 def _is_grey(image: Image.Image) -> bool:

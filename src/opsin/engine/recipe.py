@@ -8,7 +8,6 @@ one task alone has stands in its own section, under its name; see `opsin.rooms.R
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -20,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from opsin import registry, rooms
 from opsin.errors import InputError, unknown
 from opsin.rooms import Room
+from opsin.yaml_text import load_yaml
 
 VERSION = 2  # of what a recipe holds; see `_MIGRATIONS`
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -221,9 +221,9 @@ def read_recipe(source: str | Path) -> dict[str, Any]:
 def parse_yaml(text: str, name: str) -> dict[str, Any]:
     """A mapping from YAML text; `name` says in errors where the text came from."""
     try:
-        values = yaml.load(text, Loader=_Loader)  # a SafeLoader: builds plain values only
-    except yaml.YAMLError as error:
-        raise InputError(f"{name} is not valid YAML: {' '.join(str(error).split())}") from None
+        values = load_yaml(text)
+    except InputError as error:
+        raise InputError(f"{name} is not valid YAML: {error}") from None
     if not isinstance(values, dict):
         raise InputError(
             f"{name} must hold a mapping of sections (task, model, data, ...), got {type(values).__name__}"
@@ -237,23 +237,15 @@ def parse_setting(setting: str) -> tuple[str, Any]:
     if not equals or not key.strip():
         raise InputError(f"--set takes key=value, for example optim.lr=0.01; got {setting!r}")
     try:
-        return key.strip(), yaml.load(value, Loader=_Loader)
-    except yaml.YAMLError:
-        raise InputError(f"--set {key}: {value!r} is not a valid YAML value") from None
+        return key.strip(), load_yaml(value)
+    except InputError as error:
+        shown = value if len(value) <= 40 else f"{value[:40]}..."
+        raise InputError(f"--set {key}: {shown!r} is not a valid YAML value: {error}") from None
 
 
 def list_recipes() -> dict[str, Path]:
     """The recipes shipped with opsin, by name."""
     return {path.stem: path for path in sorted(RECIPES.glob("*/*.yaml"))}
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2 floats: 1e-4 is a number."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
-)
 
 
 def _copy(values: Mapping[str, Any]) -> dict[str, Any]:

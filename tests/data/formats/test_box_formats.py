@@ -253,7 +253,7 @@ def test_coco_what_is_wrong_has_its_number(tmp_path: Path) -> None:
         ('{"images": [],\n "annotations": [}', r"x\.json line 2: not readable JSON"),
         ('{"images": []}', r"x\.json has no annotations and categories; a COCO file of boxes has images"),
         ("[]", r"x\.json has no object at its top"),
-        ('{"images": [], "annotations": [], "categories": [{"id": 1}]}', "category without"),
+        ('{"images": [], "annotations": [], "categories": [{"id": 1}]}', "its name is None"),
     ],
 )
 def test_coco_files_that_are_none(tmp_path: Path, text: str, message: str) -> None:
@@ -396,7 +396,7 @@ def test_yolo_outlines_and_what_is_wrong(tmp_path: Path) -> None:
         ("train: images/train\nnames: [cat, cat]", "names the class 'cat' twice"),
         ("train: images/nowhere\nnames: [cat, dog]", "there is no file or folder 'images/nowhere'"),
         ("names: [cat, dog]", "names no train, val or test images"),
-        ("train: images/train\nnames: {a: cat}", "names is"),
+        ("train: images/train\nnames: {a: cat}", "'a' is not a whole number"),
         ("train: [", "cannot be read as YAML"),
     ],
 )

@@ -8,6 +8,8 @@ exclusive. `build` makes a source of them, by one rule for all formats:
   word, by more with a warning;
 - one with less than half of its area in the image is nonsense, as are numbers that are not finite and classes that
   are not declared: they are left out, and training is refused;
+- a size that is declared and is not the image's is an error: the boxes were drawn in another frame, which may be the
+  one before the image was turned as its orientation asks;
 - two equal boxes of one class are both kept, as the field's evaluators do, with a warning.
 """
 
@@ -15,13 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from opsin.data.boxes import Boxes
-from opsin.data.images import UnreadableImage, read_size
+from opsin.data.images import UnreadableImage, read_header
 from opsin.data.inputs import ImageFiles
 from opsin.data.masks import Outline, Outlines
 from opsin.data.source import Source, Split, listed, map_threads
@@ -88,7 +91,7 @@ def build(
     numbers, found = {name: k for k, name in enumerate(known)}, list(problems)
     splits: dict[str, Split] = {}
     for key, images in parts.items():
-        _fill_sizes(images)
+        found += _check_sizes(images)
         evaluated = [_evaluate(image, numbers, declared, found) for image in images]
         instances, outlines = [one for one, _ in evaluated], [drawn for _, drawn in evaluated]
         masks = Outlines(outlines) if any(one is not None for drawn in outlines for one in drawn) else None
@@ -100,17 +103,30 @@ def _found(parts: Mapping[str, Sequence[Annotation]]) -> list[str]:
     return sorted({name for images in parts.values() for image in images for name in image.names})
 
 
-def _fill_sizes(images: Sequence[Annotation]) -> None:
-    """Ask the images whose size is not given. One that cannot be read is found when it is read."""
-    unknown = [image for image in images if image.size is None or min(image.size) < 1]
+def _check_sizes(images: Sequence[Annotation]) -> list[Problem]:
+    """Ask the images for their size, by their headers alone; what declared another one is a problem.
 
-    def ask(image: Annotation) -> None:
+    An image that cannot be read is found when it is read.
+    """
+
+    def ask(image: Annotation) -> Problem | None:
+        declared = image.size if image.size is not None and min(image.size) >= 1 else None
         try:
-            image.size = read_size(image.file)
+            header = read_header(Path(image.file), image.file)
         except UnreadableImage:
-            image.size = None
+            image.size = declared
+            return None
+        real = (header.height, header.width)
+        image.size = declared or real
+        if image.size == real:
+            return None
+        is_, said = (f"{width}x{height}" for height, width in (real, image.size))
+        turned = declared == header.stored
+        why = " once turned as its orientation asks; draw its boxes anew, or save it without" if turned else ""
+        reason = f"{image.file} is {is_} pixels (width x height){why}, but its annotation says {said}"
+        return Problem("declared_size", image.where, reason)
 
-    map_threads(ask, unknown)
+    return [problem for problem in map_threads(ask, images) if problem is not None]
 
 
 def _evaluate(

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from opsin.data.formats.annotations import Annotation, build
 from opsin.data.formats.folders import SPLIT_NAMES
 from opsin.data.formats.format import Claim, Format
+from opsin.data.formats.values import as_posix, find_file, read_flag, read_key, read_number, read_whole, shown
 from opsin.data.masks import Outline, read_outline
 from opsin.data.source import Source, listed
 from opsin.data.truth import Problem
 from opsin.errors import InputError
+from opsin.files import read_regular
 
 _PARTS = ("images", "annotations", "categories")
 
@@ -78,14 +80,16 @@ def open_coco(files: list[Path], name: str) -> Source:
 
 def _load(file: Path) -> Any:
     try:
-        return json.loads(file.read_bytes())
+        return json.loads(read_regular(file))
     except json.JSONDecodeError as error:
         raise InputError(f"{file} line {error.lineno}: not readable JSON: {error.msg}") from error
     except UnicodeDecodeError as error:
         raise InputError(
             f"{file} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
         ) from error
-    except (OSError, RecursionError) as error:
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror or error}") from error
+    except (RecursionError, ValueError) as error:  # ValueError: an integer of more digits than Python reads
         raise InputError(f"{file} cannot be read: {error}") from error
 
 
@@ -110,7 +114,7 @@ def _split_of(file: Path, *, alone: bool) -> str | None:
 
 def _classes(files: Mapping[Path, Any], problems: list[Problem]) -> list[str]:
     """Every category once, by rising id, those of the first file before others'."""
-    names = {file: [name for _, name in sorted(_categories(content).items())] for file, content in files.items()}
+    names = {file: [name for _, name in _sorted(_categories(file, content))] for file, content in files.items()}
     first, classes = next(iter(names)), dict.fromkeys(name for found in names.values() for name in found)
     for file, found in names.items():
         if odd := sorted(set(found) ^ set(names[first])):
@@ -119,34 +123,54 @@ def _classes(files: Mapping[Path, Any], problems: list[Problem]) -> list[str]:
     return list(classes)
 
 
-def _categories(content: Any) -> dict[int, str]:
-    try:
-        return {int(category["id"]): str(category["name"]).strip() for category in content["categories"]}
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"a category without a whole-numbered id and a name: {error!r}; give every one both"
-        ) from error
+def _sorted(categories: Mapping[int | str, str]) -> list[tuple[int | str, str]]:
+    """By id, numbers before texts."""
+    return sorted(categories.items(), key=lambda pair: (isinstance(pair[0], str), pair[0]))
+
+
+def _categories(file: Path, content: Any) -> dict[int | str, str]:
+    """From ids to names. Raises InputError for a category without them, and for two of one id or of one name."""
+    found: dict[int | str, str] = {}
+    for number, category in enumerate(content["categories"]):
+        place, name = f"{file} categories[{number}]", category.get("name")
+        if isinstance(name, bool) or not isinstance(name, str | int | float) or not str(name).strip():
+            raise InputError(f"{place}: its name is {shown(name)}; give every category an id and a name")
+        try:
+            key = read_key(category.get("id"))
+        except ValueError as error:
+            raise InputError(f"{place}: {error}; give every category an id and a name") from error
+        name = str(name).strip()
+        if key in found:
+            raise InputError(f"{place}: the id {shown(key)} is that of {shown(found[key])} too; give each its own")
+        if name in found.values():
+            raise InputError(f"{place}: the name {shown(name)} is another category's too; name each once")
+        found[key] = name
+    return found
 
 
 def _read(file: Path, content: Any, split: str, problems: list[Problem]) -> list[Annotation]:
-    categories = _categories(content)
-    folder = _find_images(file, content["images"], split)
-    images: dict[Any, Annotation] = {}
+    categories = _categories(file, content)
+    folders = _folders(file, content["images"], split)
+    images: dict[int | str, Annotation] = {}
     for number, image in enumerate(content["images"]):
-        place = f"{file} images[{number}]"
-        if not isinstance(image.get("id"), int | str) or not isinstance(image.get("file_name"), str):
-            problems.append(Problem("broken_annotation", place, "an image without id or file_name"))
-        elif image["id"] in images:
-            problems.append(Problem("broken_annotation", place, f"the id {image['id']} is another image's too"))
-        else:
-            where = str(file)
-            images[image["id"]] = Annotation(str(folder / image["file_name"]), where, _size(image))
+        try:
+            key, name = read_key(image.get("id")), image.get("file_name")
+            if not isinstance(name, str) or not name.strip() or "\0" in name:
+                raise ValueError(f"its file_name is {shown(name)}")
+            if key in images:
+                raise ValueError(f"the id {shown(key)} is another image's too")
+            images[key] = Annotation(str(_find_image(name, folders)), str(file), _size(image))
+        except ValueError as error:
+            problems.append(Problem("broken_annotation", f"{file} images[{number}]", str(error)))
     for number, one in enumerate(content["annotations"]):
         place = f"annotations[{number}]"
         outline = read_outline(one.get("segmentation"))
-        if (reason := _add(one, place, images, categories, outline)) is not None:
-            problems.append(Problem("broken_annotation", f"{file} {place}", reason))
-        elif one.get("segmentation") and outline is None:
+        try:
+            _add(one, place, images, categories, outline)
+        except ValueError as error:
+            problems.append(Problem("broken_annotation", f"{file} {place}", str(error)))
+            continue
+        if one.get("segmentation") and outline is None:
             reason = "its segmentation is neither polygons nor runs that fill their size; it counts as without a mask"
             problems.append(Problem("broken_mask", f"{file} {place}", reason, "warning"))
     return list(images.values())
@@ -155,42 +179,72 @@ def _read(file: Path, content: Any, split: str, problems: list[Problem]) -> list
 def _add(
     one: Mapping[str, Any],
     place: str,
-    images: Mapping[Any, Annotation],
-    categories: Mapping[int, str],
+    images: Mapping[int | str, Annotation],
+    categories: Mapping[int | str, str],
     outline: Outline | None,
-) -> str | None:
-    """Give an annotation to its image; the reason where it cannot be."""
-    image, number = one.get("image_id"), one.get("category_id")
-    annotation = images.get(image) if isinstance(image, int | str) else None
+) -> None:
+    """Give an annotation to its image. Raises ValueError with the reason where it cannot be."""
+    annotation = images.get(read_key(one.get("image_id")))
     if annotation is None:
-        return f"its image_id {image!r} is that of no image"
+        raise ValueError(f"its image_id {shown(one.get('image_id'))} is that of no image")
+    box = one.get("bbox")
     try:
-        x, y, width, height = (float(value) for value in one["bbox"])
-    except (KeyError, TypeError, ValueError):
-        return f"its bbox is {one.get('bbox')!r}; expected [x, y, width, height]"
-    name = categories.get(number, f"id {number}") if isinstance(number, int) else f"id {number}"
-    ignored = bool(one.get("iscrowd")) or bool(one.get("ignore"))
-    annotation.add((x, y, x + width, y + height), name, place, ignored=ignored, outline=outline)
-    return None
+        if not isinstance(box, list | tuple) or len(box) != 4:
+            raise ValueError
+        x, y, width, height = (read_number(value) for value in box)
+    except ValueError:
+        raise ValueError(f"its bbox is {shown(box)}; expected [x, y, width, height], four numbers") from None
+    key = read_key(one.get("category_id"))
+    name = categories.get(key, f"id {key}")
+    flags = {}
+    for flag in ("iscrowd", "ignore"):
+        try:
+            flags[flag] = read_flag(one.get(flag))
+        except ValueError as error:
+            raise ValueError(f"{flag}: {error}") from error
+    annotation.add((x, y, x + width, y + height), name, place, ignored=any(flags.values()), outline=outline)
 
 
 def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:
-    try:
-        return int(image["height"]), int(image["width"])
-    except (KeyError, TypeError, ValueError):
+    """(height, width) as it is declared; None where nothing is. Raises ValueError for what can be no size."""
+    declared = {side: image.get(side) for side in ("height", "width")}
+    if None in declared.values():
         return None  # the image will say
+    sides = []
+    for side, value in declared.items():
+        try:
+            sides.append(read_whole(value))
+        except ValueError as error:
+            raise ValueError(f"its {side}: {error}") from error
+    return sides[0], sides[1]
 
 
-def _find_images(file: Path, images: list[Mapping[str, Any]], split: str) -> Path:
-    """The folder that `file_name` counts from: the one with the most of the first images."""
+def _folders(file: Path, images: list[Mapping[str, Any]], split: str) -> list[Path]:
+    """The folders that `file_name` may count from; the one with the most of the first images is the first."""
     home, above = file.parent, file.parent.parent
     tail = re.split("[_.]", file.stem)[-1]
     same = [name for name, meaning in SPLIT_NAMES.items() if meaning == split]
     inside = ["", "images", "JPEGImages", "data", *dict.fromkeys([tail, *same])]
     inside += [f"images/{name}" for name in dict.fromkeys([tail, *same])]
     folders = [base / name for base in (home, above) for name in inside if (base / name).is_dir()]
-    names = [str(image.get("file_name")) for image in images[:20]]
-    return max(folders, key=lambda folder: sum((folder / name).is_file() for name in names))
+    names = [as_posix(name) for image in images[:20] if isinstance(name := image.get("file_name"), str)]
+    best = max(folders, key=lambda folder: sum(_is_file(folder / name) for name in names))
+    return [best, *(folder for folder in folders if folder != best)]
+
+
+def _find_image(name: str, folders: Sequence[Path]) -> Path:
+    """Where an image lies. A path of another computer is looked for with fewer and fewer of its first folders."""
+    path = as_posix(name)
+    if not path.is_absolute() and "\\" not in name and name[1:2] != ":":
+        return folders[0] / path
+    return find_file(path, folders) or folders[0] / path.name
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def _claims(path: Path) -> Claim:

@@ -15,6 +15,7 @@ from opsin.data.formats.annotations import Annotation, build
 from opsin.data.formats.folders import SPLIT_NAMES, files_by_split, list_files
 from opsin.data.formats.format import Claim, Format
 from opsin.data.formats.npz import read_classes
+from opsin.data.formats.values import read_flag
 from opsin.data.source import Source
 from opsin.data.truth import Problem
 from opsin.errors import InputError
@@ -83,7 +84,7 @@ def _read(table: Path, split: str, parts: dict[str, dict[str, Annotation]], prob
             problems.append(Problem("broken_annotation", f"{table} {place}", reason))
             continue
         if path not in known:
-            known[path] = str(next((f / path for f in folders if (f / path).is_file()), table.parent / path))
+            known[path] = str(csv_labels.locate(path, folders))
         image = parts.setdefault(key, {}).setdefault(path, Annotation(known[path], str(table), _size(values)))
         try:
             _add(image, values, place, width=len(row), expected=max(columns.values()) + 1)
@@ -118,7 +119,7 @@ def _add(image: Annotation, values: Mapping[str, str], place: str, *, width: int
     except ValueError:
         raise ValueError(f"its box is {','.join(box)}; expected four numbers, {', '.join(roles)}") from None
     corners = (a, b, c, d) if roles == _CORNERS else (a, b, a + c, b + d)
-    image.add(corners, values["label"], place, ignored=values.get("ignore", "").lower() in ("1", "true", "yes"))
+    image.add(corners, values["label"], place, ignored=read_flag(values.get("ignore")))
 
 
 def _size(values: Mapping[str, str]) -> tuple[int, int] | None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from opsin.data.formats.folders import LABELS, SPLIT_NAMES, main_files
 from opsin.data.formats.format import Claim, Format
+from opsin.data.formats.values import as_posix, read_text
 from opsin.data.images import IMAGE_SUFFIXES
 from opsin.data.inputs import ImageFiles
 from opsin.data.labels import MULTI_LABEL, ClassLabels, as_several
@@ -57,7 +58,7 @@ def _build(name: str, tables: dict[Path, tuple[list[_Row], list[str]]], multi_la
         for row in rows:
             if not multi_label and len(row.names) != 1:
                 raise _not_single(table, row)
-            files.setdefault(row.split, []).append(str(table.parent / row.path))
+            files.setdefault(row.split, []).append(str(locate(row.path, [table.parent])))
             ones = [number[label] for label in row.names]
             labels.setdefault(row.split, []).append(_hot(ones, len(classes)) if multi_label else ones[0])
     dtype = np.float32 if multi_label else np.int64
@@ -83,7 +84,9 @@ def _read(table: Path, split: str) -> tuple[list[_Row], list[str]]:
     cells = read_cells(table)
     header = [cell.strip().lower() for cell in cells[0][1]]
     if not _is_header(header, table):
-        roles, columns = {"path": 0, "label": 1}, {}
+        foreign = _foreign_header(cells, table)
+        roles, columns = foreign or {"path": 0, "label": 1}, {}
+        cells = cells[1:] if foreign else cells
     else:
         roles = {
             role: header.index(name) for role, names in _ROLES.items() for name in reversed(names) if name in header
@@ -129,13 +132,25 @@ def _row(table: Path, line: int, row: list[str], roles: dict[str, int], columns:
     return _Row(line, row[roles["path"]], names, split)
 
 
+def locate(path: str, folders: Sequence[Path]) -> Path:
+    """Where a path of a table leads: from the first of the folders that has it; backslashes part folders too."""
+    if len(folders) == 1 and "\\" not in path:
+        return folders[0] / path
+    for given in dict.fromkeys((path, str(as_posix(path)))):
+        if (found := next((folder / given for folder in folders if (folder / given).is_file()), None)) is not None:
+            return found
+    return folders[0] / as_posix(path)
+
+
 def read_cells(table: Path, expected: str = "rows of path,label") -> list[tuple[int, list[str]]]:
     """Lines that are not blank, with their numbers."""
     try:
-        text = table.read_text(encoding="utf-8-sig")
+        text = read_text(table)
         first = text.split("\n", 1)[0]
         separator = next((sign for sign in "\t,;" if sign in first), ",")
-        reader = csv.reader(text.splitlines(), delimiter=separator, strict=True)
+        # Line feeds alone end a line: other signs that Python counts as such may stand in a name.
+        lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+        reader = csv.reader((f"{line}\n" for line in lines), delimiter=separator, strict=True, skipinitialspace=True)
         cells = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     except UnicodeDecodeError as error:
         raise InputError(
@@ -154,6 +169,20 @@ def _is_header(first: list[str], table: Path) -> bool:
         return False
     known = {name for names in _ROLES.values() for name in names}
     return any(cell in known for cell in first)
+
+
+def _foreign_header(cells: Sequence[tuple[int, list[str]]], table: Path) -> dict[str, int] | None:
+    """Where path and label stand under a header in words that we do not know; None where the first row is no header.
+
+    It is one where no cell of it is an image and one of the row below is. Raises InputError for more than two columns.
+    """
+    first, second = cells[0][1], cells[1][1] if len(cells) > 1 else []
+    images = [k for k, cell in enumerate(second) if as_posix(cell.strip()).suffix.lower() in IMAGE_SUFFIXES]
+    if not images or any(as_posix(cell.strip()).suffix for cell in first) or (table.parent / first[0].strip()).exists():
+        return None
+    if len(first) != 2:
+        raise InputError(f"{table} has the columns {', '.join(first)}; name those of the image path and label")
+    return {"path": images[0], "label": 1 - images[0]}
 
 
 def _claims(path: Path) -> Claim:

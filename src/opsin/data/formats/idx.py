@@ -16,6 +16,7 @@ from opsin.data.formats.format import Claim, Format
 from opsin.data.labels import as_several
 from opsin.data.source import Source
 from opsin.errors import InputError
+from opsin.files import MAX_BYTES, check_regular, read_regular
 
 _NAME = re.compile(r"(?P<prefix>.*?)[-_.]?(?P<role>images|labels)[-_.]idx[134][-_.]ubyte(\.gz)?", re.IGNORECASE)
 _SPLITS = {
@@ -68,7 +69,7 @@ def open_idx(path: Path, multi_label: bool) -> Source:
 def read_idx(path: Path) -> np.ndarray:
     """The array of unsigned bytes in an IDX file. LeCun's page: two zeros, type, rank, sizes of 4 bytes, data."""
     try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
+        data = _unzip(path) if path.suffix.lower() == ".gz" else read_regular(path)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} is damaged or truncated: {error}; download it again") from error
     rank = data[3] if len(data) > 3 else 0
@@ -81,6 +82,18 @@ def read_idx(path: Path) -> np.ndarray:
     if body != math.prod(shape):
         raise InputError(f"{path} is truncated or damaged: its header promises {math.prod(shape)} bytes, it has {body}")
     return np.frombuffer(data, np.uint8, offset=4 + 4 * rank).reshape(shape)
+
+
+def _unzip(path: Path) -> bytes:
+    """What a gzip file of an array unpacks to; not more of it than the array's header promises, and a byte."""
+    check_regular(path)
+    with gzip.open(path, "rb") as file:
+        head = file.read(4)
+        head += file.read(4 * head[3]) if len(head) == 4 and head[:3] == b"\x00\x00\x08" else b""
+        sizes = [int.from_bytes(head[i : i + 4], "big") for i in range(4, len(head), 4)]
+        if math.prod(sizes) > MAX_BYTES:
+            raise InputError(f"{path}: its header promises {math.prod(sizes):,} bytes, more than are read")
+        return head + file.read(math.prod(sizes) + 1)
 
 
 def _claims(path: Path) -> Claim:

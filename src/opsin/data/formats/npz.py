@@ -7,6 +7,7 @@ uint8, integers in [0, 255], or floats in [0, 1] or [0, 255]. Labels are (N,) in
 
 from __future__ import annotations
 
+import math
 import zipfile
 import zlib
 from pathlib import Path
@@ -17,12 +18,16 @@ from torch import Tensor
 
 from opsin.data.formats.folders import SPLIT_NAMES, main_files
 from opsin.data.formats.format import Claim, Format
+from opsin.data.formats.values import read_text
 from opsin.data.inputs import ImageArray
 from opsin.data.labels import MULTI_LABEL, ClassLabels, as_several
 from opsin.data.source import Source, Split
 from opsin.data.truth import Problem
 from opsin.errors import InputError
+from opsin.files import check_regular
 
+_MOST_BYTES = 1 << 34  # of one array
+_MOST_CLASSES = 100_000
 _IMAGES = ("x", "images", "image", "imgs", "data")
 _LABELS = ("y", "labels", "label", "targets", "target")
 
@@ -53,6 +58,9 @@ def build(
     problems: list[Problem] = []
     cleaned = {split: _as_labels(y, where, multi_label) for split, (y, where) in labels.items()}
     most = max(_highest(y) for y in cleaned.values()) + 1
+    if known is None and most > _MOST_CLASSES:
+        where = next(where for split, (_, where) in labels.items() if _highest(cleaned[split]) + 1 == most)
+        raise InputError(f"{where} has the label {most - 1}; without names, labels go to {_MOST_CLASSES - 1:,} at most")
     classes = known if known is not None else [str(k) for k in range(most)]
     splits: dict[str, Split] = {}
     for split, y in cleaned.items():
@@ -75,7 +83,7 @@ def read_classes(folder: Path) -> list[str] | None:
     path = folder / "classes.txt"
     if not path.is_file():
         return None
-    names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice or not names:
         raise InputError(
@@ -102,6 +110,7 @@ def as_images(array: np.ndarray, where: str) -> Tensor:
 
 def _load(path: Path) -> dict[str, np.ndarray]:
     try:
+        _check_promises(path)
         stored = np.load(path, allow_pickle=False)
         if isinstance(stored, np.ndarray):
             raise InputError(f"{path} holds one array without a name; save images and labels with numpy.savez")
@@ -115,6 +124,29 @@ def _load(path: Path) -> dict[str, np.ndarray]:
         raise InputError(f"{path} is not a readable npz: {error}") from error
     except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path} is not a readable npz: {error}") from error
+
+
+def _check_promises(path: Path) -> None:
+    """Raise InputError where an array would be larger than what its file holds, before memory is taken for it."""
+    check_regular(path, _MOST_BYTES)
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if member.file_size > _MOST_BYTES:
+                raise InputError(
+                    f"{path}:{member.filename} unpacks to {member.file_size:,} bytes; at most 16 GiB are read"
+                )
+            with archive.open(member) as file:
+                version = np.lib.format.read_magic(file)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape, _, dtype = read(file)
+            promised = math.prod(shape) * dtype.itemsize
+            if promised > member.file_size:
+                raise InputError(
+                    f"{path}:{member.filename} is damaged: its header promises {promised:,} bytes, it has "
+                    f"{member.file_size:,}"
+                )
 
 
 def _pairs(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, tuple[str, str]]:

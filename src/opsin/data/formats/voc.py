@@ -11,6 +11,7 @@ Classes are the lines of a classes.txt in the folder, else the sorted names foun
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,12 +21,17 @@ from opsin.data.formats.annotations import Annotation, build
 from opsin.data.formats.folders import SPLIT_NAMES
 from opsin.data.formats.format import Format
 from opsin.data.formats.npz import read_classes
+from opsin.data.formats.values import as_posix, read_flag
 from opsin.data.images import IMAGE_SUFFIXES
 from opsin.data.source import Source
 from opsin.data.truth import Problem
 from opsin.errors import InputError
+from opsin.files import read_regular
 
 _IMAGES = ("JPEGImages", "images", "Images", "imgs", "img", ".", "Annotations", "annotations")
+_BY_EXPAT = ("utf-8", "utf-16", "us-ascii")
+_SUPERSETS = {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "big5": "cp950"}  # as Windows writes them
+_LEGACY = ("gb18030", "cp950", "cp932", "cp1252")
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -46,9 +52,10 @@ def open_voc(path: Path) -> Source:
     for key, base in bases.items():
         files = {file.stem: file for file in _xml_files(base)}
         images = _images(base)
-        if key != "all" or not (lists := _lists(base)):
+        if key != "all" or not (lists := _lists(base, files)):
             parts[key] = [_read(file, base, images, problems) for file in files.values()]
-            unlisted = sorted(images.keys() - files.keys())
+            used = {one.file for one in parts[key] if one is not None}
+            unlisted = sorted(name for name, image in images.items() if name not in files and str(image) not in used)
             if unlisted:
                 reason = f"{len(unlisted)} images have no XML file and are left out, {unlisted[0]} the first"
                 problems.append(Problem("unannotated", str(base), reason, "warning"))
@@ -106,8 +113,11 @@ def _visible(folder: Path, suffixes: Collection[str]) -> list[Path]:
     return [p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith(".")]
 
 
-def _lists(base: Path) -> dict[str, dict[str, str]]:
-    """From splits to the image names of their lists, each by its place: {"train": {"train.txt line 1": "000012"}}."""
+def _lists(base: Path, known: Collection[str]) -> dict[str, dict[str, str]]:
+    """From splits to the image names of their lists, each by its place: {"train": {"train.txt line 1": "000012"}}.
+
+    known: the names of the annotations.
+    """
     folder = base / "ImageSets"
     folder = folder / "Main" if (folder / "Main").is_dir() else folder
     if not folder.is_dir():
@@ -116,8 +126,8 @@ def _lists(base: Path) -> dict[str, dict[str, str]]:
     for file in sorted(_visible(folder, (".txt",))):
         split = "trainval" if file.stem.lower() == "trainval" else SPLIT_NAMES.get(file.stem.lower())
         if split is not None:  # others are lists of one class: "cat_train 000012 -1"
-            lines = enumerate(file.read_text(encoding="utf-8-sig").splitlines(), 1)
-            found[split] = {f"{file} line {n}": Path(line.split()[0]).name for n, line in lines if line.strip()}
+            lines = enumerate(_read_list(file, known), 1)
+            found[split] = {f"{file} line {n}": _named(line, known) for n, line in lines if line.strip()}
     both = found.pop("trainval", None)
     if both is not None and "train" not in found:
         evaluated = set(found.get("val", {}).values())
@@ -126,15 +136,38 @@ def _lists(base: Path) -> dict[str, dict[str, str]]:
     return {key: names for key, names in ({"train": found.get("train")} | stems).items() if names is not None}
 
 
+def _read_list(file: Path, known: Collection[str]) -> list[str]:
+    """The lines of a list, in the first encoding by which most of its names are known."""
+    data, read = read_regular(file), []
+    for encoding in ("utf-8-sig", *_LEGACY):
+        try:
+            lines = data.decode(encoding).splitlines()
+        except UnicodeDecodeError:
+            continue
+        read.append((sum(_named(line, known) in known for line in lines if line.strip()), lines))
+    if not read:
+        raise InputError(f"{file} is not UTF-8 text; save it as UTF-8")
+    return max(read, key=lambda one: one[0])[1]
+
+
+def _named(line: str, known: Collection[str]) -> str:
+    """The annotation that a line of a list means: its text or first word, quoted or not, with an ending or without."""
+    text = line.strip().strip("\"'").strip()
+    words = [as_posix(text).name, as_posix(text.split()[0] if text else "").name]
+    endings = (*IMAGE_SUFFIXES, ".xml")
+    names = [*words, *(Path(word).stem for word in words if Path(word).suffix.lower() in endings)]
+    return next((name for name in names if name in known), names[-1])
+
+
 def _read(file: Path, base: Path, images: Mapping[str, Path], problems: list[Problem]) -> Annotation | None:
     """An image's annotation; None, and a problem, where the XML is broken."""
     try:
         parsed = _parse(file)
-    except (expat.ExpatError, OSError) as error:
+    except (expat.ExpatError, LookupError, ValueError, OSError) as error:  # of encodings that Python lacks, too
         place = f"{file} line {error.lineno}" if isinstance(error, expat.ExpatError) else str(file)
         problems.append(Problem("broken_annotation", place, f"not readable XML: {error}"))
         return None
-    named = Path(parsed.filename.replace("\\", "/"))
+    named = as_posix(parsed.filename)
     missing = (base / "JPEGImages" if (base / "JPEGImages").is_dir() else base) / (named.name or f"{file.stem}.jpg")
     image = images.get(file.stem) or images.get(named.stem) or missing
     if parsed.root != "annotation":
@@ -154,9 +187,11 @@ def _read(file: Path, base: Path, images: Mapping[str, Path], problems: list[Pro
         else:
             click = x1 == x2 or y1 == y2
             box = (x1, y1, x2, y2) if click else (x1 - 1, y1 - 1, x2, y2)
-            difficult = found.values.get("difficult", "0").strip() in ("1", "true", "True")
-            annotation.add(box, name, place, ignored=difficult)
-            continue
+            try:
+                annotation.add(box, name, place, ignored=read_flag(found.values.get("difficult")))
+                continue
+            except ValueError as error:
+                reason = f"difficult is {error}"
         problems.append(Problem("broken_annotation", f"{file} {place}", reason))
     return annotation
 
@@ -179,7 +214,8 @@ def _parse(file: Path) -> _Parsed:
     """What an XML file says, with the line at which each object begins. Raises ExpatError and OSError."""
     parsed, path, text = _Parsed(), [], []
     size: dict[str, str] = {}
-    parser = expat.ParserCreate()
+    data, encoding = _recode(read_regular(file))
+    parser = expat.ParserCreate(encoding)
     parser.buffer_text = True
 
     def start(tag: str, _: object) -> None:
@@ -203,7 +239,7 @@ def _parse(file: Path) -> _Parsed:
 
     parser.StartElementHandler, parser.EndElementHandler = start, end
     parser.CharacterDataHandler = text.append
-    parser.Parse(file.read_bytes(), True)
+    parser.Parse(data, True)
     try:
         height, width = (float(size[side]) for side in ("height", "width"))
         if math.isfinite(height) and math.isfinite(width):
@@ -211,6 +247,18 @@ def _parse(file: Path) -> _Parsed:
     except (KeyError, ValueError):
         parsed.size = None  # the image will say
     return parsed
+
+
+def _recode(data: bytes) -> tuple[bytes, str | None]:
+    """XML in UTF-8, and its name, where it declares an encoding that expat does not read and Python does."""
+    stated = re.match(rb"\s*<\?xml[^>]*?encoding\s*=\s*[\"']([\w.:-]+)[\"']", data[:200])
+    name = stated[1].decode("ascii").lower() if stated else "utf-8"
+    if name in _BY_EXPAT:
+        return data, None
+    try:
+        return data.decode(_SUPERSETS.get(name, name)).encode("utf-8"), "utf-8"
+    except (LookupError, ValueError):  # no such encoding, or other bytes: the parser says so with its line
+        return data, None
 
 
 FORMAT = Format(

@@ -12,29 +12,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
-
-import yaml
+from pathlib import Path
+from typing import Any
 
 from opsin.data.formats.annotations import Annotation, build
 from opsin.data.formats.folders import SPLIT_NAMES
 from opsin.data.formats.format import Claim, Format
+from opsin.data.formats.values import as_posix, find_file, read_text, read_whole, shown
 from opsin.data.images import IMAGE_SUFFIXES
 from opsin.data.source import Source
 from opsin.data.truth import Problem
 from opsin.errors import InputError
+from opsin.yaml_text import load_yaml
 
+_MOST_CLASSES = 100_000  # more than any data set has
 _CLASS_FILES = ("classes.txt", "obj.names", "predefined_classes.txt")
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where splits and classes are said. root: what paths count from. parts: from splits to files, folders or lists."""
+    """Where splits and classes are said. root: what paths count from. parts: from splits to files, folders or lists.
+
+    points: how many numbers of points follow the box of a row.
+    """
 
     file: Path
     root: Path
     parts: Mapping[str, Sequence[str]]
     classes: dict[int, str]
+    points: int = 0
 
 
 def find_yolo(path: Path) -> Path | None:
@@ -56,7 +62,7 @@ def open_yolo(path: Path) -> Source:
     parts: dict[str, list[Annotation]] = {}
     for split, entries in layout.parts.items():
         pairs = [pair for entry in entries for pair in _pairs(layout, entry)]
-        parts[split] = [_read(image, label, layout.classes, problems) for image, label in pairs]
+        parts[split] = [_read(image, label, layout, problems) for image, label in pairs]
     name = path.name if path.is_dir() else path.resolve().parent.name
     classes = [layout.classes[number] for number in sorted(layout.classes)]
     return build(name, "YOLO txt", parts, classes=classes, declared=layout.file.name, problems=problems)
@@ -66,42 +72,80 @@ def _says_splits(file: Path) -> bool:
     try:
         if file.suffix == ".data":
             return "names" in _settings(file)
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, OSError, UnicodeDecodeError):
+        content = load_yaml(read_text(file), texts=True)
+    except (InputError, OSError, UnicodeDecodeError):
         return file.stem in ("data", "dataset")  # it is meant to, and opening it tells what is wrong
     return isinstance(content, dict) and "train" in content and ("names" in content or "nc" in content)
 
 
 def _from_yaml(file: Path) -> _Layout:
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        content = load_yaml(read_text(file), texts=True)
+    except (InputError, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file} cannot be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict) or not ("names" in content or "nc" in content):
         raise InputError(f"{file} has no names; expected train, val and names: [cat, dog]")
-    named, count = content.get("names"), content.get("nc")
+    classes = _classes(file, content.get("names"), _count(file, content.get("nc")))
+    given = {SPLIT_NAMES[key]: content[key] for key in content if key in SPLIT_NAMES and content[key]}
+    parts = {key: given[key] if isinstance(given[key], list) else [given[key]] for key in given}
+    root = content.get("path") or ""
+    for entry in (root, *(entry for entries in parts.values() for entry in entries)):
+        if not isinstance(entry, str):
+            raise InputError(f"{file}: {shown(entry)} stands where a path is expected")
+    return _checked(_Layout(file, file.parent / root, parts, classes, _points(file, content.get("kpt_shape"))))
+
+
+def _count(file: Path, said: Any) -> int | None:
+    """The number of classes that a yaml states."""
+    if said is None:
+        return None
     try:
-        if isinstance(named, str):
-            classes = dict(enumerate(_lines(file.parent / named)))
-        elif named is None:
-            classes = {k: str(k) for k in range(int(str(count)))}
-        else:
-            pairs = named.items() if isinstance(named, dict) else enumerate(named)
-            classes = {int(number): str(name) for number, name in pairs}
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{file}: names is {named!r}; expected a list, or {{0: cat, 1: dog}}") from error
-    if isinstance(count, int) and count != len(classes):
+        count = read_whole(said)
+    except ValueError as error:
+        raise InputError(f"{file}: nc: {error}") from error
+    if not 0 < count <= _MOST_CLASSES:
+        raise InputError(f"{file}: nc is {shown(count)}; expected 1 to {_MOST_CLASSES:,} classes")
+    return count
+
+
+def _classes(file: Path, named: Any, count: int | None) -> dict[int, str]:
+    """Names of the classes by their numbers: as they are listed or in the file that is named; else the numbers."""
+    classes: dict[int, Any]
+    if isinstance(named, str):
+        classes = dict(enumerate(_lines(file.parent / named)))
+    elif named is None and count is not None:
+        classes = {k: str(k) for k in range(count)}
+    else:
+        pairs = named.items() if isinstance(named, dict) else enumerate(named if isinstance(named, list) else [None])
+        try:
+            classes = {read_whole(number): name for number, name in pairs}
+        except ValueError as error:
+            raise InputError(f"{file}: the number of a class: {error}; expected {{0: cat, 1: dog}}") from error
+        if not all(isinstance(name, str) for name in classes.values()):
+            raise InputError(f"{file}: names is {shown(named)}; expected a list of names, or {{0: cat, 1: dog}}")
+    if count is not None and count != len(classes):
         raise InputError(f"{file} says nc: {count} but names {len(classes)} classes; make them agree")
-    given = {SPLIT_NAMES[key]: content[key] for key in content if str(key) in SPLIT_NAMES and content[key]}
-    parts = {key: [str(e) for e in (given[key] if isinstance(given[key], list) else [given[key]])] for key in given}
-    return _checked(_Layout(file, file.parent / str(content.get("path") or ""), parts, classes))
+    return classes
+
+
+def _points(file: Path, said: Any) -> int:
+    """How many numbers of points follow a row's box: the product of kpt_shape."""
+    if said is None:
+        return 0
+    try:
+        points, values = (read_whole(one) for one in (said if isinstance(said, list) else ()))
+    except ValueError as error:
+        raise InputError(f"{file}: kpt_shape is not [points, 2 or 3]: {error}") from error
+    if values not in (2, 3) or not 0 < points <= _MOST_CLASSES:
+        raise InputError(f"{file}: kpt_shape is [{points}, {values}]; expected [points, 2 or 3]")
+    return points * values
 
 
 def _from_data(file: Path) -> _Layout:
     settings = _settings(file)
     if "names" not in settings:
         raise InputError(f"{file} has no line names = FILE")
-    names = _resolve(PurePosixPath(settings["names"]), (file.parent,))
+    names = find_file(as_posix(settings["names"]), (file.parent,))
     if names is None:
         raise InputError(f"{file}: there is no file {settings['names']!r} with the names of the classes")
     parts = {SPLIT_NAMES[key]: [settings[key]] for key in settings if key in SPLIT_NAMES}
@@ -129,7 +173,7 @@ def _checked(layout: _Layout) -> _Layout:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InputError(f"{layout.file} names the class {twice[0]!r} twice; each must be named once")
     order = [key for key in ("train", "val", "test", "all") if key in layout.parts]
-    return _Layout(layout.file, layout.root, {key: layout.parts[key] for key in order}, layout.classes)
+    return replace(layout, parts={key: layout.parts[key] for key in order})
 
 
 def _settings(file: Path) -> dict[str, str]:
@@ -139,7 +183,7 @@ def _settings(file: Path) -> dict[str, str]:
 
 def _lines(file: Path) -> list[str]:
     try:
-        return [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        return [line.strip() for line in read_text(file).splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file} cannot be read as text: {error}") from error
 
@@ -147,7 +191,7 @@ def _lines(file: Path) -> list[str]:
 def _pairs(layout: _Layout, entry: str) -> list[tuple[Path, Path | None]]:
     """The images that an entry of a split means, each with its text file if it has one."""
     bases = tuple(dict.fromkeys((layout.root, layout.file.parent)))
-    found = _resolve(PurePosixPath(entry.replace("\\", "/")), bases)
+    found = find_file(as_posix(entry), bases)
     if found is None:
         raise InputError(f"{layout.file}: there is no file or folder {entry!r} with images")
     if found.is_dir():
@@ -155,13 +199,13 @@ def _pairs(layout: _Layout, entry: str) -> list[tuple[Path, Path | None]]:
         if not images:
             raise InputError(f"{layout.file}: {found} holds no images")
         return [(image, _label_of(image)) for image in images]
-    lines = [PurePosixPath(line.replace("\\", "/")) for line in _lines(found)]
+    lines = [as_posix(line) for line in _lines(found)]
     bases = tuple(dict.fromkeys((*bases, found.parent)))
     folders = [base / name for base in (layout.root, layout.root.parent) for name in ("images", "JPEGImages", "")]
     pairs = []
     for line in lines:
-        image = _resolve(line, bases) or next((f / line.name for f in folders if (f / line.name).is_file()), None)
-        beside = _resolve(line.with_suffix(".txt"), bases)
+        image = find_file(line, bases) or next((f / line.name for f in folders if (f / line.name).is_file()), None)
+        beside = find_file(line.with_suffix(".txt"), bases)
         image = image or layout.root / line
         pairs.append((image, beside or _label_of(image)))
     return pairs
@@ -176,26 +220,12 @@ def _label_of(image: Path) -> Path | None:
     return next((one.with_suffix(".txt") for one in tried if one.with_suffix(".txt").is_file()), None)
 
 
-def _resolve(path: PurePosixPath, bases: Sequence[Path]) -> Path | None:
-    """A path that was written on another computer: from each base, with fewer and fewer of its first folders."""
-    if path.is_absolute() and Path(path).exists():
-        return Path(path)
-    if any((base / path).exists() for base in bases):
-        return next(base / path for base in bases if (base / path).exists())
-    parts = [part for part in path.parts if part not in ("..", ".", "/")]
-    for skipped in range(len(parts)):
-        for base in bases:
-            if (place := base.joinpath(*parts[skipped:])).exists():
-                return place
-    return None
-
-
-def _read(image: Path, label: Path | None, classes: dict[int, str], problems: list[Problem]) -> Annotation:
+def _read(image: Path, label: Path | None, layout: _Layout, problems: list[Problem]) -> Annotation:
     annotation = Annotation(str(image), str(label or image), relative=True)
     if label is None:
         return annotation
     try:
-        lines = label.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(label).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         problems.append(Problem("broken_annotation", str(label), f"cannot be read as text: {error}"))
         return annotation
@@ -203,7 +233,7 @@ def _read(image: Path, label: Path | None, classes: dict[int, str], problems: li
         if not line.strip():
             continue
         try:
-            name, box = _parse(line.split(), classes)
+            name, box = _parse(line.split(), layout.classes, layout.points)
         except ValueError as error:
             problems.append(Problem("broken_annotation", f"{label} line {number}", str(error)))
         else:
@@ -211,8 +241,12 @@ def _read(image: Path, label: Path | None, classes: dict[int, str], problems: li
     return annotation
 
 
-def _parse(columns: list[str], classes: dict[int, str]) -> tuple[str, tuple[float, float, float, float]]:
-    """A line's class and box, in fractions. Raises ValueError with the reason."""
+def _parse(columns: list[str], classes: dict[int, str], points: int) -> tuple[str, tuple[float, float, float, float]]:
+    """A line's class and box, in fractions. points: numbers that follow the box. Raises ValueError with the reason."""
+    if points:
+        if len(columns) != 5 + points:
+            raise ValueError(f"{len(columns)} columns; expected class cx cy width height and {points} of kpt_shape")
+        columns = columns[:5]
     if len(columns) != 5 and (len(columns) < 7 or len(columns) % 2 == 0):
         raise ValueError(f"{len(columns)} columns; expected class cx cy width height")
     try:

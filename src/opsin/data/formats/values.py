@@ -1,0 +1,109 @@
+"""How files of annotations say flags, numbers, identifiers and paths: one strict reading for all formats.
+
+What is not understood raises ValueError with a reason that shows no more than the start of a value.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from opsin.files import read_regular
+
+_TRUE, _FALSE = ("1", "true", "yes", "t", "y"), ("0", "false", "no", "f", "n", "")
+_SHOWN = 40  # characters of a value in a message
+
+
+def read_text(file: Path, encoding: str = "utf-8-sig") -> str:
+    """The text of a regular file, line ends as they are. Raises OSError and UnicodeDecodeError."""
+    return read_regular(file).decode(encoding)
+
+
+def shown(value: Any) -> str:
+    """A value as a message may hold it: the start of its representation, in one line."""
+    if not isinstance(value, str | int | float | None):
+        return f"a {type(value).__name__}"  # which may hold anything, itself too
+    try:
+        text = ascii(value[: _SHOWN + 1]) if isinstance(value, str) else repr(value)
+    except ValueError:  # an integer of more digits than Python prints
+        return "a number of thousands of digits"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def read_flag(value: Any) -> bool:
+    """Whether a flag is set: a truth value, 0 or 1 as a number or a text ("0", "1.0"), true or false, yes or no.
+
+    Nothing (None or an empty text) is false. Raises ValueError for all else.
+    """
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    text = str(value).strip().lower() if isinstance(value, str) else value
+    if isinstance(text, str) and text in (*_TRUE, *_FALSE):
+        return text in _TRUE
+    try:
+        number = float(text)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if number not in (0.0, 1.0):
+        raise ValueError(f"{shown(value)} is neither true nor false; expected 0 or 1")
+    return number == 1.0
+
+
+def read_number(value: Any) -> float:
+    """A number, also of a text; it may be infinite or NaN. Raises ValueError."""
+    try:
+        if isinstance(value, int | float | str) and not isinstance(value, bool):
+            return float(value)
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError(f"{shown(value)} is not a number")
+
+
+def read_whole(value: Any) -> int:
+    """A whole number, also of a float or a text. Raises ValueError."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    try:
+        number = read_number(value)
+    except ValueError:
+        number = 0.5
+    if not number.is_integer():
+        raise ValueError(f"{shown(value)} is not a whole number")
+    return int(number)
+
+
+def read_key(value: Any) -> int | str:
+    """An identifier, as which 7, 7.0 and "7" are the same. Raises ValueError for what is neither number nor text."""
+    if isinstance(value, str):
+        text = value.strip()
+        return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 and str(int(text)) == text else text
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"the id {shown(value)} is neither a whole number nor a text")
+    return value
+
+
+def as_posix(path: str) -> PurePosixPath:
+    """A path as another computer wrote it, with slashes and without the letter of a drive."""
+    if "\\" not in path and path[1:2] != ":":
+        return PurePosixPath(path)
+    slashes = path.replace("\\", "/")
+    return PurePosixPath(slashes[2:] if slashes[1:2] == ":" else slashes)
+
+
+def find_file(path: PurePosixPath, bases: Sequence[Path]) -> Path | None:
+    """What another computer named: from each base, with fewer and fewer of its first folders; None where it is not."""
+    if path.is_absolute() and Path(path).exists():
+        return Path(path)
+    parts = [part for part in path.parts if part != "/"]
+    if any((base / path).exists() for base in bases if not path.is_absolute()):
+        return next(base / path for base in bases if (base / path).exists())
+    parts = [part for part in parts if part not in ("..", ".")]
+    for skipped in range(len(parts)):
+        for base in bases:
+            if (place := base.joinpath(*parts[skipped:])).exists():
+                return place
+    return None
