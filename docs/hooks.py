@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -24,10 +25,12 @@ if TYPE_CHECKING:
     Curve = Callable[[Tensor], Tensor]  # (N,) -> (N,), each number by itself
 
 RECIPES = Path(__file__).parents[1] / "src" / "opsin" / "recipes"
+TASKS = Path(__file__).parents[1] / "tests" / "rooms"  # tasks outside the package, which the tests run
 
 
 _DIAGRAM = re.compile(r"^```diagram[ \t]*(.*)\n((?:.*\n)*?)```[ \t]*$", re.MULTILINE)
 _FAMILY = re.compile(r"<!-- models (\w+) -->")
+_FILE = re.compile(r"<!-- file (\S+)(?: (\w+))? -->")
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -36,6 +39,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
         if marker in markdown:
             markdown = markdown.replace(marker, "\n".join(write()))
     markdown = _FAMILY.sub(lambda found: "\n".join(family(found[1])), markdown)
+    markdown = _FILE.sub(lambda found: "\n".join(file(found[1], found[2])), markdown)
     return _DIAGRAM.sub(lambda found: diagrams.draw(found[2], found[1].strip()), markdown)
 
 
@@ -84,6 +88,23 @@ def family(name: str) -> Iterator[str]:
     for model in sorted(rows, key=lambda model: (-model["input"][1], model["params"])):
         results = ", ".join(f"{metric} {value:g} %" for metric, value in model["metrics"].items())
         yield f"| {' | '.join([*_counts(model), results, _weights(model)])} |"
+
+
+def file(place: str, name: str | None = None) -> Iterator[str]:
+    """A Python file that the tests run, or what it defines under a name, as a block of code."""
+    lines = (TASKS / place).read_text(encoding="utf-8").splitlines()
+    if name is not None:
+        nodes: list[Any] = ast.parse("\n".join(lines)).body
+        named = [node for node in nodes if name in (getattr(node, "name", ""), *_targets(node))]
+        if not named:
+            raise ValueError(f"<!-- file {place} {name} -->: {place} defines no {name}")
+        decorated: list[Any] = getattr(named[0], "decorator_list", [])
+        lines = lines[min(node.lineno for node in (named[0], *decorated)) - 1 : named[0].end_lineno]
+    yield from (f'```python title="{place}"', *lines, "```")
+
+
+def _targets(node: Any) -> list[str]:
+    return [getattr(target, "id", "") for target in getattr(node, "targets", ())]
 
 
 @cache

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
+import inspect
 import os
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 import yaml
 
 from opsin import registry
+from opsin.data.inputs import Inputs
+from opsin.data.truth import Truth
+from opsin.engine.evaluator import Evaluator
+from opsin.engine.predict import Predictor
+from opsin.engine.task import Task
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -98,3 +107,34 @@ print(hooks.on_page_markdown("<!-- models vgg -->"))
     assert "| `resnet50` | 25,557,032 |" in result.stdout
     assert "| `vgg16` | 138,357,544 | 15,470,264,320 | 3x224x224 | imagenet1k top-1 71.592 %" in result.stdout
     assert "<!--" not in result.stdout
+
+
+# How to add a task
+
+
+def test_the_tasks_shown_are_the_files_that_the_tests_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(DOCS))
+    page = importlib.import_module("hooks").on_page_markdown((DOCS / "design" / "add_a_task.md").read_text("utf-8"))
+    assert "<!--" not in page
+    shown = re.findall(r'^```python title="(.+?)"\n(.*?)^```$', page, re.MULTILINE | re.DOTALL)
+    assert len(shown) == len(re.findall("^```python", page, re.MULTILINE)) >= 10  # no code that stands only there
+    texts = {name: (ROOT / "tests" / "rooms" / name).read_text("utf-8") for name, _ in shown}
+    assert not [name for name, code in shown if code not in texts[name]]
+    whole = {name for name, code in shown if code == texts[name]}
+    dots = {f"dots/{path.name}" for path in (ROOT / "tests" / "rooms" / "dots").glob("*.py")}
+    assert whole == {"rule.py", "rule_predict.py", *dots}
+
+
+@pytest.mark.parametrize("kind", [Truth, Inputs, Task, Predictor, Evaluator], ids=lambda kind: kind.__name__)
+def test_every_method_of_a_contract_is_in_its_table(kind: type) -> None:
+    # Those above the line in its source; what is below is what all have.
+    source = textwrap.dedent(inspect.getsource(kind)).split("    # What all have")[0]
+    (declared,) = ast.parse(source).body
+    assert isinstance(declared, ast.ClassDef)
+    methods = {node.name: node for node in declared.body if isinstance(node, ast.FunctionDef) and node.name[0] != "_"}
+    page = (DOCS / "design" / "add_a_task.md").read_text("utf-8")
+    table = page.split(f"\n### {kind.__name__}\n")[-1].split("\n## ")[0].split("\n### ")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]*) \|", table, re.MULTILINE))
+    assert rows.keys() == methods.keys()
+    required = {name for name, node in methods.items() if "abstractmethod" in map(ast.unparse, node.decorator_list)}
+    assert {name for name, default in rows.items() if default.strip() == "required"} == required

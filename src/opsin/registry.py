@@ -268,8 +268,9 @@ def _import_networks(known: Iterable[Room]) -> None:
             continue
         try:
             importlib.import_module(room.networks)
-        except Exception as error:  # whatever its own code raises
-            errors.say(f"the networks of {room.task} ({room.networks}) cannot be used: {type(error).__name__}: {error}")
+        except (Exception, SystemExit) as error:  # whatever its own code raises
+            cause = " ".join(f"{type(error).__name__}: {error}".split())
+            errors.say(f"the networks of {room.task} ({room.networks}) cannot be used: {cause}")
 
 
 def _options(builder: Callable[..., Any], network: type | None) -> dict[str, inspect.Parameter]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from types import MappingProxyType
@@ -144,7 +144,7 @@ class Room:
         known = {option.name: option for option in self.options.get(verb, ())}
         for name in given:
             if name not in known:
-                if owners := [room.task for room in built_in_rooms() if room.option(verb, name) is not None]:
+                if owners := [room.task for room in all_rooms() if room.option(verb, name) is not None]:
                     raise InputError(f"{name} is an option of {', '.join(owners)}, and {of} is of {self.task}")
                 raise unknown(f"option of {of}", name, known)
         return {name: known[name].check(value) for name, value in given.items() if value is not None}
@@ -152,25 +152,32 @@ class Room:
 
 _rooms: dict[str, Room] = {}
 _failed: dict[str, str] = {}  # task -> why its entry point cannot be used
+_said: set[str] = set()  # tasks whose failure stands on standard error
 _imported: list[str] = []
+_CODE_FAILED = (Exception, SystemExit)  # whatever the code of another package raises while it is imported
 
 
 def register(room: Room) -> Room:
     """Add a task of another package: `opsin.register(Room(...))`. A second room of a task is an error."""
-    known = _rooms.get(room.task)
-    if (known is not None and known is not room) or room.task in BUILT_IN:
-        raise InputError(f"the task {room.task!r} is registered twice")
-    _rooms[room.task] = room
+    if room.task in BUILT_IN:
+        raise InputError(f"the task {room.task!r} is opsin's own; give yours another name")
+    known = _rooms.setdefault(room.task, room)
+    if known is not room:
+        raise InputError(
+            f"the task {room.task!r} is registered twice: {known.help!r} and {room.help!r}; give one another name"
+        )
     return room
 
 
 def find_room(task: str) -> Room:
     """What a task brings. Raises InputError for an unknown name, with the nearest ones."""
+    if task in BUILT_IN and task not in _rooms:
+        _rooms[task] = load(BUILT_IN[task])
     if task not in _rooms:
-        if task in BUILT_IN:
-            _rooms[task] = load(BUILT_IN[task])
-        elif (point := _entry_points().get(task)) is not None:
-            _load_entry_point(task, point)
+        import_inherited()  # a process that the command has started, and not by its own name
+    if task not in _rooms:
+        if points := _entry_points().get(task):
+            _load_entry_point(task, points)
         if task in _failed:
             raise InputError(_failed[task])
         if task not in _rooms:
@@ -190,9 +197,14 @@ def built_in_rooms() -> list[Room]:
 
 def all_rooms() -> list[Room]:
     """Every room. One of another package that cannot be loaded is one line on standard error, and left out."""
-    for task, point in _entry_points().items():
-        if task not in _rooms and task not in BUILT_IN:
-            _load_entry_point(task, point)
+    for task, points in _entry_points().items():
+        if task in BUILT_IN:
+            _failed[task] = f"the task {task!r} is opsin's own; that of the package {_package(points[0])} is not used"
+        elif task not in _rooms:
+            _load_entry_point(task, points)
+    for task in _failed.keys() - _said:
+        _said.add(task)
+        errors.say(_failed[task])
     return built_in_rooms()
 
 
@@ -210,9 +222,12 @@ def import_packages(names: Iterable[str]) -> None:
             continue
         try:
             importlib.import_module(name)
-        except Exception as error:  # whatever its own code raises
-            raise InputError(f"--import {name}: {type(error).__name__}: {error}") from error
-        _imported.append(name)
+        except _CODE_FAILED as error:
+            missing = isinstance(error, ModuleNotFoundError) and error.name == name.partition(".")[0]
+            hint = "; install it, or name the folder that it lies in in PYTHONPATH" if missing else ""
+            raise InputError(f"--import {name}: {type(error).__name__}: {error}{hint}") from error
+        if name not in _imported:  # by itself, while it was imported
+            _imported.append(name)
     if _imported:
         os.environ[_VARIABLE] = ",".join(_imported)
 
@@ -232,25 +247,37 @@ def evaluating_room(room: Room) -> Room:
     return room if room.evaluates is not None or room.borrows is None else find_room(room.borrows)
 
 
-def _entry_points() -> dict[str, EntryPoint]:
+def _entry_points() -> dict[str, list[EntryPoint]]:
+    """What is installed, by task: one entry point of each, unless several packages bring a task of the same name."""
     from importlib.metadata import entry_points  # a hundredth of a second, which help can do without
 
-    return {point.name: point for point in entry_points(group=GROUP)}
+    found: dict[str, list[EntryPoint]] = {}
+    for point in entry_points(group=GROUP):
+        found.setdefault(point.name, []).append(point)
+    return found
 
 
-def _load_entry_point(task: str, point: EntryPoint) -> None:
+def _load_entry_point(task: str, points: Sequence[EntryPoint]) -> None:
     if task in _failed:
+        return
+    point, *others = points
+    if others:
+        packages = " and ".join(sorted(_package(one) for one in points))
+        _failed[task] = f"the task {task!r} is registered twice, by the packages {packages}; uninstall one"
         return
     try:
         room = point.load()
         if not isinstance(room, Room) or room.task != task:
             raise TypeError(f"{point.value} is no opsin.Room of the task {task!r}")
-        _rooms[task] = room
-    except Exception as error:  # whatever its own code raises
-        package = point.dist.name if point.dist is not None else point.value
+        register(room)
+    except _CODE_FAILED as error:
+        _rooms.pop(task, None)  # its module may have registered it before it failed
         cause = " ".join(f"{type(error).__name__}: {error}".split())
-        _failed[task] = f"the task {task!r} of the package {package} cannot be used: {cause}"
-        errors.say(_failed[task])
+        _failed[task] = f"the task {task!r} of the package {_package(point)} cannot be used: {cause}"
+
+
+def _package(point: EntryPoint) -> str:
+    return point.dist.name if point.dist is not None else point.value
 
 
 def examples(verb: str) -> list[str]:

@@ -135,3 +135,17 @@ def test_the_answer_is_drawn(folder: Path) -> None:
     (drawn,) = (folder / "drawn").iterdir()
     with Image.open(drawn) as image, Image.open(folder / "03.png") as before:
         assert image.height > before.height  # a caption stands under it
+
+
+def test_two_optimizers_equal_a_loop_that_is_written_out(folder: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])}
+    command = [sys.executable, str(HERE / "plain_loop.py")]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    ours, plain = found["losses"]
+    assert len(ours) == 5 and ours == pytest.approx(plain, rel=1e-5)
+    assert found["steps"] == [3, 3]  # two batches each, and the last alone
+    assert set(found["clipped"]) == {True, False}  # so that neither clipping nor the scale of a gradient is lost
+    assert found["weights apart"] < 1e-5 < 0.1 < found["moved"]
+    assert found["average apart"] < 1e-5 < 0.01 < found["average from weights"]

@@ -12,7 +12,7 @@ import typer
 from opsin import rooms
 from opsin.cli import data, evaluate, explain, export, models, predict, train
 from opsin.cli.arguments import with_options
-from opsin.cli.which_task import find_room, owner_of
+from opsin.cli.which_task import find_room, owner_of, why_unknown
 from opsin.errors import InputError, JobError
 from opsin.rooms import Room
 from opsin.version import __version__
@@ -151,8 +151,10 @@ def _with_commands(verb: str) -> list[Room]:
 def _explain(error: Any, verb: str, room: Room | None) -> str:
     """A usage error in words, with the task that an unknown option belongs to."""
     flag = getattr(error, "option_name", None)
-    owner = owner_of(verb, flag, room) if flag and type(error).__name__ == "NoSuchOption" else ""
-    return owner or error.format_message()
+    if not flag or type(error).__name__ != "NoSuchOption":
+        return error.format_message()
+    unknown = why_unknown(sys.argv[1:]) if room is None else ""  # whose options nobody knows
+    return unknown or owner_of(verb, flag, room) or error.format_message()
 
 
 def _fail(message: str, status: int) -> int:

@@ -67,7 +67,8 @@ def _task_of_file(path: Path) -> str | None:
 
 
 def _task_of_data(source: str, arguments: Sequence[str]) -> str | None:
-    if (task := task_of_options([word.lstrip("-").replace("-", "_") for word in arguments])) is not None:
+    flags = [word.partition("=")[0][2:].replace("-", "_") for word in arguments if word.startswith("--")]
+    if (task := task_of_options(flags)) is not None:
         return task
     from opsin import data
 
@@ -76,8 +77,11 @@ def _task_of_data(source: str, arguments: Sequence[str]) -> str | None:
 
 def task_of_options(given: Collection[str]) -> str | None:
     """The task of an option of `data` that says how files are read, see `Option.opens`; None where none is given."""
-    known = ((room, option) for room in rooms.built_in_rooms() for option in room.options.get("data", ()))
-    return next((room.task for room, option in known if option.opens and option.name in given), None)
+    for known in (rooms.built_in_rooms, rooms.all_rooms):
+        for room in known() if given else ():
+            if any(option.opens and option.name in given for option in room.options.get("data", ())):
+                return room.task
+    return None
 
 
 def _flag(arguments: Sequence[str], flag: str) -> str | None:
@@ -89,11 +93,28 @@ def _flag(arguments: Sequence[str], flag: str) -> str | None:
     return None
 
 
+def why_unknown(arguments: Sequence[str]) -> str:
+    """Why the task of a run that a call names is not known, in words; "" where none is named, or it is known."""
+    for run in arguments:
+        task = task_of_run(run) if Path(run).exists() else None
+        try:
+            if task is not None:
+                rooms.find_room(task)
+        except InputError:
+            from opsin.engine.checkpoint import read_model  # which says what the run was made with
+
+            try:
+                read_model(run)
+            except InputError as error:
+                return str(error)
+    return ""
+
+
 def owner_of(verb: str, flag: str, room: Room | None) -> str:
     """Which other tasks have a flag for a verb, in words to append to an error; "" where none has."""
     owners = [
         other.task
-        for other in rooms.built_in_rooms()
+        for other in rooms.all_rooms()
         if other is not room and any(flag in (option.flag, option.short) for option in other.options.get(verb, ()))
     ]
     if not owners:

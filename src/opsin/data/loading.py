@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from opsin import rooms
 from opsin.data.preprocessing import Preprocessing
 from opsin.data.source import Split
 from opsin.data.transforms.augmentation import prepare_sample
@@ -71,7 +72,7 @@ class ImageLoader(DataLoader):
             num_workers=workers,
             collate_fn=_as_is,
             pin_memory=pin_memory,
-            worker_init_fn=_ignore_interrupt,
+            worker_init_fn=_prepare_worker,
             persistent_workers=workers > 0,
             generator=torch.Generator(),  # else each epoch's start would draw from the global one
         )
@@ -279,9 +280,13 @@ def _unpacked(batches: Iterator[Any], truth: Truth | None) -> Iterator[Any]:
         yield batch
 
 
-def _ignore_interrupt(worker: int) -> None:
-    """Leave Ctrl-C to the main process, which may want to end its step; workers end with their loader."""
+def _prepare_worker(worker: int) -> None:
+    """Leave Ctrl-C to the main process, which may want to end its step; workers end with their loader.
+
+    One that was started afresh imports what the command was given by `--import`.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    rooms.import_inherited()
 
 
 def _as_is(batch: Any) -> Any:

@@ -269,12 +269,14 @@ def _find_room(task: Any, values: Mapping[str, Any]) -> Room:
     try:
         return rooms.find_room(str(task))
     except InputError as error:
-        packages = values.get("imports") or []
-        missing = [name for name in packages if name not in rooms.imported_packages()]
-        if not missing:
-            raise
-        flags = " ".join(f"--import {name}" for name in missing)
-        raise InputError(f"{error}; it was made with {flags}: give that again") from None
+        raise _made_with(error, values.get("imports")) from None
+
+
+def _made_with(error: InputError, packages: Any) -> InputError:
+    """An error about a name, with the modules that the recipe's training had imported, where some are lacking now."""
+    names = packages if isinstance(packages, list) else []
+    flags = " ".join(f"--import {name}" for name in names if name not in rooms.imported_packages())
+    return InputError(f"{error}; it was made with {flags}: give that again") if flags else error
 
 
 def _migrate(values: dict[str, Any], room: Room, say: Callable[[str], None] | None) -> None:
@@ -318,7 +320,6 @@ def _current_key(key: str, room: Room, value: Any, say: Callable[[str], None] | 
     return f"{room.task}.{new}"
 
 
-@cache
 def _moved_keys() -> dict[str, Room]:
     return {old: room for room in reversed(rooms.built_in_rooms()) for old in room.moved}
 
@@ -391,7 +392,11 @@ def _check_slips(section: str, values: _Named) -> None:
 
 
 def _check_model(recipe: Recipe) -> None:
-    entry, model = registry.find_model(recipe.model.name), recipe.model
+    model = recipe.model
+    try:
+        entry = registry.find_model(model.name)
+    except InputError as error:
+        raise _made_with(error, recipe.imports) from None
     if model.weights is not None:
         registry.find_weights(entry.name, model.weights)
         if recipe.train.init is not None:
