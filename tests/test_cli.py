@@ -196,7 +196,7 @@ def test_refuses_unknown_names(opsin: Call, tmp_path: Path):
     refused(opsin("train", "lenet5_digits", "--epoch", 3), "--epoch", "--epochs")
     refused(opsin("train", "lenet5_digits", "--set", "optim.momentun=0.8"), "momentun")
     refused(opsin("train", "lenet5_digits", "--set", "schedule.nam=step"), "schedule.nam", "schedule.name")
-    refused(opsin("train", "resnet18"), "resnet18 is a model", "--model resnet18")
+    refused(opsin("train", "resnet18"), "resnet18 is a model", "opsin train resnet18 --data")
     refused(opsin("train", "lenet5_digits", "--set", "train.batchsize=3"), "train.batchsize", "train.batch_size")
     refused(opsin("train", "lenet5_digits", "--set", "augment=[random_crp]"), "random_crp", "random_crop")
     refused(opsin("train", "lenet5_digits", "--set", "loss.name=crossentropy"), "crossentropy", "cross_entropy")

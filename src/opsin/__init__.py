@@ -1,6 +1,7 @@
 """opsin: the whole canon of deep vision, trained, evaluated, understood and shipped with the same few verbs.
 
-The verbs are imported when they are first used, so that `import opsin` stays fast and needs no torch.
+The verbs, and the rooms such as `opsin.data` and `opsin.losses`, are imported when they are first used, so that
+`import opsin` stays fast and needs no torch.
 """
 
 from __future__ import annotations
@@ -10,6 +11,23 @@ from typing import TYPE_CHECKING, Any
 from opsin.version import __version__
 
 if TYPE_CHECKING:
+    from opsin import analyze as analyze
+    from opsin import backbones as backbones
+    from opsin import classify as classify
+    from opsin import data as data
+    from opsin import detect as detect
+    from opsin import downloading as downloading
+    from opsin import engine as engine
+    from opsin import errors as errors
+    from opsin import losses as losses
+    from opsin import necks as necks
+    from opsin import nn as nn
+    from opsin import ops as ops
+    from opsin import optim as optim
+    from opsin import registry as registry
+    from opsin import rooms as rooms
+    from opsin import scratch as scratch
+    from opsin import structures as structures
     from opsin.analyze.explain import explain
     from opsin.engine.evaluate import evaluate
     from opsin.engine.export import export
@@ -43,6 +61,26 @@ _VERBS = {
     "train": "opsin.engine.train",
 }
 
+_ROOMS = (
+    "analyze",
+    "backbones",
+    "classify",
+    "data",
+    "detect",
+    "downloading",
+    "engine",
+    "errors",
+    "losses",
+    "necks",
+    "nn",
+    "ops",
+    "optim",
+    "registry",
+    "rooms",
+    "scratch",
+    "structures",
+)
+
 __all__ = [
     "InputError",
     "JobError",
@@ -73,11 +111,15 @@ def __getattr__(name: str) -> Any:
 
         module, _, attribute = _VERBS[name].partition(":")
         return getattr(importlib.import_module(module), attribute or name)
+    if name in _ROOMS:
+        import importlib
+
+        return importlib.import_module(f"opsin.{name}")
     raise AttributeError(f"module 'opsin' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__all__, *_ROOMS})
 
 
 def _find_old_names() -> None:

@@ -23,7 +23,7 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> InputError:
     "unknown model 'resnet5O'; did you mean resnet50?"
     """
     names = sorted(known)
-    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
+    near = nearest(name, names)
     if near:
         hint = f"did you mean {' or '.join(near)}?"
     elif len(names) <= 20:
@@ -31,6 +31,18 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> InputError:
     else:
         hint = f"{len(names)} are known, for example {', '.join(names[:5])}"
     return InputError(f"unknown {kind} {str(name)!r}; {hint}")
+
+
+def nearest(name: object, known: Iterable[str], cutoff: float = 0.5) -> list[str]:
+    """At most three of the known names that are like this one, the nearest first; upper and lower case are one.
+
+    cutoff: how like they must be, 1 for the same letters.
+    """
+    by_letters: dict[str, list[str]] = {}
+    for one in known:
+        by_letters.setdefault(one.casefold(), []).append(one)
+    near = difflib.get_close_matches(str(name).casefold(), by_letters, n=3, cutoff=cutoff)
+    return [one for letters in near for one in by_letters[letters]][:3]
 
 
 def on_terminal() -> bool:

@@ -188,7 +188,9 @@ def loads_weights(loader: Builder) -> Builder:
 def find_model(name: str) -> Entry:
     """The entry of a model, by its name or alias. Raises InputError with the nearest names when there is none."""
     if not is_model(name):
-        raise unknown("model", name, [*_models, *_aliases])
+        if (place := elsewhere(name)) is not None:
+            raise InputError(f"unknown model {name!r}: {place}")
+        raise InputError(f"{unknown('model', name, [*_models, *_aliases])} (`opsin models` lists them all)")
     return _models[_aliases.get(name, name)]
 
 
@@ -200,14 +202,71 @@ def is_model(name: str) -> bool:
     return _aliases.get(name, name) in _models
 
 
+# Families that many look for, by patterns of their names elsewhere: who has them.
+_ELSEWHERE: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("convnextv2*", "ConvNeXt V2", ("timm",)),
+    ("convnext*", "ConvNeXt", ("timm", "torchvision")),
+    ("vit_*", "the vision transformer", ("timm", "torchvision")),
+    ("swin_*", "Swin", ("timm", "torchvision")),
+    ("swinv2_*", "Swin V2", ("timm",)),
+    ("maxvit_*", "MaxViT", ("timm", "torchvision")),
+    ("mvit*", "MViT", ("timm", "torchvision")),
+    ("mnasnet*", "MNASNet", ("timm", "torchvision")),
+    ("efficientnetv2_*", "EfficientNetV2", ("timm",)),
+    ("tf_efficientnetv2_*", "EfficientNetV2", ("timm",)),
+    ("efficientnet_v2_*", "EfficientNetV2", ("torchvision",)),
+    ("squeezenet*", "SqueezeNet", ("torchvision",)),
+    ("beit*", "BEiT", ("timm",)),
+    ("cait_*", "CaiT", ("timm",)),
+    ("coatnet_*", "CoAtNet", ("timm",)),
+    ("deit*", "DeiT", ("timm",)),
+    ("dla*", "DLA", ("timm",)),
+    ("dpn*", "DPN", ("timm",)),
+    ("edgenext_*", "EdgeNeXt", ("timm",)),
+    ("efficientformer*", "EfficientFormer", ("timm",)),
+    ("eva*", "EVA", ("timm",)),
+    ("fastvit_*", "FastViT", ("timm",)),
+    ("ghostnet*", "GhostNet", ("timm",)),
+    ("hrnet_*", "HRNet", ("timm",)),
+    ("levit_*", "LeViT", ("timm",)),
+    ("mixer_*", "MLP-Mixer", ("timm",)),
+    ("mobilenetv4_*", "MobileNetV4", ("timm",)),
+    ("mobileone_*", "MobileOne", ("timm",)),
+    ("mobilevit*", "MobileViT", ("timm",)),
+    ("*nfnet_*", "NFNet", ("timm",)),
+    ("pvt_*", "PVT", ("timm",)),
+    ("repvgg_*", "RepVGG", ("timm",)),
+    ("res2net*", "Res2Net", ("timm",)),
+    ("resnest*", "ResNeSt", ("timm",)),
+    ("xcit_*", "XCiT", ("timm",)),
+    ("deeplabv3*", "DeepLabV3", ("torchvision",)),
+    ("fcn_*", "FCN", ("torchvision",)),
+    ("fcos_*", "FCOS", ("torchvision",)),
+    ("keypointrcnn_*", "Keypoint R-CNN", ("torchvision",)),
+    ("lraspp_*", "LR-ASPP", ("torchvision",)),
+)
+
+
+def elsewhere(name: str) -> str | None:
+    """Of a well-known network that is not here, who has it, in words; None of any other name."""
+    for pattern, family, libraries in _ELSEWHERE:
+        if fnmatchcase(name.casefold(), pattern) and not is_model(name):
+            return f"{family} is not in opsin; {' and '.join(libraries)} {'has' if len(libraries) == 1 else 'have'} it"
+    return None
+
+
 def list_models(pattern: str = "*", task: str | None = None) -> list[str]:
-    """Names of models that match a shell pattern and serve a task, sorted. Without `*` or `?` it matches inside."""
+    """Names of models that match a shell pattern and serve a task, sorted. Without `*` or `?` it matches inside.
+
+    Upper and lower case are one.
+    """
+    pattern = pattern.casefold()
     _import_networks(rooms.all_rooms())
     if not any(sign in pattern for sign in "*?["):
         pattern = f"*{pattern}*"
     if task is not None:
         rooms.find_room(task)
-    return sorted(n for n, e in _models.items() if fnmatchcase(n, pattern) and task in (None, e.task))
+    return sorted(n for n, e in _models.items() if fnmatchcase(n.casefold(), pattern) and task in (None, e.task))
 
 
 def find_weights(name: str, weights: str) -> Weights:

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from opsin import errors
-from opsin.errors import InputError, unknown
+from opsin.errors import InputError, nearest, unknown
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -181,8 +181,14 @@ def find_room(task: str) -> Room:
         if task in _failed:
             raise InputError(_failed[task])
         if task not in _rooms:
-            raise unknown("task", task, list_tasks())
+            raise _unknown_task(task)
     return _rooms[task]
+
+
+def _unknown_task(task: str) -> InputError:
+    near = nearest(task, list_tasks())
+    hint = f"did you mean {' or '.join(near)}? The" if near else "the"
+    return InputError(f"unknown task {task!r}; {hint} tasks are {', '.join(list_tasks())}")
 
 
 def list_tasks() -> list[str]:

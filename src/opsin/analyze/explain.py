@@ -119,7 +119,10 @@ def _open(source: str, size: tuple[int, int, int] | None, real: bool) -> _Subjec
         raise InputError(f"{source} is no run, recipe (.yaml) or model.safetensors")
     if len(path.parts) > 1:
         raise InputError(f"no run or recipe at {source}")
-    raise unknown("model or recipe", source, [*registry.list_models(), *list_recipes()])
+    if (place := registry.elsewhere(source)) is not None:
+        raise InputError(f"unknown model {source!r}: {place}")
+    error = unknown("model or recipe", source, [*registry.list_models(), *list_recipes()])
+    raise InputError(f"{error} (`opsin models` lists the models)")
 
 
 def _from_model(name: str, size: tuple[int, int, int] | None, real: bool) -> _Subject:

@@ -33,6 +33,9 @@ from opsin.backbones import (
 )
 from opsin.backbones.backbone import Backbone
 from opsin.backbones.weights import copy_in_order
+from opsin.lazy_modules import lazy_modules
+
+__getattr__, __dir__ = lazy_modules(__name__, __file__)
 
 __all__ = [
     "Backbone",

@@ -9,15 +9,23 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from opsin.cli import completion
 from opsin.rooms import Option, Room
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the best there is if not given.")]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DEVICE",
+        help="cpu, cuda, cuda:1, mps; the best there is if not given.",
+        autocompletion=completion.devices,
+    ),
+]
 SOURCES = (
     "A built-in name (digits, scenes); class folders, a zip of them, a CSV, npz or IDX; with boxes: Pascal VOC, COCO "
     "json, YOLO (data.yaml, obj.data) or a CSV."
 )
-DataSource = Annotated[str | None, typer.Option("--data", "-d", help=SOURCES)]
+DataSource = Annotated[str | None, typer.Option("--data", "-d", metavar="SOURCE", help=SOURCES)]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Any key of the recipe, for example optim.lr=0.01. Repeatable."),
@@ -25,14 +33,16 @@ Settings = Annotated[
 Trained = Annotated[
     Path,
     typer.Argument(
-        help="A run folder, a model.safetensors, or published weights such as resnet50:imagenet1k.", show_default=False
+        metavar="RUN",
+        help="A run folder, a model.safetensors, or published weights such as resnet50:imagenet1k.",
+        show_default=False,
     ),
 ]
 
 
 def examples(*calls: str) -> str:
     """Lines under a verb's help."""
-    return "\n\n".join(["Examples:", *(f"  opsin {call}" for call in calls)])
+    return "\n".join(["Examples:", *(f"  opsin {call}" for call in calls)])
 
 
 def with_options(verb: Callable[..., Any], options: Sequence[Option], room: Room | None) -> Callable[..., Any]:
@@ -56,13 +66,18 @@ def with_options(verb: Callable[..., Any], options: Sequence[Option], room: Room
     return command
 
 
+_METAVARS = {int: "N", float: "X"}
+
+
 def _parameter(option: Option, panel: str) -> inspect.Parameter:
     flags = [option.flag, *([option.short] if option.short else [])]
     settings: dict[str, Any] = {"help": option.help, "show_default": False, "rich_help_panel": panel}
-    if option.metavar:
-        settings["metavar"] = option.metavar
+    if option.type is not bool:
+        settings["metavar"] = option.metavar or _METAVARS.get(option.type) or option.name.upper()
     if option.default is not None:
         settings["help"] = f"{option.help} {option.default} if not given."
+    if None not in (option.minimum, option.maximum):
+        settings["help"] += f" From {option.minimum:g} to {option.maximum:g}."
     if option.type in (int, float):
         settings |= {"min": option.minimum, "max": option.maximum}
     if option.type is bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NoReturn
@@ -10,9 +11,10 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from opsin import rooms
-from opsin.cli import data, evaluate, explain, export, models, predict, train
+from opsin.cli import completion, data, evaluate, explain, export, models, predict, train
 from opsin.cli.arguments import with_options
-from opsin.cli.which_task import find_room, owner_of, why_unknown
+from opsin.cli.help import Verb, Verbs
+from opsin.cli.which_task import find_room, flag_value, owner_of, why_unknown
 from opsin.errors import InputError, JobError
 from opsin.rooms import Room
 from opsin.version import __version__
@@ -36,22 +38,23 @@ def create_app(room: Room | None = None, commands: Sequence[Room] = ()) -> typer
     """The command, its verbs with the options of one task. commands: the rooms whose own verbs it has too."""
     made = typer.Typer(
         name="opsin",
+        cls=Verbs,
         help="Train, evaluate, use and understand any published vision network.",
         epilog="Start with: opsin train lenet5_digits",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
-        rich_markup_mode="rich",
+        rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     made.callback()(root)
     for name, (verb, examples) in VERBS.items():
         if name in OF_A_TASK:
             verb = with_options(verb, () if room is None else room.options.get(name, ()), room)
-        made.command(name, epilog=examples)(verb)
+        made.command(name, cls=Verb, epilog=examples)(verb)
     for one in commands:
         for name, place in one.commands.items():
-            made.command(name)(rooms.load(place))
+            made.command(name, cls=Verb)(rooms.load(place))
     return made
 
 
@@ -76,6 +79,26 @@ def root(
             show_default=False,
         ),
     ] = None,
+    install: Annotated[
+        bool,
+        typer.Option(
+            "--install-completion",
+            callback=completion.install,
+            is_eager=True,
+            expose_value=False,
+            help="Let the shell that this is complete verbs, flags and names; tells which file it writes.",
+        ),
+    ] = False,
+    show: Annotated[
+        bool,
+        typer.Option(
+            "--show-completion",
+            callback=completion.show,
+            is_eager=True,
+            expose_value=False,
+            help="Print what --install-completion would write.",
+        ),
+    ] = False,
 ) -> None:
     """What all verbs take. The packages of --import are taken from the arguments before these are read."""
     if offline:
@@ -86,17 +109,23 @@ def root(
 
 def main() -> NoReturn:
     """The entry point: turns errors into one line and an exit status."""
+    if completion.asked():
+        _complete()
     room, verb = None, ""
     try:
         arguments, packages = _take_imports(sys.argv[1:])
         rooms.import_inherited()
         rooms.import_packages(packages)
         verb, room = _subject(arguments)
-        status = create_app(room, _with_commands(verb))(arguments, standalone_mode=False) or 0
+        status = create_app(room, _with_commands(verb))(arguments, standalone_mode=False, prog_name="opsin") or 0
     except InputError as error:
         status = _fail(str(error), 2)
     except _UsageError as error:
-        status = _fail(_explain(error, verb, room), 2) if error.format_message() else 2
+        status = 2
+        if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help
+            print(error.format_message())
+        else:
+            _fail(_explain(error, verb, room, sys.argv[1:]), status)
     except JobError as error:
         status = _fail(str(error), 1)
     except (KeyboardInterrupt, typer.Abort):
@@ -107,6 +136,22 @@ def main() -> NoReturn:
     except Exception as error:
         status = _fail(f"unexpected {type(error).__name__}: {error} (opsin --debug ... shows where)", 1)
     sys.exit(status)
+
+
+def _complete() -> NoReturn:
+    """Answer a shell that asks how a line can go on: with nothing where that cannot be told."""
+    try:
+        *before, last = completion.words()
+        arguments, packages = _take_imports(before)
+        rooms.import_inherited()
+        rooms.import_packages(packages)
+        verb, room = _subject(arguments if last.startswith("-") else arguments[:1])
+        completion.prepare()
+        create_app(room, _with_commands(verb))([], standalone_mode=False, prog_name="opsin")
+    except Exception:  # a line on the terminal would break the one that is being written
+        if os.environ.get("OPSIN_DEBUG"):
+            raise
+    sys.exit(1)
 
 
 def _take_imports(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -148,13 +193,19 @@ def _with_commands(verb: str) -> list[Room]:
     return [room for room in ours if room.commands]
 
 
-def _explain(error: Any, verb: str, room: Room | None) -> str:
-    """A usage error in words, with the task that an unknown option belongs to."""
+def _explain(error: Any, verb: str, room: Room | None, arguments: Sequence[str]) -> str:
+    """A usage error in words, with the task that an unknown option belongs to, or the value that is no number."""
     flag = getattr(error, "option_name", None)
-    if not flag or type(error).__name__ != "NoSuchOption":
-        return error.format_message()
-    unknown = why_unknown(sys.argv[1:]) if room is None else ""  # whose options nobody knows
-    return unknown or owner_of(verb, flag, room) or error.format_message()
+    if flag and type(error).__name__ == "NoSuchOption":
+        unknown = why_unknown(sys.argv[1:]) if room is None else ""  # whose options nobody knows
+        return unknown or owner_of(verb, flag, room) or error.format_message()
+    message = error.format_message()
+    number = re.search(r"valid (integer|number|float)", message)
+    if number is None or not (flags := getattr(getattr(error, "param", None), "opts", None)):
+        return message
+    given = next((value for one in flags if (value := flag_value(arguments, one)) is not None), None)
+    kind = "a whole number" if number[1] == "integer" else "a number"
+    return f"{flags[-1] if len(flags[-1]) > 2 else flags[0]} takes {kind}; got {given!r}"
 
 
 def _fail(message: str, status: int) -> int:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from opsin import rooms
+from opsin.cli import completion
 from opsin.cli.arguments import SOURCES, AsJson, examples
 from opsin.cli.printing import make_folder, print_json
 from opsin.cli.which_task import task_of_options
@@ -23,20 +24,32 @@ EXAMPLES = examples(
 
 
 def data(
-    source: Annotated[str, typer.Argument(help=SOURCES, show_default=False)],
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCES, show_default=False)],
     task: Annotated[
-        str | None, typer.Option(help="What the data is for; what its files say, if not given.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="TASK",
+            help="What the data is for; what its files say, if not given.",
+            show_default=False,
+            autocompletion=completion.tasks,
+        ),
     ] = None,
     sheet: Annotated[
         Path | None,
-        typer.Option(help="Write a contact sheet of the data, with what is known of each image, to this file."),
+        typer.Option(
+            metavar="FILE", help="Write a contact sheet of the data, with what is known of each image, to this file."
+        ),
     ] = None,
-    export: Annotated[Path | None, typer.Option(help="Write images as PNG files into class folders here.")] = None,
+    export: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write images as PNG files into class folders here.")
+    ] = None,
     split: Annotated[
         str | None,
-        typer.Option(help="The split to export, or that a task's own checks are made on: test, if there is one."),
+        typer.Option(
+            metavar="SPLIT", help="The split to export, or that a task's own checks are made on: test, if there is one."
+        ),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="How many images to export.")] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="How many images to export.")] = None,
     as_json: AsJson = False,
     *,
     options: dict[str, Any],

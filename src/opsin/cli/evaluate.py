@@ -19,7 +19,9 @@ EXAMPLES = examples(
 def evaluate(
     run: Trained,
     data: DataSource = None,
-    split: Annotated[str | None, typer.Option(help="train, val or test; test if there is one.")] = None,
+    split: Annotated[
+        str | None, typer.Option(metavar="SPLIT", help="train, val or test; test if there is one.")
+    ] = None,
     device: Device = None,
     as_json: AsJson = False,
     *,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from opsin.cli import completion
 from opsin.cli.arguments import AsJson, examples
 from opsin.cli.printing import numbers, print_json
 from opsin.errors import InputError, say
@@ -26,30 +27,42 @@ def explain(
             metavar="MODEL|RUN|RECIPE...",
             help="A model, a run, published weights (resnet50:imagenet1k) or a recipe; several are compared.",
             show_default=False,
+            autocompletion=completion.models_and_recipes,
         ),
     ],
     size: Annotated[
         str | None, typer.Option("--input", metavar="C,H,W", help="Channels, height and width of one image.")
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Images at once, for memory.")] = 32,
+    batch: Annotated[int, typer.Option(metavar="N", min=1, help="Images at once, for memory.")] = 32,
     optimizer: Annotated[
         str | None,
-        typer.Option(help="Whose state training holds: sgd, plain_sgd or adamw; the recipe's if it has one."),
+        typer.Option(
+            metavar="NAME", help="Whose state training holds: sgd, plain_sgd or adamw; the recipe's if it has one."
+        ),
     ] = None,
     measure: Annotated[
         bool, typer.Option("--measure", help="Run it too: latency of one image, and peak memory at the batch.")
     ] = False,
-    html: Annotated[Path | None, typer.Option(help="Write one page with images here.", show_default=False)] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write one page with images here.", show_default=False)
+    ] = None,
     images: Annotated[
         list[Path] | None,
-        typer.Option("--images", help="For a run's page: images to look at. Repeatable.", show_default=False),
+        typer.Option(
+            "--images",
+            metavar="FILE",
+            help="For a run's page: images to look at. Repeatable.",
+            show_default=False,
+        ),
     ] = None,
     pictures: Annotated[list[Path] | None, typer.Option("--pictures", hidden=True)] = None,
     layers: Annotated[
-        list[str] | None, typer.Option("--layer", help="For a run's page: layers to show. Repeatable.")
+        list[str] | None,
+        typer.Option("--layer", metavar="LAYER", help="For a run's page: layers to show. Repeatable."),
     ] = None,
     units: Annotated[
-        list[int] | None, typer.Option("--unit", help="For a run's page: units to project back. Repeatable.")
+        list[int] | None,
+        typer.Option("--unit", metavar="N", help="For a run's page: units to project back. Repeatable."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

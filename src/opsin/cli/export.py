@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from opsin.cli import completion
 from opsin.cli.arguments import AsJson, Trained, examples
 from opsin.cli.printing import print_json
 
@@ -20,11 +21,20 @@ EXAMPLES = examples(
 def export(
     run: Trained,
     format: Annotated[
-        str, typer.Option("--format", "-f", metavar="onnx|openvino|torch", help="For which runtime.")
+        str,
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="onnx|openvino|torch",
+            help="For which runtime.",
+            autocompletion=completion.export_formats,
+        ),
     ] = "onnx",
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="The file; model.onnx, model.xml or model.pt2 in the run if not given."),
+        typer.Option(
+            "--out", "-o", metavar="FILE", help="The file; model.onnx, model.xml or model.pt2 in the run if not given."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -27,9 +27,10 @@ def predict(
         typer.Argument(metavar="INPUT...", help="Images, videos, or folders of them.", show_default=False),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Write the images with their answers drawn here.")
+        Path | None,
+        typer.Option("--out", "-o", metavar="FOLDER", help="Write the images with their answers drawn here."),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images at once.")] = 32,
+    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Images at once.")] = 32,
     device: Device = None,
     as_json: AsJson = False,
     *,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,29 +20,41 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
-    """A table that fits the terminal, each row one line; plain aligned text where nobody watches."""
-    if not sys.stdout.isatty():
-        widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
-        for row in [columns, *rows]:
-            cells = [
-                f"{c:>{w}}" if i in right else f"{c:{w}}" for i, (c, w) in enumerate(zip(row, widths, strict=True))
-            ]
-            print("  ".join(cells).rstrip())
-        return
-    from rich.console import Console
-    from rich.table import Table
+def terminal_width() -> int | None:
+    """Columns that standard output has: COLUMNS, else those of the terminal; None where it is neither."""
+    given = os.environ.get("COLUMNS", "")
+    if given.isdecimal() and int(given) > 0:
+        return int(given)
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
-    console = Console()
-    shown = [i for i, name in enumerate(columns) if console.width >= 120 or name not in ("task", "paper")]
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for place in shown:
-        width = None if place == len(columns) - 1 else min(30, max(len(row[place]) for row in [columns, *rows]))
-        justify = "right" if place in right else "left"
-        table.add_column(columns[place], justify=justify, no_wrap=True, min_width=width, max_width=width)
-    for row in rows:
-        table.add_row(*(row[place] for place in shown))
-    console.print(table)
+
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = (), width: int | None = None
+) -> None:
+    """Aligned columns, each row one line, the headings bold on a terminal.
+
+    width: at most so many columns where that is possible: a row whose first cell is too long for it takes two lines.
+    """
+    widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
+    if width is not None:
+        widths[0] = max(len(columns[0]), min(widths[0], width - sum(size + 2 for size in widths[1:])))
+    for place, row in enumerate([columns, *rows]):
+        cells = [f"{c:>{w}}" if i in right else f"{c:{w}}" for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+        if len(row[0]) > widths[0]:
+            print(row[0])
+            cells[0] = " " * widths[0]
+        line = "  ".join(cells).rstrip()
+        print(bold(line) if place == 0 else line)
+
+
+def colours() -> bool:
+    """Whether standard output is a terminal that shows them, and nobody has asked for none."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def bold(text: str) -> str:
+    """Bold on a terminal."""
+    return f"\x1b[1m{text}\x1b[0m" if text and colours() else text
 
 
 def make_folder(path: Path) -> None:

@@ -21,7 +21,7 @@ def find_room(verb: str, arguments: Sequence[str]) -> Room | None:
     A wrong name is left to the verb, which says what is wrong with it.
     """
     try:
-        if (task := _flag(arguments, "--task")) is not None:
+        if (task := flag_value(arguments, "--task")) is not None:
             return rooms.find_room(task)
         for word in arguments:
             if not word.startswith("-"):
@@ -84,7 +84,8 @@ def task_of_options(given: Collection[str]) -> str | None:
     return None
 
 
-def _flag(arguments: Sequence[str], flag: str) -> str | None:
+def flag_value(arguments: Sequence[str], flag: str) -> str | None:
+    """The value that a call gives a flag; None where it gives none."""
     for place, word in enumerate(arguments):
         if word.startswith(f"{flag}="):
             return word.partition("=")[2]

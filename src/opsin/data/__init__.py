@@ -16,6 +16,9 @@ from opsin.data.splits import divide, stratified, stratify
 from opsin.data.transforms.augmentation import Augmentation, create_augmentation, describe_augmentation
 from opsin.data.transforms.batch_mixing import create_mixing
 from opsin.data.truth import Problem, Summary, Truth
+from opsin.lazy_modules import lazy_modules
+
+__getattr__, __dir__ = lazy_modules(__name__, __file__)
 
 __all__ = [
     "IMAGE_SUFFIXES",

@@ -11,7 +11,7 @@ from opsin import rooms
 from opsin.data.formats.format import Format
 from opsin.data.source import Source, verify
 from opsin.data.truth import Problem
-from opsin.errors import InputError, unknown
+from opsin.errors import InputError, nearest, unknown
 
 _SHAPE, _SIGNATURE, _BUILT_IN = 1, 2, 3  # the claims of a format
 
@@ -142,7 +142,9 @@ def _find(source: str | Path, built_in: Sequence[str]) -> Path:
         inside = Path(home) / path
         if inside.exists():
             return inside
-    if len(path.parts) > 1 or path.suffix:
-        raise InputError(f"there is no file or folder {str(source)!r} to read data from; check the path")
     names = [p.name for p in Path(home).iterdir() if p.is_dir()] if home and Path(home).is_dir() else []
+    is_path = len(path.parts) > 1 or path.suffix or str(source).endswith(("/", os.sep))
+    if str(source) and (is_path or not nearest(source, [*built_in, *names], cutoff=0.7)):
+        listed = f"; built-in data has a name: {', '.join(built_in)}" if built_in and not is_path else ""
+        raise InputError(f"no file or folder at {source}{listed}")
     raise unknown("data source", source, [*built_in, *names])

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from opsin import registry
 from opsin.data import Preprocessing, class_names
 from opsin.engine.recipe import Recipe, load_recipe
-from opsin.errors import InputError
+from opsin.errors import InputError, nearest
 from opsin.files import atomic
 from opsin.nn.capabilities import restore_values, saved_values
 from opsin.version import __version__
@@ -113,9 +113,10 @@ def read_model(path: str | Path) -> Saved:
         return _published(name, weights)
     if path.is_dir():
         if not (path / "model.safetensors").exists():
-            state = "its training has not saved a model yet" if (path / "recipe.yaml").exists() else "it is not a run"
-            raise InputError(f"no model.safetensors in {path}: {state}")
+            raise InputError(f"no model.safetensors in {path}: {_lacking(path)}")
         path = path / "model.safetensors"
+    elif not path.exists():
+        raise _absent(path)
     tensors, metadata = read_tensors(path)
     try:
         return _described(json.loads(metadata["opsin"]), tensors)
@@ -123,6 +124,31 @@ def read_model(path: str | Path) -> Saved:
         raise InputError(f"{path} does not describe a model of opsin: it lacks {error.args[0]!r}") from None
     except (ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{path} has a damaged description: {error}") from None
+
+
+def _absent(path: Path) -> InputError:
+    """The error for a run that is not there, with the nearest beside it."""
+    if ":" in path.name and len(path.parts) == 1:
+        try:
+            registry.find_model(path.name.partition(":")[0])
+        except InputError as error:
+            return error
+    others = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = [str(path.parent / name) for name in nearest(path.name, others, cutoff=0.7)]
+    kind = "file" if path.suffix else "run or file"
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    return InputError(f"no {kind} at {path}{hint}")
+
+
+def _lacking(folder: Path) -> str:
+    """Why a folder has no model, and what to do."""
+    if (folder / "recipe.yaml").exists():
+        how = f"; to go on with it: opsin train --resume {folder}" if (folder / "last.ckpt").exists() else ""
+        return f"its training has not saved a model yet{how}"
+    runs = sorted(str(path.parent) for path in folder.glob("*/model.safetensors"))
+    if runs:
+        return f"it is not a run, but holds {len(runs)}: {', '.join(runs[:3])}{', ...' if runs[3:] else ''}"
+    return "it is not a run; a run has recipe.yaml and model.safetensors"
 
 
 def _described(text: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Saved:

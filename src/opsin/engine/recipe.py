@@ -206,7 +206,7 @@ def read_recipe(source: str | Path) -> dict[str, Any]:
     if path.suffix not in (".yaml", ".yml"):
         shipped = list_recipes()
         if str(source) not in shipped and registry.is_model(str(source)):
-            raise InputError(f"{source} is a model, not a recipe: opsin train TASK --model {source} --data SOURCE")
+            raise InputError(f"{source} is a model, not a recipe; to train it: opsin train {source} --data SOURCE")
         if str(source) not in shipped:
             raise unknown("recipe", source, [*shipped, *rooms.list_tasks()])
         path = shipped[str(source)]

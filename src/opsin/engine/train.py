@@ -359,7 +359,8 @@ def _device(recipe: Recipe) -> torch.device:
     """Where the finished model is evaluated."""
     wanted = recipe.train.accelerator
     if wanted in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        return torch.device("cuda")
+        chosen = recipe.train.devices
+        return torch.device(f"cuda:{chosen[0]}" if isinstance(chosen, list) and len(chosen) == 1 else "cuda")
     if wanted in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")

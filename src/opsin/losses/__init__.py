@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from opsin.errors import InputError, unknown
+from opsin.lazy_modules import lazy_modules
 from opsin.losses.boxes import ciou_loss, diou_loss, giou_loss, iou_loss
 from opsin.losses.centre import CentreLoss
 from opsin.losses.classification import (
@@ -30,6 +31,8 @@ from opsin.losses.overlap import dice_loss
 from opsin.losses.regression import huber_loss, l1_loss, l2_loss, smooth_l1_loss, sse_loss
 from opsin.losses.sequence import ctc_loss
 from opsin.losses.weighting import WeightedSum
+
+__getattr__, __dir__ = lazy_modules(__name__, __file__)
 
 __all__ = [
     "BinaryCrossEntropy",

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from opsin.errors import InputError
+from opsin.lazy_modules import lazy_modules
 from opsin.necks.asff import ASFF
 from opsin.necks.bifpn import BiFPN
 from opsin.necks.fpn import FPN
@@ -14,6 +15,8 @@ from opsin.necks.mlfpn import MLFPN
 from opsin.necks.neck import Laterals, Neck
 from opsin.necks.panet import ConcatPANet, PANet
 from opsin.nn.naming import build
+
+__getattr__, __dir__ = lazy_modules(__name__, __file__)
 
 __all__ = [
     "ASFF",

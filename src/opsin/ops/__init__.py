@@ -1,5 +1,6 @@
 """Pure tensor functions: boxes and anchors, suppression, convolution by several algorithms, decoding of sequences."""
 
+from opsin.lazy_modules import lazy_modules
 from opsin.ops.anchors import AnchorClusters, cell_anchors, grid_anchors, kmeans_anchors
 from opsin.ops.boxes import box_area, clip_boxes, convert_boxes, decode_boxes, encode_boxes
 from opsin.ops.convolution import ConvolutionCost, conv2d, convolution_cost
@@ -8,6 +9,8 @@ from opsin.ops.iou import iou, pairwise_iou, shape_iou
 from opsin.ops.language import CharacterModel, Lexicon
 from opsin.ops.non_maximum_suppression import batched_nms, nms, soft_nms
 from opsin.ops.sequence import edit_distance, edit_distances
+
+__getattr__, __dir__ = lazy_modules(__name__, __file__)
 
 __all__ = [
     "AnchorClusters",

@@ -25,3 +25,14 @@ In this order it tells a story:
     sequences       rnn, lstm, gru, attention, multi_head_attention, ctc
     geometry        iou, nms, bilinear
 """
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+
+def __getattr__(name: str) -> Any:
+    """A file of this package as an attribute: `opsin.scratch.iou`."""
+    if name.startswith("_") or not (Path(__file__).parent / f"{name}.py").is_file():
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return importlib.import_module(f"{__name__}.{name}")

@@ -396,7 +396,7 @@ def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert data.open("pets/cat/..").classes == ["cat", "dog"]
     with pytest.raises(InputError, match="unknown data source 'pest'; did you mean pets"):
         data.open("pest")
-    with pytest.raises(InputError, match=r"no file or folder .pest/x\.zip."):
+    with pytest.raises(InputError, match=r"no file or folder at pest/x\.zip"):
         data.open("pest/x.zip")
     with pytest.raises(
         InputError,
