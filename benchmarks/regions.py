@@ -227,7 +227,7 @@ def draw_proposals(entries: Sequence[Entry], index: int) -> Image.Image:
     one has it; the RPN is drawn if there is a run of Faster R-CNN.
     """
     split = entries[0].splits["test"]
-    image, truth = split.read(index), split.instances[index]  # type: ignore[index]
+    image, truth = split.read(index), split.kind.instances[index]
     objects = truth.boxes if truth.labels is None else truth.boxes[truth.labels >= 0]
     known = [entry.proposer for entry in entries if isinstance(entry.proposer, SelectiveSearch)]
     search = known[0] if known else create_proposer("selective_search_fast")

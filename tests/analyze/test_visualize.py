@@ -86,7 +86,7 @@ def test_a_unit_that_nothing_excites_says_so() -> None:
 def test_examples_are_one_a_class_where_there_are_enough() -> None:
     images = torch.zeros(40, 1, 8, 8, dtype=torch.uint8)
     split = Split(ImageArray(images, "x"), ClassLabels(np.repeat(np.arange(4), 10), ["a", "b", "c", "d"]))
-    assert visualize._spread(split, 4).labels.tolist() == [0, 1, 2, 3]
+    assert visualize._spread(split, 4).kind.presence.tolist() == [0, 1, 2, 3]
     assert len(visualize._spread(split, 6)) == 6 and len(visualize._spread(split, 100)) == 40
     several = split.with_truth(ClassLabels(np.ones((40, 3), np.float32), ["a", "b", "c"]))
     assert len(visualize._spread(several, 5)) == 5

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from opsin.data.dataset_check import Diagnosis
 from opsin.data.inputs import ImageArray
 from opsin.data.labels import ClassLabels
 from opsin.data.source import Source, Split
+from opsin.data.truth import Summary
 from opsin.errors import InputError, JobError
 
 RANDOM = np.random.RandomState(0)
@@ -53,6 +56,32 @@ def test_a_healthy_set(root: Path) -> None:
     text = data.render(diagnosis)
     assert "pets: image folders, one label an image, 12 images, 2 classes" in text
     assert "no problems found" in text
+
+
+@dataclass(frozen=True)
+class _Lengths(Summary):
+    section: str = "texts"
+
+    def facts(self, others: Sequence[Summary] = ()) -> dict[str, float]:
+        return {"longest": 7 + len(others)}
+
+    def lines(self, facts: Mapping[str, float]) -> list[str]:
+        return [f"texts of up to {facts['longest']} letters"]
+
+
+class _Texts(ClassLabels):
+    def summary(self) -> Summary:
+        return _Lengths("a text an image", super().summary().counts)
+
+
+def test_facts_stand_under_the_name_of_their_truth() -> None:
+    images = torch.from_numpy(RANDOM.randint(0, 256, (4, 1, 5, 5), dtype=np.uint8))
+    parts = {name: _Texts(np.array([k, 1 - k]), ["a", "b"]) for k, name in enumerate(("train", "test"))}
+    splits = {name: Split(ImageArray(images[2 * k : 2 * k + 2], name), parts[name]) for k, name in enumerate(parts)}
+    diagnosis = data.inspect(Source("t", "texts", splits))
+    found = diagnosis.to_dict()
+    assert found["texts"] == {"longest": 8} and found["boxes"] == {} == diagnosis.boxes
+    assert "texts of up to 8 letters" in data.render(diagnosis)
 
 
 def test_sizes_colours_and_endings_are_counted(root: Path) -> None:
@@ -192,7 +221,7 @@ def test_export_and_open_again(tmp_path: Path) -> None:
     for path in written:
         image = source.splits["test"].read(int(path.stem))
         assert torch.equal(data.read_image(path), image)
-        assert source.splits["test"].labels[int(path.stem)] == int(path.parent.name)
+        assert source.splits["test"].kind.presence[int(path.stem)] == int(path.parent.name)
     both = data.open(data.export(source, tmp_path / "both", limit=30)[0].parents[2])
     assert {key: len(split) for key, split in both.splits.items()} == {"train": 30, "test": 30}
     with pytest.raises(InputError, match="unknown split of digits 'tset'; did you mean test"):

@@ -77,7 +77,7 @@ def test_boxes_are_in_pixels_of_the_input() -> None:
         assert batch["image"].shape == (4, 3, 20, 20) and batch["size"].tolist() == [[40, 30]] * 4
         assert batch["size"].dtype == torch.int64 and batch["label"].shape == (4, 3)
         for index, one in zip(batch["index"].tolist(), batch["instances"], strict=True):
-            truth = SPLIT.instances[index]  # type: ignore[index]
+            truth = SPLIT.kind.instances[index]
             assert torch.equal(PREPROCESSING.return_boxes(one.boxes, (40, 30)).round(), truth.boxes)
             assert torch.equal(one.labels, truth.labels)  # type: ignore[arg-type]
             assert one.boxes.dtype == torch.float32 and one.labels.dtype == torch.int64  # type: ignore[union-attr]
@@ -85,7 +85,7 @@ def test_boxes_are_in_pixels_of_the_input() -> None:
 
 
 def test_classification_batches_are_as_they_were() -> None:
-    plain = SPLIT.with_truth(ClassLabels(SPLIT.labels, ["a", "b", "c"]))
+    plain = SPLIT.with_truth(ClassLabels(SPLIT.kind.presence, ["a", "b", "c"]))
     batch = next(iter(create_loader(plain, PREPROCESSING, batch_size=4)))
     assert batch.keys() == {"image", "label", "index", "path"}
 
@@ -133,13 +133,12 @@ def test_the_global_generator_is_left_alone() -> None:
 
 def test_instances_stay_with_their_images() -> None:
     chosen = SPLIT.subset([7, 3, 3])
-    assert [len(one) for one in chosen.instances or []] == [3, 3, 3]
-    assert chosen.instances is not None and chosen.instances[0].labels.tolist() == [1, 1, 1]  # type: ignore[union-attr]
-    moved = SPLIT.relabel([4, 0, 2], 5)
-    assert moved.labels.shape == (N, 5)
-    assert moved.instances is not None and SPLIT.instances is not None
-    for k, (new, old) in enumerate(zip(moved.instances, SPLIT.instances, strict=True)):
-        labels = [-1 if label < 0 else (4, 0, 2)[label] for label in old.labels.tolist()]  # type: ignore[union-attr]
+    assert [len(one) for one in chosen.kind.instances] == [3, 3, 3]
+    assert chosen.kind.instances[0].labels.tolist() == [1, 1, 1]
+    moved = SPLIT.kind.relabel([4, 0, 2], "abcde")
+    assert moved.presence.shape == (N, 5)
+    for k, (new, old) in enumerate(zip(moved.instances, SPLIT.kind.instances, strict=True)):
+        labels = [-1 if label < 0 else (4, 0, 2)[label] for label in old.labels.tolist()]
         assert new.labels.tolist() == labels, k  # type: ignore[union-attr]
     assert moved.instances[5].labels.tolist() == [-1]  # type: ignore[union-attr]
 
@@ -158,9 +157,10 @@ def test_an_unreadable_image_is_named() -> None:
 def test_masks_go_where_their_boxes_go(augment: str | None) -> None:
     """The rectangle around a digit's pixels is its box, to two pixels; that of one that is cut lies in what is left."""
     split = open_source("scenes:6", "detect").splits["train"]
+    split = split.with_truth(split.kind.with_masks())
     preprocessing = Preprocessing(size=(320, 240), channels=3, mean=(0.0,) * 3, std=(1.0,) * 3)
     augmentation = None if augment is None else create_detection_augmentation([augment], preprocessing)
-    options: Any = {"batch_size": 3, "training": True, "augmentation": augmentation, "masks": True}
+    options: Any = {"batch_size": 3, "training": True, "augmentation": augmentation}
     for workers in (0, 1):
         seen = 0
         for batch in create_loader(split, preprocessing, workers=workers, **options):
@@ -178,5 +178,5 @@ def test_masks_go_where_their_boxes_go(augment: str | None) -> None:
 
 
 def test_an_image_without_masks_is_named() -> None:
-    with pytest.raises(InputError, match=r"^x\[0\] has no masks of its objects"):
-        load(masks=True)
+    with pytest.raises(InputError, match=r"^x\[0\]: an object has no mask, only its box"):
+        list(create_loader(SPLIT.with_truth(SPLIT.kind.with_masks()), PREPROCESSING, batch_size=4))

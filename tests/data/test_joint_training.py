@@ -47,13 +47,13 @@ def test_classes_are_matched_by_name_and_new_ones_come_last() -> None:
     joined, told = join(detection(), images([0, 1, 1, -1], ["jug", "bowl"]), ratio=4)
     assert joined.classes == ["cup", "jug", "bowl"]
     train, val = joined.splits["train"], joined.splits["val"]
-    assert train.boxed is not None and train.boxed.tolist() == [True] * 4 + [False] * 3
-    assert [train.shown(k) for k in range(7)] == [[0], [1], [0], [1], [1], [2], [2]]
-    assert train.labels.tolist() == [0, 1, 0, 1, 1, 2, 2]
-    assert [len(one) for one in train.instances or []] == [1, 1, 1, 1, 0, 0, 0]
+    assert train.kind.boxed.tolist() == [True] * 4 + [False] * 3
+    assert [train.kind.shown(k) for k in range(7)] == [[0], [1], [0], [1], [1], [2], [2]]
+    assert train.kind.presence.tolist() == [0, 1, 0, 1, 1, 2, 2]
+    assert [len(one) for one in train.kind.instances] == [1, 1, 1, 1, 0, 0, 0]
     assert [train.name(k) for k in (3, 4, 6)] == ["train[3]", "photos[0]", "photos[2]"]
     assert train.read(0).shape == (3, 20, 20) and train.read(4).shape == (1, 8, 8)
-    assert val.labels.tolist() == [[1, 0, 0], [0, 1, 0]] and val.boxed is None
+    assert val.kind.presence.tolist() == [[1, 0, 0], [0, 1, 0]]
     for fact in (
         "joint training: 3 images of photos (test)",
         "2 classes, 1 of them without boxes: 'bowl'",
@@ -61,18 +61,18 @@ def test_classes_are_matched_by_name_and_new_ones_come_last() -> None:
     ):
         assert fact in told
     part = train.subset([6, 1])
-    assert part.boxed is not None and part.boxed.tolist() == [False, True]
-    assert part.name(0) == "photos[2]" and [len(one) for one in part.instances or []] == [0, 1]
-    moved = part.relabel([3, 2, 0], 4)
-    assert [moved.shown(0), moved.shown(1)] == [[0], [2]] and moved.labels.tolist() == [0, 2]
-    assert moved.instances is not None and moved.instances[1].labels.tolist() == [2]  # type: ignore[union-attr]
+    assert part.kind.boxed.tolist() == [False, True]
+    assert part.name(0) == "photos[2]" and [len(one) for one in part.kind.instances] == [0, 1]
+    moved = part.kind.relabel([3, 2, 0], list("wxyz"))
+    assert [moved.shown(0), moved.shown(1)] == [[0], [2]] and moved.presence.tolist() == [0, 2]
+    assert moved.instances[1].labels.tolist() == [2]
 
 
 @pytest.mark.parametrize(("count", "ratio", "each"), [(16, 4, 1), (17, 4, 2), (33, 4, 3), (17, 0.5, 9), (1, 4, 1)])
 def test_images_with_boxes_are_repeated_until_the_others_are_not_too_many(count: int, ratio: float, each: int) -> None:
     joined, told = join(detection(), images([0] * count, ["cup"]), ratio)
     train = joined.splits["train"]
-    assert train.boxed is not None and train.boxed.sum() == 4 * each and (~train.boxed).sum() == count
+    assert train.kind.boxed.sum() == 4 * each and (~train.kind.boxed).sum() == count
     assert count / (4 * each) <= ratio
     names = [train.name(k) for k in range(len(train))]
     assert all(names.count(f"train[{k}]") == each for k in range(4))
@@ -91,17 +91,17 @@ def test_only_images_to_train_on_are_taken(tmp_path: Path) -> None:
     assert len(names) == 6 and all("/train/" in name for name in names)
     assert "6 images" in told and joined.classes == ["cup", "jug", "owl"]
     few, _ = join(detection(), source, ratio=4, limit=2)
-    assert len(few.splits["train"]) == 6 and sorted(few.splits["train"].labels[4:]) == [0, 2]
+    assert len(few.splits["train"]) == 6 and sorted(few.splits["train"].kind.presence[4:]) == [0, 2]
 
 
 @pytest.mark.parametrize("labels", [[1, 0, 1], [[1, 1], [1, 0], [0, 0]]])
 def test_images_that_show_several_classes(tmp_path: Path, labels: list[Any]) -> None:
     np.savez(tmp_path / "x.npz", images=np.zeros((3, 8, 8), np.uint8), labels=labels, classes=["jug", "owl"])
     source = open(tmp_path / "x.npz", multi_label=True)
-    assert source.splits["all"].labels.shape == (3, 2)  # also where each has one
+    assert source.splits["all"].kind.presence.shape == (3, 2)  # also where each has one
     train = join(detection(), source, ratio=4)[0].splits["train"]
     expected = [[2], [1], [2]] if labels[0] == 1 else [[1, 2], [1]]
-    assert [train.shown(k) for k in range(4, len(train))] == expected
+    assert [train.kind.shown(k) for k in range(4, len(train))] == expected
 
 
 @pytest.mark.parametrize(("split", "labels"), [("all", [-1, -1]), ("test", [0, 1])])

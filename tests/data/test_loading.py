@@ -66,7 +66,7 @@ def test_a_batch_is_what_it_says() -> None:
     assert batch["image"].shape == (8, 3, 12, 10) and batch["image"].dtype == torch.uint8
     assert batch["label"].dtype == batch["index"].dtype == torch.int64
     for image, label, index, path in zip(*(batch[k] for k in ("image", "label", "index", "path")), strict=True):
-        assert torch.equal(image, SPLIT.read(index)) and label == SPLIT.labels[index] and path == f"x[{index}]"
+        assert torch.equal(image, SPLIT.read(index)) and label == SPLIT.kind.presence[index] and path == f"x[{index}]"
 
 
 def test_workers_change_nothing() -> None:

@@ -45,12 +45,12 @@ def test_coco_masks_are_those_of_cocos_tools(tmp_path: Path) -> None:
     rows = [annotation(shape, iscrowd=int(k == 2)) for k, shape in enumerate(shapes)]
     gone = annotation(shapes[0], bbox=[10, 20, 0, 40])  # a box without area is left out, and so is its mask
     split = opened(tmp_path, gone, *rows).splits["train"]
-    found = split.masks(0)
-    assert found is not None and found.shape == (3, 80, 100) and split.unmasked() is None
+    found = split.kind.masks(0, (80, 100))
+    assert found is not None and found.shape == (3, 80, 100) and split.kind.unmasked() is None
     wanted = [tools.merge(tools.frPyObjects(shapes[0], 80, 100)), shapes[1], tools.frPyObjects(shapes[2], 80, 100)]
     for mask, runs in zip(found, wanted, strict=True):
         assert torch.equal(mask, torch.from_numpy(tools.decode(runs)).bool())
-    empty = split.subset([1, 0]).masks(0)
+    empty = split.subset([1, 0]).kind.masks(0, (80, 100))
     assert empty is not None and empty.shape == (0, 80, 100)
 
 
@@ -73,11 +73,15 @@ def test_coco_without_a_usable_mask_has_boxes_only(tmp_path: Path, shape: Any, w
     source = opened(tmp_path, lacking, good)
     assert [(p.kind, p.severity) for p in source.problems] == [("broken_mask", "warning")] * warned
     split = source.splits["train"]
-    assert split.masks(0) is not None and split.masks(1) is None and split.unmasked() == 1
-    assert split.instances is not None and len(split.instances[1]) == 1
+    assert (
+        split.kind.masks(0, (80, 100)) is not None
+        and split.kind.masks(1, (80, 100)) is None
+        and split.kind.unmasked() == 1
+    )
+    assert len(split.kind.instances[1]) == 1
 
 
 def test_coco_runs_that_cannot_be_read_name_the_image(tmp_path: Path) -> None:
     source = opened(tmp_path, annotation({"size": [80, 100], "counts": "zzzz"}))
-    with pytest.raises(InputError, match=r"a\.png: a mask has runs that cannot be read"):
-        source.splits["train"].masks(0)
+    with pytest.raises(InputError, match="a mask has runs that cannot be read"):
+        source.splits["train"].kind.masks(0, (80, 100))

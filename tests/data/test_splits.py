@@ -84,7 +84,7 @@ def test_a_source_without_splits_is_cut_in_three() -> None:
     assert sizes(parts) == {"train": 42, "val": 6, "test": 12}
     names = {part.name(i) for part in parts.values() for i in range(len(part))}
     assert len(names) == 60
-    assert all(np.bincount(part.labels).tolist() == [len(part) // 3] * 3 for part in parts.values())
+    assert all(np.bincount(part.kind.presence).tolist() == [len(part) // 3] * 3 for part in parts.values())
     assert sizes(data.divide(source_of(all=split_of(labels)), val_fraction=0, test_fraction=0)) == {"train": 60}
 
 

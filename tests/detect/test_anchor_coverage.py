@@ -80,13 +80,13 @@ def test_yolos_cells_are_those_of_plain_loops() -> None:
     outputs = {f"stride{s}": torch.zeros(1, 21, 64 // s, 64 // s) for s in (8, 16, 32)}
     every, expected = plain.places(outputs, 0, model.anchors, model.strides, model.scales), []
     assert found.places == len(every)
-    for k, one in enumerate(opened.splits["train"].instances or []):
+    for k, one in enumerate(opened.splits["train"].kind.instances):
         answered = {truths[-1] for truths in plain.owners(every, one).values()}
         expected += [(f"x[{k}]", n + 1) for n in range(len(one)) if n not in answered]
     assert expected and numbers(found.problems, "no place to itself") == expected
     # k-means, from the boxes themselves: of each the best of the anchors, on one centre.
     sides = [
-        (x2 - x1, y2 - y1) for one in opened.splits["train"].instances or [] for x1, y1, x2, y2 in one.boxes.tolist()
+        (x2 - x1, y2 - y1) for one in opened.splits["train"].kind.instances for x1, y1, x2, y2 in one.boxes.tolist()
     ]
     for mean, anchors in ((found.anchor_iou, sum(model.anchors, ())), (found.cluster_iou, found.clusters)):
         best = [max(plain.shape_iou(side, anchor) for anchor in anchors) for side in sides]
@@ -100,7 +100,7 @@ def test_retinanets_thresholds_are_those_of_every_anchor() -> None:
     model: Any = registry.create_model(**made.model.model_dump(exclude_none=True), num_classes=2).eval()
     anchors, apart, taken = model(torch.zeros(1, 3, 128, 128))["anchors"], [], []
     assert found.places == len(anchors)
-    for k, one in enumerate(opened.splits["train"].instances or []):
+    for k, one in enumerate(opened.splits["train"].kind.instances):
         overlap = box_iou(one.boxes, anchors)
         best, owner = overlap.max(dim=0)
         answered = set(owner[best >= 0.5].tolist())

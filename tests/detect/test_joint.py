@@ -79,7 +79,7 @@ def test_targets_of_a_batch_of_both(photos: Path) -> None:
     for target, index, alone in zip(targets, batch["index"].tolist(), unboxed, strict=True):
         assert target.boxes.isnan().all() if alone else target.boxes.isfinite().all()
         if alone:
-            assert target.labels.tolist() == splits["train"].shown(index)
+            assert target.labels.tolist() == splits["train"].kind.shown(index)
     losses = task.detector.loss(task.model(*task.inputs(batch)), targets)
     assert all(torch.isfinite(term) for term in losses.values()) and losses["somewhere"] > 0
     assert losses["box"] > 0

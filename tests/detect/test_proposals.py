@@ -281,13 +281,11 @@ def preprocessing(**options: Any) -> Preprocessing:
 def test_proposals_move_as_boxes_do(fit: str, augment: Any) -> None:
     """A proposal on every object, and a smaller one: wherever the object goes, there the proposal is."""
     split = images(6)
-    assert split.instances is not None
-    given = [torch.cat([one.boxes, one.boxes + torch.tensor([0, 0, -2.0, -4])]) for one in split.instances]
+    given = [torch.cat([one.boxes, one.boxes + torch.tensor([0, 0, -2.0, -4])]) for one in split.kind.instances]
     sized = preprocessing(fit=fit)
     steps = create_detection_augmentation(augment, sized) if augment is not None else None
-    loader = create_loader(
-        split, sized, batch_size=3, training=augment is not None, augmentation=steps, proposals=given
-    )
+    split = split.with_truth(split.kind.with_proposals(given))
+    loader = create_loader(split, sized, batch_size=3, training=augment is not None, augmentation=steps)
     seen = 0
     for batch in loader:
         assert len(batch["proposals"]) == len(batch["instances"]) == 3
@@ -306,9 +304,9 @@ def test_proposals_change_nothing_else() -> None:
     augment = create_detection_augmentation("ssd", sized)
     windows = [SlidingWindows(limit=30)(split.read(i)) for i in range(6)]
     common: dict[str, Any] = {"batch_size": 2, "training": True, "augmentation": augment, "seed": 3}
-    for plain, more in zip(
-        create_loader(split, sized, **common), create_loader(split, sized, proposals=windows, **common), strict=True
-    ):
+    with_proposals = split.with_truth(split.kind.with_proposals(windows))
+    loaders = (create_loader(one, sized, **common) for one in (split, with_proposals))
+    for plain, more in zip(*loaders, strict=True):
         assert torch.equal(plain["image"], more["image"])
         assert "proposals" not in plain
         for one, two in zip(plain["instances"], more["instances"], strict=True):
@@ -318,9 +316,8 @@ def test_proposals_change_nothing_else() -> None:
 def test_workers_give_the_same_and_the_order_stays() -> None:
     split, sized = images(4, side=32), preprocessing(size=(64, 64))
     windows = [SlidingWindows(limit=30)(split.read(i)) for i in range(3)] + [torch.zeros(0, 4)]
-    alone, shared = (
-        list(create_loader(split, sized, batch_size=2, proposals=windows, workers=workers)) for workers in (0, 1)
-    )
+    split = split.with_truth(split.kind.with_proposals(windows))
+    alone, shared = (list(create_loader(split, sized, batch_size=2, workers=workers)) for workers in (0, 1))
     for one, two in zip(alone, shared, strict=True):
         assert all(map(torch.equal, one["proposals"], two["proposals"]))
     flat = [boxes for batch in alone for boxes in batch["proposals"]]
@@ -330,16 +327,15 @@ def test_workers_give_the_same_and_the_order_stays() -> None:
 
 def test_as_many_proposals_as_images() -> None:
     with pytest.raises(InputError, match="proposals of 2 images, and the split has 3"):
-        create_loader(images(3), preprocessing(), batch_size=1, proposals=[torch.zeros(0, 4)] * 2)
+        images(3).kind.with_proposals([torch.zeros(0, 4)] * 2)
 
 
 @pytest.mark.real_data
 def test_selective_search_fits_blood_cells_better_than_windows(data_dir: Path) -> None:
     pytest.importorskip("cv2.ximgproc")
     split = data.open(str(data_dir / "bccd"), "detect").splits["test"].subset([0, 1])
-    assert split.instances is not None
     recalls = []
     for proposer in (create_proposer("selective_search_fast", width=320), SlidingWindows()):
         found = [proposer(split.read(i)) for i in range(2)]
-        recalls.append(proposal_recall(split.instances, found, counts=(300,)).average.item())
+        recalls.append(proposal_recall(split.kind.instances, found, counts=(300,)).average.item())
     assert recalls[0] > 2 * recalls[1]  # over 24 images 0.266 against 0.084

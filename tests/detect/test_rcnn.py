@@ -343,7 +343,7 @@ def test_all_stages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert list(times) == ["proposals", "features", "classification", "suppression"]
     assert min(times.values()) > 0
     shard = load_file(run.path / "stages/features/000000.safetensors")
-    objects = sum(len(one) for one in splits["train"].instances[:4])
+    objects = sum(len(one) for one in splits["train"].kind.instances[:4])
     assert int((shard["labels"] >= 0).sum()) == objects
     assert len(shard["features"]) == 4 * 40 + objects
 

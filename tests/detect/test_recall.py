@@ -60,12 +60,11 @@ def run(*arguments: object) -> Any:
 
 def shares(split: data.Split, boxes: list[torch.Tensor], threshold: float) -> list[float]:
     """Of all objects those that one of the first boxes of their image overlaps, one after the other."""
-    assert split.instances is not None
     found = []
     for count in COUNTS:
         hits = [
             bool((box_iou(truth[None], own[:count]) >= threshold).any())
-            for one, own in zip(split.instances, boxes, strict=True)
+            for one, own in zip(split.kind.instances, boxes, strict=True)
             for truth in one.boxes
         ]
         found.append(sum(hits) / len(hits))
@@ -78,10 +77,9 @@ def test_the_command_prints_and_draws_it(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     said = json.loads(result.stdout)["proposals"]
     train = data.open("scenes:5", "detect").splits["train"]
-    assert train.instances is not None
     windows = [SlidingWindows(limit=700)(train.read(k)) for k in range(len(train))]
     assert (said["method"], said["split"], said["images"]) == ("sliding_windows", "train", 5)
-    assert said["objects"] == sum(map(len, train.instances)) and said["mean_proposals"] == 700
+    assert said["objects"] == sum(map(len, train.kind.instances)) and said["mean_proposals"] == 700
     assert said["proposals"] == list(COUNTS)
     for threshold in (0.5, 0.7, 0.95):
         assert said["recall"][f"{threshold:g}"] == pytest.approx(shares(train, windows, threshold))

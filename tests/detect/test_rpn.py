@@ -301,7 +301,7 @@ def test_trained_alone_it_knows_one_class(monkeypatch: pytest.MonkeyPatch, tmp_p
 
     task, _, splits = prepare(load_recipe(recipe), lambda line: None)
     labels = [
-        {label for one in split.instances or [] for label in one.labels.tolist()}  # type: ignore[union-attr]
+        {label for one in split.kind.instances for label in one.labels.tolist()}
         for split in (open_scenes("scenes:16").splits["val"], splits["val"])
     ]
     assert len(labels[0]) > 5 and labels[1] == {0}

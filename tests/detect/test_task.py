@@ -203,7 +203,7 @@ def test_the_evaluators_truth_is_that_of_the_files(task: DetectTask) -> None:
     for batch in data.create_loader(splits["train"], task.preprocessing, batch_size=3):
         evaluator.update(task.model(*task.predictor.inputs(batch)), batch)
     truth, _ = evaluator.gathered()
-    for own, read in zip(truth, splits["train"].instances or [], strict=True):
+    for own, read in zip(truth, splits["train"].kind.instances, strict=True):
         torch.testing.assert_close(own.boxes, read.boxes, rtol=0, atol=1e-3)
         assert torch.equal(own.labels, read.labels)  # type: ignore[arg-type]
 

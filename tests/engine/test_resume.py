@@ -107,6 +107,20 @@ def test_interrupt_saves_and_says_how_to_resume(uninterrupted: dict[str, torch.T
     assert_same(weights(out), uninterrupted)
 
 
+@pytest.mark.parametrize(("step", "number"), [(14, "SIGKILL"), (11, "SIGINT")])
+def test_no_checkpoint_lies_amid_an_accumulation(step: int, number: str, tmp_path: Path):
+    """Gradients are not saved: of 9 batches an epoch, the optimizer steps after 4, 8 and 9, and so may be written."""
+    recipe = {**RECIPE, "train": {**RECIPE["train"], "accumulate": 4, "save_every_steps": 3, "epochs": 2}}
+    opsin.train(recipe, out=tmp_path / "whole", say=lambda line: None)
+    stopped = train_and_kill(step, tmp_path / "run", number, **recipe["train"])
+    assert stopped.returncode != 0, stopped.stderr
+    # Killed before the 6th batch of the second epoch, behind its 3rd; interrupted as its 3rd began.
+    position = read_checkpoint(tmp_path / "run" / "last.ckpt")["opsin"]["position"]
+    opsin.train(resume=tmp_path / "run", say=lambda line: None)
+    assert_same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+    assert position == [1, 4]
+
+
 def test_resuming_a_finished_run_changes_nothing(tmp_path: Path):
     out = tmp_path / "run"
     short = {**RECIPE, "train": {**RECIPE["train"], "epochs": 1}}

@@ -16,13 +16,14 @@ from PIL import Image
 from safetensors.torch import load_file
 
 HERE = Path(__file__).parent
+PATHS = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH"))))
+ENVIRONMENT = {**os.environ, "PYTHONPATH": PATHS}
 
 
 def run(folder: Path, *arguments: str, status: int = 0) -> str:
     """What the command prints, in `folder`, with the tasks of this folder to import."""
-    environment = {**os.environ, "PYTHONPATH": str(HERE)}
     command = [sys.executable, "-m", "opsin.cli", *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -36,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Images of dots, and a network trained to count them."""
     made = tmp_path_factory.mktemp("dots")
     code = "from pathlib import Path; from make_dots import make_dots; make_dots(Path('.'))"
-    subprocess.run([sys.executable, "-c", code], cwd=made, env={**os.environ, "PYTHONPATH": str(HERE)}, check=True)
+    subprocess.run([sys.executable, "-c", code], cwd=made, env=ENVIRONMENT, check=True)
     (made / "log").write_text(run(made, "--import", "dots", *TRAIN, *SETTINGS))
     return made
 
@@ -79,6 +80,27 @@ def test_a_rule_answers_without_a_network(folder: Path) -> None:
     assert answer["brightness"] == "dark"
 
 
+@pytest.fixture
+def shades(tmp_path: Path) -> Path:
+    """Grey images in folders: of 40 and 150 levels, called dark, and of 200 and of 255, called bright."""
+    for name, side, level in (("dark", 6, 40), ("dark", 9, 150), ("bright", 6, 200), ("bright", 7, 255)):
+        (tmp_path / "shades" / name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((side, 8), level, np.uint8)).save(tmp_path / "shades" / name / f"{level}.png")
+    return tmp_path
+
+
+def test_a_rule_is_evaluated_without_a_network(shades: Path) -> None:
+    found = run(shades, "--import", "rule", "eval", "rule", "--data", "shades")
+    assert re.search(r"^right +0\.7500$", found, re.MULTILINE)  # the one of 150 levels is called dark, and is bright
+    assert re.search(r"^margin +77\.7500 levels$", found, re.MULTILINE)  # (87 + 23 + 73 + 128) / 4
+    found = run(shades, "--import", "rule", "eval", "rule", "--data", "shades", "--threshold", "160", "--json")
+    assert json.loads(found) == {"right": 1.0, "margin": 66.25}  # (120 + 10 + 40 + 95) / 4
+    assert "rule comes without data" in run(shades, "--import", "rule", "eval", "rule", status=2)
+    (shades / "shades" / "dark").rename(shades / "shades" / "dim")
+    refused = run(shades, "--import", "rule", "eval", "rule", "--data", "shades", status=2)
+    assert "does not know the classes dim" in refused
+
+
 def test_rows_of_numbers(tmp_path: Path) -> None:
     rows = np.random.default_rng(0).normal(size=(60, 3))
     np.savetxt(tmp_path / "t.rows", np.c_[rows, rows @ [1, 2, 3] + 0.5], delimiter=",")
@@ -88,11 +110,28 @@ def test_rows_of_numbers(tmp_path: Path) -> None:
     run(tmp_path, "--import", "rows", "train", "rows", "--model", "line", "--data", "t.rows", *settings, "--out", "r")
     (answer,) = json.loads(run(tmp_path, "--import", "rows", "predict", "r", "one.txt", "--json"))
     assert answer["value"] == pytest.approx(6.5, abs=0.3)
-    assert "takes no images" in run(tmp_path, "--import", "rows", "explain", "r", status=2)
+    said = run(tmp_path, "--import", "rows", "explain", "r", status=2)
+    assert "add to Line a method `example(batch, size=None)`" in said
     assert "multiply-adds" not in (tmp_path / "r" / "report.html").read_text()
     counted = ("--model", "counted_line", "--data", "t.rows", "--epochs", "1", "--out", "c")
     run(tmp_path, "--import", "rows", "train", "rows", *counted)
     assert "multiply-adds" in (tmp_path / "c" / "report.html").read_text()
+    _explains_rows(tmp_path)
+
+
+def _explains_rows(folder: Path) -> None:
+    """A network of rows is counted by its own example, whether it is named by its run or by itself."""
+    for what in ("c", "counted_line"):
+        found = json.loads(run(folder, "--import", "rows", "explain", what, "--measure", "--json"))
+        assert found["identity"]["input"] == [3] and found["identity"]["images"] is False
+        # Three weights and a bias; of a batch of 32 rows of 3 numbers in float32.
+        assert (found["totals"]["macs"], found["totals"]["params"], found["memory"]["batch"]) == (3, 4, 32)
+        assert found["memory"]["infer_peak"] >= 32 * 3 * 4 + 4 * 4
+        assert all(layer["field"] is None for layer in found["layers"])
+    assert "Totals, one input" in run(folder, "--import", "rows", "explain", "c", "--html", "c.html")
+    assert "no field" not in (folder / "c.html").read_text()
+    assert "takes no images" in run(folder, "--import", "rows", "explain", "c", "--input", "3,8,8", status=2)
+    assert "--input C,H,W, or add to Line" in run(folder, "--import", "rows", "explain", "line", status=2)
 
 
 def test_rows_are_no_images(tmp_path: Path) -> None:
@@ -102,32 +141,34 @@ def test_rows_are_no_images(tmp_path: Path) -> None:
         assert reason in run(tmp_path, "--import", "rows", "data", "t.rows", flag, "out.png", status=2)
 
 
-def test_several_optimizers_accumulate_clip_and_resume_bit_for_bit(folder: Path) -> None:
+@pytest.mark.parametrize("batches", [0, 3])
+def test_several_optimizers_accumulate_clip_and_resume_bit_for_bit(folder: Path, batches: int) -> None:
+    """Killed in the third epoch, after some batches: 3 are amid an accumulation, at a step that wants a checkpoint."""
     more = ("--set", "dots.head_lr=0.05", "--set", "train.accumulate=2", "--set", "train.clip_norm=1.0")
     more = (*more, "--set", "train.batch_size=8", "--set", "train.ema_decay=0.9", "--set", "train.epochs=4")
-    run(folder, "--import", "dots", *TRAIN, *more, "--out", "whole")
+    more = (*more, "--set", "train.save_every_steps=3")
+    run(folder, "--import", "dots", *TRAIN, *more, "--out", f"whole{batches}")
     code = (
         "import os, sys; from lightning.pytorch import Callback, Trainer\n"
         "class Stop(Callback):\n"
-        "    def on_train_epoch_start(self, trainer, task):\n"
-        "        if trainer.current_epoch == 2: os._exit(9)\n"
+        "    def on_train_batch_start(self, trainer, task, batch, batch_idx):\n"
+        f"        if (trainer.current_epoch, batch_idx) == (2, {batches}): os._exit(9)\n"
         "before = Trainer.__init__\n"
         "def make(self, *a, callbacks=None, **k): before(self, *a, callbacks=[*(callbacks or []), Stop()], **k)\n"
         "Trainer.__init__ = make\n"
         "from opsin.cli.command import main; main()"
     )
-    environment = {**os.environ, "PYTHONPATH": str(HERE)}
-    command = [sys.executable, "-c", code, "--import", "dots", *TRAIN, *more, "--out", "part"]
-    killed = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", code, "--import", "dots", *TRAIN, *more, "--out", f"part{batches}"]
+    killed = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert killed.returncode == 9, killed.stdout + killed.stderr
-    run(folder, "--import", "dots", "train", "--resume", "part")
-    whole, part = (load_file(folder / name / "model.safetensors") for name in ("whole", "part"))
+    run(folder, "--import", "dots", "train", "--resume", f"part{batches}")
+    whole, part = (load_file(folder / name / "model.safetensors") for name in (f"whole{batches}", f"part{batches}"))
     assert whole.keys() == part.keys() and all(torch.equal(whole[name], part[name]) for name in whole)
 
 
 def test_a_rule_trains_nothing_and_says_so(folder: Path) -> None:
     said = run(folder, "--import", "rule", "train", "rule", status=2)
-    assert "rule trains nothing; use it with `opsin predict`" in said
+    assert "rule trains nothing; use it with `opsin predict` and `opsin eval`" in said
 
 
 def test_the_answer_is_drawn(folder: Path) -> None:

@@ -17,11 +17,12 @@ from opsin.analyze.explain_schema import Explanation, Identity, Result, Training
 from opsin.analyze.families import place
 from opsin.analyze.memory import estimate_memory, measure_latency, with_measurement
 from opsin.analyze.profile import Profile, profile
-from opsin.data import Preprocessing
 from opsin.engine.checkpoint import Saved, read_model
 from opsin.engine.recipe import Recipe, list_recipes, load_recipe
 from opsin.engine.recipe_data import create_preprocessing, open_data
 from opsin.errors import InputError, unknown
+from opsin.nn.capabilities import names_input
+from opsin.nn.counting import meta_twin
 from opsin.optim import trace_rates
 
 _STEPS = 100  # of an epoch, for the schedule: the rates over epochs are the same for any
@@ -36,7 +37,7 @@ class _Subject:
     source: str
     name: str
     model: nn.Module
-    input_size: tuple[int, int, int]
+    input_size: tuple[int, int, int] | None  # None: no images, but the network's own example
     options: dict[str, Any] = field(default_factory=dict)
     recipe: Recipe | None = None
     results: list[Result] = field(default_factory=list)
@@ -52,7 +53,8 @@ def explain(
 ) -> Explanation:
     """Everything about a network: a registered model's name, a run, published weights (resnet50:imagenet1k), a recipe.
 
-    input_size: (C, H, W); the published one, or the recipe's or run's, if None. batch: images at once, for memory.
+    input_size: (C, H, W); the published one, or the recipe's or run's, if None. What takes no images is counted by its
+    own `example(batch, size=None)`, and has no receptive field. batch: images at once, for memory.
     optimizer: whose state training holds: "sgd", "plain_sgd", "adamw"; the recipe's, else "sgd", if None. measure: run
     it as well, and add the measured peaks and the latency of one image.
 
@@ -129,7 +131,8 @@ def _from_model(name: str, size: tuple[int, int, int] | None, real: bool) -> _Su
     facts = registry.find_model(name).facts
     published = facts.input if facts is not None else size
     if published is None:
-        raise InputError(f"{name} states no size of its input; give it with --input C,H,W")
+        model = _with_example(_build(name, {}, real), name, otherwise="give it with --input C,H,W, or ")
+        return _Subject("model", name, name, model, None)
     size = published if size is None else size
     options = {} if size[0] == published[0] else {"in_channels": size[0]}
     return _Subject("model", name, name, _build(name, options, real), size, options)
@@ -137,18 +140,34 @@ def _from_model(name: str, size: tuple[int, int, int] | None, real: bool) -> _Su
 
 def _from_run(source: str, size: tuple[int, int, int] | None) -> _Subject:
     saved = read_model(source)
-    own = _input_of(saved.preprocessing)
     options = {**saved.recipe.model.options, **saved.options}
     results = _measured(saved, source)
     name = saved.recipe.model.name
     recipe = saved.recipe if saved.recipe.data.source else None  # published weights come without one
-    return _Subject("run", source, name, saved.build(), size or own, options, recipe, results)
+    model, prepared = saved.build(), saved.preprocessing
+    if prepared is not None:
+        size = size or (prepared.channels, *prepared.size)
+    else:
+        model, size = _with_example(model, source, size), None
+    return _Subject("run", source, name, model, size, options, recipe, results)
 
 
-def _input_of(preprocessing: Preprocessing | None) -> tuple[int, int, int]:
-    if preprocessing is None:
-        raise InputError("this network takes no images; what explain counts is for an input of C,H,W")
-    return preprocessing.channels, *preprocessing.size
+def _with_example(
+    model: nn.Module, name: str, size: tuple[int, int, int] | None = None, otherwise: str = ""
+) -> nn.Module:
+    """A network that names its own input. Raises InputError, with the way out, for one that does not.
+
+    size: of images, as it was asked for. otherwise: another way out.
+    """
+    if size is not None:
+        raise InputError(f"{name} takes no images of C,H,W; leave --input out")
+    if not names_input(model):
+        kind = type(model).__name__
+        raise InputError(
+            f"{name} states no size of its input; {otherwise}add to {kind} a method `example(batch, size=None)` that "
+            "returns so many inputs as one tensor"
+        )
+    return model
 
 
 def _measured(saved: Saved, source: str) -> list[Result]:
@@ -173,13 +192,19 @@ def _from_recipe(source: str, size: tuple[int, int, int] | None, real: bool) -> 
     entry = registry.find_model(name)
     options = dict(recipe.model.options)
     channels: int | None = recipe.data.channels or (None if entry.facts is None else entry.facts.input[0])
+    images = True
     try:
         opened = open_data(recipe)
-        options["num_classes"] = len(opened.classes)
-        if recipe.data.channels is None and recipe.model.weights is None:
-            channels = data.find_channels(next(iter(opened.splits.values())))
+        first = next(iter(opened.splits.values()))
+        options |= {"num_classes": len(opened.classes)} if "num_classes" in entry.options else {}
+        images = first.inputs.key == "image"
+        if images and recipe.data.channels is None and recipe.model.weights is None:
+            channels = data.find_channels(first)
     except InputError:
         pass  # the data is not here: the builder's own number of classes
+    if not images:
+        model = _with_example(_build(name, options, real), name, size)
+        return _Subject("recipe", source, name, model, None, options, recipe)
     preprocessing = create_preprocessing(recipe, channels)
     own = (preprocessing.channels, *preprocessing.size)
     size = own if size is None else size
@@ -199,8 +224,10 @@ def _profile(subject: _Subject) -> Profile:
     try:
         return profile(subject.model, subject.input_size)
     except RuntimeError as error:  # a network that does not check its input itself
-        size = "x".join(map(str, subject.input_size))
-        raise InputError(f"{subject.name} cannot take an input of {size}: {str(error).splitlines()[0]}") from error
+        what = (
+            "its own example" if subject.input_size is None else f"an input of {'x'.join(map(str, subject.input_size))}"
+        )
+        raise InputError(f"{subject.name} cannot take {what}: {str(error).splitlines()[0]}") from error
 
 
 def _identity(subject: _Subject) -> Identity:
@@ -218,8 +245,9 @@ def _identity(subject: _Subject) -> Identity:
         paper_url=f"https://arxiv.org/abs/{number[1]}" if number else "",
         year=facts.year if facts is not None else 0,
         idea=facts.idea if facts is not None else "",
-        input=subject.input_size,
+        input=subject.input_size or tuple(meta_twin(subject.model, None)[1].shape[1:]),
         options=subject.options,
+        images=subject.input_size is not None,
     )
 
 

@@ -1,8 +1,8 @@
 """What `opsin explain` finds out, as plain data; `Explanation.to_dict()` is its JSON.
 
 docs/counting.md defines the counts.
-Counts are for one image in eval unless a name says otherwise, sizes in elements, memory in bytes, receptive fields in
-pixels of the input, accuracies in percent, times in milliseconds. A pair is (height, width).
+Counts are for one image, or one other input, in eval unless a name says otherwise, sizes in elements, memory in bytes,
+receptive fields in pixels of the input, accuracies in percent, times in milliseconds. A pair is (height, width).
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ class Identity:
     name: of the model. kind: "model", "recipe" or "run", and source: the name or path that was asked for. family: the
     file of its code. place: what its idea works on, after Khan et al. 2020 (arXiv:1901.06032), the first the foremost.
     paper, paper_url, year, idea: of the publication; url "" where the citation is not an arXiv id.
-    input: (C, H, W) that everything here is counted for. options: the builder's that were set, num_classes included.
+    input: (C, H, W) that everything here is counted for; where `images` is false, the shape of one of the network's own
+    examples, which are no images. options: the builder's that were set, num_classes included.
     """
 
     name: str
@@ -34,8 +35,14 @@ class Identity:
     paper_url: str
     year: int
     idea: str
-    input: tuple[int, int, int]
+    input: tuple[int, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
+    images: bool = True
+
+    @property
+    def noun(self) -> str:
+        """What one input is called."""
+        return "image" if self.images else "input"
 
 
 @dataclass(frozen=True)

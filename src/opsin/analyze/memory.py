@@ -69,10 +69,11 @@ class _Ledger(TorchDispatchMode):
 
 
 def estimate_memory(
-    model: nn.Module, input_size: tuple[int, int, int], batch: int = 1, optimizer: str = "sgd"
+    model: nn.Module, input_size: tuple[int, int, int] | None, batch: int = 1, optimizer: str = "sgd"
 ) -> Memory:
     """Bytes to train and to infer at a batch of (C, H, W) images, in the model's own floating-point type.
 
+    input_size: None for the network's own `example`, here and in all that follows.
     optimizer: "sgd" (with momentum), "plain_sgd", "adamw". Raises InputError for another, a batch below 1, or an input
     that the model refuses.
     """
@@ -106,7 +107,7 @@ def estimate_memory(
 
 def measure_memory(
     model: nn.Module,
-    input_size: tuple[int, int, int],
+    input_size: tuple[int, int, int] | None,
     batch: int = 1,
     optimizer: str = "sgd",
     device: str | None = None,
@@ -129,14 +130,14 @@ def measure_memory(
     return train, infer, device
 
 
-def with_measurement(memory: Memory, model: nn.Module, input_size: tuple[int, int, int]) -> Memory:
+def with_measurement(memory: Memory, model: nn.Module, input_size: tuple[int, int, int] | None) -> Memory:
     """The same, with the measured peaks of this machine."""
     train, infer, device = measure_memory(model, input_size, memory.batch, memory.optimizer)
     return replace(memory, measured_train_peak=train, measured_infer_peak=infer, device=device)
 
 
 def measure_latency(
-    model: nn.Module, input_size: tuple[int, int, int], batch: int = 1, runs: int = 10, seconds: float = 5.0
+    model: nn.Module, input_size: tuple[int, int, int] | None, batch: int = 1, runs: int = 10, seconds: float = 5.0
 ) -> Latency:
     """Time of a forward pass in eval, after two to warm up: at most `runs` of them, and about `seconds` in all."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -166,13 +167,18 @@ def _check(batch: int, optimizer: str) -> None:
         raise unknown("optimizer of a memory estimate", optimizer, OPTIMIZERS)
 
 
-def _twin(model: nn.Module, input_size: tuple[int, int, int], batch: int) -> tuple[nn.Module, Tensor]:
+def _twin(model: nn.Module, input_size: tuple[int, int, int] | None, batch: int) -> tuple[nn.Module, Tensor]:
     twin, _ = meta_twin(model, input_size)
     return twin, example_input(twin, input_size, batch)
 
 
-def _real(model: nn.Module, input_size: tuple[int, int, int], batch: int, device: str) -> tuple[nn.Module, Tensor]:
-    """A copy with values on the device, and noise for images. A model without data gets small random numbers."""
+def _real(
+    model: nn.Module, input_size: tuple[int, int, int] | None, batch: int, device: str
+) -> tuple[nn.Module, Tensor]:
+    """A copy with values on the device, and noise for images, else its own example.
+
+    A model without data gets small random numbers.
+    """
     if any(p.is_meta for p in model.parameters()):
         twin = copy.deepcopy(model).to_empty(device=device)
         with torch.no_grad():
@@ -183,6 +189,8 @@ def _real(model: nn.Module, input_size: tuple[int, int, int], batch: int, device
                     tensor.zero_()
     else:
         twin = copy.deepcopy(model).to(device)
+    if input_size is None:
+        return twin.eval(), example_input(twin, None, batch)
     dtype = next((p.dtype for p in twin.parameters()), torch.float32)
     return twin.eval(), torch.rand(batch, *input_size, device=device, dtype=dtype)
 

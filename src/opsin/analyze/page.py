@@ -72,7 +72,10 @@ def one_page(
     """The page of one network, as HTML."""
     identity, totals = explanation.identity, explanation.totals
     # A module that was explained without being registered cannot be built again, and so sees nothing here.
-    subject = visualize.open_subject(explanation, images) if identity.source else None
+    # What takes no images sees none.
+    subject = visualize.open_subject(explanation, images) if identity.source and identity.images else None
+    if not identity.images and (images or layers or units):
+        raise InputError(f"{identity.source} takes no images, so there is nothing to see in them")
     sections: list[Section] = [facts(explanation)]
     if explanation.results:
         sections.append(results_table(explanation.results))
@@ -172,7 +175,8 @@ def _comparison_table(explanations: Sequence[Explanation], names: Sequence[str])
         *("to train", "to infer", "ms", "layers", "advice"),
     ]
     batches = {e.memory.batch for e in explanations}
-    note = f"Counts for one image; memory at a batch of {' or '.join(map(str, sorted(batches)))}."
+    nouns = dict.fromkeys(e.identity.noun for e in explanations)
+    note = f"Counts for one {' or '.join(nouns)}; memory at a batch of {' or '.join(map(str, sorted(batches)))}."
     timed = [e.latency for e in explanations if e.latency is not None]
     if timed:
         first = timed[0]

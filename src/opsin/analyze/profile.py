@@ -68,9 +68,9 @@ class Profile:
 class _Watch(TorchDispatchMode):
     """Books every operator with the innermost open module."""
 
-    def __init__(self, model: nn.Module, images: Tensor) -> None:
+    def __init__(self, model: nn.Module, images: Tensor, followed: bool) -> None:
         super().__init__()
-        self.follower = Follower(images)
+        self.follower = Follower(images) if followed else None
         self.images = images
         self.root = _Frame("", model, 0)
         self.open = [self.root]
@@ -112,8 +112,13 @@ class _Watch(TorchDispatchMode):
         source = self.producers.get(id(args[0])) if is_view(func) else None  # what is only viewed stays its maker's
         for tensor in results:
             self.producers[id(tensor)] = frame.number if source is None else source
-        self.follower.watch(func, args, output)
+        if self.follower is not None:
+            self.follower.watch(func, args, output)
         return output
+
+    def field(self, tensor: Tensor | None) -> Field | None:
+        """What the units of a tensor see of the image; None without either."""
+        return None if tensor is None or self.follower is None else self.follower.field(tensor)
 
     def _biases(self, name: str, given: Sequence[Any], output: Any) -> int:
         """A learned number that is added on its own connects every unit to the constant one."""
@@ -160,13 +165,14 @@ def _shape_of(func: Any, args: Sequence[Any], results: Sequence[Tensor]) -> dict
     return {}
 
 
-def run_on_meta(model: nn.Module, input_size: tuple[int, int, int]) -> MetaRun:
+def run_on_meta(model: nn.Module, input_size: tuple[int, int, int] | None) -> MetaRun:
     """Follow one image of (C, H, W) through the network in eval, without data. The model stays as it is.
 
+    input_size: None for the network's own `example`, which is no image: nothing has a receptive field then.
     Raises InputError for an input that the model refuses.
     """
     twin, images = whole_twin(model, input_size)
-    watch = _Watch(twin, images)
+    watch = _Watch(twin, images, input_size is not None)
     rows: list[tuple[_Frame, tuple[int, ...], int, Tensor | None]] = []
     begun: dict[str, tuple[int, int]] = {}
     shapes: dict[str, tuple[int, ...]] = {}
@@ -182,7 +188,7 @@ def run_on_meta(model: nn.Module, input_size: tuple[int, int, int]) -> MetaRun:
         frame = watch.open.pop()
         first = next(iter(tensors_in(output)), None)
         shapes[name] = tuple(first.shape[1:]) if first is not None else ()
-        fields[name] = watch.follower.field(first) if first is not None else None
+        fields[name] = watch.field(first)
         fresh = {id(p): p.numel() for p in module.parameters(recurse=False) if id(p) not in counted}
         counted.update(fresh)
         if fresh or frame.operators or not any(module.children()):
@@ -197,7 +203,7 @@ def run_on_meta(model: nn.Module, input_size: tuple[int, int, int]) -> MetaRun:
     left = _not_run(twin, counted)
     numbers = {frame.number: index for index, (frame, *_) in enumerate(rows)} | {-1: -1}
     layers = [
-        _layer(index, frame, shape, params, watch.follower.field(first) if first is not None else None, numbers)
+        _layer(index, frame, shape, params, watch.field(first), numbers)
         for index, (frame, shape, params, first) in enumerate(rows)
     ]
     layers += [
@@ -251,8 +257,8 @@ def _layer(
     )
 
 
-def profile(model: nn.Module, input_size: tuple[int, int, int]) -> Profile:
-    """Rows, shares, totals, stages and gaps of a network for one image of (C, H, W), in eval.
+def profile(model: nn.Module, input_size: tuple[int, int, int] | None) -> Profile:
+    """Rows, shares, totals, stages and gaps of a network for one image of (C, H, W), or its own example, in eval.
 
     Raises InputError for an input that the model refuses.
     """

@@ -103,9 +103,9 @@ class LayerTree:
             }
             for name, shape, params, macs, rows in groups
         ]
-        totals = self.explanation.totals
+        totals, identity = self.explanation.totals, self.explanation.identity
         note = (
-            f"{len(layers):,} calls of layers, for one image of {dims(self.explanation.identity.input)}"
+            f"{len(layers):,} calls of layers, for one {identity.noun} of {dims(identity.input)}"
             f"{f' with {totals.counted_on}' if totals.counted_on else ''}. "
             f"In total {totals.params:,} parameters, {totals.connections:,} connections, {totals.macs:,} MACs "
             f"(multiply-adds of products), {totals.flops:,} FLOPs (all floating-point operations) and "
@@ -124,7 +124,7 @@ def facts(explanation: Explanation) -> Facts:
         ("idea", identity.idea, ""),
         ("its place", ", ".join(identity.place), ""),
         ("family", f"opsin.backbones.{identity.family}" if identity.family else "", ""),
-        ("input", f"{dims(identity.input)} (channels, height, width)", ""),
+        ("input", dims(identity.input) + " (channels, height, width)" * identity.images, ""),
         ("options", ", ".join(f"{k}={v}" for k, v in identity.options.items()), ""),
     ]
     return Facts("What it is", [row for row in rows if row[1]])

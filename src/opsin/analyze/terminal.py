@@ -35,7 +35,8 @@ def show(explanation: Explanation, console: Console | None = None) -> None:
     if explanation.latency is not None:
         took = explanation.latency
         out.print(
-            f"  one image takes {took.median:.1f} ms ({took.fastest:.1f} to {took.slowest:.1f} in {took.runs} runs, "
+            f"  one {explanation.identity.noun} takes {took.median:.1f} ms "
+            f"({took.fastest:.1f} to {took.slowest:.1f} in {took.runs} runs, "
             f"{took.device}, {took.threads} threads)"
         )
     if explanation.training is not None:
@@ -106,7 +107,7 @@ def _results(explanation: Explanation, out: Console) -> None:
 
 def _totals(explanation: Explanation, out: Console) -> None:
     totals = explanation.totals
-    out.print("\n[bold]Totals, one image[/]")
+    out.print(f"\n[bold]Totals, one {explanation.identity.noun}[/]")
     out.print(f"  parameters   {totals.params:>15,}   and {totals.buffers:,} numbers in buffers")
     out.print(f"  MACs         {totals.macs:>15,}   multiply-adds of convolutions and products")
     if totals.counted_on:

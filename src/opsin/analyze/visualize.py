@@ -153,7 +153,7 @@ def _open_split(recipe: Recipe) -> tuple[str, Split]:
     return name, splits[name]
 
 
-def called_names(model: nn.Module, input_size: tuple[int, int, int], stages: Sequence[str]) -> list[str]:
+def called_names(model: nn.Module, input_size: tuple[int, ...], stages: Sequence[str]) -> list[str]:
     """The stages' modules; where a stage is not run as a whole, since a side head leaves in its middle, its last layer.
 
     Stages that give no feature maps are left out.
@@ -177,8 +177,8 @@ def _is_map(output: Any) -> bool:
 def _examples(split: Split, preprocessing: Preprocessing) -> list[Image]:
     images = []
     for index in range(len(split)):
-        label = split.labels[index]
-        known = int(label) if split.labels.ndim == 1 and label >= 0 else None
+        label = split.kind.presence[index]
+        known = int(label) if split.kind.presence.ndim == 1 and label >= 0 else None
         images.append(Image(split.name(index), preprocessing.prepare(split.read(index)), known))
     return images
 
@@ -187,13 +187,15 @@ def _spread(split: Split, count: int) -> Split:
     """At most `count` images, of the classes in turn where each has one label."""
     if len(split) <= count:
         return split
-    return split.subset(np.sort(data.stratified(split.labels, count)) if count >= 100 else _one_a_class(split, count))
+    return split.subset(
+        np.sort(data.stratified(split.kind.presence, count)) if count >= 100 else _one_a_class(split, count)
+    )
 
 
 def _one_a_class(split: Split, count: int) -> np.ndarray:
-    if split.labels.ndim == 2:
+    if split.kind.presence.ndim == 2:
         return np.linspace(0, len(split) - 1, count).astype(int)
-    first = [int(np.flatnonzero(split.labels == k)[0]) for k in np.unique(split.labels)]
+    first = [int(np.flatnonzero(split.kind.presence == k)[0]) for k in np.unique(split.kind.presence)]
     chosen = [first[i] for i in np.unique(np.linspace(0, len(first) - 1, min(count, len(first))).astype(int))]
     others = [i for i in range(len(split)) if i not in set(chosen)]
     return np.array((chosen + others)[:count])

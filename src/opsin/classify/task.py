@@ -32,7 +32,7 @@ class ClassifyTask(Task):
         assert preprocessing is not None
         _check_size(task.model, recipe.model.name, preprocessing.size)
         task.model.multi_label = own_section(recipe).multi_label
-        criterion = _create_criterion(recipe, source.splits["train"].labels, len(source.classes))
+        criterion = _create_criterion(recipe, source.splits["train"].kind.presence, len(source.classes))
         if criterion is not None:
             task.model.criterion = criterion
         return task

@@ -123,6 +123,11 @@ class Boxes(Truth):
         first, end = self.boxes.offsets[i], self.boxes.offsets[i + 1]
         return Instances(self.boxes.values[first:end], self.labels[first:end])
 
+    @property
+    def instances(self) -> list[Instances]:
+        """The objects of each image."""
+        return [self.at(i) for i in range(len(self))]
+
     def masks(self, i: int, size: Size) -> Tensor | None:
         """The pixels of each of an image's objects, (N, height, width) bool; None where one of them has no mask."""
         if self.drawn is None or self.drawn.lacking(i, _labels(self.at(i))):
@@ -207,6 +212,7 @@ class Boxes(Truth):
         objects = torch.bincount(self.labels[real], minlength=len(self.classes))
         return BoxSummary(
             kind="boxes",
+            section="boxes",
             counts=dict(zip(self.classes, counts.tolist(), strict=True)),
             noun="boxes",
             objects=dict(zip(self.classes, objects.tolist(), strict=True)),

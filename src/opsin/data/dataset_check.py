@@ -22,7 +22,8 @@ from opsin.rooms import DEFAULT_TASK
 _IMBALANCE = 10  # times more examples in the largest class than in the smallest before it is a warning
 
 
-# Earlier keys of `Diagnosis.to_dict`, which stay beside the new ones for a release; as does "pictures".
+# Earlier keys of `Diagnosis.to_dict`, which stay beside the new ones for a release; as do "pictures", and an empty
+# "boxes" for a truth that has none.
 _OLD_BOX_FACTS = {"most_in_an_image": "most_in_a_picture", "images_without": "pictures_without"}
 
 
@@ -33,7 +34,7 @@ class Diagnosis:
     splits: from split to class to number of images. sizes: {"HxW": images}, the most frequent first; channels and
     encodings likewise. imbalance: the largest class over the smallest, in the training split; None with an empty class.
     objects: where the truth counts things within images, from split to class to their number, which imbalance then
-    counts; boxes: facts of all of them, see `Summary.facts`. summary: of the split to train on, and noun: what an
+    counts; facts: of all of its truth, see `Summary.facts`. summary: of the split to train on, and noun: what an
     example is, both for `render`.
     """
 
@@ -50,7 +51,7 @@ class Diagnosis:
     encodings: dict[str, int]
     problems: list[Problem] = field(default_factory=list)
     objects: dict[str, dict[str, int]] = field(default_factory=dict)
-    boxes: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, float] = field(default_factory=dict)
     summary: Summary = field(default_factory=Summary, repr=False)
     noun: str = field(default="image", repr=False)
 
@@ -59,10 +60,20 @@ class Diagnosis:
         """Whether nothing was found that makes training refuse or its result misleading."""
         return not any(problem.severity == "error" for problem in self.problems)
 
+    @property
+    def boxes(self) -> dict[str, float]:
+        """The facts of boxes, none of another truth: what `facts` was called, for a release."""
+        return self.facts if self.summary.section == "boxes" else {}
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Plain values for JSON. The facts of the truth stand under the name of its section, where there are some."""
         values = asdict(replace(self, summary=Summary())) | {"healthy": self.healthy, "pictures": self.images}
-        del values["summary"], values["noun"]
+        del values["summary"], values["noun"], values["facts"]
+        for section, facts in {
+            "boxes": self.boxes,
+            **({self.summary.section: self.facts} if self.facts else {}),
+        }.items():
+            values.setdefault(section, dict(facts))
         values["problems"] = [{k: v for k, v in one.items() if k != "index"} for one in values["problems"]]
         for name, old in _OLD_BOX_FACTS.items():
             if name in self.boxes:
@@ -127,7 +138,7 @@ def inspect(
             *_truth_problems(opened, findings),
         ],
         objects={key: dict(one.objects) for key, one in summaries.items() if one.objects},
-        boxes=main.facts(rest),
+        facts=main.facts(rest),
         summary=main,
         noun=next((split.inputs.noun for split in opened.splits.values()), "image"),
     )
@@ -243,7 +254,7 @@ def render(diagnosis: Diagnosis, limit: int = 20) -> str:
     lines += ["classes", *_class_lines(diagnosis, limit)] if diagnosis.classes else []
     if diagnosis.imbalance is not None:
         lines.append(f"  the largest has {diagnosis.imbalance:.2f} times the {summary.noun} of the smallest")
-    lines += summary.lines(diagnosis.boxes)
+    lines += summary.lines(diagnosis.facts)
     for title, tally in (("sizes", diagnosis.sizes), ("channels", diagnosis.channels), ("files", diagnosis.encodings)):
         if tally:
             shown = [f"{value} ({count:,})" for value, count in list(tally.items())[:5]]

@@ -72,6 +72,11 @@ class JointBoxes(Truth):
             return self.parts[0].at(int(self.places[i]))
         return Instances(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
 
+    @property
+    def instances(self) -> list[Instances]:
+        """The objects of each image."""
+        return [self.at(i) for i in range(len(self))]
+
     def shown(self, i: int) -> list[int]:
         """The classes of an image."""
         known, unknown = self.parts
@@ -123,16 +128,17 @@ def join(source: Source, joint: Source, ratio: float, limit: int | None = None) 
         raise InputError(f"joint training: {joint.name} has no training images with a class")
     silent = len(other) - len(chosen)
     if limit is not None:
-        chosen = chosen[stratified(other.labels[chosen], limit)]
+        chosen = chosen[stratified(other.kind.presence[chosen], limit)]
     classes = list(dict.fromkeys([*source.classes, *joint.classes]))
     number = {name: k for k, name in enumerate(classes)}
-    unboxed = other.subset(chosen).relabel([number[name] for name in joint.classes], classes)
+    unboxed = other.subset(chosen)
+    unknown = unboxed.kind.relabel([number[name] for name in joint.classes], classes)
     repeats = math.ceil(len(unboxed) / (ratio * len(own)))
     places = np.concatenate([np.repeat(np.arange(len(own)), repeats), len(own) + np.arange(len(unboxed))])
     kept = np.arange(len(source.classes))
-    parts = {name: split.relabel(kept, classes) for name, split in source.splits.items()}
+    parts = {name: split.with_truth(split.kind.relabel(kept, classes)) for name, split in source.splits.items()}
     inputs = Concatenated([own.inputs, unboxed.inputs], places)
-    splits = {**parts, "train": Split(inputs, JointBoxes(parts["train"].kind, unboxed.kind, places))}
+    splits = {**parts, "train": Split(inputs, JointBoxes(parts["train"].kind, unknown, places))}
     new = classes[len(source.classes) :]
     told = (
         f"joint training: {len(unboxed)} images of {joint.name} ({joint.format}) say what they show, not where; "

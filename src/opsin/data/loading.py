@@ -15,7 +15,6 @@ from typing import Any, overload
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from opsin import rooms
@@ -110,8 +109,6 @@ def create_loader(
     training: bool = False,
     augmentation: Callable[..., Any] | None = None,
     order: Order | None = None,
-    proposals: Sequence[Tensor] | None = None,
-    masks: bool = False,
     seed: int = 0,
     workers: int = 0,
     rank: int = 0,
@@ -131,7 +128,6 @@ def create_loader(
     augmentation: what `create_augmentation` gives, or anything that takes a sample, a dict of "image" and the truth's
     fields, and `Partners` as many as its attribute `partners` says, and gives the changed sample; it is to draw from
     torch's global CPU generator alone, which is seeded for it. Without one, see `prepare_sample`.
-    proposals, masks: short for a truth `with_proposals` and `with_masks`; see `opsin.data.boxes.Boxes`.
     workers: processes that load ahead; 0 loads in this one. An unreadable file raises InputError that names it.
     """
     for name, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0), ("world_size", world_size, 1)):
@@ -141,7 +137,7 @@ def create_loader(
         raise InputError(f"rank is {rank}; expected 0 to {world_size - 1}")
     if training and len(split) == 0:
         raise InputError("the split to train on holds no images")
-    samples = _Samples(_with(split, proposals, masks), preprocessing, augmentation, seed)
+    samples = _Samples(split, preprocessing, augmentation, seed)
     if order is not None:
         batches = _Batches(order, rank, world_size)
     elif training:
@@ -151,18 +147,6 @@ def create_loader(
     else:
         batches = _Batches(_InTurn(np.arange(rank, len(split), world_size), batch_size, bool(drop_last)), 0, 1)
     return ImageLoader(samples, batches, workers, pin_memory)
-
-
-def _with(split: Split, proposals: Sequence[Tensor] | None, masks: bool) -> Split:
-    if proposals is not None:
-        split = split.with_truth(split.kind.with_proposals(proposals))
-    if masks:
-        if proposals is not None:
-            raise InputError("a loader moves proposals or masks, not both")
-        if (lacking := split.unmasked()) is not None:
-            raise InputError(f"{split.name(lacking)} has no masks of its objects, only their boxes")
-        split = split.with_truth(split.kind.with_masks())
-    return split
 
 
 class _Samples(Dataset):

@@ -6,12 +6,12 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
-from torch import Tensor
 
+from opsin import errors
 from opsin.data.images import UnreadableImage
 from opsin.data.inputs import Inputs
 from opsin.data.truth import Problem, Truth, name_problem
@@ -53,50 +53,30 @@ class Split:
         """The same examples, of which something else is known."""
         return replace(self, truth=truth)
 
-    # What kinds of truth have, for those who know which one it is
-
     @property
     def kind(self) -> Any:
         """The truth, for those who know its kind."""
         return self.truth
 
-    @cached_property
-    def labels(self) -> np.ndarray:
-        """The classes of each example, (N,) int64 or (N, K) float32 of 0 and 1."""
-        return self.kind.presence
-
-    @cached_property
-    def instances(self) -> list[Instances] | None:
-        """The objects of each image; None where the truth has none."""
-        at = getattr(self.truth, "at", None)
-        return None if at is None else [at(i) for i in range(len(self))]
+    # Earlier names of what a kind of truth has, for a release
 
     @property
-    def boxed(self) -> np.ndarray | None:
-        """(N,) bool: of which images the objects are known; None: of all."""
-        return getattr(self.truth, "boxed", None)
+    def labels(self) -> np.ndarray:
+        """`kind.presence`: the classes of each example, (N,) int64 or (N, K) float32 of 0 and 1."""
+        _say_moved("labels", "presence")
+        return self.kind.presence
 
-    def masks(self, index: int) -> Tensor | None:
-        """The pixels of each of an image's instances, (N, H, W) bool, in their order; None where nobody drew them."""
-        try:
-            return self.kind.masks(index, self.inputs.size(index))
-        except UnreadableImage:
-            raise
-        except InputError as error:
-            raise InputError(f"{self.name(index)}: {error}") from error
+    @property
+    def instances(self) -> list[Instances] | None:
+        """`kind.instances`: the objects of each image; None where the truth has none."""
+        _say_moved("instances", "instances")
+        return getattr(self.truth, "instances", None)
 
-    def unmasked(self) -> int | None:
-        """The first image with an object that has no mask; None where there is none."""
-        return self.kind.unmasked()
 
-    def shown(self, index: int) -> list[int]:
-        """The classes of an image."""
-        return self.kind.shown(index)
-
-    def relabel(self, places: Sequence[int] | np.ndarray, classes: int | Sequence[str]) -> Split:
-        """The same images with class k called `places[k]` of `classes`, names or their number."""
-        names = [str(k) for k in range(classes)] if isinstance(classes, int) else classes
-        return self.with_truth(self.kind.relabel(places, names))
+@cache
+def _say_moved(old: str, new: str) -> None:
+    """Say once that something of a split is its truth's."""
+    errors.say(f"Split.{old} is Split.kind.{new} now; the old name goes with the next release")
 
 
 @dataclass

@@ -49,7 +49,7 @@ class Summary:
     kind: in a few words, as "one label an image". counts: of each class, the examples that show it. noun: what is
     counted to see whether the classes are balanced: examples, or `objects` within them, of each class. exclusive:
     whether an example has one class, so that classes can be folders. advice: what to do about classes of very
-    different sizes.
+    different sizes. section: the key of its facts in JSON, as "boxes".
     """
 
     kind: str = ""
@@ -58,6 +58,7 @@ class Summary:
     objects: Mapping[str, int] = field(default_factory=dict)
     exclusive: bool = False
     advice: str = ""
+    section: str = "truth"
 
     @property
     def weighed(self) -> Mapping[str, int]:

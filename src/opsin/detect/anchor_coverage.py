@@ -154,8 +154,7 @@ class _NoProducts(TorchDispatchMode):
 
 def _place(split: Split, preprocessing: Preprocessing, index: int) -> Instances:
     """An image's objects in pixels of the input, none of an image that cannot be read."""
-    assert split.instances is not None
-    one = split.instances[index]
+    one: Instances = split.kind.at(index)
     if not len(one):
         return one
     try:

@@ -74,7 +74,9 @@ class DetectPredictor(Predictor):
         if not network_of(recipe.model.name).class_agnostic:
             return source
         one = [0] * len(source.classes)
-        return source.with_splits({name: split.relabel(one, ["object"]) for name, split in source.splits.items()})
+        return source.with_splits(
+            {name: split.with_truth(split.kind.relabel(one, ["object"])) for name, split in source.splits.items()}
+        )
 
     def answers(
         self,
@@ -180,7 +182,7 @@ def find_proposer(model: Any) -> Proposer | None:
 
 def check_masks(recipe: Recipe, split: Split) -> None:
     """Raise InputError for a split whose objects have no masks, naming the first image."""
-    lacking = split.unmasked()
+    lacking = split.kind.unmasked()
     if lacking is not None:
         raise InputError(
             f"{recipe.model.name} learns from masks, and {split.name(lacking)} has objects with a box alone; use data "

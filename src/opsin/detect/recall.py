@@ -91,8 +91,8 @@ def measure_recall(
     if name not in source.splits:
         raise unknown(f"split of {source.name}", name, source.splits)
     chosen = source.splits[name]
-    truth = chosen.instances
-    if truth is None or not any((one.labels is None or bool((one.labels >= 0).any())) for one in truth if len(one)):
+    truth: list[Instances] = [] if chosen.truth is None else chosen.kind.instances
+    if not any((one.labels is None or bool((one.labels >= 0).any())) for one in truth if len(one)):
         raise InputError(f"{source.name}, {name}, has no objects that proposals could be held against")
     if proposals in METHODS:
         found = find_proposals(chosen, create_proposer(proposals, **(options or {})))

@@ -98,7 +98,7 @@ class DetectTask(Task):
     @torch.no_grad()
     def inspections(self, split: Split) -> list[Section]:
         """Which anchors or cells answer for the objects of a few training images."""
-        full = [place for place, one in enumerate(split.instances or []) if len(one)]
+        full = [place for place, one in enumerate(split.kind.instances) if len(one)]
         if not full:
             return []
         chosen = np.unique(np.linspace(0, len(full) - 1, _SHOWN).astype(int))
@@ -112,8 +112,8 @@ class DetectTask(Task):
         found = self.detector.assign(self.model(*self.predictor.inputs(batch)), targets)
         shown = [one.to("cpu") for one in targets]
         sections: list[Section] = [report.assignments(list(batch["image"].cpu()), found, shown, self.classes)]
-        if proposals is not None and split.instances is not None:
-            recall = proposal_recall(split.instances, proposals)
+        if proposals is not None:
+            recall = proposal_recall(split.kind.instances, proposals)
             sections.append(recall_figure({str(getattr(self.model, "proposals", "proposals")): recall}))
         return sections
 

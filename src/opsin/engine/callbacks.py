@@ -35,7 +35,7 @@ class Position(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         loader: Any = trainer.train_dataloader
-        done = batch_idx + 1 >= len(loader)
+        done = batch_idx + 1 >= _batches(trainer)
         loader.position = (trainer.current_epoch + 1, 0) if done else (trainer.current_epoch, batch_idx + 1)
 
 
@@ -137,7 +137,10 @@ class History(Callback):
 
 
 class Checkpoints(Callback):
-    """last.ckpt at each epoch's end and every N steps; best.ckpt and a model file when the metric is better."""
+    """last.ckpt at each epoch's end and every N batches; best.ckpt and a model file when the metric is better.
+
+    Where gradients are being accumulated after N batches, it is written with the step that they lead to.
+    """
 
     def __init__(
         self,
@@ -158,7 +161,12 @@ class Checkpoints(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self.every and (batch_idx + 1) % self.every == 0 and batch_idx + 1 < len(trainer.train_dataloader):  # type: ignore[arg-type]
+        assert isinstance(pl_module, Task)
+        done, last = batch_idx + 1, _batches(trainer)
+        if not self.every or done == last or not pl_module.steps_after(batch_idx):
+            return
+        before = done - pl_module.recipe.train.accumulate
+        if done // self.every > before // self.every:
             trainer.save_checkpoint(self.run.last)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -212,8 +220,9 @@ class CleanStop(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        last = batch_idx + 1 >= len(trainer.train_dataloader)  # type: ignore[arg-type]
-        if not last and self._agreed(trainer, pl_module):  # after the last batch, the epoch's end writes the checkpoint
+        assert isinstance(pl_module, Task)
+        last = batch_idx + 1 >= _batches(trainer)  # after it, the epoch's end writes the checkpoint
+        if not last and pl_module.steps_after(batch_idx) and self._agreed(trainer, pl_module):
             trainer.save_checkpoint(self.run.last)
             self._stop(trainer, pl_module)
 
@@ -255,7 +264,7 @@ class ProgressBar(Callback):
         self.bar: TaskID | None = None
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._begin(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", len(trainer.train_dataloader))  # type: ignore[arg-type]
+        self._begin(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", _batches(trainer))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -318,10 +327,8 @@ def early_stopping(monitor: str, mode: str, patience: int) -> EarlyStopping:
 
 def evaluated_weights(trainer: Trainer, pl_module: LightningModule) -> dict[str, Tensor]:
     """The weights that validation evaluates: the moving average where there is one, else the model's own."""
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, MovingAverage):
-            return dict(callback.average)
-    return _model_state(pl_module)
+    averages = [one for one in _callbacks(trainer) if isinstance(one, MovingAverage)]
+    return dict(averages[0].average) if averages else _model_state(pl_module)
 
 
 def write_rows(path: Path, rows: list[dict[str, float]]) -> None:
@@ -346,6 +353,18 @@ def read_rows(path: Path) -> list[dict[str, float]]:
 def _model_state(pl_module: LightningModule) -> dict[str, Tensor]:
     assert isinstance(pl_module, Task)
     return average_state(pl_module.model)
+
+
+def _batches(trainer: Trainer) -> int:
+    """Training batches of this process in an epoch."""
+    loader: Any = trainer.train_dataloader
+    return len(loader)
+
+
+def _callbacks(trainer: Trainer) -> list[Callback]:
+    """The trainer's callbacks, an attribute that Lightning sets without declaring it."""
+    held: Any = trainer
+    return held.callbacks
 
 
 def _steps(pl_module: LightningModule) -> int:

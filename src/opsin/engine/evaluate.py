@@ -27,7 +27,8 @@ def evaluate_split(
     """Run the evaluator's model over a split. calibrate: fit the model's calibration on this split first."""
     predictor = evaluator.predictor
     train = predictor.recipe.train
-    predictor.model.eval()
+    if predictor.has_network:
+        predictor.model.eval()
     loader = data.create_loader(
         predictor.prepare_split(split),
         predictor.preprocessing,
@@ -35,7 +36,7 @@ def evaluate_split(
         workers=train.workers,
     )
     for batch in loader:
-        evaluator.update(predictor.model(*predictor.inputs(batch)), batch)
+        evaluator.update(predictor.outputs(batch), batch)
     if calibrate:
         evaluator.calibrate()
     result = evaluator.result()
@@ -56,7 +57,8 @@ def evaluate(
     """The metrics of a run's model on a split of its own data, or of another source with the same classes.
 
     run: a run folder, a model.safetensors or published weights by name ("resnet50:imagenet1k"), which need data and
-    know ImageNet's folder names. split: "train", "val" or "test"; None takes test, else val, else all there is.
+    know ImageNet's folder names; or a task without a network by its name, which needs data too. split: "train", "val"
+    or "test"; None takes test, else val, else all there is.
     change: what to evaluate in the place of the model. options: the task's, as `truncated_svd` of Fast R-CNN. A run
     evaluated on its own data, without a change or options, gets evaluation_<split>.json with everything that was found.
     """
@@ -90,7 +92,8 @@ def _choose_split(predictor: Predictor, source_name: str | Path | None, split: s
     """The split to evaluate on, its truth in the model's terms, and its name."""
     recipe = predictor.recipe
     if not (source_name or recipe.data.source):
-        raise InputError("published weights come without data; say on which to evaluate them, with --data")
+        what = "published weights come" if predictor.has_network else f"{recipe.task} comes"
+        raise InputError(f"{what} without data; say on which to evaluate, with --data")
     source = open_data(recipe, source_name)
     if recipe.data.skip_bad:
         source = source.without(data.verify(source))
@@ -100,4 +103,7 @@ def _choose_split(predictor: Predictor, source_name: str | Path | None, split: s
         raise InputError(f"{source.name} has no split {name!r}; it has {', '.join(splits)}")
     source = predictor.relabel(recipe, source.with_splits({name: splits[name]}))
     chosen = source.splits[name]
-    return chosen.with_truth(None if chosen.truth is None else chosen.truth.match(predictor.facts.meaning)), name
+    # What has no network was trained on nothing: where it says no meaning of its own, it takes that of the data.
+    if chosen.truth is not None and (predictor.has_network or predictor.facts.meaning):
+        chosen = chosen.with_truth(chosen.truth.match(predictor.facts.meaning))
+    return chosen, name

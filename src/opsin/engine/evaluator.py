@@ -62,7 +62,10 @@ class Evaluator(ABC):
 
     @abstractmethod
     def update(self, outputs: Any, batch: Batch) -> None:
-        """Take what the model gives for a batch, which lies where the loader has left it, but for the inputs."""
+        """Take what the model gives for a batch, which lies where the loader has left it, but for the inputs.
+
+        outputs: of forward; None of a task without a network, which evaluates `predictor.answers` of the batch.
+        """
 
     @abstractmethod
     def brief(self) -> dict[str, float]:
@@ -114,5 +117,5 @@ def create_evaluator(predictor: Predictor, **options: Any) -> Evaluator:
     room = rooms.evaluating_room(predictor.room)
     if room.evaluates is None:
         raise InputError(f"{room.task} has no evaluation")
-    given = room.check_options("eval", options, f"evaluation with {predictor.recipe.model.name}")
+    given = room.check_options("eval", options, f"evaluation with {predictor.recipe.model.name or room.task}")
     return rooms.load(room.evaluates)(predictor, **given)

@@ -115,6 +115,10 @@ class Predictor:
         images = self.preprocessing.normalize(values, self.dtype)
         return (images.to(memory_format=torch.channels_last) if self.recipe.train.channels_last else images,)
 
+    def outputs(self, batch: Batch) -> Any:
+        """What an evaluation is given of a loaded batch: what forward gives for it; None where there is no network."""
+        return self.model(*self.inputs(batch)) if self.has_network else None
+
     def prepare_split(self, split: Split) -> Split:
         """A split with what the model needs of it beside inputs and truth. Raises InputError where that is lacking."""
         return split
@@ -129,6 +133,11 @@ class Predictor:
         raise InputError(f"{self.recipe.model.name or self.recipe.task} has nothing that can be exported")
 
     # What all have
+
+    @property
+    def has_network(self) -> bool:
+        """Whether there is a network; a rule has none."""
+        return self._model is not None
 
     @property
     def model(self) -> Any:
@@ -228,7 +237,7 @@ class Predictor:
 
     @torch.inference_mode()
     def _answer(self, loaded: Sequence[Any], options: Mapping[str, Any]) -> list[dict[str, Any]]:
-        outputs = None if self._model is None else self.run(self.collate(loaded).to(self.device), loaded)
+        outputs = self.run(self.collate(loaded).to(self.device), loaded) if self.has_network else None
         sizes = [(one.shape[-2], one.shape[-1]) for one in loaded if one.ndim > 1]
         return self.answers(outputs, sizes, loaded, **options)
 

@@ -213,6 +213,13 @@ class Task(LightningModule, ABC):
         """Training steps done: of several optimizers, Lightning counts each."""
         return self.trainer.global_step // max(1, len(self._updates))
 
+    def steps_after(self, batch_idx: int) -> bool:
+        """Whether the optimizers step after a batch; before, they have gradients, which no checkpoint holds.
+
+        Lightning, where there is one optimizer, lets an epoch's last, incomplete accumulation step too.
+        """
+        return (batch_idx + 1) % self.recipe.train.accumulate == 0 or batch_idx + 1 == self.epoch_batches
+
     @property
     def _updates(self) -> Sequence[Update]:
         if self._made_updates is None:
@@ -228,7 +235,7 @@ class Task(LightningModule, ABC):
         if not others:
             return self._total(batch, first.losses(batch))
         optimizers: Any = self.optimizers()
-        due = (batch_idx + 1) % self.recipe.train.accumulate == 0 or batch_idx + 1 == self.epoch_batches
+        due = self.steps_after(batch_idx)
         whole: dict[str, Tensor] = {}
         for update, optimizer, schedule in zip(self._updates, optimizers, self.schedules, strict=True):
             self.toggle_optimizer(optimizer)

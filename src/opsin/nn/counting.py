@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -74,7 +74,7 @@ def layer_table(model: nn.Module, input_size: tuple[int, int, int] | None) -> li
     return rows
 
 
-def meta_twin(model: nn.Module, input_size: tuple[int, int, int] | None) -> tuple[nn.Module, Tensor]:
+def meta_twin(model: nn.Module, input_size: Sequence[int] | None) -> tuple[nn.Module, Tensor]:
     """A copy of the model without data, in eval, and one input of (C, H, W) for it: running it computes shapes only."""
     # A deep copy takes what its memo already holds: here, for every tensor, one on the meta device.
     tensors = [*model.parameters(), *model.buffers()]

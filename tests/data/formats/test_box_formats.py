@@ -41,7 +41,7 @@ def write(path: Path, text: str) -> Path:
 
 def truth(source: data.Source, split: str = "all") -> Truth:
     part, found = source.splits[split], {}
-    for k, one in enumerate(part.instances or []):
+    for k, one in enumerate(part.kind.instances):
         names = [source.classes[label] if label >= 0 else "ignored" for label in one.labels.tolist()]  # type: ignore[union-attr]
         found[Path(part.name(k)).stem] = list(zip(names, one.boxes.tolist(), strict=True))
     return found
@@ -71,7 +71,7 @@ def test_voc_counts_from_one_and_includes_the_last(tmp_path: Path) -> None:
         "a": [("dog", [0, 0, 100, 80]), ("ignored", [10, 20, 30, 40]), ("cat", [10.5, 20, 30, 40])],
         "b": [],
     }
-    assert source.splits["all"].labels.tolist() == [[1, 1], [0, 0]]
+    assert source.splits["all"].kind.presence.tolist() == [[1, 1], [0, 0]]
 
 
 def test_voc_lists(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_coco_boxes_gaps_and_crowds(tmp_path: Path) -> None:
     assert source.classes == ["cat", "dog", "never"] and not source.problems
     expected = [("dog", [10, 20, 40, 60]), ("ignored", [0, 0, 100, 80]), ("cat", [1.5, 2.5, 4.75, 6.5])]
     assert truth(source, "val") == {"a": expected, "b": []}
-    assert source.splits["val"].labels.tolist() == [[1, 1, 0], [0, 0, 0]]
+    assert source.splits["val"].kind.presence.tolist() == [[1, 1, 0], [0, 0, 0]]
     assert not data.verify(source)
     with pytest.raises(InputError, match="has no training split, only val"):
         data.check_trainable(source)
@@ -491,7 +491,7 @@ def test_no_boxes_at_all_and_one_class(tmp_path: Path) -> None:
         data.check_trainable(source)
     one = data.open(write(tmp_path / "y.csv", "a.png,1,2,30,40,dog\n"), "detect")
     data.check_trainable(one)  # a detector of one class is a fine one
-    assert one.classes == ["dog"] and one.splits["all"].labels.tolist() == [[1]]
+    assert one.classes == ["dog"] and one.splits["all"].kind.presence.tolist() == [[1]]
 
 
 def test_thousands_of_boxes(tmp_path: Path) -> None:
@@ -499,7 +499,7 @@ def test_thousands_of_boxes(tmp_path: Path) -> None:
     corners = np.random.RandomState(0).uniform(0, 70, (5000, 2))
     rows = [f"a.png,{x},{y},{x + 5},{y + 7},dog" for x, y in corners]
     source = data.open(write(tmp_path / "x.csv", "\n".join(rows)), "detect")
-    (one,) = source.splits["all"].instances or []
+    (one,) = source.splits["all"].kind.instances
     assert len(one) == 5000 and bool(one.boxes.isfinite().all())
     preprocessing = data.Preprocessing(size=(16, 16), channels=3, mean=(0.5,) * 3, std=(0.5,) * 3)
     (batch,) = data.create_loader(source.splits["all"], preprocessing, batch_size=2)
@@ -515,7 +515,7 @@ def test_an_image_of_another_size_than_its_boxes(tmp_path: Path) -> None:
         problem.path.endswith("a.png")
         and "it has 80x100 pixels (width x height), but its boxes reach to 99, 30" in problem.reason
     )
-    assert len(source.without([problem]).splits["all"].instances or []) == 0
+    assert len(source.without([problem]).splits["all"].kind.instances) == 0
 
 
 def test_folders_of_no_known_format(tmp_path: Path) -> None:
@@ -535,7 +535,7 @@ def test_blood_cells(data_dir: Path) -> None:
     source = data.open(data_dir / "bccd", "detect")
     assert {key: len(split) for key, split in source.splits.items()} == {"train": 205, "val": 87, "test": 72}
     assert source.classes == ["Platelets", "RBC", "WBC"]
-    assert sum(len(one) for split in source.splits.values() for one in split.instances or []) == 4888 - 2
+    assert sum(len(one) for split in source.splits.values() for one in split.kind.instances) == 4888 - 2
     assert sorted(problems(source)) == [
         ("degenerate_box", "BloodImage_00338.xml line 158", "warning"),
         ("degenerate_box", "BloodImage_00343.xml line 50", "warning"),

@@ -22,10 +22,9 @@ def test_sizes_and_splits(source: data.Source) -> None:
     assert source.classes == [str(k) for k in range(10)] and source.task == "detect"
     data.check_trainable(source)
     for split in source.splits.values():
-        assert split.instances is not None
-        for k, one in enumerate(split.instances):
+        for k, one in enumerate(split.kind.instances):
             assert 1 <= len(one) <= 6 and one.boxes.dtype == torch.float32 and one.labels is not None
-            assert np.flatnonzero(split.labels[k]).tolist() == sorted(set(one.labels.tolist()))
+            assert np.flatnonzero(split.kind.presence[k]).tolist() == sorted(set(one.labels.tolist()))
             assert (one.boxes >= 0).all() and (one.boxes <= 160).all()
         image = split.read(0)
         assert image.shape == (3, 160, 160) and image.dtype == torch.uint8
@@ -33,9 +32,9 @@ def test_sizes_and_splits(source: data.Source) -> None:
 
 def test_boxes_are_the_extents_of_the_masks(source: data.Source) -> None:
     split = source.splits["train"]
-    assert isinstance(split.inputs, Scenes) and split.instances is not None
+    assert isinstance(split.inputs, Scenes)
     for k in range(20):
-        masks, boxes = split.masks(k), split.instances[k].boxes
+        masks, boxes = split.kind.masks(k, (160, 160)), split.kind.instances[k].boxes
         assert (
             masks is not None and len(masks) == len(boxes) and int(masks.sum(dim=0).max()) == 1
         )  # no digit hides another

@@ -53,7 +53,8 @@ def content(source: Source) -> dict[str, list[tuple[bytes, str]]]:
     """From splits to sorted pairs of pixels and class name."""
     return {
         key: sorted(
-            (split.read(i).contiguous().numpy().tobytes(), source.classes[split.labels[i]]) for i in range(len(split))
+            (split.read(i).contiguous().numpy().tobytes(), source.classes[split.kind.presence[i]])
+            for i in range(len(split))
         )
         for key, split in source.splits.items()
     }
@@ -166,7 +167,7 @@ def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
     as_folder(tmp_path / "set", images("dog/1.png"))
     (tmp_path / "set/cat").symlink_to(tmp_path / "store")
     (tmp_path / "set/dog/loop").symlink_to(tmp_path / "set")
-    assert np.bincount(data.open(tmp_path / "set").splits["all"].labels).tolist() == [2, 1]
+    assert np.bincount(data.open(tmp_path / "set").splits["all"].kind.presence).tolist() == [2, 1]
 
 
 REFUSED_FOLDERS = {
@@ -306,7 +307,10 @@ def test_a_table_for_each_split(tmp_path: Path) -> None:
     table(tmp_path, "a/1.png,cat\nb/3.png,dog\n", "train.csv")
     table(tmp_path, "a/2.png,cat\nb/4.png,dog\n", "test.csv")
     source = data.open(tmp_path)
-    assert {key: split.labels.tolist() for key, split in source.splits.items()} == {"train": [0, 1], "test": [0, 1]}
+    assert {key: split.kind.presence.tolist() for key, split in source.splits.items()} == {
+        "train": [0, 1],
+        "test": [0, 1],
+    }
 
 
 @pytest.mark.parametrize(
@@ -319,8 +323,8 @@ def test_a_table_for_each_split(tmp_path: Path) -> None:
 )
 def test_multi_label_table(text: str, tmp_path: Path) -> None:
     source = data.open(table(tmp_path, text), multi_label=True)
-    assert source.multi_label and source.splits["all"].labels.dtype == np.float32
-    assert source.splits["all"].labels.tolist() == [[1, 1], [0, 0], [0, 1], [1, 1]]
+    assert source.multi_label and source.splits["all"].kind.presence.dtype == np.float32
+    assert source.splits["all"].kind.presence.tolist() == [[1, 1], [0, 0], [0, 1], [1, 1]]
     data.check_trainable(source)
     with pytest.raises(
         InputError, match=r"line 2: 'a/1.png' has several labels \(cat, dog\); set classify.multi_label=true"
@@ -373,11 +377,11 @@ def test_digits_are_divided_once_and_for_all() -> None:
     for split in source.splits.values():
         for i in range(len(split)):
             place = int(split.name(i)[len("digits[") : -1])
-            assert split.labels[i] == labels[place]
+            assert split.kind.presence[i] == labels[place]
             assert np.array_equal(split.read(i).numpy().flatten(), np.rint(pixels[place] / 16 * 255))
             places.append(place)
     assert sorted(places) == list(range(1797))
-    share = data.class_counts(source.splits["test"].labels, 10) / np.bincount(labels)
+    share = data.class_counts(source.splits["test"].kind.presence, 10) / np.bincount(labels)
     assert share.min() > 0.195 and share.max() < 0.205
     frozen = "f238ddf9079044c4"  # published scores depend on it
     names = " ".join(source.splits["test"].name(i) for i in range(360))
@@ -414,7 +418,7 @@ def test_name_of_the_folder_we_are_in(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_single_labels_become_rows(tmp_path: Path) -> None:
     source = data.open(as_folder(tmp_path, FLAT), multi_label=True)
-    assert source.multi_label and source.splits["all"].labels.tolist() == [[1, 0]] * 4 + [[0, 1]] * 5
+    assert source.multi_label and source.splits["all"].kind.presence.tolist() == [[1, 0]] * 4 + [[0, 1]] * 5
 
 
 # Trainable or not
@@ -473,10 +477,11 @@ def test_subset_and_relabel_keep_images_and_labels_together(tmp_path: Path) -> N
         split = next(iter(source.splits.values()))
         part = split.subset([5, 2]).subset(np.array([1, 0, 0]))
         assert [part.name(i) for i in range(3)] == [split.name(i) for i in (2, 5, 5)]
-        assert part.labels.tolist() == split.labels[[2, 5, 5]].tolist()
+        assert part.kind.presence.tolist() == split.kind.presence[[2, 5, 5]].tolist()
         assert torch.equal(part.read(1), split.read(5))
-        moved = split.relabel(np.arange(len(source.classes)) + 1, len(source.classes) + 1)
-        assert (moved.labels == split.labels + 1).all() and moved.inputs is split.inputs
+        moved = split.kind.relabel(np.arange(len(source.classes)) + 1, ["new", *source.classes])
+        assert (moved.presence == split.kind.presence + 1).all()
+        assert split.with_truth(moved).inputs is split.inputs
     some = ClassLabels(np.array([[1, 0], [0, 0], [0, 1]], np.float32), ["a", "b"])
     assert some.relabel([0, 0], ["a"]).labels.tolist() == [[1], [0], [1]]  # two classes become one
     rows = ClassLabels(np.array([[1, 0], [1, 1]], np.float32), ["a", "b"]).relabel([2, 0], ["b", "c", "a"]).labels

@@ -51,7 +51,7 @@ def test_idx(ending: str, tmp_path: Path) -> None:
     for key, part in (("train", slice(12)), ("test", slice(12, None))):
         split = source.splits[key]
         assert np.array_equal(torch.cat([split.read(i) for i in range(len(split))]).numpy(), IMAGES[part])
-        assert np.array_equal(split.labels, LABELS[part]) and split.labels.dtype == np.int64
+        assert np.array_equal(split.kind.presence, LABELS[part]) and split.kind.presence.dtype == np.int64
     assert source.splits["test"].name(3) == f"{tmp_path}/t10k-images-idx3-ubyte{ending}[3]"
 
 
@@ -132,7 +132,7 @@ def test_npz_with_splits(keys: str, tmp_path: Path) -> None:
     source = data.open(npz(tmp_path, **arrays))
     assert (list(source.splits), source.classes) == (["train", "test"], ["0", "1", "2"])
     assert np.array_equal(stack(source, "train")[:, 0], X[:9]) and np.array_equal(stack(source, "test")[:, 0], X[9:])
-    assert source.splits["test"].labels.tolist() == [0, 1, 2]
+    assert source.splits["test"].kind.presence.tolist() == [0, 1, 2]
     assert source.splits["test"].name(1) == f"{tmp_path / 'set.npz'}:{keys.split()[2]}[1]"
 
 
@@ -163,10 +163,10 @@ def test_layouts_and_types_of_npz(kind: str, tmp_path: Path) -> None:
 
 def test_multi_label_npz(tmp_path: Path) -> None:
     rows = np.eye(3, dtype=np.uint8)[Y]
-    assert data.open(npz(tmp_path, x=X, y=rows)).splits["all"].labels.tolist() == Y.tolist()
+    assert data.open(npz(tmp_path, x=X, y=rows)).splits["all"].kind.presence.tolist() == Y.tolist()
     rows[0] = 1
     source = data.open(npz(tmp_path, x=X, y=rows), multi_label=True)
-    assert source.splits["all"].labels[:2].tolist() == [[1, 1, 1], [0, 1, 0]]
+    assert source.splits["all"].kind.presence[:2].tolist() == [[1, 1, 1], [0, 1, 0]]
     with pytest.raises(InputError, match=r"no or several labels; set classify\.multi_label=true"):
         data.open(tmp_path / "set.npz")
 
@@ -232,7 +232,7 @@ def test_damaged_npz(tmp_path: Path) -> None:
 
 def test_labels_out_of_range(tmp_path: Path) -> None:
     source = data.open(npz(tmp_path, x=X, y=np.where(np.arange(12) == 5, -2, Y)))
-    assert source.splits["all"].labels[5] == -1
+    assert source.splits["all"].kind.presence[5] == -1
     with pytest.raises(InputError, match=r"set.npz:y\[5\]: label -2 is out of range, expected 0 to 2"):
         data.check_trainable(source)
     source = data.open(npz(tmp_path, x_train=X, y_train=Y, x_test=X, y_test=Y + 1))

@@ -216,7 +216,7 @@ def _digits() -> dict[str, tuple[Tensor, np.ndarray]]:
     """From splits to their digits, uint8 (N, 8, 8), and labels (N,)."""
     found = {}
     for key, split in divide(digits(), val_fraction=0.15).items():
-        found[key] = torch.stack([split.read(i)[0] for i in range(len(split))]), split.labels
+        found[key] = torch.stack([split.read(i)[0] for i in range(len(split))]), split.kind.presence
     return found
 
 
