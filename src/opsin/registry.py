@@ -196,9 +196,11 @@ def find_model(name: str) -> Entry:
 
 def is_model(name: str) -> bool:
     """Whether a model has this name or alias. Other packages' networks are imported where none of ours has it."""
-    _import_networks(rooms.built_in_rooms())
-    if _aliases.get(name, name) not in _models:
-        _import_networks(rooms.all_rooms())
+    for room in rooms.built_in_rooms():  # one by one: a network is found without those of the tasks after its own
+        _import_networks([room])
+        if _aliases.get(name, name) in _models:
+            return True
+    _import_networks(rooms.all_rooms())
     return _aliases.get(name, name) in _models
 
 

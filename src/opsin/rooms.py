@@ -33,7 +33,8 @@ class Metric:
     """A number that an evaluation gives.
 
     name: or a pattern, as "recall@*". better: which way is up; None where neither is. unit, scale, digits: how it is
-    written for people, value * scale with so many digits; a share as percent with unit "%" and scale 100.
+    written for people, value * scale with so many digits; a share as percent with unit "%" and scale 100. brief: shown
+    in the line of every epoch, beside the losses and the monitored one; of several the first.
     """
 
     name: str
@@ -41,15 +42,18 @@ class Metric:
     unit: str = ""
     scale: float = 1.0
     digits: int = 4
+    brief: bool = False
 
     def format(self, value: float) -> str:
         """The value for people: `98.61 %`, `31.20 dB`, `0.0512`."""
-        return f"{value * self.scale:.{self.digits}f} {self.unit}".rstrip()
+        shown = value * self.scale
+        text = f"{shown:.{self.digits}f}" if abs(shown) < 1e6 else f"{shown:.3g}"
+        return f"{text} {self.unit}".rstrip()
 
 
-def share(name: str, better: Literal["higher", "lower"] | None = "higher") -> Metric:
+def share(name: str, better: Literal["higher", "lower"] | None = "higher", *, brief: bool = False) -> Metric:
     """A metric in [0, 1], written as percent."""
-    return Metric(name, better, "%", 100.0, 2)
+    return Metric(name, better, "%", 100.0, 2, brief)
 
 
 @dataclass(frozen=True)

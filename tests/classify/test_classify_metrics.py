@@ -95,8 +95,10 @@ class TestByHand:
     def test_mistakes_begin_with_the_most_confident(self) -> None:
         assert hand_worked().mistakes == [1, 4, 2]
 
-    def test_fewer_than_five_classes_have_no_top5(self) -> None:
+    def test_five_classes_and_fewer_have_no_top5(self) -> None:
         assert "top5_accuracy" not in hand_worked().metrics
+        scores = torch.full((2, 5), 0.2)
+        assert "top5_accuracy" not in evaluate(scores, torch.tensor([0, 4]), list("abcde")).metrics
 
     def test_multi_label(self) -> None:
         scores = torch.tensor([[0.9, 0.2, 0.1], [0.6, 0.8, 0.1], [0.3, 0.4, 0.2]])

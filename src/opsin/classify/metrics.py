@@ -72,7 +72,7 @@ def evaluate(scores: Tensor, labels: Tensor, classes: list[str]) -> Evaluation:
     scores: (N, K) in [0, 1]. labels: (N,) int64, or (N, K) of 0 and 1 for multi-label; -1 is left out. classes: K
     names. Equal scores rank by class index, lowest first, so a result never depends on the machine. Averages over
     classes (precision, recall, f1, map) leave out classes without an example, as nothing can be found of them; a class
-    that has examples but was never predicted has precision 0. top5_accuracy is given from five classes on.
+    that has examples but was never predicted has precision 0. top5_accuracy is given for more than five classes.
     Raises InputError where shapes, labels or scores are impossible, JobError where scores are not finite.
     """
     scores, labels = scores.detach().float().cpu(), labels.detach().cpu()
@@ -138,7 +138,7 @@ def _evaluate_one(scores: Tensor, labels: Tensor, classes: list[str]) -> Evaluat
     bins = calibration_of(scores, labels)
     true_score = chosen.gather(1, truth[:, None])
     metrics = {"accuracy": (predicted == truth).double().mean().item()}
-    if k >= 5:
+    if k > 5:  # among five, one of the first five is always right
         ahead = chosen > true_score
         ahead |= (chosen == true_score) & (torch.arange(k) < truth[:, None])
         metrics["top5_accuracy"] = (ahead.sum(dim=1) < 5).double().mean().item()

@@ -10,8 +10,10 @@ import typer
 from opsin import rooms
 from opsin.cli import completion
 from opsin.cli.arguments import SOURCES, AsJson, examples
+from opsin.cli.early_checks import check_data
 from opsin.cli.printing import make_folder, print_json
 from opsin.cli.which_task import task_of_options
+from opsin.progress import Meter
 
 EXAMPLES = examples(
     "data digits",
@@ -55,6 +57,7 @@ def data(
     options: dict[str, Any],
 ) -> None:
     """What a data set is, how it is balanced, and everything that is wrong with it."""
+    check_data(source)
     from opsin import data as opened_by
 
     task = task or task_of_options(options) or opened_by.recognize_task(source)
@@ -62,7 +65,9 @@ def data(
     opens = [option.name for option in room.options.get("data", ()) if option.opens]
     opening = {name: options.pop(name) for name in opens if name in options}
     opened = opened_by.open(source, task, **opening)
-    diagnosis = opened_by.inspect(opened, task)
+    total = sum(len(one) for one in opened.splits.values())
+    with Meter(f"reading {opened.name}", total, "examples") as meter:
+        diagnosis = opened_by.inspect(opened, task, progress=meter)
     found: dict[str, Any] = {}
     if room.checks is not None and options:
         found = rooms.load(room.checks)(opened.without(diagnosis.problems), source, split, options)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from opsin.cli.arguments import AsJson, DataSource, Device, Trained, examples
+from opsin.cli.early_checks import check_data, check_run
 from opsin.cli.printing import print_json
 
 EXAMPLES = examples(
@@ -28,6 +29,8 @@ def evaluate(
     options: dict[str, Any],
 ) -> None:
     """Evaluate a trained model on a split of its own data, or on other data of the same classes."""
+    check_run(run)
+    check_data(data)
     from opsin.engine.evaluate import evaluate_run
 
     result = evaluate_run(run, data, split, device=device, **options)
@@ -35,8 +38,11 @@ def evaluate(
     if as_json:
         print_json(metrics if addition is None else addition.to_dict())
         return
-    width = max(len(name) for name in metrics)
-    for name, value in result.lines().items():
-        print(f"{name:{width}}  {value}")
+    print(result.data)
+    width, texts = max(len(name) for name in metrics), result.lines()
+    right = max(len(text.partition(" ")[0]) for text in texts.values())
+    for name, text in texts.items():
+        value, _, unit = text.partition(" ")
+        print(f"{name:{width}}  {value:>{right}} {unit}".rstrip())
     if addition is not None:
         print(addition.describe())

@@ -9,6 +9,7 @@ import typer
 
 from opsin.cli import completion
 from opsin.cli.arguments import AsJson, examples
+from opsin.cli.early_checks import check_explained, check_files
 from opsin.cli.printing import numbers, print_json
 from opsin.errors import InputError, say
 
@@ -73,6 +74,9 @@ def explain(
     seen = {"--images": images, "--layer": layers, "--unit": units}
     if html is None and (given := next((flag for flag, value in seen.items() if value), None)):
         raise InputError(f"{given} belongs to a page; add --html FILE")
+    for one in what:
+        check_explained(one)
+    check_files(images)
     from opsin.analyze.explain import explain as find_out
 
     asked = None if size is None else numbers("--input", "C,H,W", "3,224,224", size)

@@ -9,6 +9,7 @@ import typer
 
 from opsin.cli import completion
 from opsin.cli.arguments import AsJson, Trained, examples
+from opsin.cli.early_checks import check_run
 from opsin.cli.printing import print_json
 
 EXAMPLES = examples(
@@ -42,6 +43,7 @@ def export(
 
     Preprocessing and class names travel in the file. It is compared with the model on images of the run's own data.
     """
+    check_run(run)
     from opsin.engine.export import export as write
 
     written = write(run, format, out)

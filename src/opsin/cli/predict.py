@@ -10,8 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from opsin.cli.arguments import AsJson, Device, Trained, examples
+from opsin.cli.early_checks import check_run
 from opsin.cli.printing import make_folder, print_json
 from opsin.errors import InputError
+from opsin.progress import follow
 
 EXAMPLES = examples(
     "predict runs/lenet5_digits seven.png",
@@ -40,6 +42,7 @@ def predict(
     for path in inputs or ():
         if not path.exists():
             raise InputError(f"no file or folder at {path}")
+    check_run(run)
     from opsin.engine.predict import load
     from opsin.engine.video import is_video
 
@@ -58,7 +61,9 @@ def predict(
     if out is not None:
         make_folder(out)
     answers: list[dict[str, Any]] = []
-    for place, (image, answer) in enumerate(zip(images, predictor.stream(images, **options), strict=True), 1):
+    # On a terminal the answers themselves show how far it has come.
+    shown = follow(images, "predicting", "inputs", quiet=not as_json and sys.stdout.isatty())
+    for place, (image, answer) in enumerate(zip(shown, predictor.stream(images, **options), strict=True), 1):
         answers.append(answer)
         if "error" in answer:
             print(f"opsin: {answer['error']}", file=sys.stderr)
@@ -69,7 +74,8 @@ def predict(
             print(f"{answer.get('path', place)}  {predictor.describe(answer)}")
     for video in videos:
         drawn = None if out is None else _target(video, out, inputs, ".mp4")
-        for answer in _watch(predictor, video, drawn, options):
+        frames = _watch(predictor, video, drawn, options)
+        for answer in follow(frames, f"predicting {video.name}", "frames", quiet=not as_json and sys.stdout.isatty()):
             if as_json:
                 answers.append(answer)
             else:

@@ -12,7 +12,9 @@ import typer
 from opsin import registry, rooms
 from opsin.cli import completion
 from opsin.cli.arguments import AsJson, DataSource, Device, Settings, examples
+from opsin.cli.early_checks import check_data, check_recipe
 from opsin.cli.printing import print_json
+from opsin.engine.run import RunFolder
 from opsin.errors import InputError, say, unknown
 
 EXAMPLES = examples(
@@ -72,6 +74,10 @@ def train(
         raise InputError(
             "say what to train: a recipe (opsin train lenet5_digits), or a model (opsin train resnet18 --data SOURCE)"
         )
+    check_recipe(what)
+    check_data(data)
+    if resume is not None:
+        RunFolder.open(resume)
     from opsin.engine.recipe import parse_setting
 
     flags = {

@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from opsin import rooms
+from opsin.cli.early_checks import check_data
 from opsin.errors import InputError
 from opsin.rooms import Room
 
@@ -70,6 +71,7 @@ def _task_of_data(source: str, arguments: Sequence[str]) -> str | None:
     flags = [word.partition("=")[0][2:].replace("-", "_") for word in arguments if word.startswith("--")]
     if (task := task_of_options(flags)) is not None:
         return task
+    check_data(source)
     from opsin import data
 
     return data.recognize_task(source)

@@ -1,5 +1,7 @@
 """The data room: formats, splits, preprocessing, augmentation, loading, and the doctor."""
 
+from typing import TYPE_CHECKING
+
 from opsin.data.class_names import class_names, translate
 from opsin.data.contact_sheet import contact_sheet, export
 from opsin.data.dataset_check import Diagnosis, inspect, render
@@ -7,18 +9,29 @@ from opsin.data.drawing import to_pil as to_pillow
 from opsin.data.images import IMAGE_SUFFIXES, UnreadableImage, read_image
 from opsin.data.inputs import Inputs
 from opsin.data.labels import class_counts
-from opsin.data.loading import ImageLoader, create_loader
 from opsin.data.open_source import open_source as open
 from opsin.data.open_source import recognize_task
 from opsin.data.preprocessing import Preprocessing
 from opsin.data.source import Source, Split, check_trainable, find_channels, verify
 from opsin.data.splits import divide, stratified, stratify
-from opsin.data.transforms.augmentation import Augmentation, create_augmentation, describe_augmentation
-from opsin.data.transforms.batch_mixing import create_mixing
 from opsin.data.truth import Problem, Summary, Truth
 from opsin.lazy_modules import lazy_modules
 
-__getattr__, __dir__ = lazy_modules(__name__, __file__)
+if TYPE_CHECKING:
+    from opsin.data.loading import ImageLoader, create_loader
+    from opsin.data.transforms.augmentation import Augmentation, create_augmentation, describe_augmentation
+    from opsin.data.transforms.batch_mixing import create_mixing
+
+# What only training and evaluation need: it imports torchvision, which takes over a second.
+_LATE = {
+    "ImageLoader": "loading",
+    "create_loader": "loading",
+    "Augmentation": "transforms.augmentation",
+    "create_augmentation": "transforms.augmentation",
+    "describe_augmentation": "transforms.augmentation",
+    "create_mixing": "transforms.batch_mixing",
+}
+__getattr__, __dir__ = lazy_modules(__name__, __file__, _LATE)
 
 __all__ = [
     "IMAGE_SUFFIXES",

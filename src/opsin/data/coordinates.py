@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional as F
 
 from opsin.data.preprocessing import Preprocessing
 from opsin.ops import box_area, clip_boxes
@@ -57,6 +56,8 @@ def prepare_field(value: Any, size: Sequence[int], preprocessing: Preprocessing)
 
     What lies outside of the image, as the border of fit "pad" does, is what its type is filled with.
     """
+    from torchvision.transforms.v2 import functional as F  # here: using a model needs no torchvision
+
     part = preprocessing._place(int(size[0]), int(size[1]))
     value = F.crop(value, part.cut_top, part.cut_left, part.cut_height, part.cut_width)
     value = F.resize(value, [part.height, part.width])

@@ -109,7 +109,9 @@ def inspect(
     for key, split in opened.splits.items():
         look = partial(_look, key, split)
         if split.inputs.stored:
-            findings += map_threads(look, range(len(split)), workers, progress)
+            before, total = len(findings), sum(map(len, opened.splits.values()))
+            shown = None if progress is None else lambda done, _, n=before, of=total: progress(n + done, of)
+            findings += map_threads(look, range(len(split)), workers, shown)
         else:
             findings += [look(i) for i in range(len(split))]
     summaries = {

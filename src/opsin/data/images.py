@@ -9,10 +9,12 @@ applied. Of a multi-image JPEG the first is taken. Refused: animations, several 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from itertools import count
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -24,11 +26,6 @@ from torch import Tensor
 
 from opsin.errors import InputError
 from opsin.files import check_regular, read_regular
-
-try:
-    from torchvision.io import decode_image
-except ImportError:  # announced in torchvision 0.29: it will move elsewhere. Pillow gives the same pixels, only slower.
-    decode_image = None
 
 # The encodings that are read, by Pillow's names, and how their files end. Pillow's other readers are left out: some run
 # programs (EPS), some are no images (video, fonts, containers).
@@ -46,6 +43,7 @@ ENDINGS = {
     "JPEG2000": (".jp2",),
 }
 IMAGE_SUFFIXES = frozenset(ending for endings in ENDINGS.values() for ending in endings)
+_MANY = 50  # JPEGs from which on a faster decoder is worth the second or more that importing it takes
 MAX_PIXELS = 178_956_970  # twice Image.MAX_IMAGE_PIXELS, where Pillow refuses too: half a gigabyte once decoded
 MAX_BYTES = 1 << 31  # of an encoded image: more than MAX_PIXELS of 16 bits and three channels take without encoding
 _TOO_LARGE = f"it has more than {MAX_PIXELS:,} pixels; make it smaller"
@@ -65,6 +63,7 @@ _MAGIC = {  # how other files begin, in lower case
     b"version https://git-lfs": "a pointer of Git LFS in place of the file; fetch it with `git lfs pull`",
 }
 
+_decoded = count()  # JPEGs that this process has read
 _ORIENTATION = 0x0112
 _WIDTH, _HEIGHT, _BITS, _SAMPLE_FORMAT = 256, 257, 258, 339  # tags of TIFF
 _TURNS = {
@@ -166,6 +165,7 @@ def _decode_jpeg(data: bytes) -> Tensor | None:
     0.54 ms where Pillow takes 0.75 (500x375), 21 us for 73 (32x32), 4 ms for 20 (1600x1200), each on one core.
     """
     height, width, components, described = _jpeg_frame(data)
+    decode_image = _jpeg_decoder(next(_decoded))
     if decode_image is None or components not in (1, 3) or not 0 < height * width <= MAX_PIXELS:
         return None
     try:
@@ -175,6 +175,23 @@ def _decode_jpeg(data: bytes) -> Tensor | None:
     except (RuntimeError, DeprecationWarning):  # a warning is raised where they are errors
         return None  # Pillow says in words what is wrong
     return image if turn is None else torch.from_numpy(_turned(image.numpy(), turn))
+
+
+def _jpeg_decoder(number: int) -> Callable[..., Tensor] | None:
+    """torchvision's decoder, if it is there and torchvision is in use already, or many images are read. number: so far.
+
+    None: Pillow, which gives the same pixels, only slower.
+    """
+    return _torchvision_decoder() if number >= _MANY or "torchvision.io" in sys.modules else None
+
+
+@cache
+def _torchvision_decoder() -> Callable[..., Tensor] | None:
+    try:
+        from torchvision.io import decode_image
+    except ImportError:  # announced in torchvision 0.29: it will move elsewhere
+        return None
+    return decode_image
 
 
 def _jpeg_turn(data: bytes) -> Image.Transpose | None:

@@ -9,16 +9,11 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as F
 
+from opsin.data.resizing import MODES, resize, to_grey
 from opsin.errors import InputError, unknown
 
-INTERPOLATIONS = {
-    "nearest": InterpolationMode.NEAREST_EXACT,
-    "bilinear": InterpolationMode.BILINEAR,
-    "bicubic": InterpolationMode.BICUBIC,
-}
+INTERPOLATIONS = tuple(MODES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +61,7 @@ class Preprocessing:
         """Grey to colour, or colour to grey, where the image is not what the network takes."""
         if image.shape[0] == self.channels:
             return image
-        return image.expand(3, -1, -1) if self.channels == 3 else F.rgb_to_grayscale(image)
+        return image.expand(3, -1, -1) if self.channels == 3 else to_grey(image)
 
     def normalize(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Prepared images, uint8 (B, C, h, w) -> (x / 255 - mean) / std as `dtype`, on the images' device."""
@@ -82,7 +77,12 @@ class Preprocessing:
         """An image at another size, with antialiasing."""
         if image.shape[-2:] == (height, width):
             return image
-        return F.resize(image, [height, width], INTERPOLATIONS[self.interpolation], antialias=True)
+        if type(image) is not Tensor:  # one of torchvision's own, which stays what it is
+            from torchvision.transforms.v2.functional import InterpolationMode
+            from torchvision.transforms.v2.functional import resize as resize_kind
+
+            return resize_kind(image, [height, width], InterpolationMode(MODES[self.interpolation]))
+        return resize(image, height, width, self.interpolation)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -180,7 +180,11 @@ def cut_long(image: Tensor, height: int, width: int) -> Tensor:
     """
     h, w = image.shape[-2:]
     size = _least_long(h, w, height, width)
-    return image if size == (h, w) else F.center_crop(image, list(size))
+    if size == (h, w):
+        return image
+    from torchvision.transforms.v2.functional import center_crop  # here: using a model needs no torchvision
+
+    return center_crop(image, list(size))
 
 
 def _least_long(h: int, w: int, height: int, width: int) -> tuple[int, int]:

@@ -163,9 +163,10 @@ def map_threads(
     results = []
     with ThreadPoolExecutor(workers or min(16, os.cpu_count() or 1)) as pool:
         for start in range(0, len(jobs), 1024):  # in pieces, so that Ctrl-C and errors do not wait for the last file
-            results += pool.map(function, jobs[start : start + 1024])
-            if progress is not None:
-                progress(len(results), len(jobs))
+            for result in pool.map(function, jobs[start : start + 1024]):
+                results.append(result)
+                if progress is not None:
+                    progress(len(results), len(jobs))
     return results
 
 

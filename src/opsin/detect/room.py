@@ -33,7 +33,12 @@ ROOM = Room(
         "schedule": {"name": "cosine", "warmup_epochs": 1.0},
         "train": {"epochs": 50, "batch_size": 16, "clip_norm": 10.0},
     },
-    metrics=(*(share(name) for name in _SHARES), share("cost_*", "lower"), Metric("loss", "lower")),
+    metrics=(
+        share("map_50", brief=True),
+        *(share(name) for name in _SHARES),
+        share("cost_*", "lower"),
+        Metric("loss", "lower"),
+    ),
     monitor="val_map",
     options={
         "predict": (

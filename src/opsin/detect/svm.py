@@ -15,8 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.svm import LinearSVC
 from torch import Tensor
 
 from opsin.checks import check_count, check_number
@@ -104,6 +102,9 @@ class _Miner:
 
 def fit_svm(positives: Array, negatives: Array, margin: Margin) -> tuple[Array, float]:
     """Weights (D,) float32 and bias of one SVM with hinge loss, by liblinear's dual coordinate descent."""
+    from sklearn.exceptions import ConvergenceWarning  # here: detectors are listed and used without
+    from sklearn.svm import LinearSVC
+
     machine = LinearSVC(
         loss="hinge",
         C=margin.cost,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import signal
 import threading
 import time
@@ -20,12 +21,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from opsin import rooms
 from opsin.engine.checkpoint import read_checkpoint
 from opsin.engine.run import RunFolder
 from opsin.engine.task import Task, average_state
 from opsin.errors import JobError
 from opsin.errors import on_terminal as on_terminal
 from opsin.files import atomic
+from opsin.progress import duration
+
+_LOOK = 3.0  # seconds of steps from which the whole training is forecast
+_WORTH = 20.0  # seconds that are worth a word
 
 
 class Position(Callback):
@@ -102,6 +108,8 @@ class History(Callback):
         self.rows: list[dict[str, float]] = []
         self._started = 0.0
         self._spent = 0.0  # seconds of this epoch before an interruption
+        self._first_step: tuple[float, int] | None = None  # when it was over: it warms up
+        self._forecast_said = False
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started, self._spent = time.monotonic(), 0.0
@@ -121,7 +129,8 @@ class History(Callback):
             write_rows(self.run.metrics, self.rows)
             for logger in trainer.loggers:
                 logger.log_metrics({k: v for k, v in row.items() if k not in ("epoch", "step")}, pl_module.steps)
-            self.say(self._line(row, pl_module.recipe.train.epochs))
+            self.say(self._line(row, pl_module))
+        self._forecast_said = True
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows, "spent": self._spent + time.monotonic() - self._started}
@@ -129,11 +138,96 @@ class History(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows, self._spent = list(state_dict["rows"]), state_dict["spent"]
 
-    @staticmethod
-    def _line(row: dict[str, float], epochs: int) -> str:
-        shown = [f"epoch {int(row['epoch'])}/{epochs}", f"loss {row['train_loss']:.4f}"]
-        shown += [f"{k} {v:.4f}" for k, v in row.items() if k.startswith("val_")]
-        return "  ".join([*shown, f"lr {row['lr']:.2g}", f"{row['seconds']:.1f} s"])
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self._forecast_said:
+            return
+        now = time.monotonic()
+        since, first = self._first_step = self._first_step or (now, batch_idx)
+        if now - since < _LOOK:
+            return
+        assert isinstance(pl_module, Task)
+        self._forecast_said = True
+        train, batches = pl_module.recipe.train, len(trainer.train_dataloader)  # type: ignore[arg-type]
+        steps = batches * train.epochs
+        if train.max_steps is not None:
+            steps = min(steps, train.max_steps * train.accumulate)
+        steps -= trainer.current_epoch * batches
+        whole = (now - since) / (batch_idx - first) * steps
+        if whole >= _WORTH and trainer.is_global_zero:
+            epochs = max(1, -(-steps // batches))
+            self.say(f"about {duration(whole)} for {epochs} epoch{'s' if epochs > 1 else ''}")
+
+    def _line(self, row: dict[str, float], task: Task) -> str:
+        """The losses, the monitored metric and one more: four figures, whatever the task has."""
+        room, train = rooms.evaluating_room(task.room), task.recipe.train
+        rest = [key for key in row if key.startswith("val_") and key not in ("val_loss", task.monitored[0])]
+        brief = [key for key in rest if (metric := room.metric(key)) is not None and metric.brief]
+        names = [name for name in ("val_loss", task.monitored[0], *(brief or rest)[:1]) if name in row]
+        shown = [f"epoch {int(row['epoch'])}/{train.epochs}", f"loss {room.format('loss', row['train_loss'])}"]
+        shown += [f"{name} {room.format(name, row[name])}" for name in dict.fromkeys(names)]
+        shown += [f"lr {row['lr']:.2g}", f"{row['seconds']:.1f} s"]
+        recent = [one["seconds"] for one in self.rows[-3:]]
+        left = (train.epochs - row["epoch"]) * sum(recent) / len(recent)
+        if train.max_steps is None and left >= _WORTH:
+            shown.append(f"about {duration(left)} left")
+        return "  ".join(shown)
+
+
+class Divergence(Callback):
+    """Says once that the loss runs away: not finite, or over ten times its best and twice its first value.
+
+    The first of the training loss is that of the first step. A first validation is over 1000 times that.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say = say
+        self.now = False  # whether the last epoch had diverged
+        self.epoch = 0  # in which it began
+        self.seen: dict[str, list[float]] = {}  # of each loss the first and the best
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if "train_loss" not in self.seen:
+            first = pl_module.train_losses()["train_loss"]
+            self.seen["train_loss"] = [first, first]
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        losses = {"train_loss": pl_module.train_losses()["train_loss"]}
+        if (val_loss := trainer.callback_metrics.get("val_loss")) is not None:
+            losses["val_loss"] = float(val_loss)
+        found = [name for name, value in losses.items() if self._diverged(name, value)]
+        self.now = bool(found)
+        if not found or self.epoch:
+            return
+        self.epoch, name = trainer.current_epoch + 1, found[-1]
+        best = f", {self.seen[name][1]:.4g} at best" if name in self.seen else ""
+        recipe = pl_module.recipe
+        limit = 1.0 if recipe.train.clip_norm is None else recipe.train.clip_norm / 10
+        if trainer.is_global_zero:
+            self.say(
+                f"the loss diverges ({name} {losses[name]:.3g}{best}): lower optim.lr, which is {recipe.optim.lr:g}, "
+                f"or set train.clip_norm={limit:g}"
+            )
+
+    def _diverged(self, name: str, value: float) -> bool:
+        if not math.isfinite(value):
+            return True
+        if name not in self.seen:
+            if value > 1000 * max(1.0, self.seen["train_loss"][0]):
+                return True
+            self.seen[name] = [value, value]
+        first, best = self.seen[name]
+        if value > 10 * best and value > 2 * first:
+            return True
+        self.seen[name][1] = min(best, value)
+        return False
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"now": self.now, "epoch": self.epoch, "seen": self.seen}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.now, self.epoch, self.seen = state_dict["now"], state_dict["epoch"], dict(state_dict["seen"])
 
 
 class Checkpoints(Callback):
@@ -149,12 +243,14 @@ class Checkpoints(Callback):
         mode: str,
         every: int | None,
         save_weights: Callable[[dict[str, Tensor]], None],
+        divergence: Divergence | None = None,
     ) -> None:
         self.run = run
         self.monitor = monitor
         self.sign = 1.0 if mode == "max" else -1.0
         self.every = every
         self.save_weights = save_weights
+        self.divergence = divergence or Divergence(lambda line: None)
         self.best: float | None = None
         self.best_epoch = 0
 
@@ -170,13 +266,20 @@ class Checkpoints(Callback):
             trainer.save_checkpoint(self.run.last)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        value = trainer.callback_metrics.get(self.monitor)
-        if value is not None and (self.best is None or self.sign * float(value) > self.sign * self.best):
-            self.best, self.best_epoch = float(value), trainer.current_epoch + 1
+        value = float(trainer.callback_metrics.get(self.monitor, math.nan))
+        better = self.best is None or self.sign * value > self.sign * self.best
+        if better and self._sound(value, evaluated_weights(trainer, pl_module)):
+            self.best, self.best_epoch = value, trainer.current_epoch + 1
             trainer.save_checkpoint(self.run.best)
             if trainer.is_global_zero:
                 self.save_weights(evaluated_weights(trainer, pl_module))
         trainer.save_checkpoint(self.run.last)
+
+    def _sound(self, value: float, weights: dict[str, Tensor]) -> bool:
+        """Whether an epoch may be the best: the score of broken weights says nothing of them."""
+        if self.divergence.now or not math.isfinite(value):
+            return False
+        return all(bool(torch.isfinite(one).all()) for one in weights.values() if one.is_floating_point())
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "best_epoch": self.best_epoch}

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from opsin import registry
 from opsin.data import Preprocessing, class_names
 from opsin.engine.recipe import Recipe, load_recipe
-from opsin.errors import InputError, nearest
+from opsin.engine.run import missing_run
+from opsin.errors import InputError
 from opsin.files import atomic
 from opsin.nn.capabilities import restore_values, saved_values
 from opsin.version import __version__
@@ -133,11 +134,7 @@ def _absent(path: Path) -> InputError:
             registry.find_model(path.name.partition(":")[0])
         except InputError as error:
             return error
-    others = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = [str(path.parent / name) for name in nearest(path.name, others, cutoff=0.7)]
-    kind = "file" if path.suffix else "run or file"
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    return InputError(f"no {kind} at {path}{hint}")
+    return missing_run(path)
 
 
 def _lacking(folder: Path) -> str:

@@ -18,6 +18,7 @@ from opsin.engine.recipe_data import open_data, split_data
 from opsin.engine.run import RunFolder
 from opsin.errors import InputError
 from opsin.files import atomic
+from opsin.progress import follow
 
 
 @torch.no_grad()
@@ -35,13 +36,12 @@ def evaluate_split(
         batch_size=batch_size or train.batch_size,
         workers=train.workers,
     )
-    for batch in loader:
+    for batch in follow(loader, "evaluating", "batches"):
         evaluator.update(predictor.outputs(batch), batch)
     if calibrate:
         evaluator.calibrate()
     result = evaluator.result()
-    declared = {name: evaluator.room.metric(name) for name in result.metrics}
-    result.units = {name: m.unit for name, m in declared.items() if m is not None and m.unit and m.scale == 1}
+    result.shown = {name: evaluator.room.format(name, value) for name, value in result.metrics.items()}
     return Evaluated(split, result)
 
 
@@ -79,8 +79,11 @@ def evaluate_run(
     if change is not None:
         predictor.model = change(predictor.model)
     evaluator = create_evaluator(predictor, **options)
-    chosen, name = _choose_split(predictor, data, split)
+    chosen, name, source = _choose_split(predictor, data, split)
     result = evaluate_split(evaluator, chosen).result
+    result.data = f"{source}, {name}: {len(chosen):,} {chosen.inputs.noun}s"
+    if predictor.classes:
+        result.data += f", {len(predictor.classes):,} classes"
     folder = RunFolder(Path(run))
     if folder.path.is_dir() and data is None and change is None and not options:
         with atomic(folder.path / f"evaluation_{name}.json") as temporary:
@@ -88,8 +91,8 @@ def evaluate_run(
     return result
 
 
-def _choose_split(predictor: Predictor, source_name: str | Path | None, split: str | None) -> tuple[Split, str]:
-    """The split to evaluate on, its truth in the model's terms, and its name."""
+def _choose_split(predictor: Predictor, source_name: str | Path | None, split: str | None) -> tuple[Split, str, str]:
+    """The split to evaluate on, its truth in the model's terms, its name and that of its source."""
     recipe = predictor.recipe
     if not (source_name or recipe.data.source):
         what = "published weights come" if predictor.has_network else f"{recipe.task} comes"
@@ -106,4 +109,4 @@ def _choose_split(predictor: Predictor, source_name: str | Path | None, split: s
     # What has no network was trained on nothing: where it says no meaning of its own, it takes that of the data.
     if chosen.truth is not None and (predictor.has_network or predictor.facts.meaning):
         chosen = chosen.with_truth(chosen.truth.match(predictor.facts.meaning))
-    return chosen, name
+    return chosen, name, source.name

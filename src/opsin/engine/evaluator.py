@@ -33,18 +33,20 @@ class Addition(Protocol):
 class Result:
     """What an evaluation found. details: what it writes beside its metrics, as plain JSON values.
 
-    evidence: whatever `Evaluator.sections` draws the report from. units: of the metrics that have one.
+    evidence: whatever `Evaluator.sections` draws the report from. data: what was evaluated on, in words. shown: the
+    metrics as people read them.
     """
 
     metrics: dict[str, float]
     details: dict[str, Any] = field(default_factory=dict)
     evidence: Any = None
     addition: Addition | None = None
-    units: dict[str, str] = field(default_factory=dict)
+    data: str = ""
+    shown: dict[str, str] = field(default_factory=dict)
 
     def lines(self) -> dict[str, str]:
-        """Every metric as a terminal shows it: four digits, and its unit where it has one."""
-        return {name: f"{value:.4f} {self.units.get(name, '')}".rstrip() for name, value in self.metrics.items()}
+        """Every metric as a terminal shows it, in its unit and with its digits."""
+        return {name: self.shown.get(name, f"{value:.4f}") for name, value in self.metrics.items()}
 
 
 class Evaluator(ABC):

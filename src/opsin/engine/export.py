@@ -31,6 +31,7 @@ from opsin.engine.recipe_data import open_data, split_data
 from opsin.errors import InputError, JobError, unknown
 from opsin.files import atomic
 from opsin.nn.capabilities import example_input, saved_values
+from opsin.progress import step
 from opsin.version import __version__
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
@@ -101,21 +102,26 @@ def export(run: str | Path, format: str, out: str | Path | None = None) -> Expor
     if missing:
         listed = " and ".join(filter(None, [", ".join(missing[:-1]), missing[-1]]))
         raise InputError(f"format {format} needs {listed}: pip install 'opsin[export]'")
-    predictor = load(run, "cpu")
-    program, *_ = predictor.programs()
+    with step("building the model"):
+        predictor = load(run, "cpu")
+        program, *_ = predictor.programs()
     predictor.model.requires_grad_(False)
     program.module.eval()
-    images, checked_on = _examples(predictor)
-    traced = _trace(program, predictor, images)
+    with step("reading images to compare on"):
+        images, checked_on = _examples(predictor)
+    with step("tracing the network"):
+        traced = _trace(program, predictor, images)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make the folder {path.parent}: {error.strerror}") from None
     with atomic(path) as temporary, tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         file = Path(folder) / path.name
-        _WRITERS[format](traced, program, file, describe(predictor, program))
+        with step(f"converting to {format}"):
+            _WRITERS[format](traced, program, file, describe(predictor, program))
         try:
-            outputs = _compare(program, _open(file, format, program.name), images, path)
+            with step(f"comparing on {checked_on}"):
+                outputs = _compare(program, _open(file, format, program.name), images, path)
         except (JobError, OSError):
             raise
         except Exception as error:  # each runtime has its own

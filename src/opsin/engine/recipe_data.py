@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from opsin import data, registry
 from opsin.backbones.extraction import find_backbone
 from opsin.data import Preprocessing, Source, Split, divide, stratified
 from opsin.engine.recipe import ModelSection, Recipe, own_section
-from opsin.errors import InputError, on_terminal
+from opsin.errors import InputError
+from opsin.progress import Meter
 
 Say = Callable[[str], None]
 
@@ -31,7 +31,8 @@ def open_readable(recipe: Recipe, say: Say, source: str | None = None, **opening
     """
     name = source or recipe.data.source
     opened = data.open(name, **opening) if opening else open_data(recipe, name)
-    problems = data.verify(opened, progress=_show_reading)
+    with Meter("checking files", None, "files") as meter:
+        problems = data.verify(opened, progress=meter)
     if problems and not recipe.data.skip_bad:
         listed = "; ".join(f"{p.path}: {p.reason}" for p in problems[:5])
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
@@ -108,9 +109,3 @@ def create_preprocessing(recipe: Recipe, channels: int | None) -> Preprocessing:
     if isinstance(values["size"], int):
         values["size"] = (values["size"], values["size"])
     return Preprocessing(**{**values, "channels": channels})
-
-
-def _show_reading(done: int, total: int) -> None:
-    """On a terminal, how far the check of the files has come."""
-    if on_terminal() and total > 1024:
-        print(f"\rchecking files {done:,}/{total:,}", end="\n" if done == total else "", file=sys.stderr, flush=True)

@@ -6,7 +6,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from opsin.errors import InputError
+from opsin.errors import InputError, nearest
 from opsin.files import atomic
 
 
@@ -83,3 +83,15 @@ class RunFolder:
         if not folder.recipe.exists():
             raise InputError(f"{path} is not a run: it has no recipe.yaml")
         return folder
+
+
+def missing_run(path: Path) -> InputError:
+    """The error for a run or a file of weights that is not there, with those of nearly its name, or some that are."""
+    kind = "file" if path.suffix else "run or file"
+    others = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+    if near := [str(path.parent / name) for name in nearest(path.name, others, cutoff=0.7)]:
+        return InputError(f"no {kind} at {path}; did you mean {' or '.join(near)}?")
+    places = dict.fromkeys((path.parent, path.parent / "runs", Path("runs")))
+    runs = [found.parent.as_posix() for place in places for found in sorted(place.glob("*/recipe.yaml"))]
+    named = [run for run in runs if Path(run).name == path.name] or runs[:5]
+    return InputError(f"no {kind} at {path}" + (f"; runs there: {', '.join(named)}" if named else ""))

@@ -89,7 +89,7 @@ def train(
             trainer = _fit(task, splits, folder, say, resume=resume is not None)
             if not trainer.is_global_zero:
                 sys.exit(0)  # the first process alone evaluates and reports
-            _load_kept(task, folder)
+            _load_kept(task, folder, trainer, say)
         return _finish(task, source, splits, folder, say)
 
 
@@ -234,8 +234,8 @@ def _fit(
 
 def _fit_stage(task: Task, splits: Mapping[str, Split], folder: RunFolder, say: Say) -> None:
     """A training by gradient that is one stage of several; the weights that the recipe keeps stay in the model."""
-    _fit(task, splits, folder, say, resume=folder.last.exists(), alone=True)
-    _load_kept(task, folder)
+    trainer = _fit(task, splits, folder, say, resume=folder.last.exists(), alone=True)
+    _load_kept(task, folder, trainer, say)
     task.to(_device(task.recipe))
 
 
@@ -254,16 +254,15 @@ def _create_trainer(task: Task, folder: RunFolder, say: Say, *, has_val: bool) -
             _save(task, folder, {}, state)
 
     parts: list[Callback] = [callbacks.Position()]
-    if train.ema_decay is not None:
-        parts.append(callbacks.MovingAverage(train.ema_decay))
-    if train.max_steps is not None:
-        parts.append(callbacks.StepLimit(train.max_steps))
+    parts += [callbacks.MovingAverage(train.ema_decay)] if train.ema_decay is not None else []
+    parts += [callbacks.StepLimit(train.max_steps)] if train.max_steps is not None else []
     if train.early_stopping_patience is not None and has_val:
         parts.append(callbacks.early_stopping(monitor, mode, train.early_stopping_patience))
     parts.append(callbacks.History(folder, say))
     if callbacks.on_terminal():
         parts.append(callbacks.ProgressBar(Console(stderr=True)))
-    parts.append(callbacks.Checkpoints(folder, monitor, mode, train.save_every_steps, save_weights))
+    parts.append(divergence := callbacks.Divergence(say))
+    parts.append(callbacks.Checkpoints(folder, monitor, mode, train.save_every_steps, save_weights, divergence))
     parts.append(callbacks.CleanStop(folder, say))
     logger = TensorBoardLogger(folder.path, name="tensorboard", version="") if train.tensorboard else False
     try:
@@ -327,23 +326,44 @@ def _finish(task: Task, source: Source, splits: Mapping[str, Split], folder: Run
     _save(task, folder, {f"{split}_{k}": v for k, v in metrics.items()})
     history = callbacks.read_rows(folder.metrics)
     report = write_run_report(task, folder, evaluated, history, source, splits["train"])
-    for name, evaluation in evaluated.items():
-        say(f"{name}: " + "  ".join(f"{k} {v}" for k, v in evaluation.result.lines().items()))
+    for line in _table({name: evaluation.result.lines() for name, evaluation in evaluated.items()}):
+        say(line)
     say(f"report: {report}")
     return Run(folder.path, metrics, split, len(history), report, history)
 
 
-def _load_kept(task: Task, folder: RunFolder) -> None:
-    """The weights that the recipe keeps: of the best epoch, or of the last."""
-    if task.recipe.train.keep == "best" and folder.model.exists():
+def _table(columns: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Lines of a table, a row for each metric. columns: of each split, metric -> text."""
+    names = list(dict.fromkeys(name for column in columns.values() for name in column))
+    cells = [["metric", *names], *([split, *(column.get(n, "-") for n in names)] for split, column in columns.items())]
+    first, *widths = [max(map(len, column)) for column in cells]
+    return [
+        "  ".join([f"{name:{first}}", *(f"{text:>{width}}" for text, width in zip(texts, widths, strict=True))])
+        for name, *texts in (zip(*cells, strict=True) if columns else ())
+    ]
+
+
+def _load_kept(task: Task, folder: RunFolder, trainer: Trainer, say: Say) -> None:
+    """The weights that the recipe keeps: of the best epoch, or of the last; the best where the training diverged."""
+    known: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    kept = next(part for part in known if isinstance(part, callbacks.Checkpoints))
+    if kept.divergence.now and kept.best is not None and folder.best.exists():
+        _load_checkpoint(task, folder.best)
+        say(f"the training ended diverged: the saved model is that of epoch {kept.best_epoch}, the best one")
+    elif task.recipe.train.keep == "best" and folder.model.exists():
         task.model.load_state_dict(read_model(folder.model).state, strict=False)
     else:
         _load_last(task, folder)
 
 
 def _load_last(task: Task, folder: RunFolder) -> None:
-    """The weights after the last epoch: the moving average where there is one."""
-    content = read_checkpoint(folder.last)
+    """The weights after the last epoch."""
+    _load_checkpoint(task, folder.last)
+
+
+def _load_checkpoint(task: Task, path: Path) -> None:
+    """The weights of a checkpoint: the moving average where there is one."""
+    content = read_checkpoint(path)
     state = {k.removeprefix("model."): v for k, v in content["state_dict"].items() if k.startswith("model.")}
     averages = [v["average"] for v in content["callbacks"].values() if isinstance(v, dict) and "average" in v]
     task.model.load_state_dict(averages[0] if averages else state, strict=False)

@@ -6,13 +6,15 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from opsin.nn.capabilities import example_input, whole_forward
+
+if TYPE_CHECKING:
+    from torch.utils.flop_counter import FlopCounterMode
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,8 @@ def _counting(
     model: nn.Module, input_size: tuple[int, int, int] | None
 ) -> Iterator[tuple[nn.Module, Tensor, FlopCounterMode]]:
     """A twin of the model without data, an input for it, and a counter of what runs."""
+    from torch.utils.flop_counter import FlopCounterMode  # here: it imports triton, which takes most of a second
+
     twin, images = whole_twin(model, input_size)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         yield twin, images, counter

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 import torch
-import torchvision.ops
 from torch import Tensor
 
 from opsin.errors import InputError, unknown
@@ -30,14 +29,17 @@ def convert_boxes(boxes: Tensor, source: Form, target: Form) -> Tensor:
     for form in (source, target):
         if form not in _FORMS:
             raise unknown("form of boxes", form, _FORMS)
-    return torchvision.ops.box_convert(boxes, source, target)
+    from torchvision.ops import box_convert  # here: importing it takes over a second
+
+    return box_convert(boxes, source, target)
 
 
 def clip_boxes(boxes: Tensor, size: Sequence[int]) -> Tensor:
-    """The parts of boxes (..., 4) within an image of (height, width); one outside becomes flat. torchvision's."""
+    """The parts of boxes (..., 4) within an image of (height, width); one outside becomes flat."""
     check_boxes("boxes", boxes)
     height, width = size
-    return torchvision.ops.clip_boxes_to_image(boxes, (int(height), int(width)))
+    x, y = boxes[..., 0::2].clamp(0, int(width)), boxes[..., 1::2].clamp(0, int(height))
+    return torch.stack([x, y], dim=-1).reshape(boxes.shape)
 
 
 def box_area(boxes: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
-import scipy.fft
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -158,7 +157,9 @@ def _fft(images: Tensor, weight: Tensor, layer: _Layer) -> Tensor:
 
 def _fft_size(layer: _Layer) -> tuple[int, int]:
     """At least the padded image, with small factors, for which transforms are fast."""
-    return _map(lambda axis: scipy.fft.next_fast_len(layer.padded[axis], real=True))  # type: ignore
+    from scipy.fft import next_fast_len  # here: nothing else of these operations needs scipy
+
+    return _map(lambda axis: next_fast_len(layer.padded[axis], real=True))  # type: ignore
 
 
 def _pad(images: Tensor, layer: _Layer) -> Tensor:

@@ -7,13 +7,11 @@ four coordinates of all boxes lie each in a row of their own, and in NumPy, for 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
-import torchvision.ops
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -24,12 +22,12 @@ Array: TypeAlias = NDArray[Any]
 Overlap: TypeAlias = Literal["iou", "giou", "diou", "ciou"]
 Corners: TypeAlias = tuple[Tensor, Tensor]  # upper left and lower right, (..., 2) each
 
-_PAIRWISE: MappingProxyType[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
+_PAIRWISE = MappingProxyType(  # torchvision's functions, imported when they are used: that takes over a second
     {
-        "iou": torchvision.ops.box_iou,
-        "giou": torchvision.ops.generalized_box_iou,
-        "diou": torchvision.ops.distance_box_iou,
-        "ciou": torchvision.ops.complete_box_iou,
+        "iou": "box_iou",
+        "giou": "generalized_box_iou",
+        "diou": "distance_box_iou",
+        "ciou": "complete_box_iou",
     }
 )
 # Boxes at a time that many others are held against: 64 times 22,743 places of a YOLO are 6 MB.
@@ -49,7 +47,9 @@ def pairwise_iou(boxes: Tensor, others: Tensor, kind: Overlap = "iou") -> Tensor
         raise InputError(
             f"boxes must be (N, 4) and (M, 4), got {tuple(boxes.shape)} and {tuple(others.shape)}; use iou"
         )
-    values = _PAIRWISE[kind](boxes, others)
+    import torchvision.ops
+
+    values = getattr(torchvision.ops, _PAIRWISE[kind])(boxes, others)
     flat, flat_others = box_area(boxes) == 0, box_area(others) == 0
     if flat.any():
         values[flat] = iou(boxes[flat, None], others, kind).to(values)

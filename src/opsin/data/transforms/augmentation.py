@@ -18,6 +18,7 @@ from torchvision.transforms import AutoAugmentPolicy, InterpolationMode, v2
 
 from opsin.data.coordinates import keep_inside, prepare_field, prepare_instances
 from opsin.data.preprocessing import INTERPOLATIONS, Preprocessing
+from opsin.data.resizing import MODES
 from opsin.data.transforms.colour import FusedColorJitter, PCALighting, PhotometricDistort, Pixels
 from opsin.data.transforms.crops import Expand, Letterbox, RandomIoUCrop, ScaleJitter, Sizing
 from opsin.data.transforms.geometry import (
@@ -358,7 +359,7 @@ def _make(name: str, options: dict[str, Any], kind: Any) -> Any:
     if options.get("interpolation") is not None:
         if options["interpolation"] not in INTERPOLATIONS:
             raise unknown(f"interpolation of {name}", options["interpolation"], INTERPOLATIONS)
-        options["interpolation"] = INTERPOLATIONS[options["interpolation"]]
+        options["interpolation"] = InterpolationMode(MODES[options["interpolation"]])
         if options["interpolation"] is InterpolationMode.NEAREST_EXACT and _samples(name):
             options["interpolation"] = InterpolationMode.NEAREST  # places between pixels know but one kind of nearest
     if name == "auto_augment" and isinstance(options.get("policy"), str):

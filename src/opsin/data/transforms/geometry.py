@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision import tv_tensors
-from torchvision.transforms import v2
+from torchvision.transforms import InterpolationMode, v2
 
-from opsin.data.preprocessing import INTERPOLATIONS, cut_long
+from opsin.data.preprocessing import cut_long
 from opsin.data.transforms.class_map import ClassMap
 from opsin.data.transforms.draws import check_probability, happens
 from opsin.data.transforms.points import Points, find_places
@@ -126,7 +126,7 @@ class ScaleJitterCrop(v2.Transform):
     """
 
     def __init__(
-        self, size: Sequence[int], min: int = 256, max: int = 512, interpolation: Any = INTERPOLATIONS["bilinear"]
+        self, size: Sequence[int], min: int = 256, max: int = 512, interpolation: Any = InterpolationMode.BILINEAR
     ) -> None:
         super().__init__()
         self.size = tuple(size)
@@ -182,7 +182,7 @@ class ThinPlateSpline(v2.Transform):
         self,
         distortion: float = 0.1,
         grid: int = 4,
-        interpolation: Any = INTERPOLATIONS["bilinear"],
+        interpolation: Any = InterpolationMode.BILINEAR,
         fill: float | Sequence[float] = 0,
         mask_fill: float = 0,
     ) -> None:

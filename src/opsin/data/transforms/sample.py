@@ -13,10 +13,11 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
+from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from opsin.data.coordinates import place
-from opsin.data.preprocessing import INTERPOLATIONS, Preprocessing
+from opsin.data.preprocessing import Preprocessing
 from opsin.data.transforms.class_map import ClassMap, ignored
 from opsin.data.transforms.points import Points
 from opsin.errors import InputError
@@ -215,7 +216,7 @@ def lay(scene: Scene, rows: Span, columns: Span, size: tuple[int, int], frame: F
     def change(pixels: Tensor, masks: bool) -> Tensor:
         part = pixels[..., rows.start :, columns.start :][..., : rows.length, : columns.length]
         if masks:
-            part = F.resize(part, [rows.extent, columns.extent], INTERPOLATIONS["nearest"])
+            part = F.resize(part, [rows.extent, columns.extent], InterpolationMode.NEAREST_EXACT)
         else:
             part = frame.preprocessing.resize(part, rows.extent, columns.extent)
         if (rows.extent, columns.extent) == size:
