@@ -52,6 +52,16 @@ def test_the_tutorial_runs(tmp_path: Path) -> None:
     assert len(titles) > 8 and not [title for title in titles if f">{title}</a></h2>" not in report]
 
 
+def test_the_page_on_prediction_runs(tmp_path: Path) -> None:
+    import opsin
+
+    settings = {"train.max_steps": 2, "data.limit": 60, "train.tensorboard": False}
+    opsin.train("lenet5_digits", settings, out=tmp_path / "runs" / "digits", say=lambda line: None)
+    for _, code in blocks(DOCS / "prediction.md", "python"):
+        result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        assert result.returncode == 0, f"{code}\n{result.stdout}\n{result.stderr}"
+
+
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
 def test_files_that_the_repository_speaks_of_exist(page: str) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / page).read_text(encoding="utf-8"))

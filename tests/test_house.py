@@ -22,7 +22,7 @@ TASK_ROOMS = ["classify", "detect", "segment", "embed", "landmark", "read", "seq
 FLOORS = [
     ["scratch"],  # stands alone, on NumPy; nothing imports it
     ["errors"],
-    ["files", "checks", "lazy_modules", "old_names", "progress", "version", "yaml_text"],
+    ["files", "checks", "image_files", "lazy_modules", "old_names", "progress", "version", "yaml_text"],
     ["structures", "rooms", "downloading"],
     ["registry"],
     ["ops"],

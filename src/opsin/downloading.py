@@ -32,6 +32,8 @@ Say = Callable[[str], None]
 ATTEMPTS = 4  # connections, before a transfer that breaks off is given up
 PAUSE = 1.0  # seconds before the second connection, twice as many before each further one
 TIMEOUT = 30.0  # seconds without a byte
+LARGEST = 100_000_000  # bytes of an image at an address
+PATIENCE = 4  # times TIMEOUT, until an image at an address must be here
 _BLOCK = 1 << 20
 
 
@@ -87,6 +89,68 @@ def fetch(url: str, sha256: str, *, offline: bool | None = None, say: Say = erro
     except OSError as error:
         raise _not_written(path, error) from error
     return path
+
+
+def check_online(url: str) -> None:
+    """Raise InputError where OPSIN_OFFLINE forbids to fetch an address."""
+    if is_offline():
+        raise InputError(f"offline, so {url} is not fetched; give a file, or allow the network")
+
+
+def read_address(url: str, *, largest: int = LARGEST, timeout: float = TIMEOUT) -> bytes:
+    """What lies at an http or https address, held in memory: an image that a user gave by its address.
+
+    largest: bytes, both of what the server announces and of what arrives. timeout: seconds without a byte; the whole
+    takes at most PATIENCE times as long. Addresses are followed to http and https only. Raises InputError.
+    """
+    check_online(url)
+    request = urllib.request.Request(url, headers={"User-Agent": "opsin"})
+    started = time.monotonic()
+    try:
+        with _opener().open(request, timeout=timeout) as response:
+            length = response.headers.get("Content-Length", "")
+            announced = int(length) if length.isdecimal() else None
+            if announced is not None and announced > largest:
+                raise _unread(url, f"it has {_megabytes(announced)}, more than {_megabytes(largest)}")
+            data = bytearray()
+            while block := response.read1(1 << 16):
+                data += block
+                if len(data) > largest:
+                    raise _unread(url, f"more than {_megabytes(largest)} arrive")
+                if time.monotonic() - started > PATIENCE * timeout:
+                    raise _unread(url, f"it did not arrive within {PATIENCE * timeout:.0f} seconds")
+    except urllib.error.HTTPError as error:
+        raise _unread(url, f"the server answers {error.code} {error.reason}") from None
+    except urllib.error.URLError as error:
+        raise _unread(url, f"it cannot be reached ({error.reason}); check the network and HTTPS_PROXY") from None
+    except TimeoutError:
+        raise _unread(url, f"nothing came for {timeout:.0f} seconds") from None
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise _unread(url, f"the connection failed: {error}") from None
+    if announced is not None and len(data) < announced:
+        raise _unread(url, f"the connection broke after {len(data):,} of {announced:,} bytes")
+    return bytes(data)
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    """Opens http and https and nothing else, wherever an address leads: no files, no FTP."""
+    opener = urllib.request.OpenerDirector()
+    kinds = (
+        urllib.request.ProxyHandler,
+        urllib.request.UnknownHandler,
+        urllib.request.HTTPHandler,
+        urllib.request.HTTPSHandler,
+        urllib.request.HTTPDefaultErrorHandler,
+        urllib.request.HTTPRedirectHandler,
+        urllib.request.HTTPErrorProcessor,
+    )
+    for kind in kinds:
+        opener.add_handler(kind())
+    return opener
+
+
+def _unread(url: str, reason: str) -> InputError:
+    return InputError(f"cannot read {url}: {reason}")
 
 
 def _download(url: str, sha256: str, path: Path, say: Say) -> None:

@@ -47,6 +47,7 @@ def test_jpeg_equals_pillow(image: Image.Image, options: dict) -> None:
 
 @pytest.mark.parametrize("data", [encoded(COLOUR, "JPEG"), encoded(GREY, "JPEG")], ids=["colour", "grey"])
 def test_fast_path_changes_nothing(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert images._jpeg_decoder(images._MANY) is not None  # which imports it, so that it serves the first one too
     fast = decode(data, "x.jpg")
     assert images._jpeg_decoder(0) is not None
     monkeypatch.setattr(images, "_jpeg_decoder", lambda number: None)

@@ -168,6 +168,63 @@ def test_a_video_is_answered_frame_by_frame(run: Path, clip: Path, tmp_path: Pat
     assert [p.name for p in drawn.parent.iterdir()] == ["clip.mp4"]  # no temporary file is left
 
 
+def test_every_third_frame_keeps_its_time(run: Path, clip: Path, tmp_path: Path) -> None:
+    predictor = opsin.load(run)
+    answers = predictor.predict(clip, every=3)
+    assert answers == predictor.predict(clip)[::3]
+    assert [(a["frame"], a["time"]) for a in answers] == [(k, pytest.approx(k / 10)) for k in (0, 3, 6)]
+    call = ["predict", str(run), str(clip), "--every", "3", "--out", str(tmp_path / "drawn")]
+    CliRunner().invoke(app_for(call), call, catch_exceptions=False)
+    assert frame_rate(tmp_path / "drawn" / "clip.mp4") == Fraction(10, 3)  # it takes as long as the video
+    with pytest.raises(InputError, match="every"):
+        predictor.predict(clip, every=0)
+    with pytest.raises(InputError, match="alone"):
+        predictor.predict([clip])
+
+
+def test_a_webcam_gives_frames_as_they_come(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cv2 = pytest.importorskip("cv2")
+    frames = [np.ascontiguousarray(make_image().permute(1, 2, 0).numpy())] * 3
+
+    class Webcam:
+        def __init__(self, number: int) -> None:
+            assert number == 1
+            self.left = list(frames)
+
+        def get(self, _: int) -> float:
+            return 30.0
+
+        def read(self) -> tuple[bool, Any]:
+            return (True, self.left.pop()) if self.left else (False, None)
+
+        def release(self) -> None:
+            pass
+
+    monkeypatch.setattr(cv2, "VideoCapture", Webcam)
+    predictor = opsin.load(run)
+    with pytest.raises(InputError, match="no end"):
+        predictor.predict(1)
+    answers = [answer for _, answer in predictor.stream_video("webcam:1")]
+    assert [len(answer["instances"]) for answer in answers] == [1, 1, 1]
+    assert [answer["frame"] for answer in answers] == [0, 1, 2]
+
+
+def test_standard_input_and_a_jpeg_keep_what_they_are(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(make_image(), tmp_path / "one.JPG")
+    data = (tmp_path / "one.JPG").read_bytes()
+    out = tmp_path / "drawn"
+    call = ["predict", str(run), "-", str(tmp_path / "*.JPG"), "--out", str(out), "--json"]
+    result = CliRunner().invoke(app_for(call), call, input=data, catch_exceptions=False)
+    assert [Path(answer["drawn"]).name for answer in json.loads(result.stdout)] == ["stdin.png", "one.JPG"]
+    assert [Image.open(out / name).format for name in ("stdin.png", "one.JPG")] == ["PNG", "JPEG"]
+    for wrong in ([str(tmp_path)], [str(tmp_path / "gone.png")]):
+        call = ["predict", "no-such-run", *wrong, "--out", str(tmp_path / "drawn")]
+        with pytest.raises(InputError, match=r"second run|no file"):  # before the run is looked for
+            CliRunner().invoke(app_for(call), call, catch_exceptions=False)
+
+
 def test_a_file_that_is_no_video_is_refused(run: Path, tmp_path: Path) -> None:
     pytest.importorskip("av")
     path = tmp_path / "broken.mp4"

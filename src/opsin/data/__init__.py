@@ -6,7 +6,7 @@ from opsin.data.class_names import class_names, translate
 from opsin.data.contact_sheet import contact_sheet, export
 from opsin.data.dataset_check import Diagnosis, inspect, render
 from opsin.data.drawing import to_pil as to_pillow
-from opsin.data.images import IMAGE_SUFFIXES, UnreadableImage, read_image
+from opsin.data.images import UnreadableImage, read_image
 from opsin.data.inputs import Inputs
 from opsin.data.labels import class_counts
 from opsin.data.open_source import open_source as open
@@ -15,6 +15,7 @@ from opsin.data.preprocessing import Preprocessing
 from opsin.data.source import Source, Split, check_trainable, find_channels, verify
 from opsin.data.splits import divide, stratified, stratify
 from opsin.data.truth import Problem, Summary, Truth
+from opsin.image_files import IMAGE_SUFFIXES
 from opsin.lazy_modules import lazy_modules
 
 if TYPE_CHECKING:

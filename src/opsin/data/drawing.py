@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -82,8 +82,10 @@ def to_tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
-def save_image(image: Image.Image, path: Path) -> Path:
+def save_image(image: Image.Image, path: Path, **options: Any) -> Path:
     """Write an image, in the format of the file's ending; the file appears whole, and its folder is made.
+
+    options: Pillow's of the format, as `quality`.
 
     Raises InputError for an ending that Pillow cannot write, JobError if the folder cannot be written.
     """
@@ -96,7 +98,7 @@ def save_image(image: Image.Image, path: Path) -> Path:
     except OSError as error:
         raise write_failure(path, error) from error
     with atomic(path, flush=False) as temporary:  # thousands are exported at once, and any can be written again
-        image.save(temporary, kind)
+        image.save(temporary, kind, **options)
     return path
 
 

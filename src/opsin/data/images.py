@@ -26,23 +26,8 @@ from torch import Tensor
 
 from opsin.errors import InputError
 from opsin.files import check_regular, read_regular
+from opsin.image_files import ENDINGS
 
-# The encodings that are read, by Pillow's names, and how their files end. Pillow's other readers are left out: some run
-# programs (EPS), some are no images (video, fonts, containers).
-ENDINGS = {
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
-    "MPO": (".jpg", ".jpeg", ".mpo"),
-    "PNG": (".png",),
-    "BMP": (".bmp",),
-    "DIB": (".bmp",),
-    "GIF": (".gif",),
-    "WEBP": (".webp",),
-    "AVIF": (".avif",),
-    "TIFF": (".tif", ".tiff"),
-    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
-    "JPEG2000": (".jp2",),
-}
-IMAGE_SUFFIXES = frozenset(ending for endings in ENDINGS.values() for ending in endings)
 _MANY = 50  # JPEGs from which on a faster decoder is worth the second or more that importing it takes
 MAX_PIXELS = 178_956_970  # twice Image.MAX_IMAGE_PIXELS, where Pillow refuses too: half a gigabyte once decoded
 MAX_BYTES = 1 << 31  # of an encoded image: more than MAX_PIXELS of 16 bits and three channels take without encoding
@@ -131,6 +116,26 @@ def decode(data: bytes, path: str) -> Tensor:
             return image
     with _opened(data, path) as opened:
         array = _to_uint8(_upright(opened), path)
+    return _channels_first(array)
+
+
+def from_pillow(image: Image.Image, path: str) -> Tensor:
+    """A Pillow image -> uint8 (C, H, W), by the rules of files: EXIF, alpha, 16 bits, animations refused.
+
+    path: its name in messages. Raises UnreadableImage.
+    """
+    try:
+        if 0 in image.size:
+            raise UnreadableImage(path, f"it is {image.width}x{image.height} pixels large")
+        _refuse_several(image, path)
+        return _channels_first(_to_uint8(_upright(image), path))
+    except UnreadableImage:
+        raise
+    except Exception as error:  # as of files: whatever Pillow stumbles over, a closed file among it
+        raise UnreadableImage(path, f"not to be decoded: {' '.join(str(error).split())}") from error
+
+
+def _channels_first(array: np.ndarray) -> Tensor:
     image = torch.from_numpy(array)
     return image[None] if image.ndim == 2 else image.permute(2, 0, 1)
 

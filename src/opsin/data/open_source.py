@@ -12,6 +12,7 @@ from opsin.data.formats.format import Format
 from opsin.data.source import Source, verify
 from opsin.data.truth import Problem
 from opsin.errors import InputError, nearest, unknown
+from opsin.image_files import list_folder
 
 _SHAPE, _SIGNATURE, _BUILT_IN = 1, 2, 3  # the claims of a format
 
@@ -101,7 +102,7 @@ def _claimed(path: Path, formats: Sequence[Format]) -> tuple[int, Path, list[For
 
 def _only_folder(path: Path) -> Path | None:
     """The folder within a folder where there is but one."""
-    inside = [p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")]
+    inside = [path / name for name in list_folder(path)[1]]
     return inside[0] if len(inside) == 1 else None
 
 

@@ -7,21 +7,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from opsin import rooms
+from opsin.checks import check_count
 from opsin.data import Preprocessing, Source, Split
-from opsin.data.images import IMAGE_SUFFIXES, read_image
 from opsin.engine.checkpoint import Facts, read_model
+from opsin.engine.inputs import expand, find_inputs, is_live, is_video
+from opsin.engine.load_image import from_bgr, load_image
 from opsin.engine.recipe import Recipe, load_recipe
-from opsin.engine.video import VIDEO_SUFFIXES, batched, is_video, open_video
+from opsin.engine.video import batched, open_video
 from opsin.errors import InputError
 from opsin.rooms import Room
 from opsin.structures import Batch
 
-Given = str | Path | np.ndarray | Tensor  # an image, as it is given
+Given = Any  # an image in any form that `load_image` takes
 
 
 @dataclass
@@ -79,13 +80,11 @@ class Predictor:
 
     def find(self, inputs: Sequence[str | Path]) -> Sequence[Any]:
         """The inputs in paths and folders, mostly a file each. Raises InputError where there are none."""
-        return find_images(inputs, videos=True)
+        return find_inputs(inputs)
 
     def expand(self, given: Any) -> tuple[Sequence[Any], bool]:
         """What `predict` is given, input by input, and whether it is a single one."""
-        single = isinstance(given, str | Path) and not Path(given).is_dir()
-        single = single or (isinstance(given, np.ndarray | Tensor) and given.ndim < 4)
-        return ([given], True) if single else (_expand(given), False)
+        return expand(given)
 
     def read(self, given: Any) -> Any:
         """One input as it is given, read: an image, uint8 (C, H, W). Raises InputError for what cannot be one."""
@@ -177,27 +176,50 @@ class Predictor:
         first = None if self._model is None else next(self._model.parameters(), None)
         return torch.float32 if first is None or not first.is_floating_point() else first.dtype
 
-    def predict(self, images: Given | Sequence[Given] = (), *, batch_size: int = 32, **options: Any) -> Any:
+    def predict(
+        self,
+        images: Given | Sequence[Given] = (),
+        *,
+        batch_size: int = 32,
+        bgr: bool = False,
+        every: int = 1,
+        **options: Any,
+    ) -> Any:
         """The answer for an image, or the list of answers for several, for a folder or for the frames of a video.
 
-        images: a path, a folder, an array (H, W), (H, W, C) or a tensor (C, H, W), uint8 or float in [0, 1]; or a
-        sequence of these, or a tensor (B, C, H, W). options: the task's, `top` of a classifier, `score_threshold` of a
-        detector. Raises InputError for an image that cannot be read.
+        images: a path, a folder, a pattern ("photos/*.jpg"), an http(s) address, "-" for standard input, bytes, an open
+        file, a PIL image, an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), a tensor (C, H, W) with C of 1, 3 or 4;
+        or a sequence of any of these, an array (B, H, W, C) or a tensor (B, C, H, W). Or a video alone. Values are
+        uint8, uint16, bool, or float in [0, 1].
+        bgr: arrays and tensors have blue first, as OpenCV's `imread` and `VideoCapture` give them; without it such an
+        array is read as RGB, red and blue exchanged, and answered wrongly without a word.
+        every: of a video, of so many frames the first alone. options: the task's, `top` of a classifier,
+        `score_threshold` of a detector. Raises InputError for what cannot be read.
         """
         if self.takes in ("together", "nothing"):
             return next(self.stream([] if self.takes == "nothing" else self.expand(images)[0], **options))
-        if isinstance(images, str | Path) and is_video(images):
-            return [answer for _, answer in self.stream_video(images, batch_size=batch_size, **options)]
+        if is_live(images):
+            raise InputError(f"{images} is a camera and has no end; stream_video gives its answers as they come")
+        if is_video(images):
+            video: Any = images
+            return [answer for _, answer in self.stream_video(video, batch_size=batch_size, every=every, **options)]
         items, single = self.expand(images)
-        answers = list(self.stream(items, batch_size=batch_size, **options))
+        answers = list(self.stream(items, batch_size=batch_size, bgr=bgr, **options))
         for answer in answers:
             if "error" in answer:
                 raise InputError(answer["error"])
         return answers[0] if single else answers
 
-    def stream(self, images: Sequence[Given], *, batch_size: int = 32, **options: Any) -> Iterator[dict[str, Any]]:
-        """Answers one by one, in order. One for an unreadable image has the key `error` and nothing but its path."""
+    def stream(
+        self, images: Given | Sequence[Given], *, batch_size: int = 32, bgr: bool = False, **options: Any
+    ) -> Iterator[dict[str, Any]]:
+        """Answers one by one, in order. One for an unreadable image has the key `error` and nothing but its path.
+
+        images, bgr: as `predict` takes them.
+        """
         options = self._checked(options)
+        images = self.expand(images)[0]
+        images = [from_bgr(image) for image in images] if bgr else images
         self.begin()
         if self.takes in ("together", "nothing"):
             read = [self.read(image) for image in images]
@@ -218,22 +240,24 @@ class Predictor:
                 yield {**path, "error": errors[place]} if place in errors else {**path, **next(answers)}
 
     def stream_video(
-        self, path: str | Path, *, batch_size: int = 32, **options: Any
+        self, path: str | Path | int, *, batch_size: int = 32, every: int = 1, **options: Any
     ) -> Iterator[tuple[Tensor, dict[str, Any]]]:
         """Frames, uint8 (3, H, W), each with its answer, which has the keys `frame` and `time` in seconds too.
 
-        No more than a batch of frames is held at once. Raises InputError for a file that is no video.
+        path: a file, an http(s) or rtsp address, or a webcam by its number. every: of so many frames the first alone.
+        No more than a batch of frames is held at once, of a camera's one. Raises InputError for what is no video.
         """
         options = self._checked(options)
+        check_count("every", every)
         self.begin()
-        with open_video(path) as video:
-            for chunk in batched(video, batch_size):
+        with open_video(path, every) as video:
+            for chunk in batched(video, 1 if is_live(path) else batch_size):
                 for frame, answer in zip(chunk, self._answer([f.image for f in chunk], options), strict=True):
                     yield frame.image, {"path": str(path), "frame": frame.index, "time": frame.time, **answer}
 
-    def annotate(self, image: Given, answer: dict[str, Any]) -> Any:
-        """The image with its answer drawn on it, a PIL image."""
-        return self.draw(self.read(image), answer)
+    def annotate(self, image: Given, answer: dict[str, Any], *, bgr: bool = False) -> Any:
+        """The image with its answer drawn on it, a PIL image. bgr: as of `predict`."""
+        return self.draw(self.read(from_bgr(image) if bgr else image), answer)
 
     @torch.inference_mode()
     def _answer(self, loaded: Sequence[Any], options: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -299,47 +323,11 @@ _FITS = {
 
 
 def find_images(inputs: Sequence[str | Path], *, videos: bool = False) -> list[Path]:
-    """The image files of paths and folders, folders searched through and sorted. InputError where there are none.
+    """The image files of paths, folders and patterns, folders searched through and sorted.
 
-    videos: find those in folders too.
+    videos: find those in folders too. Raises InputError where there are none.
     """
-    known = IMAGE_SUFFIXES | VIDEO_SUFFIXES if videos else IMAGE_SUFFIXES
-    found: list[Path] = []
-    for given in inputs:
-        path = Path(given)
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in known and not p.name.startswith("."))
-            if not inside:
-                raise InputError(f"no images in {path}; known endings: {', '.join(sorted(known))}")
-            found += inside
-        elif path.exists():
-            found.append(path)
-        else:
-            raise InputError(f"no file or folder at {path}")
+    found = find_inputs(inputs, videos=videos)
+    if other := next((one for one in found if not isinstance(one, Path)), None):
+        raise InputError(f"{other} is no file; save it as one first")
     return found
-
-
-def load_image(given: Given) -> Tensor:
-    """An image as uint8 (C, H, W), from a file, an array (H, W[, C]) or a tensor (C, H, W)."""
-    if isinstance(given, str | Path):
-        return read_image(given)
-    image = torch.as_tensor(given)
-    if isinstance(given, np.ndarray) and image.ndim == 3:
-        image = image.permute(2, 0, 1)
-    if image.ndim == 2:
-        image = image[None]
-    if image.ndim != 3 or image.shape[0] not in (1, 3) or 0 in image.shape:
-        raise InputError(
-            f"an image must be (H, W), (H, W, 3) as an array or (C, H, W) as a tensor, got {tuple(image.shape)}"
-        )
-    if image.dtype == torch.uint8:
-        return image
-    if not image.is_floating_point() or not torch.isfinite(image).all() or image.min() < 0 or image.max() > 1:
-        raise InputError(f"an image must be uint8, or float in [0, 1] without NaN; got {image.dtype} in a wider range")
-    return (image * 255).round().to(torch.uint8)
-
-
-def _expand(images: Any) -> Sequence[Given]:
-    if isinstance(images, str | Path):
-        return find_images([images])
-    return list(images)

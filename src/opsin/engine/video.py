@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
+import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -14,11 +17,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from opsin import downloading
+from opsin.engine.inputs import NEEDS_VIDEO, is_address, is_live, is_video, webcam_number
 from opsin.errors import InputError, JobError
 from opsin.files import atomic
+from opsin.image_files import VIDEO_SUFFIXES
 
-VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
-_MISSING = "video needs PyAV, which is not installed: pip install 'opsin[video]'"
+__all__ = ["VIDEO_SUFFIXES", "Frame", "batched", "frame_rate", "is_video", "open_video", "write_video"]
+_PATIENCE = 10.0  # seconds that a camera or an address may keep silent
 
 T = TypeVar("T")
 
@@ -31,11 +37,6 @@ class Frame(NamedTuple):
     time: float
 
 
-def is_video(path: str | Path) -> bool:
-    """Whether a file's ending is that of a video."""
-    return Path(path).suffix.lower() in VIDEO_SUFFIXES
-
-
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
     """Lists of `size` items, the last maybe shorter; no more than one is held."""
     iterator = iter(items)
@@ -44,25 +45,33 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 @contextmanager
-def open_video(path: str | Path) -> Iterator[Iterator[Frame]]:
-    """The frames of a video, decoded as they are asked for. Raises InputError for a file that is no video."""
+def open_video(path: str | Path | int, every: int = 1) -> Iterator[Iterator[Frame]]:
+    """The frames of a video, decoded as they are asked for. Raises InputError for a file that is no video.
+
+    path: a file, an http(s) address, an rtsp address, or a webcam as 0 or "webcam:0". every: of so many frames the
+    first, with the index and the time that it has in the video.
+    """
     path = _existing(path)
-    if (av := _import("av")) is not None:
+    av, cv2 = _import("av"), _import("cv2")
+    webcam = webcam_number(path)
+    if av is not None and (webcam is None or cv2 is None):  # PyAV knows webcams by names that differ between systems
         with _opened(av, path) as container:
-            yield _frames_of_av(av, container, path)
-    elif (cv2 := _import("cv2")) is not None:
-        capture = cv2.VideoCapture(str(path))
+            yield _frames_of_av(av, container, path, every)
+    elif cv2 is not None:
+        capture = cv2.VideoCapture(str(path) if webcam is None else webcam)
         try:
-            yield _frames_of_cv2(cv2, capture, path)
+            yield _frames_of_cv2(cv2, capture, path, every)
         finally:
             capture.release()
     else:
-        raise InputError(_MISSING)
+        raise InputError(NEEDS_VIDEO)
 
 
-def frame_rate(path: str | Path) -> Fraction:
-    """Frames a second; 25 where the file does not say."""
+def frame_rate(path: str | Path | int) -> Fraction:
+    """Frames a second; 25 where the file does not say, and of cameras, which are not opened for it."""
     path = _existing(path)
+    if is_live(path):
+        return Fraction(25)
     if (av := _import("av")) is not None:
         with _opened(av, path) as container:
             stream = container.streams.video[0]
@@ -72,7 +81,7 @@ def frame_rate(path: str | Path) -> Fraction:
         rate = capture.get(cv2.CAP_PROP_FPS)
         capture.release()
     else:
-        raise InputError(_MISSING)
+        raise InputError(NEEDS_VIDEO)
     return Fraction(rate).limit_denominator(1001) if rate else Fraction(25)
 
 
@@ -89,7 +98,7 @@ def write_video(path: str | Path, rate: Fraction) -> Iterator[Callable[[Image.Im
         elif (cv2 := _import("cv2")) is not None:
             yield from _write_by_cv2(cv2, temporary, rate)
         else:
-            raise InputError(_MISSING)
+            raise InputError(NEEDS_VIDEO)
 
 
 def _import(name: str) -> Any:
@@ -99,18 +108,32 @@ def _import(name: str) -> Any:
         return None
 
 
-def _existing(path: str | Path) -> Path:
-    if not Path(path).is_file():
+def _existing(path: str | Path | int) -> str | Path | int:
+    if is_live(path) or is_address(path):
+        if webcam_number(path) is None:
+            downloading.check_online(str(path))
+        return path
+    file = None if isinstance(path, int) else Path(os.path.expanduser(path))  # noqa: PTH111
+    if file is None or not file.is_file():
         raise InputError(f"no file at {path}")
-    return Path(path)
+    return file
 
 
 @contextmanager
-def _opened(av: Any, path: Path) -> Iterator[Any]:
+def _opened(av: Any, path: str | Path | int) -> Iterator[Any]:
+    webcam = webcam_number(path)
     try:
-        container = av.open(str(path))
-    except (av.error.FFmpegError, OSError) as error:
-        raise InputError(f"{path} cannot be read as a video: {getattr(error, 'strerror', None) or error}") from None
+        if webcam is not None:
+            mac = sys.platform == "darwin"
+            container = av.open(str(webcam) if mac else f"/dev/video{webcam}", format="avfoundation" if mac else "v4l2")
+        elif isinstance(path, str) and (is_live(path) or is_address(path)):
+            options = {"rtsp_transport": "tcp"} if is_live(path) else {}
+            container = av.open(path, timeout=_PATIENCE, options=options)
+        else:
+            container = av.open(str(path))
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        shown = path if webcam is None else f"webcam {webcam}"
+        raise InputError(f"{shown} cannot be read as a video: {getattr(error, 'strerror', None) or error}") from None
     with container:
         if not container.streams.video:
             raise InputError(
@@ -119,15 +142,19 @@ def _opened(av: Any, path: Path) -> Iterator[Any]:
         yield container
 
 
-def _frames_of_av(av: Any, container: Any, path: Path) -> Iterator[Frame]:
+def _frames_of_av(av: Any, container: Any, path: str | Path | int, every: int) -> Iterator[Frame]:
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"
     rate = stream.average_rate or Fraction(25)
-    index = -1
+    index, start = -1, None
     try:
         for index, frame in enumerate(container.decode(stream)):
+            if start is None:  # a camera has been running before
+                start = (frame.time or 0.0) if is_live(path) else 0.0
+            if index % every:
+                continue
             array = frame.to_ndarray(format="rgb24")
-            time = float(index / rate) if frame.time is None else float(frame.time)
+            time = float(index / rate) if frame.time is None else float(frame.time) - start
             yield Frame(torch.from_numpy(array).permute(2, 0, 1), index, time)
     except av.error.FFmpegError as error:
         raise InputError(f"{path} is damaged: {error.strerror or error}") from None
@@ -135,16 +162,22 @@ def _frames_of_av(av: Any, container: Any, path: Path) -> Iterator[Frame]:
         raise InputError(f"{path} holds no images")
 
 
-def _frames_of_cv2(cv2: Any, capture: Any, path: Path) -> Iterator[Frame]:
-    rate = capture.get(cv2.CAP_PROP_FPS) or 25.0
+def _frames_of_cv2(cv2: Any, capture: Any, path: str | Path | int, every: int) -> Iterator[Frame]:
+    rate, start = capture.get(cv2.CAP_PROP_FPS) or 25.0, 0.0
     for index in itertools.count():
         read, array = capture.read()
         if not read:
             if index == 0:
-                raise InputError(f"{path} cannot be read as a video")
+                webcam = webcam_number(path)
+                raise InputError(f"{path if webcam is None else f'webcam {webcam}'} cannot be read as a video")
             return
+        if index == 0:
+            start = time.monotonic()
+        if index % every:
+            continue
+        seconds = time.monotonic() - start if is_live(path) else index / rate  # a camera gives what it has time for
         colours = np.ascontiguousarray(array[..., ::-1])  # OpenCV has blue first
-        yield Frame(torch.from_numpy(colours).permute(2, 0, 1), index, index / rate)
+        yield Frame(torch.from_numpy(colours).permute(2, 0, 1), index, seconds)
 
 
 def _write_by_av(av: Any, container: Any, rate: Fraction) -> Iterator[Callable[[Image.Image], None]]:

@@ -17,11 +17,11 @@ import numpy as np
 from opsin.data.formats.folders import LABELS, SPLIT_NAMES, main_files
 from opsin.data.formats.format import Claim, Format
 from opsin.data.formats.values import as_posix, read_text
-from opsin.data.images import IMAGE_SUFFIXES
 from opsin.data.inputs import ImageFiles
 from opsin.data.labels import MULTI_LABEL, ClassLabels, as_several
 from opsin.data.source import Source, Split
 from opsin.errors import InputError
+from opsin.image_files import IMAGE_SUFFIXES
 
 _ROLES = {
     "path": ("path", "file", "filename", "file_name", "filepath", "image", "image_path", "image_id"),

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from opsin import image_files
 from opsin.data import zips
 from opsin.data.formats.format import Claim, Format
-from opsin.data.images import IMAGE_SUFFIXES
 from opsin.data.inputs import ImageFiles
 from opsin.data.labels import ClassLabels, as_several
 from opsin.data.source import Source, Split, listed
 from opsin.data.truth import Problem
 from opsin.errors import InputError
+from opsin.image_files import IMAGE_SUFFIXES, is_left_out, list_folder
 
 SPLIT_NAMES = {
     "train": "train",
@@ -31,7 +31,7 @@ LABELS = "labels.csv"  # the table of a folder, by its name
 
 
 class Tree:
-    """Relative paths of a folder or zip, without what systems hide in them (names with a leading dot, __MACOSX)."""
+    """Relative paths of a folder or zip, without what `opsin.image_files` leaves out."""
 
     def __init__(self, files: list[str], folders: list[str]) -> None:
         self.files = sorted(file for file in files if not _hidden(file))
@@ -80,24 +80,7 @@ def open_zips(path: Path, archives: dict[str, Path]) -> Source:
 
 def walk(path: Path) -> Tree:
     """Every file and folder under a folder, links followed, each real folder once."""
-    files: list[str] = []
-    folders: list[str] = []
-    seen: set[str] = set()
-
-    def refuse(error: OSError) -> None:
-        raise InputError(f"cannot look into {error.filename}: {(error.strerror or str(error)).lower()}") from error
-
-    for place, inside, names in os.walk(path, followlinks=True, onerror=refuse):
-        here = Path(place).relative_to(path).as_posix()
-        prefix = "" if here == "." else f"{here}/"
-        if (real := os.path.realpath(place)) in seen:
-            inside.clear()
-            continue
-        seen.add(real)
-        inside[:] = [name for name in inside if not _hidden(name)]
-        files += [prefix + name for name in names]
-        folders += [prefix + name for name in inside]
-    return Tree(files, folders)
+    return Tree(*image_files.walk(path))
 
 
 class _Part:
@@ -209,18 +192,12 @@ def _oddities(part: _Part, split: str) -> list[Problem]:
 
 
 def _hidden(path: str) -> bool:
-    parts = path.split("/")
-    return any(part.startswith(".") or part == "__MACOSX" for part in parts) or parts[-1] in (
-        "Thumbs.db",
-        "desktop.ini",
-    )
+    return any(is_left_out(part) for part in path.split("/"))
 
 
 def list_files(folder: Path) -> dict[str, Path]:
-    """The files that lie in a folder, without hidden ones, by name."""
-    with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_file())
-    return {name: folder / name for name in names}
+    """The files that lie in a folder, without those that `opsin.image_files` leaves out, by name."""
+    return {name: folder / name for name in list_folder(folder)[0]}
 
 
 def files_by_split(files: Mapping[str, Path], suffix: str) -> dict[str, Path]:
@@ -251,7 +228,7 @@ def main_files(folder: Path) -> dict[str, Path]:
             return parts
     for suffix in (".npz", ".zip", ".csv"):
         only = [file for name, file in files.items() if name.lower().endswith(suffix)]
-        if len(only) == 1 and not any(p.is_dir() and not p.name.startswith(".") for p in folder.iterdir()):
+        if len(only) == 1 and not list_folder(folder)[1]:
             return {"all": only[0]}
     return {}
 

@@ -22,11 +22,11 @@ from opsin.data.formats.folders import SPLIT_NAMES
 from opsin.data.formats.format import Format
 from opsin.data.formats.npz import read_classes
 from opsin.data.formats.values import as_posix, read_flag
-from opsin.data.images import IMAGE_SUFFIXES
 from opsin.data.source import Source
 from opsin.data.truth import Problem
 from opsin.errors import InputError
 from opsin.files import read_regular
+from opsin.image_files import IMAGE_SUFFIXES, find_files
 
 _IMAGES = ("JPEGImages", "images", "Images", "imgs", "img", ".", "Annotations", "annotations")
 _BY_EXPAT = ("utf-8", "utf-16", "us-ascii")
@@ -96,7 +96,7 @@ def _annotations(base: Path) -> Path:
 
 
 def _xml_files(base: Path) -> list[Path]:
-    return sorted(_visible(_annotations(base), (".xml",)))
+    return find_files(_annotations(base), (".xml",), below=False)
 
 
 def _images(base: Path) -> dict[str, Path]:
@@ -104,13 +104,9 @@ def _images(base: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for name in _IMAGES:
         if (base / name).is_dir():
-            for file in sorted(_visible(base / name, IMAGE_SUFFIXES)):
+            for file in find_files(base / name, IMAGE_SUFFIXES, below=False):
                 found.setdefault(file.stem, file)
     return found
-
-
-def _visible(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    return [p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith(".")]
 
 
 def _lists(base: Path, known: Collection[str]) -> dict[str, dict[str, str]]:
@@ -123,7 +119,7 @@ def _lists(base: Path, known: Collection[str]) -> dict[str, dict[str, str]]:
     if not folder.is_dir():
         return {}
     found: dict[str, dict[str, str]] = {}
-    for file in sorted(_visible(folder, (".txt",))):
+    for file in find_files(folder, (".txt",), below=False):
         split = "trainval" if file.stem.lower() == "trainval" else SPLIT_NAMES.get(file.stem.lower())
         if split is not None:  # others are lists of one class: "cat_train 000012 -1"
             lines = enumerate(_read_list(file, known), 1)

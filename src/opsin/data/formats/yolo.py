@@ -19,10 +19,10 @@ from opsin.data.formats.annotations import Annotation, build
 from opsin.data.formats.folders import SPLIT_NAMES
 from opsin.data.formats.format import Claim, Format
 from opsin.data.formats.values import as_posix, find_file, read_text, read_whole, shown
-from opsin.data.images import IMAGE_SUFFIXES
 from opsin.data.source import Source
 from opsin.data.truth import Problem
 from opsin.errors import InputError
+from opsin.image_files import IMAGE_SUFFIXES, find_files
 from opsin.yaml_text import load_yaml
 
 _MOST_CLASSES = 100_000  # more than any data set has
@@ -195,7 +195,7 @@ def _pairs(layout: _Layout, entry: str) -> list[tuple[Path, Path | None]]:
     if found is None:
         raise InputError(f"{layout.file}: there is no file or folder {entry!r} with images")
     if found.is_dir():
-        images = sorted(p for p in found.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != ".")
+        images = find_files(found, IMAGE_SUFFIXES)
         if not images:
             raise InputError(f"{layout.file}: {found} holds no images")
         return [(image, _label_of(image)) for image in images]

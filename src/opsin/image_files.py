@@ -1,0 +1,104 @@
+"""Which files of a folder are images, by one rule wherever a folder is searched: for prediction and as data.
+
+Left out is what systems and programs hide in folders: names that begin with a dot (`.ipynb_checkpoints`, `._1.jpg`),
+`__MACOSX`, `@eaDir`, `Thumbs.db` and `desktop.ini`. Linked folders are followed, each real folder once, so that a link
+to a folder above ends. A folder is no image, whatever its name, and neither is a pipe, a socket or a device.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+from opsin.errors import InputError
+
+# The encodings that are read, by Pillow's names, and how their files end. Pillow's other readers are left out: some run
+# programs (EPS), some are no images (video, fonts, containers).
+ENDINGS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "MPO": (".jpg", ".jpeg", ".mpo"),
+    "PNG": (".png",),
+    "BMP": (".bmp",),
+    "DIB": (".bmp",),
+    "GIF": (".gif",),
+    "WEBP": (".webp",),
+    "AVIF": (".avif",),
+    "TIFF": (".tif", ".tiff"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "JPEG2000": (".jp2",),
+}
+IMAGE_SUFFIXES = frozenset(ending for endings in ENDINGS.values() for ending in endings)
+VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
+_LEFT_OUT = frozenset({"__macosx", "@eadir", "thumbs.db", "desktop.ini"})
+
+
+def is_left_out(name: str) -> bool:
+    """Whether a file or folder of this name is no part of what a person put into a folder."""
+    return name.startswith(".") or name.lower() in _LEFT_OUT
+
+
+def walk(folder: str | Path) -> tuple[list[str], list[str]]:
+    """The files and the folders below a folder, by their paths from it, with slashes and in no promised order.
+
+    A link to a file that is not there counts as a file, so that it is reported. Raises InputError for a folder that
+    cannot be looked into.
+    """
+    files: list[str] = []
+    folders: list[str] = []
+    seen: set[str] = set()
+    waiting: list[tuple[str, str, tuple[str, ...]]] = [(os.fspath(folder), "", ())]
+    while waiting:
+        place, prefix, above = waiting.pop()
+        real = os.path.realpath(place)
+        if real in above:
+            continue
+        if prefix:
+            folders.append(prefix[:-1])
+        if real in seen:
+            continue
+        seen.add(real)
+        names, inside = _look_into(place)
+        files += [prefix + name for name in names]
+        below = [(os.path.join(place, name), f"{prefix}{name}/", (*above, real)) for name in inside]  # noqa: PTH118
+        waiting += reversed(below)
+    return files, folders
+
+
+def find_files(folder: str | Path, suffixes: Collection[str], *, below: bool = True) -> list[Path]:
+    """The files with some endings in a folder, sorted; those of the folders below it too unless below=False.
+
+    suffixes: in lower case, with their dot. Raises InputError for a folder that cannot be looked into.
+    """
+    names = walk(folder)[0] if below else _look_into(folder)[0]
+    start = Path(folder)
+    return sorted(start / name for name in names if os.path.splitext(name)[1].lower() in suffixes)  # noqa: PTH122
+
+
+def list_folder(folder: str | Path) -> tuple[list[str], list[str]]:
+    """The names of the files and of the folders in a folder, each sorted. Raises InputError as `walk` does."""
+    names, inside = _look_into(folder)
+    return sorted(names), sorted(inside)
+
+
+def _look_into(folder: str | Path) -> tuple[list[str], list[str]]:
+    """The names of the files in a folder; and of the folders, sorted, the linked ones last: a real one comes first."""
+    files: list[str] = []
+    folders: list[tuple[bool, str]] = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if is_left_out(entry.name):
+                    continue
+                if not entry.is_symlink():
+                    if entry.is_dir():
+                        folders.append((False, entry.name))
+                    elif entry.is_file():
+                        files.append(entry.name)
+                elif os.path.isdir(entry.path):  # noqa: PTH112  # a link to itself too, where is_dir() raises
+                    folders.append((True, entry.name))
+                elif os.path.isfile(entry.path) or not os.path.exists(entry.path):  # noqa: PTH110, PTH113
+                    files.append(entry.name)
+    except OSError as error:
+        raise InputError(f"cannot look into {error.filename}: {(error.strerror or str(error)).lower()}") from error
+    return files, [name for _, name in sorted(folders)]

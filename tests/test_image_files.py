@@ -1,0 +1,79 @@
+"""One rule for what is an image in a folder, held by prediction and by every reader of data."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from opsin.data.formats.folders import walk as walk_of_data
+from opsin.errors import InputError
+from opsin.image_files import IMAGE_SUFFIXES, find_files, is_left_out, walk
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Four images, among all that is none."""
+    for name in ("b/1.png", "b/2.JPG", "a/deep/3.webp", "4.png"):
+        _write(tmp_path / "set" / name)
+    for name in (".hidden/5.png", "b/.ipynb_checkpoints/1-checkpoint.png", "__MACOSX/b/1.png", "a/@eaDir/3.png"):
+        _write(tmp_path / "set" / name)
+    for name in ("b/._1.png", "b/Thumbs.db", "b/notes.txt", "b/desktop.ini"):
+        _write(tmp_path / "set" / name)
+    _write(tmp_path / "set/c/folder.png/x.txt")
+    os.mkfifo(tmp_path / "set/b/pipe.png")
+    return tmp_path / "set"
+
+
+def _write(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"x")
+
+
+def names(folder: Path) -> list[str]:
+    return [path.relative_to(folder).as_posix() for path in find_files(folder, IMAGE_SUFFIXES)]
+
+
+def test_what_systems_hide_is_left_out(folder: Path) -> None:
+    assert names(folder) == ["4.png", "a/deep/3.webp", "b/1.png", "b/2.JPG"]
+    assert walk_of_data(folder).images == ["4.png", "a/deep/3.webp", "b/1.png", "b/2.JPG"]
+    assert [p.name for p in find_files(folder / "b", IMAGE_SUFFIXES, below=False)] == ["1.png", "2.JPG"]
+
+
+def test_the_folder_itself_may_be_hidden(folder: Path) -> None:
+    assert names(folder / ".hidden") == ["5.png"]
+
+
+def test_links_are_followed_and_circles_end(folder: Path, tmp_path: Path) -> None:
+    _write(tmp_path / "store/6.png")
+    (folder / "linked").symlink_to(tmp_path / "store")
+    (folder / "z.png").symlink_to(tmp_path / "store/6.png")
+    (folder / "b/up").symlink_to(folder)  # a circle
+    (folder / "self").symlink_to(folder / "self")
+    (folder / "gone.png").symlink_to(tmp_path / "nowhere.png")  # reported by whoever reads it
+    expected = ["4.png", "a/deep/3.webp", "b/1.png", "b/2.JPG", "gone.png", "linked/6.png", "z.png"]
+    assert names(folder) == expected
+    assert walk_of_data(folder).images == sorted(expected)
+    assert "b/up" not in walk(folder)[1]
+
+
+def test_a_real_folder_comes_before_a_link_to_it(tmp_path: Path) -> None:
+    _write(tmp_path / "z/1.png")
+    (tmp_path / "a").symlink_to(tmp_path / "z")
+    assert names(tmp_path) == ["z/1.png"]
+
+
+def test_a_folder_that_cannot_be_looked_into_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"cannot look into .*nothing: no such file"):
+        walk(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("name", [".a", "._b.jpg", "__MACOSX", "@eaDir", "Thumbs.db", "thumbs.db", "desktop.ini"])
+def test_names_that_are_left_out(name: str) -> None:
+    assert is_left_out(name)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "_x.png", "thumbs", "macosx", "@home"])
+def test_names_that_are_not(name: str) -> None:
+    assert not is_left_out(name)
