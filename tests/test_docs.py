@@ -148,3 +148,29 @@ def test_every_method_of_a_contract_is_in_its_table(kind: type) -> None:
     assert rows.keys() == methods.keys()
     required = {name for name, node in methods.items() if "abstractmethod" in map(ast.unparse, node.decorator_list)}
     assert {name for name, default in rows.items() if default.strip() == "required"} == required
+
+
+def test_the_page_on_answers_runs(tmp_path: Path) -> None:
+    """Its blocks in one process, on networks with weights at random."""
+    code = """
+import numpy, opsin
+from pathlib import Path
+from PIL import Image
+from opsin.data import Preprocessing
+from opsin.engine.checkpoint import Facts, save_model
+from opsin.engine.recipe import load_recipe
+for run, task, name in (("classifier", "classify", "lenet5"), ("detector", "detect", "yolov3_tiny")):
+    Path("runs", run).mkdir(parents=True)
+    recipe = load_recipe({"task": task, "model": {"name": name}, "data": {"source": ""}})
+    options = {"num_classes": 2, "in_channels": 3}
+    prepared = Preprocessing(size=(32, 32), channels=3, mean=(0.5,) * 3, std=(0.5,) * 3)
+    facts = Facts(recipe, prepared, {"classes": ["car", "tram"]}, options)
+    save_model(Path("runs", run, "model.safetensors"), opsin.create_model(name, **options), facts, {})
+Path("photos").mkdir()
+Image.fromarray(numpy.zeros((40, 60, 3), numpy.uint8)).save("photos/street.jpg")
+"""
+    code += "".join(text for _, text in blocks(DOCS / "predict.md", "python"))
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    for made in ("drawn/street.png", "found.csv", "found.json", "labels/street.txt"):
+        assert (tmp_path / made).exists()

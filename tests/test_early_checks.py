@@ -45,8 +45,8 @@ def test_missing_things_are_said_without_torch(run: Path, tmp_path: Path) -> Non
     image = str(run / "recipe.yaml")
     calls = {
         f"predict {run} missing.jpg": "no file or folder at missing.jpg",
-        f"predict nowhere {image}": "no run or file at nowhere; runs there: runs/own",
-        "eval nowhere": "no run or file at nowhere; runs there: runs/own",
+        f"predict runs/nowhere {image}": "no run or file at runs/nowhere; runs there: runs/own",
+        "eval runs/nowhere": "no run or file at runs/nowhere; runs there: runs/own",
         f"eval {run} --data nowhere/x": "no file or folder at nowhere/x",
         "export runs/ow": "no run or file at runs/ow; did you mean runs/own?",
         "explain nothing.safetensors": "no file at nothing.safetensors",

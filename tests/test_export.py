@@ -206,7 +206,7 @@ def test_real_images_are_compared_or_noise_and_it_says_so(runs: dict[str, Path],
     (scores,) = written.outputs
     assert scores.shape == (CLASSES,) and 0 <= scores.relative <= exporting.TOLERANCE
     gone = save_run(tmp_path / "gone", "classifier", source="images/that/moved.zip")
-    assert "random noise (there is no file or folder 'images/that/moved.zip'" in export(gone, "torch").checked_on
+    assert "random noise (no file or folder at images/that/moved.zip" in export(gone, "torch").checked_on
 
 
 class Result(NamedTuple):

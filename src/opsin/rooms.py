@@ -62,6 +62,7 @@ class Option:
 
     type: bool, int, float or str; of a repeatable one that of each value. minimum, maximum: of numbers, both allowed.
     opens: of `data`, that it says how the files are read: it is handed to the formats, and given, it says the task.
+    also: another name that it had before, which is taken still.
     """
 
     name: str
@@ -74,11 +75,18 @@ class Option:
     short: str | None = None
     repeatable: bool = False
     opens: bool = False
+    also: str | None = None
 
     @property
     def flag(self) -> str:
-        """As it is written on the command line: `--score-threshold`."""
+        """As it is written on the command line: `--iou-threshold`."""
         return f"--{self.name.replace('_', '-')}"
+
+    @property
+    def flags(self) -> list[str]:
+        """All forms that the command line takes."""
+        also = f"--{self.also.replace('_', '-')}" if self.also else None
+        return [flag for flag in (self.flag, also, self.short) if flag]
 
     def check(self, value: Any) -> Any:
         """The value, if it can be one of this option. Raises InputError that names the option and what it takes."""
@@ -128,6 +136,10 @@ class Room:
     examples: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: _NONE)
     commands: Mapping[str, str] = field(default_factory=lambda: _NONE)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled by its name: what another process loads is its own room of the task."""
+        return find_room, (self.task,)
+
     def metric(self, name: str) -> Metric | None:
         """The metric of a name, with or without the split before it ("val_map"); None where it is not declared."""
         bare = name.removeprefix("val_").removeprefix("test_").removeprefix("train_")
@@ -141,17 +153,22 @@ class Room:
 
     def option(self, verb: str, name: str) -> Option | None:
         """An option of a verb by its name; None where the task has no such one."""
-        return next((option for option in self.options.get(verb, ()) if option.name == name), None)
+        return next((option for option in self.options.get(verb, ()) if name in (option.name, option.also)), None)
 
     def check_options(self, verb: str, given: Mapping[str, Any], of: str) -> dict[str, Any]:
         """The options given, checked. Raises InputError for one that the task does not have. of: whose they are."""
         known = {option.name: option for option in self.options.get(verb, ())}
+        known |= {option.also: option for option in known.values() if option.also is not None}
         for name in given:
             if name not in known:
                 if owners := [room.task for room in all_rooms() if room.option(verb, name) is not None]:
                     raise InputError(f"{name} is an option of {', '.join(owners)}, and {of} is of {self.task}")
                 raise unknown(f"option of {of}", name, known)
-        return {name: known[name].check(value) for name, value in given.items() if value is not None}
+        checked: dict[str, Any] = {}
+        for name, value in given.items():
+            if value is not None and checked.setdefault(known[name].name, known[name].check(value)) != value:
+                raise InputError(f"{known[name].name} and {known[name].also} are one option; give one of them")
+        return checked
 
 
 _rooms: dict[str, Room] = {}

@@ -163,5 +163,5 @@ def test_the_task_is_what_the_data_looks_like(tmp_path: Path) -> None:
     assert data.recognize_task(tmp_path / "bare/x.csv") == "detect"
     assert data.recognize_task(tmp_path / "labels/x.csv") == "classify"
     assert [data.recognize_task(name) for name in ("digits", "scenes", "scenes:20")] == ["classify", "detect", "detect"]
-    with pytest.raises(InputError, match="there is no file or folder"):
+    with pytest.raises(InputError, match="no file or folder at"):
         data.recognize_task(tmp_path / "gone")

@@ -89,7 +89,7 @@ def test_what_cannot_learn_from_it_is_refused(photos: Path) -> None:
     asked = recipe(photos, model={"name": "ssd", "backbone": "mobilenet_v3_small"})
     with pytest.raises(InputError, match=r"detect.joint .* which ssd cannot learn from; these can: yolov2, yolov2_voc"):
         prepare(asked, lambda line: None)
-    with pytest.raises(InputError, match=r"^detect.joint: there is no file or folder '/nowhere'"):
+    with pytest.raises(InputError, match=r"^detect.joint: no file or folder at /nowhere"):
         prepare(recipe(Path("/nowhere")), lambda line: None)
     with pytest.raises(InputError, match=r"data.joint belongs to recipes for detect"):
         load_recipe({"model": {"name": "lenet5"}, "data": {"source": "digits", "joint": str(photos)}})

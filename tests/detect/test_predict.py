@@ -120,7 +120,7 @@ def test_the_command_line(
     assert (drawn != make_image().permute(1, 2, 0).repeat_interleave(2, 0).repeat_interleave(2, 1).numpy()).any()
     answers = json.loads(CliRunner().invoke(app_for(call), [*call, "--json"], catch_exceptions=False).stdout)
     assert [len(answer["instances"]) for answer in answers] == [1, 0]
-    assert set(answers[0]["instances"][0]) == {"label", "score", "box"}
+    assert set(answers[0]["instances"][0]) == {"label", "class_id", "score", "box"}
     none = CliRunner().invoke(app_for(call), [*call[:3], "--score-threshold", "1.0"], catch_exceptions=False)
     assert [line.split()[-1] for line in none.stdout.splitlines()] == ["nothing", "nothing"]
     monkeypatch.setattr("sys.argv", ["opsin", *call[:3], "--top", "3"])

@@ -35,7 +35,16 @@ ROOM = Room(
     monitor="val_accuracy",
     examples={"train": ("train classify --model resnet18 --weights imagenet1k --data photos/ --epochs 20",)},
     options={
-        "predict": (Option("top", int, "How many classes to name in --json.", default=5, minimum=1),),
+        "predict": (
+            Option("top", int, "How many classes to name in --json.", default=5, minimum=1),
+            Option(
+                "threshold",
+                float,
+                "The least probability of a class that an image has; with several classes an image 0.5 if not given.",
+                minimum=0.0,
+                maximum=1.0,
+            ),
+        ),
         "data": (Option("multi_label", bool, "An image may have any number of classes.", opens=True),),
     },
 )

@@ -70,7 +70,7 @@ _METAVARS = {int: "N", float: "X"}
 
 
 def _parameter(option: Option, panel: str) -> inspect.Parameter:
-    flags = [option.flag, *([option.short] if option.short else [])]
+    flags = option.flags
     settings: dict[str, Any] = {"help": option.help, "show_default": False, "rich_help_panel": panel}
     if option.type is not bool:
         settings["metavar"] = option.metavar or _METAVARS.get(option.type) or option.name.upper()

@@ -8,14 +8,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from opsin import rooms
 from opsin.engine.run import missing_run
 from opsin.errors import InputError
 
 
 def check_run(run: str | Path) -> None:
-    """Raise InputError where a run or a model.safetensors is not there; published weights are left to the verb."""
-    if not Path(run).exists() and str(run) not in rooms.list_tasks() and ":" not in str(run):
+    """Raise InputError where the path of a run or a model.safetensors is not there."""
+    if _is_path(str(run)) and not Path(run).exists():
         raise missing_run(Path(run))
 
 

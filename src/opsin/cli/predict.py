@@ -12,6 +12,7 @@ import typer
 from opsin.cli.arguments import AsJson, Device, Trained, examples
 from opsin.cli.drawn_files import WRITTEN, check_out, plan
 from opsin.cli.early_checks import check_run
+from opsin.cli.predict_output import PredictOutput
 from opsin.cli.printing import make_folder, print_json
 from opsin.engine.inputs import check_inputs, is_live, is_video
 from opsin.errors import InputError, say
@@ -52,20 +53,32 @@ def predict(
     every: Annotated[int, typer.Option(min=1, metavar="N", help="Of a video's frames, take every N-th.")] = 1,
     device: Device = None,
     as_json: AsJson = False,
+    jsonl: Annotated[
+        bool, typer.Option("--jsonl", help="Print a line of JSON for each answer, as soon as it is there.")
+    ] = False,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="Write a table of what was found.", show_default=False)
+    ] = None,
+    coco: Annotated[
+        Path | None,
+        typer.Option("--coco", metavar="FILE", help="Write objects as a COCO json, with scores.", show_default=False),
+    ] = None,
+    crops: Annotated[
+        Path | None,
+        typer.Option("--crops", metavar="DIR", help="Write each object, cut out of its image.", show_default=False),
+    ] = None,
     *,
     options: dict[str, Any],
 ) -> None:
     """Use a trained model on images and videos: prints what it finds, and draws it with --out."""
-    check_inputs(inputs or [])
-    if out is not None:
-        check_out(out, inputs or [])
-    check_run(run)
+    output = PredictOutput(csv, coco, crops, jsonl)
+    _check(run, inputs or [], out, output, as_json)
     from opsin.engine.predict import load
 
     predictor = load(run, device)
     options = {"batch_size": batch_size, **options}
     if predictor.takes in ("together", "nothing"):
-        _answer_once(predictor, predictor.find(inputs) if inputs else [], options, as_json)
+        _answer_once(predictor, predictor.find(inputs) if inputs else [], options, as_json, output)
         return
     if not inputs:
         raise InputError(f"say what to predict on: opsin predict {run} INPUT...")
@@ -76,41 +89,60 @@ def predict(
     if out is not None:
         make_folder(out)
     answers: list[dict[str, Any]] = []
-    # On a terminal the answers themselves show how far it has come.
-    shown = follow(images, "predicting", "inputs", quiet=not as_json and sys.stdout.isatty())
-    for place, (image, answer) in enumerate(zip(shown, predictor.stream(images, **options), strict=True), 1):
-        answers.append(answer)
-        if "error" in answer:
-            print(f"opsin: {answer['error']}", file=sys.stderr)
-            continue
-        if out is not None:
-            answer["drawn"] = str(_draw(predictor, image, answer, targets[str(image)]))
-        if not as_json:
+    failed = 0
+    quiet = not (as_json or jsonl) and sys.stdout.isatty()  # there the answers themselves show how far it has come
+    followed = follow(images, "predicting", "inputs", quiet=quiet)
+    for place, (image, answer) in enumerate(zip(followed, predictor.stream(images, **options), strict=True), 1):
+        shown, failed = dict(answer), failed + (answer.error is not None)
+        if answer.error is not None:
+            print(f"opsin: {answer.error}", file=sys.stderr)
+        elif out is not None:
+            shown["drawn"] = str(_draw(answer, targets[str(image)]))
+        output.add(answer, shown)
+        if as_json:
+            answers.append(shown)
+        elif not jsonl and answer.error is None:
             print(f"{answer.get('path', place)}  {predictor.describe(answer)}")
     for video in videos:
-        frames = _watch(predictor, video, targets.get(str(video)), {**options, "every": every})
-        name = Path(str(video)).name
-        for answer in follow(frames, f"predicting {name}", "frames", quiet=not as_json and sys.stdout.isatty()):
+        drawn = targets.get(str(video))
+        frames = _watch(predictor, video, drawn, {**options, "every": every})
+        for answer in follow(frames, f"predicting {Path(str(video)).name}", "frames", quiet=quiet):
+            shown = {**answer, **({} if drawn is None else {"drawn": str(drawn)})}
+            output.add(answer, shown)
             if as_json:
-                answers.append(answer)
-            else:
+                answers.append(shown)
+            elif not jsonl:
                 print(f"{video}  {answer['time']:.2f} s  {predictor.describe(answer)}")
+    output.finish(predictor.answer_class)
     if as_json:
         print_json(answers)
-    if failed := sum("error" in answer for answer in answers):
+    if failed:
         raise InputError(f"{failed} of {len(images)} inputs could not be read")
 
 
-def _answer_once(predictor: Any, inputs: Sequence[Any], options: dict[str, Any], as_json: bool) -> None:
+def _check(run: Path, inputs: Sequence[str], out: Path | None, output: PredictOutput, as_json: bool) -> None:
+    """What can be refused before anything is loaded."""
+    check_inputs(inputs)
+    if out is not None:
+        check_out(out, inputs)
+    check_run(run)
+    output.check(run, [Path(one) for one in inputs], as_json)
+
+
+def _answer_once(
+    predictor: Any, inputs: Sequence[Any], options: dict[str, Any], as_json: bool, output: PredictOutput
+) -> None:
     """The one answer of a model that looks at all of its input together, or needs none."""
     answer = next(predictor.stream(list(inputs), **options))
+    output.add(answer, dict(answer))
+    output.finish(predictor.answer_class)
     if as_json:
         print_json([answer])
-    else:
+    elif not output.jsonl:
         print(predictor.describe(answer))
 
 
-def _watch(predictor: Any, video: Any, drawn: Path | None, options: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _watch(predictor: Any, video: Any, drawn: Path | None, options: dict[str, Any]) -> Iterator[Any]:
     """The answers of a video's frames, which are written with their answers drawn on them where `drawn` says."""
     from contextlib import ExitStack
 
@@ -124,18 +156,17 @@ def _watch(predictor: Any, video: Any, drawn: Path | None, options: dict[str, An
             make_folder(drawn.parent)
             write = stack.enter_context(write_video(drawn, frame_rate(video) / options["every"]))
         try:
-            for image, answer in predictor.stream_video(video, **options):
+            for _, answer in predictor.stream_video(video, **options):
                 if write is not None:
-                    write(predictor.annotate(image, answer))
-                    answer["drawn"] = str(drawn)
+                    write(answer.plot())
                 yield answer
         except KeyboardInterrupt:  # how a camera is ended: what was drawn so far is kept
             if not is_live(video):
                 raise
 
 
-def _draw(predictor: Any, image: Any, answer: dict[str, Any], target: Path) -> Path:
+def _draw(answer: Any, target: Path) -> Path:
     """Write the annotated image."""
     from opsin.data.drawing import save_image
 
-    return save_image(predictor.annotate(image, answer), target, **WRITTEN[target.suffix.lower()][1])
+    return save_image(answer.plot(), target, **WRITTEN[target.suffix.lower()][1])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import struct
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from opsin import rooms
 from opsin.cli.early_checks import check_data
@@ -14,6 +16,7 @@ from opsin.errors import InputError
 from opsin.rooms import Room
 
 _LARGEST_HEADER = 100_000_000  # bytes, as in the safetensors format
+_LARGEST_TAIL = 10_000_000  # bytes of an .xml in which its metadata is looked for
 
 
 def find_room(verb: str, arguments: Sequence[str]) -> Room | None:
@@ -35,7 +38,7 @@ def find_room(verb: str, arguments: Sequence[str]) -> Room | None:
 
 
 def task_of_run(run: str) -> str | None:
-    """The task of a run folder, a model.safetensors, a task without networks or published weights; None if neither."""
+    """The task of a run folder, a model file, a task without networks or published weights; None if it is neither."""
     path = Path(run)
     try:
         if path.is_dir():
@@ -43,7 +46,8 @@ def task_of_run(run: str) -> str | None:
             found = re.search(r"^task:\s*['\"]?([\w.-]+)", text, re.MULTILINE)
             return found[1] if found else _task_of_file(path / "model.safetensors")
         if path.is_file():
-            return _task_of_file(path) if path.suffix == ".safetensors" else None
+            readers = {".safetensors": _task_of_file, ".onnx": _task_of_onnx, ".xml": _task_of_openvino}
+            return readers.get(path.suffix.lower(), lambda path: None)(path)
     except OSError:
         return None
     if run in rooms.list_tasks():
@@ -65,6 +69,53 @@ def _task_of_file(path: Path) -> str | None:
         return str(json.loads(header["__metadata__"]["opsin"])["recipe"]["task"])
     except (OSError, ValueError, KeyError, TypeError, struct.error):
         return None
+
+
+def _task_of_onnx(path: Path) -> str | None:
+    """The task that an exported ONNX file states, found without its weights being read.
+
+    An ONNX file is a protocol buffer, a row of fields with their lengths; field 14 is an entry of the metadata, of
+    which field 1 is the key and field 2 the text.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        while file.tell() < size:
+            tag, wire = divmod(_varint(file), 8)
+            if wire == 0:
+                _varint(file)
+            elif wire == 2 and tag == 14:
+                entry = io.BytesIO(file.read(min(_varint(file), _LARGEST_HEADER)))
+                parts = {}
+                while entry.tell() < len(entry.getvalue()):
+                    field = _varint(entry) // 8
+                    parts[field] = entry.read(_varint(entry)).decode("utf-8", "replace")
+                if parts.get(1) == "task":
+                    return parts.get(2)
+            elif wire == 2:
+                file.seek(_varint(file), 1)
+            else:
+                return None
+    return None
+
+
+def _varint(file: BinaryIO) -> int:
+    """A whole number of a protocol buffer: seven bits a byte, the lowest first."""
+    value = shift = 0
+    while shift < 64:
+        (byte,) = file.read(1) or b"\0"
+        value |= (byte & 127) << shift
+        if byte < 128:
+            break
+        shift += 7
+    return value
+
+
+def _task_of_openvino(path: Path) -> str | None:
+    """The task that an exported OpenVINO file states, near its end."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _LARGEST_TAIL))
+        found = re.search(rb'<task value="([\w.-]+)"', file.read())
+    return found[1].decode() if found else None
 
 
 def _task_of_data(source: str, arguments: Sequence[str]) -> str | None:
@@ -118,7 +169,7 @@ def owner_of(verb: str, flag: str, room: Room | None) -> str:
     owners = [
         other.task
         for other in rooms.all_rooms()
-        if other is not room and any(flag in (option.flag, option.short) for option in other.options.get(verb, ()))
+        if other is not room and any(flag in option.flags for option in other.options.get(verb, ()))
     ]
     if not owners:
         return ""

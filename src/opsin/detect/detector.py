@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +47,9 @@ class Detector(nn.Module, ABC):
     Of the class are: learns_somewhere, its loss can use truths that say what an image shows and not where, whose boxes
     are NaN. class_agnostic, it finds objects of whatever class, so that the classes of its data are made one, "object",
     before training and evaluation. network_prefix, what the names of its classification network's tensors begin with.
-    export_refusal, why `opsin export` cannot write it, "" where it can.
+    export_refusal, why `opsin export` cannot write it, "" where it can. candidates_of: what `Selection.candidates` are
+    counted in, "all" places, each of the "classes", or each of the "levels", which outputs then name. clips_first:
+    boxes are cut at the border of the input before duplicates are suppressed, not after.
 
     `forward` is pure: the same in train and eval, exportable, and never sees a target. What it gives is `Outputs`:
     named tensors, batch first but for "anchors", (A, 4) where there are any.
@@ -68,6 +70,8 @@ class Detector(nn.Module, ABC):
     class_agnostic: ClassVar[bool] = False
     network_prefix: ClassVar[str] = "backbone.backbone."
     export_refusal: ClassVar[str] = ""
+    candidates_of: ClassVar[Literal["all", "classes", "levels"]] = "all"
+    clips_first: ClassVar[bool] = False
 
     def __init__(self, num_classes: int, in_channels: int) -> None:
         super().__init__()

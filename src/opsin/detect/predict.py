@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -15,14 +15,20 @@ from opsin.data import Preprocessing, Source, Split
 from opsin.data.coordinates import keep_inside
 from opsin.data.masks import encode_masks
 from opsin.detect import drawing
+from opsin.detect.answers import DetectAnswer
 from opsin.detect.detector import Detector, Outputs, Selection, select
+from opsin.detect.program import DetectorProgram, decoding_of
 from opsin.detect.proposals import Proposer, create_proposer, find_proposals
 from opsin.detect.targets import rescale, to_image
+from opsin.engine.answers import Answer
 from opsin.engine.checkpoint import Facts
 from opsin.engine.predict import Predictor, Program, describe_input
 from opsin.engine.recipe import Recipe
 from opsin.errors import InputError
 from opsin.structures import Batch, Instances
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _UNFITTED = 0.3  # the least score of an answer, where no validation has found a better one
 
@@ -30,13 +36,15 @@ _UNFITTED = 0.3  # the least score of an answer, where no validation has found a
 class DetectPredictor(Predictor):
     """Finds objects: boxes in pixels of the image, classes and scores, and masks of a detector with a mask branch."""
 
+    answer_class: ClassVar[type[Answer]] = DetectAnswer
+
     def __init__(self, model: nn.Module | None, facts: Facts) -> None:
         super().__init__(model, facts)
         self.proposer = find_proposer(self.model)
         self._proposed: list[tuple[Split, list[Tensor]]] = []  # of the splits seen so far
 
     def run(self, batch: Tensor, originals: Sequence[Tensor]) -> Outputs:
-        images = self.preprocessing.normalize(batch)
+        images = self.normalize(batch)
         if self.proposer is None:
             return self.model(images)
         place, size = self.preprocessing.place_boxes, images.shape[-2:]
@@ -84,19 +92,19 @@ class DetectPredictor(Predictor):
         sizes: Sequence[tuple[int, int]],
         originals: Sequence[Tensor],
         *,
-        score_threshold: float | None = None,
+        threshold: float | None = None,
         iou_threshold: float | None = None,
         limit: int | None = None,
         **options: Any,
     ) -> list[dict[str, Any]]:
-        """Of each image its instances, best first: box in its pixels, xyxy, label and score; mask where there is one.
+        """Of each image its instances, best first: box (xyxy, its pixels), label, id, score, mask if there is one.
 
         A mask is {"size": [height, width], "counts": its runs}, as in COCO's files; see `opsin.data.masks`.
 
-        score_threshold: the least score; that with the best F1 in validation if None. iou_threshold, limit: of the
+        threshold: the least score; that with the best F1 in validation if None. iou_threshold, limit: of the
         suppression; the detector's own if None.
         """
-        selection = self._selection(score_threshold=score_threshold, iou_threshold=iou_threshold, limit=limit)
+        selection = self._selection(score_threshold=threshold, iou_threshold=iou_threshold, limit=limit)
         found = self.model.decode(outputs, selection)
         return [
             self._answer_of(to_image(instances, self.preprocessing, size))
@@ -114,12 +122,17 @@ class DetectPredictor(Predictor):
         assert own.labels is not None and own.scores is not None
         rows = zip(own.boxes.tolist(), own.labels.tolist(), own.scores.tolist(), strict=True)
         found: list[dict[str, Any]] = [
-            {"label": self.classes[label], "score": score, "box": [round(v, 2) for v in box]}
+            {"label": self.classes[label], "class_id": label, "score": score, "box": [round(v, 2) for v in box]}
             for box, label, score in rows
         ]
         if own.masks is not None:
             found = [one | {"mask": mask} for one, mask in zip(found, encode_masks(own.masks), strict=True)]
-        return {"instances": found}
+        return {"instances": found, "masked": own.masks is not None}
+
+    def without_network(self) -> Self:
+        own = super().without_network()
+        own.proposer, own._proposed = None, []
+        return own
 
     def draw(self, image: Tensor, answer: dict[str, Any]) -> Any:
         """The image with boxes, classes and scores."""
@@ -129,6 +142,14 @@ class DetectPredictor(Predictor):
         """`2 cat, 1 dog`."""
         counts = Counter(one["label"] for one in answer["instances"])
         return ", ".join(f"{count} {label}" for label, count in counts.most_common()) or "nothing"
+
+    @classmethod
+    def network_of_program(
+        cls, run: Callable[[Tensor], Mapping[str, Tensor]], facts: Facts, texts: Mapping[str, Any]
+    ) -> nn.Module:
+        if facts.preprocessing is None:
+            raise ValueError("it lacks preprocessing")
+        return DetectorProgram(run, texts, facts.preprocessing, len(facts.classes))
 
     def programs(self) -> list[Program]:
         model: Detector = self.model
@@ -145,7 +166,8 @@ class DetectPredictor(Predictor):
         selection = dict(vars(model.selection))
         if model.score_threshold is not None:
             selection["score_threshold"] = model.score_threshold
-        metadata = {"usage": usage, "selection": json.dumps(selection)}
+        decoding = decoding_of(model, self.preprocessing)
+        metadata = {"usage": usage, "selection": json.dumps(selection), "decoding": json.dumps(decoding)}
         units = {"boxes": float(max(self.preprocessing.size))}
         return [Program(Predictions(model, self.preprocessing), ["boxes", "scores"], metadata, units, self._decode)]
 

@@ -87,6 +87,8 @@ class RetinaNet(Detector):
     forward gives logits (B, A, K), offsets (B, A, 4), anchors (A, 4), the level of each anchor and the input's size.
     """
 
+    candidates_of, clips_first = "levels", True
+
     def __init__(
         self,
         *,

@@ -43,11 +43,12 @@ ROOM = Room(
     options={
         "predict": (
             Option(
-                "score_threshold",
+                "threshold",
                 float,
                 "The least score of an object; the one that was best in validation, if not given.",
                 minimum=0.0,
                 maximum=1.0,
+                also="score_threshold",
             ),
             Option(
                 "iou_threshold",

@@ -71,6 +71,8 @@ class SSD(Detector):
     forward gives logits (B, A, 1 + K), offsets (B, A, 4), anchors (A, 4) and the input's size.
     """
 
+    candidates_of, clips_first = "classes", True
+
     def __init__(
         self,
         trunk: Trunk,

@@ -15,7 +15,7 @@ import io
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from opsin.data import UnreadableImage
+from opsin.engine.exported import Run
+from opsin.engine.exported import open_program as _open
 from opsin.engine.predict import Predictor, Program, load
 from opsin.engine.recipe_data import open_data, split_data
 from opsin.errors import InputError, JobError, unknown
@@ -44,8 +46,6 @@ _PACKAGES = {
 }
 _OPSET = 18  # the one that torch writes without conversion, and that every runtime since 2023 reads
 _IMAGES = 8
-
-Run = Callable[[Tensor], Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -260,34 +260,6 @@ def _write_openvino(traced: ExportedProgram, program: Program, file: Path, metad
 _WRITERS = {"onnx": _write_onnx, "openvino": _write_openvino, "torch": _write_torch}
 
 
-def _open(file: Path, format: str, name: str) -> Run:
-    """The program in a file, on the CPU in full precision. name: of its input."""
-    if format == "torch":
-        return torch.export.load(file).module()
-    if format == "onnx":
-        import onnxruntime
-
-        onnxruntime.disable_telemetry_events()  # Microsoft's builds for Windows send them
-        session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-        names = [output.name for output in session.get_outputs()]
-
-        def run(images: Tensor) -> dict[str, Tensor]:
-            found = session.run(names, {name: images.numpy()})
-            return {key: torch.from_numpy(array) for key, array in zip(names, found, strict=True)}
-
-        return run
-    import openvino
-
-    core = openvino.Core()
-    compiled = core.compile_model(core.read_model(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-
-    def infer(images: Tensor) -> dict[str, Tensor]:
-        found = compiled({name: images.numpy()})
-        return {output.any_name: torch.from_numpy(found[output].copy()) for output in compiled.outputs}
-
-    return infer
-
-
 @torch.inference_mode()
 def _compare(program: Program, run: Run, images: Tensor, path: Path) -> list[Compared]:
     """Every output on the first example alone and on the others together. Raises JobError for a mismatch."""
@@ -332,6 +304,8 @@ def _alike(one: Any, other: Any) -> bool:
         return one.keys() == other.keys() and all(_alike(one[key], other[key]) for key in one)
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(_alike, one, other))
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return one.shape == other.shape and bool((abs(one - other) <= 1e-3 * np.maximum(10.0, abs(one))).all())
     return one == other
 
 

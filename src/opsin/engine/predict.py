@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,9 @@ from torch import Tensor, nn
 from opsin import rooms
 from opsin.checks import check_count
 from opsin.data import Preprocessing, Source, Split
+from opsin.engine.answers import Answer, lend, wrap
 from opsin.engine.checkpoint import Facts, read_model
+from opsin.engine.exported import FILES, read_exported
 from opsin.engine.inputs import expand, find_inputs, is_live, is_video
 from opsin.engine.load_image import from_bgr, load_image
 from opsin.engine.recipe import Recipe, load_recipe
@@ -21,6 +24,9 @@ from opsin.engine.video import batched, open_video
 from opsin.errors import InputError
 from opsin.rooms import Room
 from opsin.structures import Batch
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Given = Any  # an image in any form that `load_image` takes
 
@@ -49,13 +55,17 @@ class Predictor:
     key: the field of a batch that holds what the network is given, see `opsin.data.Inputs`.
     takes: "each" input has an answer of its own; "together", all inputs of a call have one; "frames", as each, but they
     come in the order of time, `begin` before the first; "nothing", the model answers without any.
+    answer_class: of what `predict` gives, with the task's own fields and conversions.
+    normalizes: whether `run` normalises what the network is given; not where the network is an exported file's.
     """
 
     key: ClassVar[str] = "image"
+    answer_class: ClassVar[type[Answer]] = Answer
     takes: ClassVar[Literal["each", "together", "frames", "nothing"]] = "each"
 
     def __init__(self, model: nn.Module | None, facts: Facts) -> None:
         self._model, self.facts = model, facts
+        self.normalizes = True
         self.room: Room = rooms.find_room(facts.recipe.task)
 
     # What a task says
@@ -63,7 +73,7 @@ class Predictor:
     def answers(
         self, outputs: Any, sizes: Sequence[tuple[int, int]], originals: Sequence[Any], **options: Any
     ) -> list[dict[str, Any]]:
-        """Plain values of what the network says of each input.
+        """Plain values of what the network says of each input, which the engine makes answers of, see `answer_class`.
 
         sizes: (height, width) of the images as they were given; originals: what was given, read. options: those that
         the task's room declares for "predict".
@@ -71,7 +81,7 @@ class Predictor:
         raise InputError(f"models for {self.recipe.task} give no answers")
 
     def draw(self, image: Tensor, answer: dict[str, Any]) -> Any:
-        """An image, uint8 (C, H, W), with its answer drawn on it, as a PIL image."""
+        """An image, uint8 (C, H, W), with its answer drawn on it, as a PIL image. Without the network's help."""
         raise InputError(f"answers of {self.recipe.task} are not drawn on images")
 
     def describe(self, answer: dict[str, Any]) -> str:
@@ -98,7 +108,11 @@ class Predictor:
 
     def run(self, batch: Tensor, originals: Sequence[Any]) -> Any:
         """What the network gives for a batch of `collate`, on its device."""
-        return self.model(batch if self.preprocessing is None else self.preprocessing.normalize(batch))
+        return self.model(self.normalize(batch))
+
+    def normalize(self, batch: Tensor) -> Tensor:
+        """A batch of `collate` as the network takes it."""
+        return batch if self.preprocessing is None or not self.normalizes else self.preprocessing.normalize(batch)
 
     def finish_training(self) -> None:
         """Leave out what served the training alone; the model will not be trained on."""
@@ -126,6 +140,22 @@ class Predictor:
     def relabel(cls, recipe: Recipe, source: Source) -> Source:
         """A divided source as the recipe's model sees its truth, in training and evaluation."""
         return source
+
+    @classmethod
+    def network_of_program(
+        cls, run: Callable[[Tensor], Mapping[str, Tensor]], facts: Facts, texts: Mapping[str, Any]
+    ) -> nn.Module:
+        """The network of an exported file: what `answers` asks of one, its forward being the file's program.
+
+        texts: the file's metadata, read. Raises ValueError, TypeError or KeyError for those that cannot be.
+        """
+        raise InputError(f"exported files of {facts.recipe.task} run by their own runtime only; load the run itself")
+
+    def without_network(self) -> Self:
+        """What draws and describes answers: a copy that holds no weights, so that an answer holds none."""
+        own = copy.copy(self)
+        own._model = None
+        return own
 
     def programs(self) -> list[Program]:
         """What `opsin export` can write. Raises InputError, with the way out, for a model that it cannot."""
@@ -176,16 +206,38 @@ class Predictor:
         first = None if self._model is None else next(self._model.parameters(), None)
         return torch.float32 if first is None or not first.is_floating_point() else first.dtype
 
+    def __repr__(self) -> str:
+        parts = [f"{self.recipe.model.name or self.recipe.task} on {self.device}"]
+        if self.classes:
+            parts.append(f"{len(self.classes)} classes")
+        if self.preprocessing is not None:
+            parts.append("x".join(map(str, (self.preprocessing.channels, *self.preprocessing.size))))
+        return f"<{type(self).__name__} {', '.join(parts)}>"
+
+    def __call__(self, images: Any = (), **options: Any) -> Any:
+        """The same as `predict`."""
+        return self.predict(images, **options)
+
+    def to(self, device: str | torch.device) -> Self:
+        """Move the model to "cpu", "cuda:1", "mps", ...; returns this predictor. InputError where that cannot be."""
+        if self._model is not None:
+            try:
+                self._model.to(device)
+            except (RuntimeError, AssertionError) as error:
+                raise InputError(f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from None
+        return self
+
     def predict(
         self,
-        images: Given | Sequence[Given] = (),
+        images: Given | Iterable[Given] = (),
         *,
+        stream: bool = False,
         batch_size: int = 32,
         bgr: bool = False,
         every: int = 1,
         **options: Any,
     ) -> Any:
-        """The answer for an image, or the list of answers for several, for a folder or for the frames of a video.
+        """The `Answer` for an image, or `Answers`, a list, for several, for a folder or for the frames of a video.
 
         images: a path, a folder, a pattern ("photos/*.jpg"), an http(s) address, "-" for standard input, bytes, an open
         file, a PIL image, an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), a tensor (C, H, W) with C of 1, 3 or 4;
@@ -193,55 +245,75 @@ class Predictor:
         uint8, uint16, bool, or float in [0, 1].
         bgr: arrays and tensors have blue first, as OpenCV's `imread` and `VideoCapture` give them; without it such an
         array is read as RGB, red and blue exchanged, and answered wrongly without a word.
-        every: of a video, of so many frames the first alone. options: the task's, `top` of a classifier,
-        `score_threshold` of a detector. Raises InputError for what cannot be read.
+        every: of a video, of so many frames the first alone. stream: give an iterator of answers instead, one by one,
+        that holds no more than a batch, of an iterator or a camera that is given too; an unreadable input is an answer
+        with `error` then. options: the task's, `top` of a classifier, `threshold` of both. Raises InputError for what
+        cannot be read.
         """
+        options = self._checked(options)
+        single, found = False, iter(())
         if self.takes in ("together", "nothing"):
-            return next(self.stream([] if self.takes == "nothing" else self.expand(images)[0], **options))
-        if is_live(images):
-            raise InputError(f"{images} is a camera and has no end; stream_video gives its answers as they come")
-        if is_video(images):
+            single, found = True, self.stream([] if self.takes == "nothing" else self.expand(images)[0], **options)
+        elif is_live(images) and not stream:
+            raise InputError(f"{images} is a camera and has no end; stream=True gives its answers as they come")
+        elif is_live(images) or is_video(images):
             video: Any = images
-            return [answer for _, answer in self.stream_video(video, batch_size=batch_size, every=every, **options)]
-        items, single = self.expand(images)
-        answers = list(self.stream(items, batch_size=batch_size, bgr=bgr, **options))
+            frames = self.stream_video(video, batch_size=batch_size, every=every, **options)
+            found = (answer for _, answer in frames)
+        elif stream and _flows(images):
+            found = self.stream(images, batch_size=batch_size, bgr=bgr, **options)
+        else:
+            items, single = self.expand(images)
+            found = self.stream(items, batch_size=batch_size, bgr=bgr, **options)
+        if stream:
+            return found
+        answers = self.answer_class.list_class(found)
         for answer in answers:
-            if "error" in answer:
-                raise InputError(answer["error"])
+            if answer.error is not None:
+                raise InputError(answer.error)
         return answers[0] if single else answers
 
     def stream(
-        self, images: Given | Sequence[Given], *, batch_size: int = 32, bgr: bool = False, **options: Any
-    ) -> Iterator[dict[str, Any]]:
+        self, images: Given | Iterable[Given], *, batch_size: int = 32, bgr: bool = False, **options: Any
+    ) -> Iterator[Answer]:
         """Answers one by one, in order. One for an unreadable image has the key `error` and nothing but its path.
 
+        No more than a batch of images is held at once; an answer has its own at hand until the next is asked for.
         images, bgr: as `predict` takes them.
         """
         options = self._checked(options)
-        images = self.expand(images)[0]
-        images = [from_bgr(image) for image in images] if bgr else images
+        images = images if _flows(images) else self.expand(images)[0]
+        images = map(from_bgr, images) if bgr else images
         self.begin()
+        drawer = self.without_network()
         if self.takes in ("together", "nothing"):
-            read = [self.read(image) for image in images]
-            yield {**({"paths": [str(i) for i in images]} if images else {}), **self._answer(read, options)[0]}
+            given = list(images)
+            named = {"paths": [str(i) for i in given]} if given else {}
+            (values,) = self._answer([self.read(image) for image in given], options)[:1]
+            yield self.answer_class({**named, **values}, drawer)
             return
-        for start in range(0, len(images), batch_size):
-            chunk = images[start : start + batch_size]
-            loaded: list[Any] = []
-            errors: dict[int, str] = {}
-            for place, image in enumerate(chunk):
-                try:
-                    loaded.append(self.read(image))
-                except InputError as error:
-                    errors[place] = str(error)
-            answers = iter(self._answer(loaded, options) if loaded else [])
-            for place, image in enumerate(chunk):
-                path = {"path": str(image)} if isinstance(image, str | Path) else {}
-                yield {**path, "error": errors[place]} if place in errors else {**path, **next(answers)}
+        for chunk in batched(images, batch_size):
+            yield from self._answer_chunk(chunk, drawer, options)
+
+    def _answer_chunk(self, chunk: Sequence[Given], drawer: Predictor, options: Mapping[str, Any]) -> Iterator[Answer]:
+        read: list[Any] = []
+        for image in chunk:
+            try:
+                read.append(self.read(image))
+            except InputError as error:
+                read.append(error)
+        loaded = [one for one in read if not isinstance(one, InputError)]
+        answers = iter(self._answer(loaded, options) if loaded else [])
+        for image, one in zip(chunk, read, strict=True):
+            path = {"path": str(image)} if isinstance(image, str | Path) else {}
+            if isinstance(one, InputError):
+                yield self.answer_class({**path, "error": str(one)}, drawer)
+            else:
+                yield from lend(wrap(self.answer_class, {**path, **next(answers)}, drawer, image, one), one)
 
     def stream_video(
         self, path: str | Path | int, *, batch_size: int = 32, every: int = 1, **options: Any
-    ) -> Iterator[tuple[Tensor, dict[str, Any]]]:
+    ) -> Iterator[tuple[Tensor, Answer]]:
         """Frames, uint8 (3, H, W), each with its answer, which has the keys `frame` and `time` in seconds too.
 
         path: a file, an http(s) or rtsp address, or a webcam by its number. every: of so many frames the first alone.
@@ -250,10 +322,15 @@ class Predictor:
         options = self._checked(options)
         check_count("every", every)
         self.begin()
+        drawer = self.without_network()
         with open_video(path, every) as video:
             for chunk in batched(video, 1 if is_live(path) else batch_size):
-                for frame, answer in zip(chunk, self._answer([f.image for f in chunk], options), strict=True):
-                    yield frame.image, {"path": str(path), "frame": frame.index, "time": frame.time, **answer}
+                found = self._answer([frame.image for frame in chunk], options)
+                for frame, values in zip(chunk, found, strict=True):
+                    values = {"path": str(path), "frame": frame.index, "time": frame.time, **values}
+                    answer = wrap(self.answer_class, values, drawer, path, frame.image)
+                    for lent in lend(answer, frame.image):
+                        yield frame.image, lent
 
     def annotate(self, image: Given, answer: dict[str, Any], *, bgr: bool = False) -> Any:
         """The image with its answer drawn on it, a PIL image. bgr: as of `predict`."""
@@ -274,10 +351,13 @@ class Predictor:
 def load(run: str | Path, device: str | None = None) -> Predictor:
     """A ready model from a run folder, a model.safetensors, or published weights by name ("resnet50:imagenet1k").
 
-    A task without networks is loaded by its own name. device: "cpu", "cuda", ...; the best there is if None.
+    A file of `opsin export`, .onnx or .xml, is run by its own runtime, on the CPU, and answers as the run does. A task
+    without networks is loaded by its own name. device: "cpu", "cuda", ...; the best there is if None.
     """
     if not Path(run).exists() and str(run) in rooms.list_tasks():
         return _load_rule(str(run))
+    if Path(run).suffix.lower() in FILES:
+        return _load_exported(Path(run), device)
     saved = read_model(run)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -287,6 +367,11 @@ def load(run: str | Path, device: str | None = None) -> Predictor:
     predictor = create_predictor(model, saved)
     predictor.finish_training()
     return predictor
+
+
+def _flows(given: Any) -> bool:
+    """Whether inputs come one by one from something that is not to be held as a whole."""
+    return isinstance(given, Iterator) and not callable(getattr(given, "read", None))
 
 
 def create_predictor(model: nn.Module | None, facts: Facts) -> Predictor:
@@ -304,6 +389,22 @@ def _load_rule(task: str) -> Predictor:
     if room.networks is not None or room.predicts is None:
         raise InputError(f"{task} is a task, not a run; give the folder of a training, or published weights")
     return rooms.load(room.predicts)(None, Facts(load_recipe({"task": task}), None))
+
+
+def _load_exported(path: Path, device: str | None) -> Predictor:
+    """A model by its exported file."""
+    if device not in (None, "cpu"):
+        raise InputError(f"{path} is run on the CPU, not on {device!r}; load the run itself for other devices")
+    file = read_exported(path)
+    room = rooms.find_room(file.facts.recipe.task)
+    predicts: type[Predictor] = rooms.load(room.predicts or "")
+    try:
+        network = predicts.network_of_program(file.run, file.facts, file.texts)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise InputError(f"{path} has a damaged description: {type(error).__name__}: {error}") from None
+    predictor = predicts(network.eval(), file.facts)
+    predictor.normalizes = False
+    return predictor
 
 
 def describe_input(preprocessing: Preprocessing) -> str:

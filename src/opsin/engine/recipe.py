@@ -150,6 +150,10 @@ class Recipe(RecipeSection):
     schedule: ScheduleSection = ScheduleSection()
     train: TrainSection = TrainSection()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as its values: the class has the task's own section, and is made when it is loaded."""
+        return load_recipe, (self.model_dump(mode="json"),)
+
     def to_yaml(self) -> str:
         """The recipe as YAML with every key written out."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)

@@ -1,0 +1,87 @@
+"""What `opsin predict` writes beside drawn images: tables, annotations, lines of JSON and objects cut out."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from opsin.errors import InputError
+
+if TYPE_CHECKING:
+    from opsin.engine.answers import Answer
+
+
+@dataclass
+class PredictOutput:
+    """Where answers go. csv, coco: files, written at the end; crops: a folder; jsonl: lines on standard output."""
+
+    csv: Path | None = None
+    coco: Path | None = None
+    crops: Path | None = None
+    jsonl: bool = False
+    kept: list[Answer] = field(default_factory=list)
+    names: Counter[str] = field(default_factory=Counter)
+
+    def check(self, run: Path, inputs: Sequence[Path], as_json: bool) -> None:
+        """Before anything is loaded: that the task has these forms, and that no input is replaced.
+
+        Raises InputError.
+        """
+        if as_json and self.jsonl:
+            raise InputError("--json prints one list, --jsonl a line for each answer; give one of them")
+        for flag, path in (("--csv", self.csv), ("--coco", self.coco)):
+            if path is not None and path.is_dir():
+                raise InputError(f"{flag} {path} is a folder; name a file in it")
+            if path is not None and path.exists() and any(one.exists() and path.samefile(one) for one in inputs):
+                raise InputError(f"{flag} {path} is an input; name another file")
+        if self.csv is not None and self.coco is not None and self.csv.absolute() == self.coco.absolute():
+            raise InputError(f"--csv and --coco both name {self.csv}; name two files")
+        if self.crops is not None and self.crops.is_file():
+            raise InputError(f"--crops {self.crops} is a file; name a folder")
+        if self.coco is not None or self.crops is not None:
+            self._check_task(run)
+
+    def _check_task(self, run: Path) -> None:
+        from opsin import rooms
+        from opsin.cli.which_task import task_of_run
+
+        task = task_of_run(str(run))
+        room = None if task is None else rooms.find_room(task)
+        if room is None or room.predicts is None:
+            return  # loading says what is wrong
+        from opsin.engine.answers import owners_of
+
+        for flag, path, form in (("--coco", self.coco, "to_coco"), ("--crops", self.crops, "save_crops")):
+            owners = owners_of(form, lambda answer_class: answer_class.list_class)
+            if (
+                path is not None
+                and room.task not in owners
+                and (getattr(rooms.load(room.predicts).answer_class.list_class, form, None) is None)
+            ):
+                raise InputError(f"{flag} is for answers of {' and '.join(owners)}; {run} is of {room.task}")
+
+    def add(self, answer: Answer, shown: dict[str, Any]) -> None:
+        """Take an answer as it comes. shown: it with what was made of it, for JSON."""
+        if self.jsonl:
+            print(json.dumps(shown, ensure_ascii=False, allow_nan=False), flush=True)
+        if self.csv is not None or self.coco is not None:
+            self.kept.append(answer)
+        if self.crops is not None and answer.error is None:
+            name = "image" if answer.path is None else answer.path.name
+            if answer.frame in (None, 0):
+                self.names[name] += 1
+            # Two images of one name in different folders: the second gets a number, and replaces nothing.
+            own = name if self.names[name] < 2 else f"{name}~{self.names[name]}"
+            answer.save_crops(self.crops, own)
+
+    def finish(self, answer_class: type[Answer]) -> None:
+        """Write what is written at the end."""
+        answers: Any = answer_class.list_class(self.kept)
+        if self.csv is not None:
+            answers.to_csv(self.csv)
+        if self.coco is not None:
+            answers.to_coco(self.coco)

@@ -1,0 +1,225 @@
+"""Answers of detectors: the objects of an image as arrays, cut out, and in the forms of COCO, YOLO and supervision."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from opsin.data.drawing import save_image, to_pil
+from opsin.data.masks import decode_mask, mask_area
+from opsin.engine.answers import Answer, Answers, need, write_text
+
+
+class DetectAnswer(Answer):
+    """The objects of an image, best first; boxes are xyxy in its pixels.
+
+    As a dict: {"instances": [{"label", "class_id", "score", "box"}]}, with "mask", COCO's runs, of a detector that has
+    masks. The fields below are the same as arrays, N objects each.
+    """
+
+    arrays: ClassVar[tuple[str, ...]] = ("masked",)
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the objects' classes."""
+        return [one["label"] for one in self.value("instances")]
+
+    @property
+    def class_ids(self) -> np.ndarray:
+        """Ids of the objects' classes, int64 (N,)."""
+        return np.array([one["class_id"] for one in self.value("instances")], np.int64)
+
+    @property
+    def scores(self) -> np.ndarray:
+        """How certain each object is, float32 (N,), in [0, 1]."""
+        return np.array([one["score"] for one in self.value("instances")], np.float32)
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """x1, y1, x2, y2 of each object in pixels of the image, x2 and y2 exclusive, float32 (N, 4)."""
+        return np.array([one["box"] for one in self.value("instances")], np.float32).reshape(-1, 4)
+
+    @property
+    def masks(self) -> np.ndarray | None:
+        """The pixels of each object, bool (N, H, W); None of a detector that finds no masks."""
+        found = self.value("instances")
+        if not self._arrays.get("masked") and not any("mask" in one for one in found):
+            return None
+        return (
+            np.stack([decode_mask(one["mask"]).numpy() for one in found]) if found else np.zeros((0, *self.size), bool)
+        )
+
+    def names(self) -> list[str]:
+        return self.labels
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A line for each object: label, class_id, score, x1, y1, x2, y2; none for an image without any."""
+        return [
+            {
+                **self.origin(),
+                **{key: one[key] for key in ("label", "class_id", "score")},
+                **dict(zip(("x1", "y1", "x2", "y2"), one["box"], strict=True)),
+            }
+            for one in self.value("instances")
+        ]
+
+    def crops(self) -> list[np.ndarray]:
+        """Each object cut out of the image, uint8 (h, w, C): its box grown to whole pixels, at least one."""
+        pixels = self.image
+        return [pixels[top:bottom, left:right].copy() for left, top, right, bottom in self._pixel_boxes()]
+
+    def save_crops(self, folder: str | Path, name: str | None = None) -> list[Path]:
+        """Write each object as FOLDER/CLASS/NAME-NUMBER.png. name: the file's own name if None, with its ending."""
+        if name is None:
+            name = "image" if self.path is None else self.path.name
+        name += "" if self.frame is None else f"-{self.frame:06d}"
+        crops = self.crops() if self.value("instances") else []
+        return [
+            save_image(to_pil(torch.from_numpy(crop).permute(2, 0, 1)), Path(folder) / safe(label) / f"{name}-{n}.png")
+            for n, (crop, label) in enumerate(zip(crops, self.labels, strict=True), 1)
+        ]
+
+    def to_coco(self) -> dict[str, Any]:
+        """As `DetectAnswers.to_coco`, of the one image."""
+        return DetectAnswers([self]).to_coco()
+
+    def to_yolo(self, scores: bool = False) -> str:
+        """A line for each object: class id, centre x, centre y, width, height as shares of the image; and the score."""
+        height, width = self.size
+        lines = []
+        for number, (x1, y1, x2, y2), score in zip(
+            self.class_ids.tolist(), self.boxes.astype(float).tolist(), self.scores.tolist(), strict=True
+        ):
+            shares = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)
+            lines.append(" ".join([str(number), *(f"{v:.6f}" for v in (*shares, *([score] if scores else [])))]) + "\n")
+        return "".join(lines)
+
+    def to_supervision(self) -> Any:
+        """A supervision.Detections. Raises InputError where supervision is missing."""
+        supervision = need("supervision", "to_supervision")
+        return supervision.Detections(
+            xyxy=self.boxes,
+            mask=self.masks,
+            confidence=self.scores,
+            class_id=self.class_ids.astype(int),
+            data={"class_name": np.array(self.labels, dtype=str)},
+        )
+
+    def _pixel_boxes(self) -> list[tuple[int, int, int, int]]:
+        height, width = self.size
+        found = []
+        for x1, y1, x2, y2 in self.boxes.tolist():
+            left, top = min(max(0, math.floor(x1)), width - 1), min(max(0, math.floor(y1)), height - 1)
+            found.append(
+                (left, top, min(width, max(left + 1, math.ceil(x2))), min(height, max(top + 1, math.ceil(y2))))
+            )
+        return found
+
+
+class DetectAnswers(Answers):
+    """Answers of a detector for several images, or for the frames of a video. Unreadable ones are left out of files."""
+
+    def columns(self) -> list[str]:
+        return ["path", "label", "class_id", "score", "x1", "y1", "x2", "y2"]
+
+    def to_coco(self, path: str | Path | None = None) -> dict[str, Any]:
+        """A data set in COCO's json: images, annotations with scores, and all classes of the model as categories.
+
+        Ids of images and annotations are from 1, that of a category is its class id + 1. `file_name` is the path as it
+        was given. What pycocotools.COCO loads, and `loadRes` takes the "annotations" of it. Written to a file where a
+        path is given. Of no answer at all there are no categories: nothing says what the model knows.
+        """
+        readable = [answer for answer in self if answer.error is None]
+        classes = readable[0].classes if readable else []
+        dataset: dict[str, Any] = {
+            "images": [_coco_image(number, answer) for number, answer in enumerate(readable, 1)],
+            "annotations": [],
+            "categories": [{"id": number, "name": name} for number, name in enumerate(classes, 1)],
+        }
+        for number, answer in enumerate(readable, 1):
+            for one in answer["instances"]:
+                known = {"id": len(dataset["annotations"]) + 1, "image_id": number}
+                dataset["annotations"].append({**known, **_coco_annotation(one)})
+        if path is not None:
+            write_text(json.dumps(dataset, ensure_ascii=False), path)
+        return dataset
+
+    def to_yolo(self, folder: str | Path | None = None, scores: bool = False) -> list[str]:
+        """The text of each image, see `DetectAnswer.to_yolo`, "" for one that was not read.
+
+        folder: written there too, as NAME.txt of the image's name, `labels` beside `images`; NAME-NUMBER.txt from the
+        second image of a name on, and of frames.
+        """
+        texts = ["" if answer.error is not None else answer.to_yolo(scores) for answer in self]
+        if folder is not None:
+            names = unique([_stem(place, answer) for place, answer in enumerate(self)])
+            for answer, name, text in zip(self, names, texts, strict=True):
+                if answer.error is None:
+                    write_text(text, Path(folder) / f"{name}.txt")
+        return texts
+
+    def to_supervision(self) -> list[Any]:
+        """A supervision.Detections for each image."""
+        return [answer.to_supervision() for answer in self]
+
+    def crops(self) -> list[list[np.ndarray]]:
+        """The objects of each image, cut out."""
+        return [answer.crops() for answer in self]
+
+    def save_crops(self, folder: str | Path) -> list[Path]:
+        """Write every object as FOLDER/CLASS/NAME-NUMBER.png; images of one name get a number more."""
+        readable = [answer for answer in self if answer.error is None]
+        names = ["image" if answer.path is None else answer.path.name for answer in readable]
+        apart = unique(names) if all(answer.frame is None for answer in readable) else names
+        return [path for answer, name in zip(readable, apart, strict=True) for path in answer.save_crops(folder, name)]
+
+
+DetectAnswer.list_class = DetectAnswers
+
+
+def safe(name: str) -> str:
+    """A class's name as that of a folder."""
+    return re.sub(r'[\\/:*?"<>|\x00-\x1f]', "_", name).strip(". ") or "_"
+
+
+def unique(names: Sequence[str]) -> list[str]:
+    """The names, each but the first of its kind with a number behind it that makes it one of its own."""
+    taken, seen, found = set(names), Counter[str](), []
+    for name in names:
+        seen[name] += 1
+        own = name
+        while seen[name] > 1 and own in taken:
+            own = f"{name}-{seen[name]}"
+            seen[name] += own in taken
+        taken.add(own)
+        found.append(own)
+    return found
+
+
+def _stem(place: int, answer: Answer) -> str:
+    stem = f"image-{place}" if answer.path is None else answer.path.stem
+    return stem if answer.frame is None else f"{stem}-{answer.frame:06d}"
+
+
+def _coco_image(number: int, answer: DetectAnswer) -> dict[str, Any]:
+    height, width = answer.size
+    name = f"image-{number}" if answer.path is None else str(answer["path"])
+    frame = {} if answer.frame is None else {"frame": answer.frame, "time": answer.time}
+    return {"id": number, "file_name": name, "height": height, "width": width, **frame}
+
+
+def _coco_annotation(one: Mapping[str, Any]) -> dict[str, Any]:
+    x1, y1, x2, y2 = one["box"]
+    width, height = round(x2 - x1, 2), round(y2 - y1, 2)
+    values = {"category_id": one["class_id"] + 1, "bbox": [x1, y1, width, height], "score": one["score"], "iscrowd": 0}
+    if "mask" not in one:
+        return {**values, "area": round(width * height, 2)}
+    return {**values, "area": mask_area(one["mask"]), "segmentation": dict(one["mask"])}

@@ -1,0 +1,113 @@
+"""Files of `opsin export`, run by their own runtimes: for the comparison when they are written, and in use."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from opsin.data import Preprocessing
+from opsin.engine.checkpoint import Facts
+from opsin.engine.recipe import load_recipe
+from opsin.errors import InputError
+
+# Endings of what `opsin.load` takes, with their formats. "torch" is not there: reading its files may run code in them.
+FILES = {".onnx": "onnx", ".xml": "openvino"}
+_PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
+_PLAIN = ("opsin", "model", "task", "usage")  # metadata that is text; the others are JSON
+
+Run = Callable[[Tensor], Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class ExportedFile:
+    """A file in use. run: its program, on the CPU. texts: its metadata, read from JSON where they are JSON."""
+
+    run: Run
+    facts: Facts
+    texts: Mapping[str, Any]
+
+
+def read_exported(path: Path) -> ExportedFile:
+    """A file that `opsin export` wrote, ready to run. Raises InputError for any other, and for a missing runtime."""
+    if not path.is_file():
+        raise InputError(f"no file at {path}")
+    format = FILES[path.suffix.lower()]
+    if importlib.util.find_spec(_PACKAGES[format]) is None:
+        raise InputError(f"{path} needs {_PACKAGES[format]}: pip install 'opsin[export]'")
+    try:
+        name, texts = (_read_onnx if format == "onnx" else _read_openvino)(path)
+        run = open_program(path, format, name)
+    except Exception as error:  # each runtime has its own
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path} cannot be read as a file of format {format}: {reason}") from error
+    if not {"task", "model"} <= texts.keys():
+        raise InputError(f"{path} was not written by opsin export: it does not say its task")
+    try:
+        read = {key: text if key in _PLAIN else json.loads(text) for key, text in texts.items()}
+        return ExportedFile(run, _facts(read), read)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{path} has a damaged description: {error}") from None
+
+
+def _facts(texts: Mapping[str, Any]) -> Facts:
+    prepared = texts.get("preprocessing")
+    meaning = {
+        key: v for key, v in texts.items() if key not in (*_PLAIN, "preprocessing", "values", "selection", "decoding")
+    }
+    if "classes" in meaning:
+        meaning["classes"] = [str(name) for name in meaning["classes"]]
+    recipe = {"task": texts["task"], "model": {"name": texts["model"]}, "data": {"source": ""}}
+    return Facts(load_recipe(recipe), None if prepared is None else Preprocessing.from_dict(prepared), meaning)
+
+
+def _read_onnx(path: Path) -> tuple[str, dict[str, str]]:
+    """The name of the input, and the metadata."""
+    session = _onnx_session(path)
+    return session.get_inputs()[0].name, dict(session.get_modelmeta().custom_metadata_map)
+
+
+def _read_openvino(path: Path) -> tuple[str, dict[str, str]]:
+    import openvino
+
+    model = openvino.Core().read_model(path)
+    texts = {key: model.get_rt_info(["opsin", key]).astype(str) for key in model.get_rt_info(["opsin"]).value}
+    return model.inputs[0].any_name, texts
+
+
+def _onnx_session(path: Path) -> Any:
+    import onnxruntime
+
+    onnxruntime.disable_telemetry_events()  # Microsoft's builds for Windows send them
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def open_program(file: Path, format: str, name: str) -> Run:
+    """The program in a file, on the CPU in full precision. name: of its input."""
+    if format == "torch":
+        return torch.export.load(file).module()
+    if format == "onnx":
+        session = _onnx_session(file)
+        names = [output.name for output in session.get_outputs()]
+
+        def run(images: Tensor) -> dict[str, Tensor]:
+            found = session.run(names, {name: images.numpy()})
+            return {key: torch.from_numpy(array) for key, array in zip(names, found, strict=True)}
+
+        return run
+    import openvino
+
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+    def infer(images: Tensor) -> dict[str, Tensor]:
+        found = compiled({name: images.numpy()})
+        return {output.any_name: torch.from_numpy(found[output].copy()) for output in compiled.outputs}
+
+    return infer
