@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import opsin
 from opsin import registry
 from opsin.detect.detector import Assignment, Detector, Outputs
+from opsin.engine.checkpoint import Facts, save_model
+from opsin.engine.recipe import load_recipe
+from opsin.engine.recipe_data import create_preprocessing
 from opsin.registry import Entry, Published
 from opsin.structures import Instances
 
@@ -88,6 +94,29 @@ def cells(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     entry = Entry("cells", "detect", CellDetector, published, MappingProxyType({}))
     monkeypatch.setitem(registry._models, "cells", entry)
     yield "cells"
+
+
+@pytest.fixture
+def run(cells: str, tmp_path: Path) -> Path:
+    """A detector that says of every cell that a square of 16 pixels is there, of class "dot", where it is bright."""
+    recipe = load_recipe({"task": "detect", "model": {"name": cells, "width": 2}, "data": {"source": "scenes:4"}})
+    model: Any = opsin.create_model(cells, num_classes=2, width=2)
+    for parameter in model.parameters():
+        torch.nn.init.zeros_(parameter)
+    with torch.no_grad():
+        for place in (0, 3, 6, 9):  # the first channel carries the brightness of the cell through the network
+            model.body[place].weight[0, :, 1, 1] = 1.0 if place == 0 else 0.0
+            model.body[place].weight[0, 0, 1, 1] = 1.0
+            model.body[place + 1].weight[0] = 1.0
+        model.head.weight[0, 0, 1, 1] = 2.0
+        model.head.bias[:2] = torch.tensor([-4.0, -9.0])
+    model.score_threshold = 0.4
+    folder = tmp_path / "run"
+    folder.mkdir()
+    preprocessing = create_preprocessing(recipe, 3)
+    facts = Facts(recipe, preprocessing, {"classes": ["dot", "line"]}, {"num_classes": 2, "in_channels": 3})
+    save_model(folder / "model.safetensors", model, facts, {})
+    return folder
 
 
 def randomize(model: nn.Module) -> None:

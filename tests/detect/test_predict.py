@@ -16,34 +16,8 @@ from typer.testing import CliRunner
 import opsin
 from opsin.cli import app_for, main
 from opsin.data.masks import decode_mask
-from opsin.engine.checkpoint import Facts, save_model
-from opsin.engine.recipe import load_recipe
-from opsin.engine.recipe_data import create_preprocessing
 from opsin.engine.video import batched, frame_rate, open_video, write_video
 from opsin.errors import InputError
-
-
-@pytest.fixture
-def run(cells: str, tmp_path: Path) -> Path:
-    """A detector that says of every cell that a square of 16 pixels is there, of class "dot", where it is bright."""
-    recipe = load_recipe({"task": "detect", "model": {"name": cells, "width": 2}, "data": {"source": "scenes:4"}})
-    model: Any = opsin.create_model(cells, num_classes=2, width=2)
-    for parameter in model.parameters():
-        torch.nn.init.zeros_(parameter)
-    with torch.no_grad():
-        for place in (0, 3, 6, 9):  # the first channel carries the brightness of the cell through the network
-            model.body[place].weight[0, :, 1, 1] = 1.0 if place == 0 else 0.0
-            model.body[place].weight[0, 0, 1, 1] = 1.0
-            model.body[place + 1].weight[0] = 1.0
-        model.head.weight[0, 0, 1, 1] = 2.0
-        model.head.bias[:2] = torch.tensor([-4.0, -9.0])
-    model.score_threshold = 0.4
-    folder = tmp_path / "run"
-    folder.mkdir()
-    preprocessing = create_preprocessing(recipe, 3)
-    facts = Facts(recipe, preprocessing, {"classes": ["dot", "line"]}, {"num_classes": 2, "in_channels": 3})
-    save_model(folder / "model.safetensors", model, facts, {})
-    return folder
 
 
 def make_image(height: int = 128, width: int = 256) -> torch.Tensor:

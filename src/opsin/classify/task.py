@@ -40,11 +40,16 @@ class ClassifyTask(Task):
     def targets(self, batch: Batch) -> Tensor:
         return batch["label"]
 
+    def seen(self, batch: Batch) -> tuple[tuple[Any, ...], Batch]:
+        (images,) = self.inputs(batch)
+        if self.mixing is None:
+            return (images,), batch
+        images, labels = self.mixing(images, batch["label"])
+        return (images,), {**batch, "label": labels}  # type: ignore[return-value]
+
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
-        (images,), targets = self.inputs(batch), self.targets(batch)
-        if self.mixing is not None:
-            images, targets = self.mixing(images, targets)
-        return self.model.loss(self.model(images), targets)
+        inputs, mixed = self.seen(batch)
+        return self.model.loss(self.model(*inputs), self.targets(mixed))
 
     def describe_settings(self) -> list[str]:
         loss = self.recipe.loss

@@ -25,6 +25,15 @@ SOURCES = (
     "A built-in name (digits, scenes); class folders, a zip of them, a CSV, npz or IDX; with boxes: Pascal VOC, COCO "
     "json, YOLO (data.yaml, obj.data) or a CSV."
 )
+Tile = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|SIZE|off",
+        help="Look at images larger than that in overlapping tiles too: auto by the objects it was trained on, or so "
+        "many pixels; off, or as was saved with the model if not given. Of tasks that find things in images.",
+        show_default=False,
+    ),
+]
 DataSource = Annotated[str | None, typer.Option("--data", "-d", metavar="SOURCE", help=SOURCES)]
 Settings = Annotated[
     list[str] | None,

@@ -13,6 +13,7 @@ from opsin.cli.arguments import SOURCES, AsJson, examples
 from opsin.cli.early_checks import check_data
 from opsin.cli.printing import make_folder, print_json
 from opsin.cli.which_task import task_of_options
+from opsin.errors import InputError
 from opsin.progress import Meter
 
 EXAMPLES = examples(
@@ -21,6 +22,7 @@ EXAMPLES = examples(
     "data annotated/ --sheet boxes.png",
     "data annotated/ --model yolov3 --set data.size=320",
     "data annotated/ --proposals sliding_windows --set limit=500 --sheet recall.png",
+    "data retinanet_scenes --augmented seen.png",
     "data digits --export images/ --split test --limit 8",
 )
 
@@ -45,6 +47,14 @@ def data(
     export: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Write images as PNG files into class folders here.")
     ] = None,
+    augmented: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Of a recipe (a name or a file) or a run in the place of SOURCE: draw the first batch that its "
+            "training sees, augmented, with the truth that moved along, to this file.",
+        ),
+    ] = None,
     split: Annotated[
         str | None,
         typer.Option(
@@ -57,6 +67,10 @@ def data(
     options: dict[str, Any],
 ) -> None:
     """What a data set is, how it is balanced, and everything that is wrong with it."""
+    if augmented is not None:
+        others = {"--sheet": sheet, "--export": export, "--split": split, "--task": task, **options}
+        _draw_augmented(source, augmented, [name for name, value in others.items() if value is not None], as_json)
+        return
     check_data(source)
     from opsin import data as opened_by
 
@@ -87,3 +101,17 @@ def data(
             print(one.render())
     if any(problem.severity == "error" for problem in diagnosis.problems):
         raise typer.Exit(1)
+
+
+def _draw_augmented(recipe: str, path: Path, others: list[str], as_json: bool) -> None:
+    """What a training sees, as an image and in words. others: options that are of a data source."""
+    if others:
+        raise InputError(f"--augmented draws what a training sees, by its recipe alone; leave out {others[0]}")
+    from opsin.engine.augmented import first_batch
+
+    seen = first_batch(recipe)
+    drawn = seen.draw(path)
+    if as_json:
+        print_json({"augmented": {"path": str(drawn), **seen.to_dict()}})
+        return
+    print("\n".join([*seen.lines, f"drawn to {drawn}"]))

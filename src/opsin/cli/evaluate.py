@@ -6,13 +6,14 @@ from typing import Annotated, Any
 
 import typer
 
-from opsin.cli.arguments import AsJson, DataSource, Device, Trained, examples
+from opsin.cli.arguments import AsJson, DataSource, Device, Tile, Trained, examples
 from opsin.cli.early_checks import check_data, check_run
 from opsin.cli.printing import print_json
 
 EXAMPLES = examples(
     "eval runs/lenet5_digits",
     "eval resnet50:imagenet1k --data photos/ --json",
+    "eval runs/ssd_scenes --data aerial/ --split val --tile auto --save",
     "eval runs/fast_rcnn --truncated-svd 256,64",
 )
 
@@ -23,6 +24,10 @@ def evaluate(
     split: Annotated[
         str | None, typer.Option(metavar="SPLIT", help="train, val or test; test if there is one.")
     ] = None,
+    tile: Tile = None,
+    save: Annotated[
+        bool, typer.Option("--save", help="Keep --tile with the model, which then predicts with it. Not on test data.")
+    ] = False,
     device: Device = None,
     as_json: AsJson = False,
     *,
@@ -33,10 +38,11 @@ def evaluate(
     check_data(data)
     from opsin.engine.evaluate import evaluate_run
 
-    result = evaluate_run(run, data, split, device=device, **options)
+    result = evaluate_run(run, data, split, device=device, tile=tile, save=save, **options)
     metrics, addition = result.metrics, result.addition
     if as_json:
-        print_json(metrics if addition is None else addition.to_dict())
+        found = metrics if addition is None else addition.to_dict()
+        print_json(found if result.tiles is None else {**found, "tile": result.tiles.to_dict()})
         return
     print(result.data)
     width, texts = max(len(name) for name in metrics), result.lines()
@@ -46,3 +52,7 @@ def evaluate(
         print(f"{name:{width}}  {value:>{right}} {unit}".rstrip())
     if addition is not None:
         print(addition.describe())
+    if result.tiles is not None:
+        print(result.tiles.describe())
+    if save:
+        print(f"saved with {run}: predictions use --tile {tile} unless they say otherwise")

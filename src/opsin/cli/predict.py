@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from opsin.cli.arguments import AsJson, Device, Trained, examples
+from opsin.cli.arguments import AsJson, Device, Tile, Trained, examples
 from opsin.cli.drawn_files import WRITTEN, check_out, plan
 from opsin.cli.early_checks import check_run
 from opsin.cli.predict_output import PredictOutput
@@ -24,6 +24,7 @@ EXAMPLES = examples(
     "predict resnet50:imagenet1k 'photos/**/*.jpg' https://example.org/cat.jpg",
     "predict runs/yolov3_scenes clip.mp4 --every 10    (0 in the place of clip.mp4: the first webcam)",
     "predict runs/lenet5_digits - < seven.png",
+    "predict runs/ssd_scenes aerial.jpg --tile auto --out drawn/",
     "predict runs/lenet5_digits --help    (shows the options of its task too)",
 )
 
@@ -51,6 +52,7 @@ def predict(
     ] = None,
     batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Images at once.")] = 32,
     every: Annotated[int, typer.Option(min=1, metavar="N", help="Of a video's frames, take every N-th.")] = 1,
+    tile: Tile = None,
     device: Device = None,
     as_json: AsJson = False,
     jsonl: Annotated[
@@ -76,7 +78,7 @@ def predict(
     from opsin.engine.predict import load
 
     predictor = load(run, device)
-    options = {"batch_size": batch_size, **options}
+    options = {"batch_size": batch_size, **({"tile": tile} if tile is not None else {}), **options}
     if predictor.takes in ("together", "nothing"):
         _answer_once(predictor, predictor.find(inputs) if inputs else [], options, as_json, output)
         return

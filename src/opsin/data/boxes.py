@@ -175,6 +175,10 @@ class Boxes(Truth):
             batch["proposals"] = [one.boxes[own] for one, own in zip(everything, proposed, strict=True)]
             batch["instances"] = [one[~own] for one, own in zip(everything, proposed, strict=True)]
 
+    def extents(self, i: int) -> Tensor:
+        one = self.at(i)
+        return one.boxes[_labels(one) >= 0]
+
     def misfit(self, i: int, size: Size) -> str | None:
         """That boxes reach over a pixel beyond their image.
 
@@ -229,6 +233,16 @@ class Boxes(Truth):
         from opsin.data.drawing import draw_boxes
 
         one = self.at(i)
+        return draw_boxes(image, replace(one, boxes=one.boxes * one.boxes.new_tensor([*scale, *scale])), self.classes)
+
+    def draw_batch(
+        self, image: Image, batch: Mapping[str, Any], k: int, scale: tuple[float, float] = (1.0, 1.0)
+    ) -> Image:
+        from opsin.data.drawing import draw_boxes, tint_masks
+
+        one = batch["instances"][k]
+        if one.masks is not None:
+            image = tint_masks(image, one, self.classes)
         return draw_boxes(image, replace(one, boxes=one.boxes * one.boxes.new_tensor([*scale, *scale])), self.classes)
 
     def _instances(self, i: int, size: Size | None) -> Instances:

@@ -164,6 +164,19 @@ def tint(image: Tensor, mask: Tensor, color: Color) -> Tensor:
     return torch.where(mask, half.to(torch.uint8), image)
 
 
+def tint_masks(image: Image.Image, instances: Instances, classes: Sequence[str]) -> Image.Image:
+    """An image whose pixels under instances' masks, of any size, are half of their class's colour; of none, grey."""
+    if instances.masks is None or not len(instances):
+        return image
+    labels = instances.labels.tolist() if instances.labels is not None else [-1] * len(instances)
+    size = (image.height, image.width)
+    masks = torch.nn.functional.interpolate(instances.masks[:, None].byte(), size, mode="nearest-exact")[:, 0].bool()
+    tinted = to_tensor(image)
+    for mask, label in zip(masks, labels, strict=True):
+        tinted = tint(tinted, mask, IGNORED if label < 0 else color_of(classes[label], classes))
+    return to_pil(tinted)
+
+
 def draw_boxes(image: Image.Image, instances: Instances, classes: Sequence[str]) -> Image.Image:
     """The image, of the same size, with instances: boxes in their class's colour, and names where there is room.
 

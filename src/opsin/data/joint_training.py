@@ -99,6 +99,9 @@ class JointBoxes(Truth):
     def unpack(self, batch: dict[str, Any]) -> None:
         self.parts[0].unpack(batch)
 
+    def extents(self, i: int) -> torch.Tensor | None:
+        return self.parts[0].extents(int(self.places[i])) if self.boxed[i] else None
+
     def misfit(self, i: int, size: Size) -> str | None:
         return self.parts[0].misfit(int(self.places[i]), size) if self.boxed[i] else None
 
@@ -112,6 +115,15 @@ class JointBoxes(Truth):
 
     def draw(self, image: Any, i: int, scale: tuple[float, float] = (1.0, 1.0)) -> Any:
         return self.parts[0].draw(image, int(self.places[i]), scale) if self.boxed[i] else image
+
+    def draw_batch(self, image: Any, batch: Mapping[str, Any], k: int, scale: tuple[float, float] = (1.0, 1.0)) -> Any:
+        from opsin.data.drawing import Line, add_caption
+
+        shown = batch["somewhere"][k]
+        if shown is None:
+            return self.parts[0].draw_batch(image, batch, k, scale)
+        names = ", ".join(str(self.meaning["classes"][label]) for label in shown)
+        return add_caption(image, [Line(f"somewhere: {names}")], narrowest=image.width)
 
 
 def join(source: Source, joint: Source, ratio: float, limit: int | None = None) -> tuple[Source, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,10 @@ from opsin.data.source import Source
 from opsin.data.truth import Problem, Size, Summary, Truth
 from opsin.errors import InputError
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_MOST_NAMES = 3  # of an image's classes in a drawing
 MULTI_LABEL = f"{rooms.DEFAULT_TASK}.multi_label=true"  # what a recipe sets for any number of labels
 
 
@@ -95,6 +99,20 @@ class ClassLabels(Truth):
 
     def digest(self, i: int) -> bytes:
         return self.labels[i].tobytes()
+
+    def draw_batch(
+        self, image: Image, batch: Mapping[str, Any], k: int, scale: tuple[float, float] = (1.0, 1.0)
+    ) -> Image:
+        """Over the names of its classes, with their shares where labels were mixed."""
+        from opsin.data.drawing import Line, add_caption
+
+        label, lines = batch["label"][k], [Line("no label")]
+        if not label.is_floating_point():
+            lines = [Line(str(self.classes[int(label)]))] if label >= 0 else lines
+        else:
+            shown = sorted(label.nonzero()[:, 0].tolist(), key=lambda one: -float(label[one]))[:_MOST_NAMES]
+            lines = [Line(str(self.classes[one]), f"{100 * float(label[one]):.0f} %") for one in shown] or lines
+        return add_caption(image, lines, narrowest=image.width)
 
     def _named(self, i: int) -> str:
         return "+".join(self.classes[k] for k in self.shown(i)) or "nothing"

@@ -130,6 +130,10 @@ class Truth(ABC):
         """Give what `collate` packed its form, in the batch itself, in the process that trains."""
         return
 
+    def extents(self, i: int) -> Tensor | None:
+        """Boxes around what an example shows, (n, 4) in pixels of its image; None where nothing is known of places."""
+        return None
+
     def misfit(self, i: int, size: Size) -> str | None:
         """Why the truth cannot be that of an image of (height, width); None where it can."""
         return None
@@ -160,6 +164,15 @@ class Truth(ABC):
     def draw(self, image: Image, i: int, scale: tuple[float, float] = (1.0, 1.0)) -> Image:
         """An example's image, RGB, with its truth drawn on it. scale: how much wider and higher it has become."""
         return image
+
+    def draw_batch(
+        self, image: Image, batch: Mapping[str, Any], k: int, scale: tuple[float, float] = (1.0, 1.0)
+    ) -> Image:
+        """The k-th image of a batch, RGB, with its truth as the batch has it: moved with the image, mixed.
+
+        Here it is the example's own, as `draw` has it: a kind whose fields move or mix restates it.
+        """
+        return self.draw(image, int(batch["index"][k]), scale)
 
 
 def name_problem(problem: Problem, source: str, split: str, path: str) -> Problem:

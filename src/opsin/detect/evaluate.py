@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ import torch
 
 from opsin.data import Split
 from opsin.data.coordinates import return_masks
+from opsin.data.masks import decode_mask
 from opsin.detect.average_precision import Shapes
 from opsin.detect.detector import Outputs
 from opsin.detect.metrics import Evaluation, best_threshold, brief_metrics, evaluate
@@ -49,7 +50,7 @@ class DetectEvaluator(Evaluator):
             self.decomposed = replace_layers(predictor, parse_ranks(truncated_svd))
         model = predictor.model
         self.selection = replace(model.selection, score_threshold=min(EVALUATED, model.selection.score_threshold))
-        self._loss = 0.0  # the sum over images
+        self._loss: float | None = 0.0  # the sum over images; None of answers, which have none
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
         _check_numbers(outputs, batch)
@@ -58,6 +59,7 @@ class DetectEvaluator(Evaluator):
             # Some losses sample regions: the same, whenever they are evaluated.
             torch.manual_seed(self.predictor.recipe.train.seed)
             losses = model.loss(outputs, batch_targets(batch, device))
+        assert self._loss is not None
         self._loss += sum(float(term.detach()) for term in losses.values()) * len(batch["image"])
         found = model.decode(outputs, self.selection)
         for index, size, truth, instances in zip(
@@ -68,6 +70,18 @@ class DetectEvaluator(Evaluator):
                 shapes = Shapes.of(return_masks(own.masks, preprocessing, size), theirs.masks)
             own = replace(own, boxes=preprocessing.return_boxes(own.boxes, size), masks=None)
             self.collect([index], [Found(own, replace(theirs, masks=None), shapes)])
+
+    def answer_options(self) -> dict[str, Any]:
+        return {"score_threshold": self.selection.score_threshold}
+
+    def update_answers(self, answers: Sequence[Mapping[str, Any]], batch: Batch) -> None:
+        self._loss = None
+        classes = {name: label for label, name in enumerate(self.predictor.classes)}
+        for index, truth, answer in zip(batch["index"].tolist(), batch["instances"], answers, strict=True):
+            own, theirs, shapes = truth.to("cpu"), as_instances(answer["instances"], classes), None
+            if own.masks is not None and theirs.masks is not None:
+                shapes = Shapes.of(own.masks, theirs.masks)
+            self.collect([index], [Found(replace(own, masks=None), replace(theirs, masks=None), shapes)])
 
     def state(self) -> Any:
         return self.parts, self._loss
@@ -89,7 +103,7 @@ class DetectEvaluator(Evaluator):
     @property
     def loss(self) -> float:
         """The mean training loss of an image."""
-        return self._loss / max(1, len(self.parts))
+        return (self._loss or 0.0) / max(1, len(self.parts))
 
     def brief(self) -> dict[str, float]:
         return {"loss": self.loss, **brief_metrics(*self.gathered(), len(self.predictor.classes))}
@@ -102,7 +116,7 @@ class DetectEvaluator(Evaluator):
     def result(self) -> Result:
         threshold = self.predictor.model.score_threshold
         evaluation = evaluate(*self.gathered(), self.predictor.classes, threshold=threshold, shapes=self.shapes())
-        metrics = {**evaluation.metrics, "loss": self.loss}
+        metrics = {**evaluation.metrics, **({} if self._loss is None else {"loss": self.loss})}
         addition = None if self.decomposed is None else self.decomposed.measured(metrics)
         return Result(metrics, evaluation.to_dict(), evaluation, addition)
 
@@ -111,6 +125,15 @@ class DetectEvaluator(Evaluator):
 
         evaluation: Evaluation = result.evidence
         return report.sections(evaluation, split)
+
+
+def as_instances(found: Sequence[Mapping[str, Any]], classes: Mapping[str, int]) -> Instances:
+    """What an answer says, {"box", "label", "score"} and perhaps "mask" each, as tensors. classes: name -> label."""
+    boxes = torch.tensor([one["box"] for one in found], dtype=torch.float32).reshape(-1, 4)
+    labels = torch.tensor([classes[one["label"]] for one in found], dtype=torch.int64)
+    scores = torch.tensor([one["score"] for one in found], dtype=torch.float32)
+    masks = torch.stack([decode_mask(one["mask"]) for one in found]) if found and "mask" in found[0] else None
+    return Instances(boxes, labels, scores, masks)
 
 
 def _check_numbers(outputs: Outputs, batch: Batch) -> None:

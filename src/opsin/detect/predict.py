@@ -17,6 +17,7 @@ from opsin.data.masks import encode_masks
 from opsin.detect import drawing
 from opsin.detect.answers import DetectAnswer
 from opsin.detect.detector import Detector, Outputs, Selection, select
+from opsin.detect.merge import merge_instances
 from opsin.detect.program import DetectorProgram, decoding_of
 from opsin.detect.proposals import Proposer, create_proposer, find_proposals
 from opsin.detect.targets import rescale, to_image
@@ -24,6 +25,7 @@ from opsin.engine.answers import Answer
 from opsin.engine.checkpoint import Facts
 from opsin.engine.predict import Predictor, Program, describe_input
 from opsin.engine.recipe import Recipe
+from opsin.engine.tiles import Place
 from opsin.errors import InputError
 from opsin.structures import Batch, Instances
 
@@ -133,6 +135,22 @@ class DetectPredictor(Predictor):
         own = super().without_network()
         own.proposer, own._proposed = None, []
         return own
+
+    def merge(
+        self,
+        answers: Sequence[dict[str, Any]],
+        places: Sequence[Place],
+        size: tuple[int, int],
+        *,
+        iou_threshold: float | None = None,
+        limit: int | None = None,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """Each object once, see `opsin.detect.merge`. limit: all are kept if None, each part having had its own."""
+        overlap = self._selection(iou_threshold=iou_threshold).iou_threshold
+        views = [answer["instances"] for answer in answers]
+        merged = merge_instances(views, places, size, iou_threshold=overlap, limit=limit)
+        return {"instances": merged, "masked": any(answer.get("masked", False) for answer in answers)}
 
     def draw(self, image: Tensor, answer: dict[str, Any]) -> Any:
         """The image with boxes, classes and scores."""

@@ -33,12 +33,16 @@ class Facts:
 
     preprocessing: None for a model that takes no images. meaning: what its answers mean, as the truth of its data has
     it, plain JSON: {"classes": [...]}. options: the builder's that followed from the data, such as num_classes.
+    objects: how large what it was trained on was, as `opsin.engine.tiles.ObjectSizes` has it; empty where that is not
+    known. tile: how it looks at large images unless told otherwise, see `opsin.engine.tiles.read_tile`.
     """
 
     recipe: Recipe
     preprocessing: Preprocessing | None
     meaning: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+    objects: dict[str, Any] = field(default_factory=dict)
+    tile: str | int | None = None
 
     @property
     def classes(self) -> list[str]:
@@ -89,6 +93,8 @@ def save_model(
         "preprocessing": None if facts.preprocessing is None else facts.preprocessing.to_dict(),
         "meaning": facts.meaning,
         "options": facts.options,
+        "objects": facts.objects,
+        "tile": facts.tile,
         "metrics": dict(metrics),
         "values": {name: value for name, value in values.items() if not isinstance(value, Tensor)},
     }
@@ -96,8 +102,27 @@ def save_model(
     tensors = {name: tensor for name, tensor in state.items() if not name.startswith(CRITERION)}
     tensors |= {_VALUE + name: value for name, value in values.items() if isinstance(value, Tensor)}
     copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    _write(path, copies, described)
+
+
+def save_tile(run: str | Path, tile: str | int | None) -> Path:
+    """Write into a model.safetensors, or that of a run folder, how its model looks at large images; returns the file.
+
+    tile: see `opsin.engine.tiles.read_tile`. Nothing else in the file changes, and it is whole at every moment. Raises
+    InputError for published weights, which are not the user's own.
+    """
+    path = Path(run)
+    if not path.exists():
+        raise InputError(f"{run} is no file here that a tile could be saved in; give a run or a model.safetensors")
+    path = path / "model.safetensors" if path.is_dir() else path
+    tensors, metadata = read_tensors(path)
+    _write(path, tensors, {**json.loads(metadata["opsin"]), "tile": tile})
+    return path
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor], described: Mapping[str, Any]) -> None:
     with atomic(path) as temporary:
-        save_file(copies, temporary, metadata={"format": "pt", "opsin": json.dumps(described)})
+        save_file(dict(tensors), temporary, metadata={"format": "pt", "opsin": json.dumps(described)})
 
 
 def read_model(path: str | Path) -> Saved:
@@ -162,6 +187,8 @@ def _described(text: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Saved:
         preprocessing=None if prepared is None else Preprocessing.from_dict(prepared),
         meaning=meaning,
         options=dict(described["options"]),
+        objects=dict(described.get("objects", {})),  # earlier files lack these two
+        tile=described.get("tile"),
         state={name: tensor for name, tensor in tensors.items() if not name.startswith(_VALUE)},
         values=values,
         metrics={str(k): float(v) for k, v in described["metrics"].items()},

@@ -12,10 +12,12 @@ from torch import nn
 
 from opsin import data
 from opsin.data import Split
+from opsin.engine.checkpoint import save_tile
 from opsin.engine.evaluator import Evaluated, Evaluator, Result, create_evaluator
 from opsin.engine.predict import Predictor, load
 from opsin.engine.recipe_data import open_data, split_data
 from opsin.engine.run import RunFolder
+from opsin.engine.tiles import TileCount, Tiles, read_tile
 from opsin.errors import InputError
 from opsin.files import atomic
 from opsin.progress import follow
@@ -40,9 +42,32 @@ def evaluate_split(
         evaluator.update(predictor.outputs(batch), batch)
     if calibrate:
         evaluator.calibrate()
+    return Evaluated(split, _result(evaluator))
+
+
+@torch.no_grad()
+def evaluate_tiled(evaluator: Evaluator, split: Split, tiles: Tiles, tile: str | int | None = None) -> Result:
+    """The same of the answers that `predict` gives with tiles, image by image, held against the truth as it was read.
+
+    tiles: what `Predictor.tiles` made of `tile`.
+    """
+    predictor, count = evaluator.predictor, TileCount(tiles.tiling)
+    predictor.model.eval()
+    workers = predictor.recipe.train.workers
+    options = {"tile": tile, "batch_size": tiles.batch_size, **evaluator.answer_options()}
+    for batch in data.create_loader(predictor.prepare_split(split), None, batch_size=1, workers=workers):
+        images = list(batch["image"])
+        evaluator.update_answers(list(predictor.stream(images, **options)), batch)
+        count.add(images[0])
+    result = _result(evaluator)
+    result.tiles = count
+    return result
+
+
+def _result(evaluator: Evaluator) -> Result:
     result = evaluator.result()
     result.shown = {name: evaluator.room.format(name, value) for name, value in result.metrics.items()}
-    return Evaluated(split, result)
+    return result
 
 
 def evaluate(
@@ -52,6 +77,8 @@ def evaluate(
     *,
     device: str | None = None,
     change: Callable[[Any], nn.Module] | None = None,
+    tile: str | int | None = None,
+    save: bool = False,
     **options: Any,
 ) -> dict[str, float]:
     """The metrics of a run's model on a split of its own data, or of another source with the same classes.
@@ -59,10 +86,12 @@ def evaluate(
     run: a run folder, a model.safetensors or published weights by name ("resnet50:imagenet1k"), which need data and
     know ImageNet's folder names; or a task without a network by its name, which needs data too. split: "train", "val"
     or "test"; None takes test, else val, else all there is.
-    change: what to evaluate in the place of the model. options: the task's, as `truncated_svd` of Fast R-CNN. A run
-    evaluated on its own data, without a change or options, gets evaluation_<split>.json with everything that was found.
+    change: what to evaluate in the place of the model. tile: "auto" or pixels, to look at large images in tiles, or
+    "off"; as was saved with the model if None. save: keep `tile` with the model, so that its predictions use it from
+    now on; refused on test data, which no choice may be made by. options: the task's, as `truncated_svd` of Fast R-CNN.
+    A run evaluated on its own data, with none of these, gets evaluation_<split>.json with everything that was found.
     """
-    return evaluate_run(run, data, split, device=device, change=change, **options).metrics
+    return evaluate_run(run, data, split, device=device, change=change, tile=tile, save=save, **options).metrics
 
 
 def evaluate_run(
@@ -72,23 +101,45 @@ def evaluate_run(
     *,
     device: str | None = None,
     change: Callable[[Any], nn.Module] | None = None,
+    tile: str | int | None = None,
+    save: bool = False,
     **options: Any,
 ) -> Result:
     """`evaluate`, with everything that was found."""
     predictor = load(run, device)
     if change is not None:
         predictor.model = change(predictor.model)
+    tiles = predictor.tiles(tile, predictor.recipe.train.batch_size)
     evaluator = create_evaluator(predictor, **options)
     chosen, name, source = _choose_split(predictor, data, split)
-    result = evaluate_split(evaluator, chosen).result
+    if save:
+        _check_saving(run, tile, name)
+    result = (
+        evaluate_split(evaluator, chosen).result if tiles is None else evaluate_tiled(evaluator, chosen, tiles, tile)
+    )
+    if save:
+        save_tile(run, read_tile(tile))
     result.data = f"{source}, {name}: {len(chosen):,} {chosen.inputs.noun}s"
     if predictor.classes:
         result.data += f", {len(predictor.classes):,} classes"
     folder = RunFolder(Path(run))
-    if folder.path.is_dir() and data is None and change is None and not options:
+    if folder.path.is_dir() and data is None and change is None and tile is None and not options:
+        found = {"split": name, "metrics": result.metrics, **result.details}
+        if result.tiles is not None:
+            found["tile"] = result.tiles.to_dict()
         with atomic(folder.path / f"evaluation_{name}.json") as temporary:
-            temporary.write_text(json.dumps({"split": name, "metrics": result.metrics, **result.details}, indent=1))
+            temporary.write_text(json.dumps(found, indent=1))
     return result
+
+
+def _check_saving(run: str | Path, tile: str | int | None, split: str) -> None:
+    """Refuse to save a choice that was not made, has no place, or was made by test data."""
+    if tile is None:
+        raise InputError("--save keeps what --tile says with the model; give --tile too")
+    if split == "test":
+        raise InputError("--save on test data: what is chosen by it makes its scores too good; give --split val")
+    if not Path(run).exists():
+        raise InputError(f"{run} is no file here that a choice could be saved in; give a run or a model.safetensors")
 
 
 def _choose_split(predictor: Predictor, source_name: str | Path | None, split: str | None) -> tuple[Split, str, str]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from opsin.data import Split
     from opsin.engine.predict import Predictor
     from opsin.engine.report import Section
+    from opsin.engine.tiles import TileCount
 
 
 class Addition(Protocol):
@@ -34,7 +35,7 @@ class Result:
     """What an evaluation found. details: what it writes beside its metrics, as plain JSON values.
 
     evidence: whatever `Evaluator.sections` draws the report from. data: what was evaluated on, in words. shown: the
-    metrics as people read them.
+    metrics as people read them. tiles: what was looked at in tiles, where large images were.
     """
 
     metrics: dict[str, float]
@@ -43,6 +44,7 @@ class Result:
     addition: Addition | None = None
     data: str = ""
     shown: dict[str, str] = field(default_factory=dict)
+    tiles: TileCount | None = None
 
     def lines(self) -> dict[str, str]:
         """Every metric as a terminal shows it, in its unit and with its digits."""
@@ -68,6 +70,17 @@ class Evaluator(ABC):
 
         outputs: of forward; None of a task without a network, which evaluates `predictor.answers` of the batch.
         """
+
+    def answer_options(self) -> dict[str, Any]:
+        """The options of a prediction whose answers `update_answers` takes."""
+        return {}
+
+    def update_answers(self, answers: Sequence[Mapping[str, Any]], batch: Batch) -> None:
+        """Take the answers for a batch whose examples and truth are as they were read, in the place of `update`.
+
+        So large images are evaluated in tiles. A metric that only outputs have, such as the loss, is then absent.
+        """
+        raise InputError(f"{self.room.task} is not evaluated with tiles; leave tile out")
 
     @abstractmethod
     def brief(self) -> dict[str, float]:

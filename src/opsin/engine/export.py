@@ -139,7 +139,9 @@ def describe(predictor: Predictor, program: Program) -> dict[str, str]:
 
     opsin: the version. model, task, usage. What the answers mean: classes, names in the order of scores. preprocessing:
     see `Preprocessing`. values: what the model carries beyond weights. Of a detector selection: how boxes and scores
-    become instances, see `Selection`; its score_threshold is the one fitted in validation, where there was one.
+    become instances, see `Selection`; its score_threshold is the one fitted in validation, where there was one. tile:
+    where one was saved with the model, how large images are to be cut: size and overlap of tiles, (height, width), and
+    that the whole image is looked at too.
     """
     texts = {
         "opsin": __version__,
@@ -151,6 +153,8 @@ def describe(predictor: Predictor, program: Program) -> dict[str, str]:
     values: dict[str, Any] = {**predictor.facts.meaning, "values": plain}
     if predictor.preprocessing is not None:
         values["preprocessing"] = predictor.preprocessing.to_dict()
+    if (tiles := predictor.tiles()) is not None:
+        values["tile"] = tiles.tiling.to_dict()
     texts |= {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
     return texts | dict(program.metadata)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -20,6 +20,7 @@ from opsin.engine.exported import FILES, read_exported
 from opsin.engine.inputs import expand, find_inputs, is_live, is_video
 from opsin.engine.load_image import from_bgr, load_image
 from opsin.engine.recipe import Recipe, load_recipe
+from opsin.engine.tiles import Place, Tiles, choose_tiling, read_tile
 from opsin.engine.video import batched, open_video
 from opsin.errors import InputError
 from opsin.rooms import Room
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 Given = Any  # an image in any form that `load_image` takes
+_TILES = "opsin.tiles"  # among the options of a prediction: how images are cut; no task's option has such a name
 
 
 @dataclass
@@ -83,6 +85,16 @@ class Predictor:
     def draw(self, image: Tensor, answer: dict[str, Any]) -> Any:
         """An image, uint8 (C, H, W), with its answer drawn on it, as a PIL image. Without the network's help."""
         raise InputError(f"answers of {self.recipe.task} are not drawn on images")
+
+    def merge(
+        self, answers: Sequence[dict[str, Any]], places: Sequence[Place], size: tuple[int, int], **options: Any
+    ) -> dict[str, Any]:
+        """One answer for an image of (height, width), of those for parts of it, each at its place in the image.
+
+        The whole image is the first of them. options: as of `answers`. A task whose answers are about the whole image
+        leaves it as it is, and takes no tiles.
+        """
+        raise InputError(f"answers of {self.recipe.task} are about the whole image: it takes no tiles, leave tile out")
 
     def describe(self, answer: dict[str, Any]) -> str:
         """An answer in a few words, for a line on a terminal."""
@@ -214,6 +226,16 @@ class Predictor:
             parts.append("x".join(map(str, (self.preprocessing.channels, *self.preprocessing.size))))
         return f"<{type(self).__name__} {', '.join(parts)}>"
 
+    def tiles(self, tile: str | int | None = None, batch_size: int = 32) -> Tiles | None:
+        """How large images are cut: as `tile` says, else as was saved with the model; None where they are not."""
+        tile = read_tile(self.facts.tile if tile is None else tile)
+        if tile is None or tile == "off":
+            return None
+        if type(self).merge is Predictor.merge:
+            self.merge([], [], (0, 0))
+        tiling = choose_tiling(tile, self.facts.objects, self.preprocessing, self.recipe.model.name)
+        return None if tiling is None else Tiles(tiling, batch_size)
+
     def __call__(self, images: Any = (), **options: Any) -> Any:
         """The same as `predict`."""
         return self.predict(images, **options)
@@ -247,10 +269,10 @@ class Predictor:
         array is read as RGB, red and blue exchanged, and answered wrongly without a word.
         every: of a video, of so many frames the first alone. stream: give an iterator of answers instead, one by one,
         that holds no more than a batch, of an iterator or a camera that is given too; an unreadable input is an answer
-        with `error` then. options: the task's, `top` of a classifier, `threshold` of both. Raises InputError for what
-        cannot be read.
+        with `error` then. options: the task's, `top` of a classifier, `threshold` of both; `tile`, "auto", "off" or
+        pixels, looks at large images in tiles too, see `opsin.engine.tiles`. Raises InputError for what cannot be read.
         """
-        options = self._checked(options)
+        self._checked(options, batch_size)  # before anything is read
         single, found = False, iter(())
         if self.takes in ("together", "nothing"):
             single, found = True, self.stream([] if self.takes == "nothing" else self.expand(images)[0], **options)
@@ -281,7 +303,7 @@ class Predictor:
         No more than a batch of images is held at once; an answer has its own at hand until the next is asked for.
         images, bgr: as `predict` takes them.
         """
-        options = self._checked(options)
+        options = self._checked(options, batch_size)
         images = images if _flows(images) else self.expand(images)[0]
         images = map(from_bgr, images) if bgr else images
         self.begin()
@@ -319,7 +341,7 @@ class Predictor:
         path: a file, an http(s) or rtsp address, or a webcam by its number. every: of so many frames the first alone.
         No more than a batch of frames is held at once, of a camera's one. Raises InputError for what is no video.
         """
-        options = self._checked(options)
+        options = self._checked(options, batch_size)
         check_count("every", every)
         self.begin()
         drawer = self.without_network()
@@ -338,14 +360,20 @@ class Predictor:
 
     @torch.inference_mode()
     def _answer(self, loaded: Sequence[Any], options: Mapping[str, Any]) -> list[dict[str, Any]]:
+        if (tiles := options.get(_TILES)) is not None:
+            own = {name: value for name, value in options.items() if name != _TILES}
+            return tiles.answer(self, loaded, lambda images: self._answer(images, own), own)
         outputs = self.run(self.collate(loaded).to(self.device), loaded) if self.has_network else None
         sizes = [(one.shape[-2], one.shape[-1]) for one in loaded if one.ndim > 1]
         return self.answers(outputs, sizes, loaded, **options)
 
-    def _checked(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        return self.room.check_options(
-            "predict", options, f"prediction with {self.recipe.model.name or self.recipe.task}"
+    def _checked(self, options: Mapping[str, Any], batch_size: int) -> dict[str, Any]:
+        given = dict(options)
+        tiles = self.tiles(given.pop("tile", None), batch_size)
+        checked = self.room.check_options(
+            "predict", given, f"prediction with {self.recipe.model.name or self.recipe.task}"
         )
+        return checked if tiles is None else {**checked, _TILES: tiles}
 
 
 def load(run: str | Path, device: str | None = None) -> Predictor:
@@ -379,7 +407,8 @@ def create_predictor(model: nn.Module | None, facts: Facts) -> Predictor:
     room = rooms.find_room(facts.recipe.task)
     if room.predicts is None:
         raise InputError(f"{room.task} predicts nothing")
-    own = Facts(facts.recipe, facts.preprocessing, facts.meaning, facts.options)  # not the weights too
+    names = [field.name for field in fields(Facts)]  # not the weights too
+    own = Facts(**{name: getattr(facts, name) for name in names})
     return rooms.load(room.predicts)(model, own)
 
 

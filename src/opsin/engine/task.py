@@ -128,6 +128,13 @@ class Task(LightningModule, ABC):
         """What the model's forward is given. Every random draw belongs here: forward is pure."""
         return self.predictor.inputs(batch)
 
+    def seen(self, batch: Batch) -> tuple[tuple[Any, ...], Batch]:
+        """What the model's forward is given in training, and the batch with its truth as it then is.
+
+        They differ from `inputs` and the batch where a task changes both, such as by mixing.
+        """
+        return self.inputs(batch), batch
+
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         """The named loss terms of a batch."""
         return self.model.loss(self.model(*self.inputs(batch)), self.targets(batch))

@@ -20,6 +20,7 @@ from rich.console import Console
 from opsin import data, errors, registry, rooms
 from opsin.backbones.weights import load_published
 from opsin.data import Source, Split
+from opsin.data.loading import ImageLoader
 from opsin.engine import callbacks
 from opsin.engine.callbacks import CheckpointFiles
 from opsin.engine.checkpoint import read_checkpoint, read_model, read_tensors, save_model
@@ -29,6 +30,7 @@ from opsin.engine.run import RunFolder
 from opsin.engine.run_report import write_run_report
 from opsin.engine.stages import run_stages
 from opsin.engine.task import Task, average_state
+from opsin.engine.tiles import measure_objects
 from opsin.errors import InputError, JobError
 from opsin.nn.capabilities import initialize
 
@@ -109,6 +111,8 @@ def prepare(recipe: Recipe, say: Say, *, resumed: bool = False) -> tuple[Task, S
     source, extended = kind.extend(recipe, source, say)
     splits = source.splits
     task = kind.build(recipe, preprocessing, source)
+    sizes = measure_objects(splits["train"], preprocessing)
+    task.facts.objects = {} if sizes is None else sizes.to_dict()
     task.create_optimizers(steps_per_epoch=1)  # a wrong option is refused before anything is written
     if not resumed and recipe.train.init is not None:
         _initialize(task, recipe.train.init, say)
@@ -133,8 +137,7 @@ def _announce(task: Task, source: Source, splits: Mapping[str, Split], extended:
     lines = ["; ".join(facts), *extended, *task.describe_settings()]
     if recipe.augment:
         lines.append("augmentation: " + "; ".join(task.describe_augmentation()))
-    if recipe.mixing.mixup or recipe.mixing.cutmix:
-        lines.append(f"batches are mixed: mixup alpha {recipe.mixing.mixup:g}, cutmix alpha {recipe.mixing.cutmix:g}")
+    lines += describe_mixing(recipe)
     if train.ema_decay is not None:
         lines.append(f"moving average of the weights, decay {train.ema_decay:g}: it is what is evaluated and saved")
     if train.early_stopping_patience is not None:
@@ -142,6 +145,12 @@ def _announce(task: Task, source: Source, splits: Mapping[str, Split], extended:
     if "val" in splits and train.keep == "best":
         lines.append(f"the saved model is that of the epoch with the best {task.monitored[0]}")
     return lines
+
+
+def describe_mixing(recipe: Recipe) -> list[str]:
+    """A line where images and labels of a batch are mixed with each other."""
+    mixup, cutmix = recipe.mixing.mixup, recipe.mixing.cutmix
+    return [f"batches are mixed: mixup alpha {mixup:g}, cutmix alpha {cutmix:g}"] if mixup or cutmix else []
 
 
 def _initialize(task: Task, path: str, say: Say) -> None:
@@ -201,21 +210,15 @@ def _fit(
         )
     if trainer.is_global_zero:
         folder.write_recipe(recipe.to_yaml())
-    common: dict[str, Any] = {
-        "preprocessing": task.preprocessing,
-        "batch_size": recipe.train.batch_size,
-        "seed": recipe.train.seed,
-        "workers": recipe.train.workers,
+    common = {
         "rank": rank,
         "world_size": world,
         "pin_memory": trainer.accelerator.__class__.__name__ == "CUDAAccelerator",
     }
     ready = {name: task.predictor.prepare_split(split) for name, split in splits.items() if name != "test"}
-    augmentation = task.create_augmentation()
-    order = task.order(ready["train"])
-    loader = data.create_loader(ready["train"], training=True, augmentation=augmentation, order=order, **common)
+    loader = create_train_loader(task, ready["train"], **common)
     task.epoch_batches = len(loader)
-    val = data.create_loader(ready["val"], **common) if "val" in ready else None
+    val = data.create_loader(ready["val"], **_loading(task), **common) if "val" in ready else None
     if checkpoint is not None:
         # Lightning restores a loader only in the middle of an epoch, and after it has begun to iterate.
         epoch, batch = read_checkpoint(checkpoint)["opsin"]["position"]
@@ -230,6 +233,23 @@ def _fit(
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()  # else its threads may outlive the interpreter, which then aborts
     return trainer
+
+
+def create_train_loader(task: Task, split: Split, **processes: Any) -> ImageLoader:
+    """The batches that a task is trained on, of a prepared split.
+
+    processes: the keywords rank, world_size and pin_memory of `opsin.data.create_loader`.
+    """
+    augmentation, order = task.create_augmentation(), task.order(split)
+    return data.create_loader(
+        split, training=True, augmentation=augmentation, order=order, **_loading(task), **processes
+    )
+
+
+def _loading(task: Task) -> dict[str, Any]:
+    train = task.recipe.train
+    common = {"batch_size": train.batch_size, "seed": train.seed, "workers": train.workers}
+    return {"preprocessing": task.preprocessing, **common}
 
 
 def _fit_stage(task: Task, splits: Mapping[str, Split], folder: RunFolder, say: Say) -> None:
