@@ -169,7 +169,7 @@ for run, task, name in (("classifier", "classify", "lenet5"), ("detector", "dete
 Path("photos").mkdir()
 Image.fromarray(numpy.zeros((40, 60, 3), numpy.uint8)).save("photos/street.jpg")
 """
-    code += "".join(text for _, text in blocks(DOCS / "predict.md", "python"))
+    code += "".join(text for _, text in blocks(DOCS / "answers.md", "python"))
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
     for made in ("drawn/street.png", "found.csv", "found.json", "labels/street.txt"):

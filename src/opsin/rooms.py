@@ -111,7 +111,8 @@ class Room:
     trains, predicts, evaluates: a `Task`, a `Predictor` and an `Evaluator` of `opsin.engine`. borrows: the task whose
     evaluation it takes, where it has none. section: its part of a recipe, a pydantic model, which stands there under
     the task's name; moved: keys of recipes that were elsewhere before, old key -> key of the section. defaults: section
-    -> keys of a recipe whose defaults differ for this task.
+    -> keys of a recipe whose defaults differ for this task. starts: a function that chooses what the flags of a
+    training leave open, for the data, see `opsin.engine.starting`.
     metrics: every number that its evaluation gives. monitor: that of validation by which the best epoch is chosen.
     options: of the verbs predict, eval and data. checks: a function (source, name, split, options) -> findings by their
     key, which `opsin data` runs beside its own. examples: of calls, shown under the help of a verb. commands: verbs of
@@ -129,6 +130,7 @@ class Room:
     section: str | None = None
     moved: Mapping[str, str] = field(default_factory=lambda: _NONE)
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: _NONE)
+    starts: str | None = None
     metrics: tuple[Metric, ...] = ()
     monitor: str = "val_loss"
     options: Mapping[str, tuple[Option, ...]] = field(default_factory=lambda: _NONE)

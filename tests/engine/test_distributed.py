@@ -17,7 +17,7 @@ RECIPE = {
     "data": {"source": "digits", "limit": 150},
     "augment": "digits",
     "optim": {"name": "sgd", "lr": 0.05, "momentum": 0.9},
-    "train": {"epochs": 2, "keep": "last", "accelerator": "cpu", "tensorboard": False},
+    "train": {"epochs": 2, "freeze_epochs": 1, "keep": "last", "accelerator": "cpu", "tensorboard": False},
 }
 TRAIN = "import json, sys, opsin; opsin.train(json.loads(sys.argv[1]), out=sys.argv[2])"
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from opsin.checks import check_count
 from opsin.errors import InputError
 from opsin.losses import CrossEntropy
+from opsin.nn.capabilities import ClassRows, rows_of_last
 from opsin.nn.dilation import dilate
 
 OUTPUT_STRIDES = (8, 16, 32)
@@ -169,6 +170,19 @@ class Backbone(nn.Module):
     def initialize_from(self, state: Mapping[str, Tensor]) -> list[str]:
         """Copy every tensor whose name and shape fit. Returns the names of our tensors that were not filled."""
         return self._fill({k: v for k, v in state.items() if not k.startswith("criterion.")})
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        """The last layer of the head and of each auxiliary head, where it has a row for each class."""
+        heads = {"head": self.head, **{f"aux_heads.{name}": self.aux_heads[name] for name in self.aux_taps}}
+        found: dict[str, ClassRows] = {}
+        for name, head in heads.items():
+            rows = rows_of_last(name, head, ClassRows())
+            found |= {key: layout for key, layout in rows.items() if len(self.get_parameter(key)) == self.num_classes}
+        return found
+
+    def learned_parts(self) -> list[nn.Module]:
+        """Everything below the head."""
+        return [self.stem, self.stages]
 
     def _fill(self, state: Mapping[str, Tensor]) -> list[str]:
         own = self.state_dict()

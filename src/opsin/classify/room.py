@@ -26,6 +26,7 @@ ROOM = Room(
     evaluates="opsin.classify.evaluate:ClassifyEvaluator",
     section="opsin.classify.recipe:ClassifySection",
     moved={"data.multi_label": "multi_label"},
+    starts="opsin.classify.starting:choose",
     metrics=(
         *(share(name) for name in _SHARES),
         share("ece*", "lower"),

@@ -19,15 +19,16 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import flop_registry
 
 from opsin import registry
-from opsin.data import Preprocessing, Problem, Source, Split, UnreadableImage
+from opsin.data import Problem, Source
 from opsin.data.source import map_threads
+from opsin.detect.anchor_fitting import find_anchors, mean_best_iou, place, without_auto
 from opsin.detect.detector import Detector, Outputs
 from opsin.detect.targets import usable
 from opsin.detect.task import DetectTask
 from opsin.engine.recipe import Recipe, list_recipes, load_recipe
 from opsin.engine.recipe_data import create_preprocessing
 from opsin.errors import InputError
-from opsin.ops import kmeans_anchors, shape_iou
+from opsin.ops import kmeans_anchors
 from opsin.structures import Instances
 
 # What detectors call the sizes and shapes of their anchors.
@@ -102,14 +103,16 @@ def find_unmatched(source: Source, recipe: Recipe) -> Matches:
     Objects of images that cannot be read do not count. Raises InputError for what the detector refuses.
     """
     statistics = recipe.data.mean or recipe.data.std  # say the channels, which change no place
-    preprocessing = create_preprocessing(recipe, len(statistics) if statistics else None)
+    preprocessing = create_preprocessing(without_auto(recipe), len(statistics) if statistics else None)
+    if (learned_from := source.splits.get("train", source.splits.get("all"))) is not None:
+        recipe, _ = find_anchors(recipe, learned_from, preprocessing)
     model: Any = DetectTask.build(recipe, preprocessing, source).model.eval()
     size = preprocessing.size
     outputs = blank_outputs(model, torch.zeros(1, model.in_channels, *size))
     places = model.assign(outputs, [Instances(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))])[0].boxes
     counts, lost, problems, learned = Counter[str](), Counter[str](), [], []
     for key, split in source.splits.items():
-        placed = map_threads(partial(_place, split, preprocessing), range(len(split)))
+        placed = map_threads(partial(place, split, preprocessing), range(len(split)))
         found = map_threads(partial(_unmatched, model, outputs, size), placed)
         for index, (one, missing) in enumerate(zip(placed, found, strict=True)):
             names = [source.classes[label] if label >= 0 else "" for label in one.labels.tolist()]
@@ -152,19 +155,6 @@ class _NoProducts(TorchDispatchMode):
         return tree_map_only(Tensor, partial(torch.zeros_like, device="cpu"), func(*blank[0], **blank[1]))
 
 
-def _place(split: Split, preprocessing: Preprocessing, index: int) -> Instances:
-    """An image's objects in pixels of the input, none of an image that cannot be read."""
-    one: Instances = split.kind.at(index)
-    if not len(one):
-        return one
-    try:
-        size = split.inputs.size(index)
-    except UnreadableImage:
-        return one[:0]
-    assert size is not None
-    return replace(one, boxes=preprocessing.place_boxes(one.boxes, size))
-
-
 def _unmatched(model: Detector, outputs: Outputs, size: tuple[int, int], one: Instances) -> dict[int, str]:
     """The objects of an image that no place answers for: size in the input, and why, by their numbers."""
     assert one.labels is not None
@@ -204,10 +194,5 @@ def _cluster(sides: Tensor, anchors: Sequence[Sequence[float]] | None) -> dict[s
     """The last fields of `Matches`, of the sides (N, 2) of objects and a detector's list of anchors."""
     found = kmeans_anchors(sides, min(len(anchors) if anchors else _CLUSTERS, len(sides.unique(dim=0))))
     clusters = [(max(1, round(w)), max(1, round(h))) for w, h in found.sizes.tolist()]
-    own = _mean_iou(sides, anchors) if anchors else None
-    return {"clusters": clusters, "cluster_iou": _mean_iou(sides, clusters), "anchor_iou": own}
-
-
-def _mean_iou(sides: Tensor, anchors: Sequence[Sequence[float]]) -> float:
-    """Of each object, by its sides, with the anchor of the most alike shape, on average."""
-    return shape_iou(sides, torch.tensor(anchors, dtype=torch.float32)).amax(dim=1).mean().item()
+    own = mean_best_iou(sides, anchors) if anchors else None
+    return {"clusters": clusters, "cluster_iou": mean_best_iou(sides, clusters), "anchor_iou": own}

@@ -15,6 +15,7 @@ from opsin.backbones.backbone import check_images
 from opsin.checks import check_count
 from opsin.detect.postprocess import Selection, select
 from opsin.errors import InputError
+from opsin.nn.capabilities import ClassRows
 from opsin.ops import clip_boxes
 from opsin.structures import Instances
 
@@ -152,6 +153,17 @@ class Detector(nn.Module, ABC):
         fitting = max((_fitting(own, reading) for reading in readings), key=len)
         self.load_state_dict(fitting, strict=False)
         return [k for k in own if k not in fitting]
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        """Which rows of the head's tensors belong to which class; none, here: then other classes start fresh."""
+        return {}
+
+    def learned_parts(self) -> list[nn.Module]:
+        """The classification network inside."""
+        try:
+            return [self.get_submodule(self.network_prefix.removesuffix("."))]
+        except AttributeError:
+            return []
 
     def _check(self, images: Tensor) -> None:
         if torch.compiler.is_compiling():

@@ -36,6 +36,7 @@ from opsin.losses import huber_loss
 from opsin.losses.background import detection_focal_loss
 from opsin.necks import create_neck
 from opsin.necks.bifpn import Fusion
+from opsin.nn.capabilities import ClassRows, rows_of_last
 from opsin.ops import decode_boxes, encode_boxes, grid_anchors
 from opsin.registry import Published, register
 from opsin.structures import Instances
@@ -193,6 +194,9 @@ class EfficientDet(Detector):
                 f"image of {images.shape[-2]}x{images.shape[-1]} it is a single cell; train with larger images "
                 f"(data.size={2 * coarsest}), more in a batch, or fewer extra_levels"
             )
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        return rows_of_last("class_head.predict", self.class_head.predict, ClassRows(len(self.sides)))
 
     def predictions(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
         return decode_boxes(outputs["offsets"].float(), outputs["anchors"]), outputs["logits"].float().sigmoid()

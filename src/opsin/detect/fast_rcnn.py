@@ -42,6 +42,7 @@ from opsin.detect.regions import (
     sample_regions,
 )
 from opsin.errors import InputError, unknown
+from opsin.nn.capabilities import ClassRows
 from opsin.nn.norm import alexnet_lrn, freeze_batch_norm
 from opsin.nn.surgery import decompose_linear
 from opsin.ops import box_area
@@ -189,6 +190,9 @@ class FastRCNN(Detector):
         regions, logits, offsets = self._score_regions(outputs)
         count, size = len(outputs["features_0"]), outputs["size"].tolist()
         return decode_regions(logits, offsets, regions, count, size, selection)
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        return self.predictor.class_rows("predictor")
 
     def predictions(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
         """See `opsin.detect.regions.likeliest_boxes`; decoding has a box for each class."""

@@ -45,6 +45,7 @@ from opsin.detect.regions import (
     sample_regions,
 )
 from opsin.detect.rpn import create_proposal_head, create_trunk, take_proposals
+from opsin.nn.capabilities import ClassRows, rows_of_last
 from opsin.nn.conv import Norm
 from opsin.registry import Published, Weights, register
 from opsin.structures import Instances
@@ -226,6 +227,12 @@ class FasterRCNN(Detector):
     def assign(self, outputs: Outputs, targets: Sequence[Instances]) -> list[Assignment]:
         """What the RPN's loss makes of the truth of each image, before it draws a sample."""
         return self.rpn.assign(outputs, targets, self.num_classes)
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        found = self.roi.predictor.class_rows("roi.predictor")
+        if self.roi.mask_head is not None:
+            found |= rows_of_last("roi.mask_head.predict", self.roi.mask_head.predict, ClassRows(before=1))
+        return found
 
     def predictions(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
         """See `opsin.detect.regions.likeliest_boxes`; decoding has a box for each class."""

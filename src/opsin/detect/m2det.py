@@ -32,6 +32,7 @@ from opsin.detect.postprocess import Selection
 from opsin.detect.ssd import box_scores, extend_vgg, flatten_heads, initialize, multibox_loss, vgg_features
 from opsin.errors import InputError
 from opsin.necks import create_neck
+from opsin.nn.capabilities import ClassRows, rows_of_last
 from opsin.ops import clip_boxes, grid_anchors
 from opsin.registry import Published, register
 from opsin.structures import Instances
@@ -131,6 +132,12 @@ class M2Det(Detector):
                 f"{images.shape[-1]}: its coarsest map needs 3x3 places below it; enlarge them (data.size={least}), "
                 "build it with fewer fractions, or with shrink_last=False"
             )
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        found: dict[str, ClassRows] = {}
+        for place, (head, count) in enumerate(zip(self.class_heads, self.default_boxes.per_cell, strict=True)):
+            found |= rows_of_last(f"class_heads.{place}", head, ClassRows(count, before=1))
+        return found
 
     def predictions(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
         return box_scores(outputs)

@@ -29,6 +29,7 @@ from opsin.detect.matching import assign_anchors
 from opsin.detect.postprocess import Selection, suppress
 from opsin.errors import InputError, unknown
 from opsin.losses import smooth_l1_loss
+from opsin.nn.capabilities import ClassRows, rows_of_last
 from opsin.nn.conv import ConvNormActivation, Norm
 from opsin.ops import clip_boxes, decode_boxes, encode_boxes
 from opsin.structures import Instances
@@ -236,6 +237,11 @@ class RegionPredictor(nn.Module):
         for layer, std in ((self.logits, 0.01), (self.offsets, 0.001)):  # Fast R-CNN, section 2.3
             nn.init.normal_(layer.weight, std=std)
             nn.init.zeros_(layer.bias)
+
+    def class_rows(self, name: str) -> dict[str, ClassRows]:
+        """Of its tensors, as those of a network in which it is called `name`."""
+        logits = rows_of_last(f"{name}.logits", self.logits, ClassRows(before=1))
+        return logits | rows_of_last(f"{name}.offsets", self.offsets, ClassRows(before=4, width=4))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         return self.logits(features), self.offsets(features).unflatten(1, (-1, 4))

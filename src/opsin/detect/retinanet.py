@@ -34,6 +34,7 @@ from opsin.errors import InputError, unknown
 from opsin.losses import giou_loss, l1_loss, smooth_l1_loss
 from opsin.losses.background import detection_focal_loss
 from opsin.necks import create_neck
+from opsin.nn.capabilities import ClassRows, rows_of_last
 from opsin.nn.conv import ConvNormActivation
 from opsin.nn.norm import create_norm, freeze_batch_norm
 from opsin.ops import decode_boxes, encode_boxes
@@ -214,6 +215,9 @@ class RetinaNet(Detector):
 
     def assign(self, outputs: Outputs, targets: Sequence[Instances]) -> list[Assignment]:
         return assign_anchors(outputs["anchors"], targets, self.num_classes, **self.rules)
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        return rows_of_last("class_head.predict", self.class_head.predict, ClassRows(self.grid.count))
 
     def predictions(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
         return decode_boxes(outputs["offsets"].float(), outputs["anchors"]), outputs["logits"].float().sigmoid()

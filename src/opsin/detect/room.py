@@ -33,6 +33,7 @@ ROOM = Room(
         "schedule": {"name": "cosine", "warmup_epochs": 1.0},
         "train": {"epochs": 50, "batch_size": 16, "clip_norm": 10.0},
     },
+    starts="opsin.detect.anchor_fitting:choose",
     metrics=(
         share("map_50", brief=True),
         *(share(name) for name in _SHARES),

@@ -37,6 +37,7 @@ from opsin.errors import InputError
 from opsin.losses import hard_negatives, smooth_l1_loss
 from opsin.necks import create_neck
 from opsin.necks.neck import SteadyBatchNorm2d
+from opsin.nn.capabilities import ClassRows, rows_of_last
 from opsin.nn.conv import ConvNormActivation, Norm
 from opsin.nn.norm import L2Norm
 from opsin.ops import clip_boxes, decode_boxes, encode_boxes
@@ -127,6 +128,12 @@ class SSD(Detector):
 
     def assign(self, outputs: Outputs, targets: Sequence[Instances]) -> list[Assignment]:
         return assign_anchors(outputs["anchors"], targets, self.num_classes, positive=self.match_threshold)
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        found: dict[str, ClassRows] = {}
+        for place, (head, count) in enumerate(zip(self.class_heads, self.default_boxes.per_cell, strict=True)):
+            found |= rows_of_last(f"class_heads.{place}", head, ClassRows(count, before=1))
+        return found
 
     def predictions(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
         return box_scores(outputs)

@@ -15,6 +15,7 @@ from opsin.data import Preprocessing, Source, Split
 from opsin.data.joint_training import join
 from opsin.data.loading import derive_seed
 from opsin.detect import report
+from opsin.detect.anchor_fitting import describe_fit, find_anchors, without_auto
 from opsin.detect.detector import Detector
 from opsin.detect.evaluate import EVALUATED
 from opsin.detect.predict import check_masks, network_of
@@ -47,6 +48,16 @@ class DetectTask(Task):
     def detector(self) -> Detector:
         """The model, by its type."""
         return self.model
+
+    @classmethod
+    def create_preprocessing(cls, recipe: Recipe, source: Source) -> Preprocessing | None:
+        return super().create_preprocessing(without_auto(recipe), source)
+
+    @classmethod
+    def complete(cls, recipe: Recipe, source: Source, preprocessing: Preprocessing | None) -> tuple[Recipe, list[str]]:
+        """With anchors of the training boxes in the place of `model.anchors: auto`."""
+        assert preprocessing is not None
+        return find_anchors(recipe, source.splits["train"], preprocessing)
 
     @classmethod
     def extend(cls, recipe: Recipe, source: Source, say: Say) -> tuple[Source, list[str]]:
@@ -128,6 +139,9 @@ class DetectTask(Task):
             f"{suppression.suppression} suppression at an IoU of {suppression.iou_threshold:g}"
         )
         return lines
+
+    def describe_fit(self, split: Split) -> list[str]:
+        return describe_fit(self.recipe, self.detector, split, self.preprocessing)
 
     def stages(self) -> Sequence[Stage]:
         return training_stages(self.detector)

@@ -25,6 +25,7 @@ from opsin.detect.detector import Assignment, Detector, Outputs
 from opsin.detect.postprocess import Selection, select
 from opsin.errors import InputError, unknown
 from opsin.losses import ciou_loss, diou_loss, giou_loss, iou_loss, l2_loss, sigmoid_cross_entropy
+from opsin.nn.capabilities import ClassRows, rows_of_last
 from opsin.ops import clip_boxes, shape_iou
 from opsin.ops.iou import lie_within, overlap_any
 from opsin.structures import Instances
@@ -182,6 +183,8 @@ def check_anchors(anchors: Sizes, levels: int) -> tuple[tuple[tuple[float, float
 
     Raises InputError unless they are pairs of numbers above 0, as many for each level.
     """
+    if isinstance(anchors, str):
+        raise InputError(f"anchors={anchors} follow from the boxes of a training; give pairs of width and height here")
     pairs = [tuple(float(side) for side in pair) for pair in anchors]
     if not pairs or any(len(pair) != 2 or not all(0 < side < math.inf for side in pair) for pair in pairs):
         raise InputError(f"anchors are pairs of width and height in pixels, such as [[10, 13], ...]; got {anchors!r}")
@@ -353,6 +356,12 @@ class GridDetector(Detector):
         blank = [level._replace(rows=torch.zeros_like(level.rows[:1])) for level in levels]
         boxes = torch.cat([level.boxes().flatten(0, 3) for level in blank])  # sigmoid(0): the middle of the cell
         return [Assignment(boxes, one) for one in matched]
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        found: dict[str, ClassRows] = {}
+        for place, (head, anchors) in enumerate(zip(self.heads, self.anchors, strict=True)):
+            found |= rows_of_last(f"heads.{place}", head, ClassRows(len(anchors), before=5))
+        return found
 
     def start_heads(self) -> None:
         """Small weights for the layers that predict, and the prior for the bias of objectness."""

@@ -16,6 +16,7 @@ from opsin.checks import check_count
 from opsin.data import Preprocessing, Source, Split
 from opsin.engine.answers import Answer, lend, wrap
 from opsin.engine.checkpoint import Facts, read_model
+from opsin.engine.devices import best_device
 from opsin.engine.exported import FILES, read_exported
 from opsin.engine.inputs import expand, find_inputs, is_live, is_video
 from opsin.engine.load_image import from_bgr, load_image
@@ -387,7 +388,7 @@ def load(run: str | Path, device: str | None = None) -> Predictor:
     if Path(run).suffix.lower() in FILES:
         return _load_exported(Path(run), device)
     saved = read_model(run)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device(device)
     try:
         model = saved.build().to(device)
     except (RuntimeError, AssertionError) as error:

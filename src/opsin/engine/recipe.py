@@ -126,6 +126,7 @@ class TrainSection(RecipeSection):
     sync_batchnorm: bool = False
     channels_last: bool = False
     deterministic: bool = False
+    freeze_epochs: Positive | None = None  # first epochs in which what an earlier training taught stays as it is
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     early_stopping_patience: Positive | None = None  # epochs without a better `monitor`
     monitor: str | None = None  # a val_ column of metrics.csv; the task's own if null

@@ -106,6 +106,11 @@ class Task(LightningModule, ABC):
         return create_preprocessing(recipe, None if known else data.find_channels(source.splits["train"]))
 
     @classmethod
+    def complete(cls, recipe: Recipe, source: Source, preprocessing: Preprocessing | None) -> tuple[Recipe, list[str]]:
+        """The recipe with what only the data can say in the place of "auto", and what that is, in words."""
+        return recipe, []
+
+    @classmethod
     def extend(cls, recipe: Recipe, source: Source, say: Say) -> tuple[Source, list[str]]:
         """The source with what else is trained on, where there is some, and what was done, in words."""
         return source, []
@@ -169,6 +174,10 @@ class Task(LightningModule, ABC):
 
     def describe_settings(self) -> list[str]:
         """The settings that change a result without showing in a score, in plain words."""
+        return []
+
+    def describe_fit(self, split: Split) -> list[str]:
+        """What of the training split does not fit the model, in plain words."""
         return []
 
     def load_backbone(self, weights: str, say: Say) -> None:

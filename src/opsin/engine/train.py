@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,22 +17,24 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 
-from opsin import data, errors, registry, rooms
-from opsin.backbones.weights import load_published
+from opsin import data, errors, rooms
 from opsin.data import Source, Split
 from opsin.data.loading import ImageLoader
 from opsin.engine import callbacks
 from opsin.engine.callbacks import CheckpointFiles
-from opsin.engine.checkpoint import read_checkpoint, read_model, read_tensors, save_model
+from opsin.engine.checkpoint import read_checkpoint, read_model, save_model
+from opsin.engine.devices import accelerator_device
 from opsin.engine.evaluate import evaluate_split
-from opsin.engine.recipe import ModelSection, Recipe, load_recipe, read_recipe
+from opsin.engine.first_weights import load_first_weights, load_published_weights
+from opsin.engine.frozen_start import FrozenStart, describe_frozen_start
+from opsin.engine.recipe import Recipe, load_recipe, read_recipe
 from opsin.engine.run import RunFolder
 from opsin.engine.run_report import write_run_report
 from opsin.engine.stages import run_stages
-from opsin.engine.task import Task, average_state
+from opsin.engine.starting import given_keys, start
+from opsin.engine.task import Task
 from opsin.engine.tiles import measure_objects
 from opsin.errors import InputError, JobError
-from opsin.nn.capabilities import initialize
 
 _RUN_VARIABLE = "OPSIN_RUN_FOLDER"  # tells the processes that Lightning starts which folder the first one made
 
@@ -61,8 +63,9 @@ def train(
 ) -> Run:
     """Train a model as a recipe says, or go on with an interrupted run.
 
-    recipe: a shipped recipe's name, a YAML file or a mapping. overrides: {"train.epochs": 5, ...}. out: the run folder
-    to make, runs/<name> if None. resume: a run to continue; `overrides` may then change it, and `recipe` stays None.
+    recipe: a shipped recipe's name, a YAML file or a mapping; one that says nothing of how to train is completed for
+    its data, see `opsin.engine.starting`. overrides: {"train.epochs": 5, ...}. out: the run folder to make, runs/<name>
+    if None. resume: a run to continue; `overrides` may then change it, and `recipe` stays None.
     say: receives progress lines, by default on standard error. Raises InputError before anything is trained, JobError
     after.
     """
@@ -73,16 +76,19 @@ def train(
             )
         folder = RunFolder.open(resume)
         loaded = load_recipe(read_recipe(folder.recipe), overrides, say=say)
+        given = None
     else:
         if recipe is None:
             raise InputError("nothing to train: give a recipe, or a run to resume")
         loaded = load_recipe(recipe, overrides, say=say)
+        given = given_keys(recipe, overrides)
         folder = None
     loaded.imports = rooms.imported_packages()
     with _quiet_lightning():
         torch.manual_seed(loaded.train.seed)  # the first weights; all other randomness derives from it step by step
         resumed = folder is not None and folder.last.exists()
-        task, source, splits = prepare(loaded, say, resumed=resumed)
+        task, source, splits = prepare(loaded, say, resumed=resumed, given=given)
+        loaded = task.recipe
         folder = folder or _create_folder(out, recipe, loaded)
         task.to(_device(loaded))
         if stages := task.stages():
@@ -95,10 +101,13 @@ def train(
         return _finish(task, source, splits, folder, say)
 
 
-def prepare(recipe: Recipe, say: Say, *, resumed: bool = False) -> tuple[Task, Source, dict[str, Split]]:
+def prepare(
+    recipe: Recipe, say: Say, *, resumed: bool = False, given: Collection[str] | None = None
+) -> tuple[Task, Source, dict[str, Split]]:
     """Open and check the data, divide it, and build the task's model for it.
 
-    resumed: the weights come from a checkpoint, so that none are fetched or read here.
+    resumed: the weights come from a checkpoint, so that none are fetched or read here. given: the keys that flags gave,
+    where the task may choose the others; see `opsin.engine.starting`. The recipe in effect is the task's.
     """
     room = rooms.find_room(recipe.task)
     if room.trains is None:
@@ -108,6 +117,8 @@ def prepare(recipe: Recipe, say: Say, *, resumed: bool = False) -> tuple[Task, S
     kind: type[Task] = rooms.load(room.trains)
     source = kind.open(recipe, say)
     preprocessing = kind.create_preprocessing(recipe, source)
+    recipe, started = (recipe, []) if given is None else start(recipe, source, preprocessing, given)
+    recipe, completed = kind.complete(recipe, source, preprocessing)
     source, extended = kind.extend(recipe, source, say)
     splits = source.splits
     task = kind.build(recipe, preprocessing, source)
@@ -115,18 +126,24 @@ def prepare(recipe: Recipe, say: Say, *, resumed: bool = False) -> tuple[Task, S
     task.facts.objects = {} if sizes is None else sizes.to_dict()
     task.create_optimizers(steps_per_epoch=1)  # a wrong option is refused before anything is written
     if not resumed and recipe.train.init is not None:
-        _initialize(task, recipe.train.init, say)
+        for line in load_first_weights(task, recipe.train.init):
+            say(line)
     elif not resumed and recipe.model.weights is not None:
-        _load_published(task, recipe.model, say)
+        load_published_weights(task, recipe.model, say)
     elif not resumed and recipe.model.backbone_weights is not None:
         task.load_backbone(recipe.model.backbone_weights, say)
-    for line in _announce(task, source, splits, extended):
+    for line in _announce(task, source, splits, [*started, *completed, *extended], task.describe_fit(splits["train"])):
         say(line)
     return task, source, splits
 
 
-def _announce(task: Task, source: Source, splits: Mapping[str, Split], extended: list[str]) -> list[str]:
-    """What is about to happen, with every setting that changes the result without showing. extended: by other data."""
+def _announce(
+    task: Task, source: Source, splits: Mapping[str, Split], chosen: list[str], misfits: list[str]
+) -> list[str]:
+    """What is about to happen, with every setting that changes the result without showing.
+
+    chosen: by the task, and other data. misfits: what of the data does not fit the model.
+    """
     recipe, train = task.recipe, task.recipe.train
     counts = ", ".join(f"{len(split)} {name}" for name, split in splits.items())
     facts = [f"{recipe.model.name} on {source.name} ({source.format}): {counts}"]
@@ -134,12 +151,14 @@ def _announce(task: Task, source: Source, splits: Mapping[str, Split], extended:
         facts.append(f"{len(task.classes)} classes")
     if (prepared := task.preprocessing) is not None:
         facts.append(f"input {prepared.channels}x{prepared.size[0]}x{prepared.size[1]}")
-    lines = ["; ".join(facts), *extended, *task.describe_settings()]
+    lines = ["; ".join(facts), *chosen, *misfits, *task.describe_settings()]
     if recipe.augment:
         lines.append("augmentation: " + "; ".join(task.describe_augmentation()))
     lines += describe_mixing(recipe)
     if train.ema_decay is not None:
         lines.append(f"moving average of the weights, decay {train.ema_decay:g}: it is what is evaluated and saved")
+    if train.freeze_epochs is not None:
+        lines.append(describe_frozen_start(task))
     if train.early_stopping_patience is not None:
         lines.append(f"stops early after {train.early_stopping_patience} epochs without a better {task.monitored[0]}")
     if "val" in splits and train.keep == "best":
@@ -151,30 +170,6 @@ def describe_mixing(recipe: Recipe) -> list[str]:
     """A line where images and labels of a batch are mixed with each other."""
     mixup, cutmix = recipe.mixing.mixup, recipe.mixing.cutmix
     return [f"batches are mixed: mixup alpha {mixup:g}, cutmix alpha {cutmix:g}"] if mixup or cutmix else []
-
-
-def _initialize(task: Task, path: str, say: Say) -> None:
-    """First weights from another training; says what was kept and what starts fresh."""
-    state = read_model(path).state if Path(path).is_dir() else read_tensors(Path(path))[0]
-    fresh = initialize(task.model, state)
-    own = list(average_state(task.model))
-    fresh = [k for k in fresh if k in own]
-    if len(fresh) == len(own):
-        raise InputError(f"train.init: no tensor of {path} fits {task.recipe.model.name}; it is another architecture's")
-    shown = ", ".join(fresh[:4]) + (f" and {len(fresh) - 4} more" if len(fresh) > 4 else "")
-    say(
-        f"initialized {len(own) - len(fresh)} of {len(own)} tensors from {path}"
-        + (f"; fresh: {shown}" if fresh else "")
-    )
-
-
-def _load_published(task: Task, section: ModelSection, say: Say) -> None:
-    """First weights from a published file; says what starts fresh, and under what terms the rest was published."""
-    assert section.weights is not None
-    published = registry.find_weights(section.name, section.weights)
-    options = {**section.options, **task.facts.options}
-    load_published(task.model, section.name, section.weights, options, say=say)
-    say(f"first weights: {section.weights} of {published.source} ({published.licence})")
 
 
 def _create_folder(out: str | Path | None, recipe: str | Path | Mapping[str, Any] | None, loaded: Recipe) -> RunFolder:
@@ -275,6 +270,7 @@ def _create_trainer(task: Task, folder: RunFolder, say: Say, *, has_val: bool) -
 
     parts: list[Callback] = [callbacks.Position()]
     parts += [callbacks.MovingAverage(train.ema_decay)] if train.ema_decay is not None else []
+    parts += [FrozenStart(train.freeze_epochs)] if train.freeze_epochs is not None else []
     parts += [callbacks.StepLimit(train.max_steps)] if train.max_steps is not None else []
     if train.early_stopping_patience is not None and has_val:
         parts.append(callbacks.early_stopping(monitor, mode, train.early_stopping_patience))
@@ -397,13 +393,7 @@ def _save(
 
 def _device(recipe: Recipe) -> torch.device:
     """Where the finished model is evaluated."""
-    wanted = recipe.train.accelerator
-    if wanted in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        chosen = recipe.train.devices
-        return torch.device(f"cuda:{chosen[0]}" if isinstance(chosen, list) and len(chosen) == 1 else "cuda")
-    if wanted in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
+    return accelerator_device(recipe.train.accelerator, recipe.train.devices)
 
 
 @contextmanager

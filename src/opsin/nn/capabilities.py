@@ -6,16 +6,32 @@ example(batch, size=None): an input, to count, draw and export it with. size: (C
 for. example_loss(outputs): a loss of what it gives for `example`, whose gradient is that of a training. saved_state():
 what it carries beyond its weights, plain JSON values and tensors; restore_state(values) takes it back, and raises
 TypeError, ValueError or KeyError for values that cannot be. second_stage(outputs): what an answer runs after forward;
-second_stage_counts: on how many regions of an image, as {"proposals": 1000}.
+second_stage_counts: on how many regions of an image, as {"proposals": 1000}. class_rows(): which rows of its tensors
+belong to which class, see `ClassRows`. learned_parts(): the modules that hold what an earlier training has learned,
+which `train.freeze_epochs` holds still.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class ClassRows:
+    """How the first dimension of a tensor holds classes: groups x (before + K x width + after) rows.
+
+    groups: such as anchors of a place. before, after: rows of no class, such as the background's.
+    """
+
+    groups: int = 1
+    before: int = 0
+    width: int = 1
+    after: int = 0
 
 
 def example_input(model: nn.Module, size: Sequence[int] | None, batch: int = 1) -> Tensor:
@@ -73,6 +89,28 @@ def initialize(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
     fitting = {name: value for name, value in state.items() if name in tensors and tensors[name].shape == value.shape}
     model.load_state_dict(fitting, strict=False)
     return [name for name in tensors if name not in fitting]
+
+
+def class_rows(model: nn.Module) -> dict[str, ClassRows]:
+    """The tensors of a network's state whose rows belong to classes; none where it does not say."""
+    own: Callable[[], dict[str, ClassRows]] | None = getattr(model, "class_rows", None)
+    return {} if own is None else own()
+
+
+def rows_of_last(name: str, module: nn.Module, layout: ClassRows) -> dict[str, ClassRows]:
+    """The layout for the weight and the bias of the last convolution or linear layer of a module called `name`."""
+    layers = [(n, m) for n, m in module.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    if not layers:
+        return {}
+    inner, last = layers[-1]
+    prefix = f"{name}.{inner}" if inner else name
+    return {f"{prefix}.{key}": layout for key, _ in last.named_parameters(recurse=False)}
+
+
+def learned_parts(model: nn.Module) -> list[nn.Module]:
+    """What of a network an earlier training can have taught: all but what answers; nothing where it does not say."""
+    own: Callable[[], list[nn.Module]] | None = getattr(model, "learned_parts", None)
+    return [] if own is None else own()
 
 
 def whole_forward(model: nn.Module) -> Callable[[Tensor], Any]:

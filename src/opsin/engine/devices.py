@@ -1,0 +1,27 @@
+"""Where a model computes."""
+
+from __future__ import annotations
+
+import torch
+
+
+def best_device(wanted: str | None = None) -> str:
+    """The device that is wanted, or the best there is: cuda, then mps, then cpu. wanted: "cpu", "cuda:1", ..."""
+    if wanted is not None:
+        return wanted
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def accelerator_device(accelerator: str, devices: object = None) -> torch.device:
+    """The device of a recipe's `train.accelerator`; the CPU where this machine lacks the one it names.
+
+    devices: as of the recipe; of a list of one, that one.
+    """
+    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    named = accelerator if accelerator in there and there[accelerator]() else "cpu"
+    chosen = best_device() if accelerator in ("auto", "gpu") else named
+    if chosen == "cuda" and isinstance(devices, list) and len(devices) == 1:
+        return torch.device(f"cuda:{devices[0]}")
+    return torch.device(chosen)

@@ -1,0 +1,139 @@
+"""The first weights of a model: of another training, with the rows of the classes that both know, or published ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from opsin import registry
+from opsin.backbones.weights import load_published
+from opsin.engine.checkpoint import CRITERION, read_model, read_tensors
+from opsin.engine.recipe import ModelSection
+from opsin.engine.task import Task, average_state
+from opsin.errors import InputError
+from opsin.nn.capabilities import ClassRows, class_rows, initialize
+
+_NAMED = 5  # classes that a line names before it counts
+
+
+@dataclass(frozen=True)
+class FirstWeights:
+    """Tensors of another training. task, classes: what they were trained for; "" and none where nothing says so."""
+
+    state: dict[str, Tensor]
+    task: str = ""
+    classes: list[str] = field(default_factory=list)
+
+
+def read_first_weights(path: str) -> FirstWeights:
+    """Of a run folder, a model.safetensors, or any safetensors file. Raises InputError for anything else."""
+    if Path(path).is_dir():
+        saved = read_model(path)
+        return FirstWeights(saved.state, saved.recipe.task, saved.classes)
+    tensors, metadata = read_tensors(Path(path))
+    if "opsin" not in metadata:
+        return FirstWeights(tensors)
+    try:
+        saved = read_model(path)
+    except InputError:  # its tensors are all that is wanted
+        return FirstWeights(tensors)
+    return FirstWeights(saved.state, saved.recipe.task, saved.classes)
+
+
+def described_recipe(path: str) -> Mapping[str, object]:
+    """The recipe of a run or a model.safetensors, as its file says it, without its tensors; nothing where none does."""
+    file = Path(path) / "model.safetensors" if Path(path).is_dir() else Path(path)
+    try:
+        with safe_open(file, framework="pt") as opened:
+            text = json.loads((opened.metadata() or {}).get("opsin", "{}"))
+    except (OSError, ValueError, SafetensorError):
+        return {}  # what is wrong with it is said when it is read
+    recipe = text.get("recipe", {}) if isinstance(text, dict) else {}
+    return recipe if isinstance(recipe, dict) else {}
+
+
+def load_first_weights(task: Task, path: str) -> list[str]:
+    """First weights from another training. Returns what was kept and what starts fresh, in lines."""
+    first = read_first_weights(path)
+    state, lines = first.state, []
+    if first.task == task.recipe.task and first.classes and first.classes != task.classes:
+        state, lines = _keep_classes(task.model, first, task.classes, path)
+    fresh = initialize(task.model, state)
+    own = list(average_state(task.model))
+    fresh = [k for k in fresh if k in own]
+    if len(fresh) == len(own):
+        raise InputError(f"train.init: no tensor of {path} fits {task.recipe.model.name}; it is another architecture's")
+    shown = ", ".join(fresh[:4]) + (f" and {len(fresh) - 4} more" if len(fresh) > 4 else "")
+    counts = f"initialized {len(own) - len(fresh)} of {len(own)} tensors from {path}"
+    return [counts + (f"; fresh: {shown}" if fresh else ""), *lines]
+
+
+def load_published_weights(task: Task, section: ModelSection, say: Callable[[str], None]) -> None:
+    """First weights from a published file; says what starts fresh, and under what terms the rest was published."""
+    assert section.weights is not None
+    published = registry.find_weights(section.name, section.weights)
+    options = {**section.options, **task.facts.options}
+    load_published(task.model, section.name, section.weights, options, say=say)
+    say(f"first weights: {section.weights} of {published.source} ({published.licence})")
+
+
+def _keep_classes(
+    model: nn.Module, first: FirstWeights, classes: Sequence[str], path: str
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors with those of the head rearranged for other classes, and what became of the classes, in words."""
+    rows = {name: own for name, own in class_rows(model).items() if name in first.state}
+    kept = [name for name in classes if name in first.classes]
+    new = [name for name in classes if name not in first.classes]
+    lost = [name for name in first.classes if name not in classes]
+    state = {name: tensor for name, tensor in first.state.items() if not name.startswith(CRITERION)}
+    own = model.state_dict()
+    places = [(classes.index(name), first.classes.index(name)) for name in kept]
+    moved = {name: _move(own[name], state[name], layout, places) for name, layout in rows.items()}
+    told = bool(moved) and all(tensor is not None for tensor in moved.values())
+    for name in rows:
+        tensor = moved[name] if told and kept else None
+        if tensor is None:
+            del state[name]  # of the same shape it would fit, class by class the wrong ones
+        else:
+            state[name] = tensor
+    parts = {"kept": kept, "new": new, "lost": lost}
+    words = "; ".join(f"{len(names)} {word}{_listed(names)}" for word, names in parts.items())
+    if not rows:
+        return state, [f"classes of {path}: {words}; what tells them apart starts fresh: its rows are not known"]
+    end = "" if told or not kept else "; the head has another form and starts fresh"
+    return state, [f"classes of {path}: {words}{end}"]
+
+
+def _move(own: Tensor, other: Tensor, layout: ClassRows, places: Sequence[tuple[int, int]]) -> Tensor | None:
+    """`own` with the rows of classes, (own place, other place), taken from `other`, and those of no class.
+
+    None where the tensors differ in more than the number of classes.
+    """
+    if own.ndim != other.ndim or own.shape[1:] != other.shape[1:]:
+        return None
+    fixed = layout.before + layout.after
+    mine, others = own.clone().unflatten(0, (layout.groups, -1)), None
+    if other.shape[0] % layout.groups:
+        return None
+    others = other.unflatten(0, (layout.groups, -1)).to(own)
+    if (others.shape[1] - fixed) % layout.width or others.shape[1] <= fixed:
+        return None
+    mine[:, : layout.before] = others[:, : layout.before]
+    if layout.after:
+        mine[:, -layout.after :] = others[:, -layout.after :]
+    for to, of in places:
+        here, there = (layout.before + layout.width * place for place in (to, of))
+        mine[:, here : here + layout.width] = others[:, there : there + layout.width]
+    return mine.flatten(0, 1)
+
+
+def _listed(names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f" ({', '.join(names[:_NAMED])}{more})"

@@ -1,0 +1,64 @@
+"""How a training begins that no recipe describes: what the flags leave open is chosen by the task, for the data.
+
+A recipe, shipped or saved or a file, is complete: what it leaves out has the default of `opsin.engine.recipe`, always.
+A training begun by flags names a model, data and perhaps more; what it leaves open is chosen by the function that its
+room declares as `starts`. What was chosen stands in the run's recipe like anything else, and is said in one line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from opsin import rooms
+from opsin.data import Preprocessing, Source
+from opsin.engine.recipe import Recipe, load_recipe
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a task chooses for a training begun by flags. values: key of the recipe -> value. line: says it; or ""."""
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    line: str = ""
+
+
+Choose: TypeAlias = Callable[[Recipe, Source, Preprocessing | None, Collection[str]], Start]
+"""(recipe, its divided source, the network's input, keys given) -> the values of keys that were not given."""
+
+# What says how to train: a mapping that has any of it is a recipe, and so is every saved one, by its version.
+_DECIDING = ("version", "augment", "mixing", "loss", "optim", "schedule")
+
+
+def given_keys(recipe: Any, overrides: Mapping[str, Any] | None) -> frozenset[str] | None:
+    """The keys that the flags of a training give, as "optim.lr"; None where it is a recipe that describes it.
+
+    recipe: as `opsin.train` takes it. A mapping of task, model, data and train alone is what flags are: the overrides
+    beside it are `--set`. One that says how to train, by a section of optim, say, is a recipe; `--set version=2` makes
+    one of flags.
+    """
+    if not isinstance(recipe, Mapping) or any(key in recipe for key in _DECIDING) or "version" in (overrides or {}):
+        return None
+    found = set(overrides or {})
+    for section, values in recipe.items():
+        found |= {f"{section}.{key}" for key in values} if isinstance(values, Mapping) else {str(section)}
+    for key, value in (overrides or {}).items():  # --set optim='{lr: 0.1}'
+        found |= {f"{key}.{inner}" for inner in value} if isinstance(value, Mapping) else set()
+    return frozenset(found)
+
+
+def start(
+    recipe: Recipe, source: Source, preprocessing: Preprocessing | None, given: Collection[str]
+) -> tuple[Recipe, list[str]]:
+    """The recipe with what its task chooses for the keys that were not given, and the line that says so."""
+    room = rooms.find_room(recipe.task)
+    if room.starts is None:
+        return recipe, []
+    choose: Choose = rooms.load(room.starts)
+    chosen = choose(recipe, source, preprocessing, given)
+    values = {key: value for key, value in chosen.values.items() if key not in given}
+    if not values:
+        return recipe, []
+    made = load_recipe(recipe.model_dump(), values)
+    return made, [chosen.line] if chosen.line else []
