@@ -36,9 +36,9 @@ def names(folder: Path) -> list[str]:
 
 
 def test_what_systems_hide_is_left_out(folder: Path) -> None:
-    assert names(folder) == ["4.png", "a/deep/3.webp", "b/1.png", "b/2.JPG"]
-    assert walk_of_data(folder).images == ["4.png", "a/deep/3.webp", "b/1.png", "b/2.JPG"]
-    assert [p.name for p in find_files(folder / "b", IMAGE_SUFFIXES, below=False)] == ["1.png", "2.JPG"]
+    assert names(folder) == ["4.png", "a/deep/3.webp", "b/1.png", "b/2.JPG", "b/pipe.png"]
+    assert walk_of_data(folder).images == names(folder)
+    assert [p.name for p in find_files(folder / "b", IMAGE_SUFFIXES, below=False)] == ["1.png", "2.JPG", "pipe.png"]
 
 
 def test_the_folder_itself_may_be_hidden(folder: Path) -> None:
@@ -52,16 +52,24 @@ def test_links_are_followed_and_circles_end(folder: Path, tmp_path: Path) -> Non
     (folder / "b/up").symlink_to(folder)  # a circle
     (folder / "self").symlink_to(folder / "self")
     (folder / "gone.png").symlink_to(tmp_path / "nowhere.png")  # reported by whoever reads it
-    expected = ["4.png", "a/deep/3.webp", "b/1.png", "b/2.JPG", "gone.png", "linked/6.png", "z.png"]
+    expected = ["4.png", "a/deep/3.webp", "b/1.png", "b/2.JPG", "b/pipe.png", "gone.png", "linked/6.png", "z.png"]
     assert names(folder) == expected
     assert walk_of_data(folder).images == sorted(expected)
     assert "b/up" not in walk(folder)[1]
 
 
-def test_a_real_folder_comes_before_a_link_to_it(tmp_path: Path) -> None:
+def test_a_folder_that_is_linked_beside_itself_is_there_twice(tmp_path: Path) -> None:
     _write(tmp_path / "z/1.png")
     (tmp_path / "a").symlink_to(tmp_path / "z")
-    assert names(tmp_path) == ["z/1.png"]
+    assert names(tmp_path) == ["a/1.png", "z/1.png"]
+
+
+def test_links_in_a_ring_end(tmp_path: Path) -> None:
+    for name in "abcdefg":
+        _write(tmp_path / name / "1.png")
+        for other in "abcdefg":
+            (tmp_path / name / f"to_{other}").symlink_to(tmp_path / other)
+    assert len(names(tmp_path)) <= 7 * 8
 
 
 def test_a_folder_that_cannot_be_looked_into_is_named(tmp_path: Path) -> None:

@@ -1,13 +1,15 @@
 """Which files of a folder are images, by one rule wherever a folder is searched: for prediction and as data.
 
 Left out is what systems and programs hide in folders: names that begin with a dot (`.ipynb_checkpoints`, `._1.jpg`),
-`__MACOSX`, `@eaDir`, `Thumbs.db` and `desktop.ini`. Linked folders are followed, each real folder once, so that a link
-to a folder above ends. A folder is no image, whatever its name, and neither is a pipe, a socket or a device.
+`__MACOSX`, `@eaDir`, `Thumbs.db` and `desktop.ini`. Linked folders are followed, also to a folder that is there by
+itself (val -> test), but not to one above. A folder is no image, whatever its name; a pipe, a socket or a device of an
+image's name counts as a file, so that it is refused by name where it is read.
 """
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
@@ -30,6 +32,7 @@ ENDINGS = {
 }
 IMAGE_SUFFIXES = frozenset(ending for endings in ENDINGS.values() for ending in endings)
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
+_MOST_LINKS = 8  # to one folder that are followed: links in a ring would lead on without end
 _LEFT_OUT = frozenset({"__macosx", "@eadir", "thumbs.db", "desktop.ini"})
 
 
@@ -46,7 +49,7 @@ def walk(folder: str | Path) -> tuple[list[str], list[str]]:
     """
     files: list[str] = []
     folders: list[str] = []
-    seen: set[str] = set()
+    seen: Counter[str] = Counter()
     waiting: list[tuple[str, str, tuple[str, ...]]] = [(os.fspath(folder), "", ())]
     while waiting:
         place, prefix, above = waiting.pop()
@@ -55,9 +58,9 @@ def walk(folder: str | Path) -> tuple[list[str], list[str]]:
             continue
         if prefix:
             folders.append(prefix[:-1])
-        if real in seen:
+        seen[real] += 1
+        if seen[real] > _MOST_LINKS:
             continue
-        seen.add(real)
         names, inside = _look_into(place)
         files += [prefix + name for name in names]
         below = [(os.path.join(place, name), f"{prefix}{name}/", (*above, real)) for name in inside]  # noqa: PTH118
@@ -90,14 +93,10 @@ def _look_into(folder: str | Path) -> tuple[list[str], list[str]]:
             for entry in entries:
                 if is_left_out(entry.name):
                     continue
-                if not entry.is_symlink():
-                    if entry.is_dir():
-                        folders.append((False, entry.name))
-                    elif entry.is_file():
-                        files.append(entry.name)
-                elif os.path.isdir(entry.path):  # noqa: PTH112  # a link to itself too, where is_dir() raises
-                    folders.append((True, entry.name))
-                elif os.path.isfile(entry.path) or not os.path.exists(entry.path):  # noqa: PTH110, PTH113
+                linked = entry.is_symlink()
+                if os.path.isdir(entry.path) if linked else entry.is_dir():  # noqa: PTH112  # is_dir() raises at rings
+                    folders.append((linked, entry.name))
+                else:
                     files.append(entry.name)
     except OSError as error:
         raise InputError(f"cannot look into {error.filename}: {(error.strerror or str(error)).lower()}") from error

@@ -16,7 +16,7 @@ _MAX_BYTES = 1 << 30  # of one member: a zip can hold a terabyte of zeros in a m
 def list_members(archive: str) -> tuple[list[str], list[str]]:
     """The files and the folders of an archive. Raises InputError where it is no readable zip."""
     try:
-        names = _opened(archive, os.getpid()).namelist()
+        names = list(_names(archive, os.getpid()))
     except (zipfile.BadZipFile, OSError, ValueError) as error:
         raise InputError(f"{archive} is not a readable zip: {error}; make it anew") from error
     files = [name for name in names if not name.endswith("/")]
@@ -32,15 +32,22 @@ def read_member(archive: str, name: str) -> bytes:
     path = f"{archive}/{name}"
     try:
         opened = _opened(archive, os.getpid())
-        if opened.getinfo(name).file_size > _MAX_BYTES:
+        stored = _names(archive, os.getpid())[name]
+        if opened.getinfo(stored).file_size > _MAX_BYTES:
             raise UnreadableImage(path, f"it unpacks to more than {_MAX_BYTES:,} bytes")
-        return opened.read(name)
+        return opened.read(stored)
     except KeyError as error:
         raise UnreadableImage(path, "there is no such file in the zip") from error
     except RuntimeError as error:  # zipfile's answer to encrypted members, with NotImplementedError for rare methods
         raise UnreadableImage(path, f"it cannot be unpacked: {error}") from error
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
         raise UnreadableImage(path, f"damaged in the zip: {error}") from error
+
+
+@lru_cache(maxsize=16)
+def _names(archive: str, process: int) -> dict[str, str]:
+    """From the members' paths to their names in the archive, where backslashes may part folders, as Windows has it."""
+    return {name.replace("\\", "/"): name for name in _opened(archive, process).namelist()}
 
 
 @lru_cache(maxsize=16)

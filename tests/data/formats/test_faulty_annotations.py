@@ -302,3 +302,46 @@ def test_tables_that_are_no_regular_files(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "c/annotations/instances.json")
     with pytest.raises(InputError, match="not a regular file"):
         data.open(tmp_path / "c", "detect")
+
+
+def class_folders(root: Path, *names: str) -> None:
+    for k, name in enumerate(names):
+        for i in range(2):
+            image(root / name / f"{i}.png", (8 + k, 9 + i))
+
+
+def test_folders_in_two_unicode_forms_are_one_class(tmp_path: Path) -> None:
+    class_folders(tmp_path, "train/dog", "train/caf\u00e9", "val/dog", "val/cafe\u0301")
+    source = data.open(tmp_path)
+    assert source.classes == ["caf\u00e9", "dog"]
+    assert [problem.kind for problem in source.problems] == ["unicode_forms"]
+    assert {key: split.kind.labels.tolist() for key, split in source.splits.items()} == {
+        "train": [0, 0, 1, 1],
+        "val": [0, 0, 1, 1],
+    }
+
+
+def test_a_split_that_is_a_link_to_another_is_read_and_a_leak(tmp_path: Path) -> None:
+    class_folders(tmp_path, "train/cat", "train/dog", "test/cat", "test/dog")
+    (tmp_path / "val").symlink_to("test")
+    found = data.inspect(tmp_path)
+    assert {split: sum(counts.values()) for split, counts in found.splits.items()} == {"train": 4, "val": 4, "test": 4}
+    assert "leak" in {problem.kind for problem in found.problems}
+
+
+def test_a_zip_with_backslashes(tmp_path: Path) -> None:
+    class_folders(tmp_path / "z", "cat", "dog")
+    with zipfile.ZipFile(tmp_path / "w.zip", "w") as archive:
+        for file in sorted((tmp_path / "z").rglob("*.png")):
+            name = zipfile.ZipInfo(str(file.relative_to(tmp_path / "z")).replace("/", "\\"))
+            archive.writestr(name, file.read_bytes())
+    source = data.open(tmp_path / "w.zip")
+    assert source.classes == ["cat", "dog"] and not data.verify(source)
+    assert source.splits["all"].read(0).shape == (3, 9, 8)
+
+
+def test_special_files_among_images_are_named(tmp_path: Path) -> None:
+    class_folders(tmp_path, "cat", "dog")
+    os.mkfifo(tmp_path / "dog/pipe.png")
+    (problem,) = data.verify(data.open(tmp_path))
+    assert problem.path.endswith("pipe.png") and problem.reason == "not a regular file"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+import unicodedata
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -145,11 +146,12 @@ def _collect(parts: dict[str, _Part], problems: list[Problem]) -> dict[str, Spli
     for part in parts.values():
         _check_classes(part)
     parts = {key: parts[key] for key in ("train", "val", "test", "all") if key in parts}
-    classes = sorted({name for part in parts.values() for name in part.tree.tops()})
-    number = {name: k for k, name in enumerate(classes)}
+    called = _class_names({name for part in parts.values() for name in part.tree.tops()}, problems)
+    classes = sorted(set(called.values()))
+    number = {folder: classes.index(name) for folder, name in called.items()}
     splits: dict[str, Split] = {}
     for key, part in parts.items():
-        missing = sorted(set(classes) - set(part.tree.tops()))
+        missing = sorted(set(classes) - {called[top] for top in part.tree.tops()})
         if missing:
             reason = f"classes differ between splits: no folder {listed(missing)} here; rename, or make an empty one"
             problems.append(Problem("class_mismatch", part.path("").rstrip("/"), reason))
@@ -159,6 +161,20 @@ def _collect(parts: dict[str, _Part], problems: list[Problem]) -> dict[str, Spli
         splits[key] = Split(ImageFiles(files, part.archive), ClassLabels(labels, classes))
         problems += _oddities(part, key)
     return splits
+
+
+def _class_names(folders: Collection[str], problems: list[Problem]) -> dict[str, str]:
+    """From folders to the classes that they are called after. Two Unicode forms of one name are one class."""
+    forms: dict[str, list[str]] = {}
+    for folder in sorted(folders):
+        forms.setdefault(unicodedata.normalize("NFC", folder), []).append(folder)
+    for name, same in forms.items():
+        if len(same) > 1:
+            reason = (
+                f"folders of this name in {len(same)} Unicode forms, composed or not, are one class"
+            )
+            problems.append(Problem("unicode_forms", name, reason, "note"))
+    return {folder: name if len(same) > 1 else folder for name, same in forms.items() for folder in same}
 
 
 def _check_classes(part: _Part) -> None:
