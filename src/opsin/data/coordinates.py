@@ -13,6 +13,13 @@ from opsin.data.preprocessing import Preprocessing
 from opsin.ops import box_area, clip_boxes
 from opsin.structures import Instances
 
+# Where each side of a box is once x or y is turned round.
+_CORNERS = {
+    (x, y): torch.tensor((2 if x else 0, 3 if y else 1, 0 if x else 2, 1 if y else 3))
+    for x in (False, True)
+    for y in (False, True)
+}
+
 
 def keep_inside(instances: Instances, size: Sequence[int]) -> Instances:
     """The instances of an image of (height, width), boxes cut at its border, less those with no area within it.
@@ -28,12 +35,15 @@ def keep_inside(instances: Instances, size: Sequence[int]) -> Instances:
 
 def place(instances: Instances, scale: Sequence[float], shift: Sequence[float]) -> Instances:
     """Boxes, points and polygons at (x, y) * scale + shift; the rest as it was."""
-    factor, offset = torch.tensor(scale, dtype=torch.float32), torch.tensor(shift, dtype=torch.float32)
-    boxes = instances.boxes * factor.repeat(2) + offset.repeat(2)
-    for axis in (0, 1):
-        if scale[axis] < 0:
-            boxes[:, [axis, axis + 2]] = boxes[:, [axis + 2, axis]]
+    (x, y), (dx, dy) = scale, shift
+    boxes = instances.boxes * torch.tensor((x, y, x, y), dtype=torch.float32)
+    boxes += torch.tensor((dx, dy, dx, dy), dtype=torch.float32)
+    if x < 0 or y < 0:  # the first corner stays the upper left one
+        boxes = boxes.index_select(1, _CORNERS[x < 0, y < 0])
     points, polygons = instances.points, instances.polygons
+    if points is None and polygons is None:
+        return replace(instances, boxes=boxes)
+    factor, offset = torch.tensor(scale, dtype=torch.float32), torch.tensor(shift, dtype=torch.float32)
     return replace(
         instances,
         boxes=boxes,

@@ -170,9 +170,7 @@ def _class_names(folders: Collection[str], problems: list[Problem]) -> dict[str,
         forms.setdefault(unicodedata.normalize("NFC", folder), []).append(folder)
     for name, same in forms.items():
         if len(same) > 1:
-            reason = (
-                f"folders of this name in {len(same)} Unicode forms, composed or not, are one class"
-            )
+            reason = f"folders of this name in {len(same)} Unicode forms, composed or not, are one class"
             problems.append(Problem("unicode_forms", name, reason, "note"))
     return {folder: name if len(same) > 1 else folder for name, same in forms.items() for folder in same}
 
