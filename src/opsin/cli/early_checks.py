@@ -36,7 +36,7 @@ def check_recipe(what: str | None) -> None:
 def check_explained(what: str) -> None:
     """Raise InputError for the path of a run, a model or a recipe that is not there."""
     if _is_path(what) and not Path(what).exists():
-        raise InputError(f"no file at {what}; give a model, a run or a recipe")
+        raise InputError(f"no {'file' if Path(what).suffix else 'run or recipe'} at {what}")
 
 
 def check_files(paths: list[Path] | None) -> None:
