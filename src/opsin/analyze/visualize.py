@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -275,11 +275,11 @@ def show_excitements(
 
 def show_evidence(subject: Subject) -> list[Tile]:
     """Grad-CAM of every image: for the most probable class, and for the true one where that is another."""
-    images = subject.normalized(subject.images)
+    images, model = subject.normalized(subject.images), cast("Any", subject.model)
     evidence = grad_cam(subject.model, images)
     with torch.no_grad():
-        logits = class_logits(subject.model(images))
-        scores = subject.model.decode(logits)["scores"]  # type: ignore[operator]
+        logits = class_logits(model(images))
+        scores = model.decode(logits)["scores"]
     tiles = []
     for place, image in enumerate(subject.images):
         predicted = int(evidence.classes[place])

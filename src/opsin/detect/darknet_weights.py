@@ -11,7 +11,7 @@ where torch adds 1e-5 to a variance; the sums differ in the sixth digit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -109,8 +109,8 @@ def _shape(slot: _Slot, numbers: np.ndarray, version: tuple[int, int]) -> Tensor
 
 def _slots(model: nn.Module) -> Iterator[_Slot]:
     names = {id(module): name for name, module in model.named_modules()}
-    order = model.darknet_order() if hasattr(model, "darknet_order") else [model]  # type: ignore[operator]
-    for module in order:
+    own: Callable[[], Iterable[nn.Module]] | None = getattr(model, "darknet_order", None)
+    for module in [model] if own is None else own():
         yield from _walk(module, names)
 
 
