@@ -334,7 +334,7 @@ def test_published_weights_are_used_by_name(reference: nn.Module, publish: Calla
     assert answer["score"] == pytest.approx(float(scores.max()), rel=1e-4)
     metrics = opsin.evaluate("resnet18:imagenet1k", data=images, device="cpu")
     assert 0 <= metrics["accuracy"] <= metrics["top5_accuracy"] <= 1
-    with pytest.raises(InputError, match="published weights come without data; say on which to evaluate them"):
+    with pytest.raises(InputError, match="published weights come without data; say on which to evaluate, with --data"):
         opsin.evaluate("resnet18:imagenet1k")
     with pytest.raises(InputError, match=r"resnet18 is a model without weights, not a run; .*: resnet18:imagenet1k"):
         opsin.load("resnet18")
