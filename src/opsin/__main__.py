@@ -1,5 +1,5 @@
 """`python -m opsin`, the same as `opsin`."""
 
-from opsin.cli import main
+from opsin.cli import run
 
-main()
+run()

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from opsin.cli.command import app_for, create_app, main
+from opsin.cli.command import app_for, create_app, main, run
 
-__all__ = ["app_for", "create_app", "main"]
+__all__ = ["app_for", "create_app", "main", "run"]
 
 
 def __getattr__(name: str) -> Any:

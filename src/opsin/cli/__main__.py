@@ -1,5 +1,5 @@
 """`python -m opsin.cli` is `opsin`."""
 
-from opsin.cli.command import main
+from opsin.cli.command import run
 
-main()
+run()
