@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -137,8 +137,16 @@ def box_sides(split: Split, preprocessing: Preprocessing) -> Tensor:
 
 
 def fit_anchors(sides: Tensor, count: int) -> list[list[float]]:
-    """Anchors by k-means, to a tenth of a pixel, by rising area."""
-    return [[max(0.1, round(side, 1)) for side in pair] for pair in kmeans_anchors(sides, count).sizes.tolist()]
+    """Anchors by k-means, to a tenth of a pixel, by rising area. Those of the same sides are found once."""
+    return [list(pair) for pair in _fit(sides.numpy().tobytes(), count)]
+
+
+@lru_cache(maxsize=4)
+def _fit(sides: bytes, count: int) -> tuple[tuple[float, ...], ...]:
+    given = torch.frombuffer(bytearray(sides), dtype=torch.float32).view(-1, 2)
+    return tuple(
+        tuple(max(0.1, round(side, 1)) for side in pair) for pair in kmeans_anchors(given, count).sizes.tolist()
+    )
 
 
 def mean_best_iou(sides: Tensor, anchors: Anchors) -> float:

@@ -42,8 +42,7 @@ def read_exported(path: Path) -> ExportedFile:
     if importlib.util.find_spec(_PACKAGES[format]) is None:
         raise InputError(f"{path} needs {_PACKAGES[format]}: pip install 'opsin[export]'")
     try:
-        name, texts = (_read_onnx if format == "onnx" else _read_openvino)(path)
-        run = open_program(path, format, name)
+        run, texts = (_read_onnx if format == "onnx" else _read_openvino)(path)
     except Exception as error:  # each runtime has its own
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(f"{path} cannot be read as a file of format {format}: {reason}") from error
@@ -67,18 +66,18 @@ def _facts(texts: Mapping[str, Any]) -> Facts:
     return Facts(load_recipe(recipe), None if prepared is None else Preprocessing.from_dict(prepared), meaning)
 
 
-def _read_onnx(path: Path) -> tuple[str, dict[str, str]]:
-    """The name of the input, and the metadata."""
+def _read_onnx(path: Path) -> tuple[Run, dict[str, str]]:
+    """The program, and the metadata."""
     session = _onnx_session(path)
-    return session.get_inputs()[0].name, dict(session.get_modelmeta().custom_metadata_map)
+    return _run_onnx(session, session.get_inputs()[0].name), dict(session.get_modelmeta().custom_metadata_map)
 
 
-def _read_openvino(path: Path) -> tuple[str, dict[str, str]]:
+def _read_openvino(path: Path) -> tuple[Run, dict[str, str]]:
     import openvino
 
     model = openvino.Core().read_model(path)
     texts = {key: model.get_rt_info(["opsin", key]).astype(str) for key in model.get_rt_info(["opsin"]).value}
-    return model.inputs[0].any_name, texts
+    return _run_openvino(model, model.inputs[0].any_name), texts
 
 
 def _onnx_session(path: Path) -> Any:
@@ -93,18 +92,26 @@ def open_program(file: Path, format: str, name: str) -> Run:
     if format == "torch":
         return torch.export.load(file).module()
     if format == "onnx":
-        session = _onnx_session(file)
-        names = [output.name for output in session.get_outputs()]
-
-        def run(images: Tensor) -> dict[str, Tensor]:
-            found = session.run(names, {name: images.numpy()})
-            return {key: torch.from_numpy(array) for key, array in zip(names, found, strict=True)}
-
-        return run
+        return _run_onnx(_onnx_session(file), name)
     import openvino
 
-    core = openvino.Core()
-    compiled = core.compile_model(core.read_model(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return _run_openvino(openvino.Core().read_model(file), name)
+
+
+def _run_onnx(session: Any, name: str) -> Run:
+    names = [output.name for output in session.get_outputs()]
+
+    def run(images: Tensor) -> dict[str, Tensor]:
+        found = session.run(names, {name: images.numpy()})
+        return {key: torch.from_numpy(array) for key, array in zip(names, found, strict=True)}
+
+    return run
+
+
+def _run_openvino(model: Any, name: str) -> Run:
+    import openvino
+
+    compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
     def infer(images: Tensor) -> dict[str, Tensor]:
         found = compiled({name: images.numpy()})

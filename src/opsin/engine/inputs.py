@@ -11,6 +11,7 @@ are found by the rule of `opsin.image_files`. Nothing here imports torch, so tha
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import os
 import re
@@ -49,9 +50,12 @@ class ReadOnce(str):
         if is_address(self):
             return downloading.read_address(str(self))
         try:
-            data = sys.stdin.buffer.read() if self == "-" else Path(self).read_bytes()
+            with contextlib.nullcontext(sys.stdin.buffer) if self == "-" else Path(self).open("rb") as file:
+                data = file.read(downloading.LARGEST + 1)  # a device may have no end
         except OSError as error:
             raise InputError(f"cannot read {_shown(self)}: {(error.strerror or str(error)).lower()}") from error
+        if len(data) > downloading.LARGEST:
+            raise InputError(f"{_shown(self)} gives more than {downloading.LARGEST:,} bytes, too much for an image")
         if not data:
             raise InputError(f"nothing came in on {_shown(self)}; expected the bytes of an image")
         return data

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from opsin import registry, rooms
 from opsin.errors import InputError, unknown
+from opsin.files import read_regular
 from opsin.rooms import Room
 from opsin.yaml_text import load_yaml
 
@@ -216,7 +217,7 @@ def read_recipe(source: str | Path) -> dict[str, Any]:
             raise unknown("recipe", source, [*shipped, *rooms.list_tasks()])
         path = shipped[str(source)]
     try:
-        return parse_yaml(path.read_text(encoding="utf-8"), str(path))
+        return parse_yaml(read_regular(path).decode("utf-8"), str(path))
     except OSError as error:
         raise InputError(f"recipe {source} cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError:

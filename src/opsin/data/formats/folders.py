@@ -80,7 +80,7 @@ def open_zips(path: Path, archives: dict[str, Path]) -> Source:
 
 
 def walk(path: Path) -> Tree:
-    """Every file and folder under a folder, links followed, each real folder once."""
+    """Every file and folder under a folder, links followed, see `opsin.image_files`."""
     return Tree(*image_files.walk(path))
 
 
