@@ -83,6 +83,7 @@ def test_mistyped_verbs_and_numbers(opsin) -> None:
     refused(opsin("frobnicate"), f"there is no verb 'frobnicate'; the verbs are {verbs}")
     refused(opsin("train", "lenet5", "--epochs", "b"), "--epochs takes a whole number; got 'b'")
     refused(opsin("train", "lenet5", "--lr=fast"), "--lr takes a number; got 'fast'")
+    assert opsin("predict", "runs/none", "x.png", "--batch-size", "0").err.endswith("; got '0'\n")
 
 
 def test_missing_data_is_called_missing(opsin, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -220,9 +220,12 @@ def _explain(error: Any, verb: str, room: Room | None, arguments: Sequence[str])
         return unknown or owner_of(verb, flag, room) or error.format_message()
     message = error.format_message()
     number = re.search(r"valid (integer|number|float)", message)
-    if number is None or not (flags := getattr(getattr(error, "param", None), "opts", None)):
-        return message
+    flags: list[str] = getattr(getattr(error, "param", None), "opts", None) or []
     given = next((value for one in flags if (value := flag_value(arguments, one)) is not None), None)
+    if given is None:
+        return message
+    if number is None:
+        return f"{message}; got {given!r}"
     kind = "a whole number" if number[1] == "integer" else "a number"
     return f"{flags[-1] if len(flags[-1]) > 2 else flags[0]} takes {kind}; got {given!r}"
 

@@ -393,9 +393,8 @@ class Task(LightningModule, ABC):
         paths = batch.get("path", [])
         shown = ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
         broken = [name for name, p in self.model.named_parameters() if not torch.isfinite(p).all()]
-        culprit = (
-            f"; the weights were already broken in {broken[0]}: lower optim.lr or set train.clip_norm" if broken else ""
-        )
+        culprit = f"; the weights were already broken in {broken[0]}" if broken else ""
+        culprit += f": lower optim.lr, which is {self.recipe.optim.lr:g}, or set train.clip_norm"
         message = f"the loss is not finite at epoch {self.current_epoch + 1}, step {self.steps}: {terms}{culprit}"
         if self.failed_batch is not None:
             save_batch(self.failed_batch, batch)
