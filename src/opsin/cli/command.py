@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import gc
 import os
 import re
 import sys
@@ -109,21 +109,15 @@ def root(
 
 
 def run() -> NoReturn:
-    """The command as a process of its own: `main`, and after a prediction out at once.
+    """The command as a process of its own.
 
-    Python takes torch apart for half a second otherwise, of the two that a small model's answer takes; nothing that a
-    prediction writes is open by then.
+    At its end Python looks for circles among all objects, of which torch has so many that it takes half a second, of
+    the two that a small model's answer takes: they are left to the system.
     """
     try:
         main()
-    except SystemExit as done:
-        status = done.code
-    if sys.argv[1:2] == ["predict"] and isinstance(status, int):
-        with contextlib.suppress(OSError):  # nobody reads any more
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(status)
-    sys.exit(status)
+    finally:
+        gc.freeze()
 
 
 def main() -> NoReturn:
