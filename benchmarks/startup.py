@@ -29,7 +29,7 @@ CALLS = {
     "import opsin": ["-c", "import opsin"],
     "opsin --help": ["-m", "opsin.cli", "--help"],
     "import torch": ["-c", "import torch"],
-    "opsin predict": ["-m", "opsin.cli", "predict", "RUN", "IMAGE"],
+    "opsin predict": ["-c", "from opsin.cli import run; run()", "predict", "RUN", "IMAGE"],  # what is installed
 }
 HEAVY_MILLISECONDS = 20
 

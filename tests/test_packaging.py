@@ -107,3 +107,12 @@ def test_every_development_requirement_is_pinned() -> None:
 def test_torch_is_not_bounded_from_above() -> None:
     for needed in requirements(set()):
         assert not any(part.operator in ("<", "<=", "==", "~=") for part in needed.specifier), needed
+
+
+def test_a_prediction_of_the_installed_command_ends_with_its_status_and_all_it_printed(tmp_path: Path) -> None:
+    code = "from opsin.cli import run as command; command()"
+    asked = [sys.executable, "-c", code, "predict"]
+    done = subprocess.run([*asked, "runs/none", "none.png"], capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "opsin: no file or folder at none.png\n")
+    shown = subprocess.run([*asked, "--help"], capture_output=True, text=True, cwd=tmp_path)
+    assert shown.returncode == 0 and shown.stdout.startswith("Usage: opsin predict")

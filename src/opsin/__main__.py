@@ -1,5 +1,5 @@
 """`python -m opsin`, the same as `opsin`."""
 
-from opsin.cli import run
+from opsin.cli import main
 
-run()
+main()

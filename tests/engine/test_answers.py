@@ -352,3 +352,9 @@ def test_the_commands_files(runs: dict[str, Path], photos: Path, tmp_path: Path,
         with pytest.raises(SystemExit) as stop:
             main()
         assert stop.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_an_exported_file_does_nothing_but_predict() -> None:
+    for call in (lambda: opsin.evaluate("model.onnx", data="digits"), lambda: export("model.xml", "onnx")):
+        with pytest.raises(InputError, match="written by opsin export and only predicts"):
+            call()

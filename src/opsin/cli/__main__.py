@@ -1,5 +1,5 @@
 """`python -m opsin.cli` is `opsin`."""
 
-from opsin.cli.command import run
+from opsin.cli.command import main
 
-run()
+main()

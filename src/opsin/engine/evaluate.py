@@ -14,6 +14,7 @@ from opsin import data
 from opsin.data import Split
 from opsin.engine.checkpoint import save_tile
 from opsin.engine.evaluator import Evaluated, Evaluator, Result, create_evaluator
+from opsin.engine.exported import refuse_exported
 from opsin.engine.predict import Predictor, load
 from opsin.engine.recipe_data import open_data, split_data
 from opsin.engine.run import RunFolder
@@ -106,6 +107,7 @@ def evaluate_run(
     **options: Any,
 ) -> Result:
     """`evaluate`, with everything that was found."""
+    refuse_exported(run, "evaluate")
     predictor = load(run, device)
     if change is not None:
         predictor.model = change(predictor.model)

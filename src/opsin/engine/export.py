@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from opsin.data import UnreadableImage
-from opsin.engine.exported import Run
+from opsin.engine.exported import Run, refuse_exported
 from opsin.engine.exported import open_program as _open
 from opsin.engine.predict import Predictor, Program, load
 from opsin.engine.recipe_data import open_data, split_data
@@ -103,6 +103,7 @@ def export(run: str | Path, format: str, out: str | Path | None = None) -> Expor
         listed = " and ".join(filter(None, [", ".join(missing[:-1]), missing[-1]]))
         raise InputError(f"format {format} needs {listed}: pip install 'opsin[export]'")
     with step("building the model"):
+        refuse_exported(run, "export")
         predictor = load(run, "cpu")
         program, *_ = predictor.programs()
     predictor.model.requires_grad_(False)

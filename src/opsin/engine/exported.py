@@ -55,6 +55,12 @@ def read_exported(path: Path) -> ExportedFile:
         raise InputError(f"{path} has a damaged description: {error}") from None
 
 
+def refuse_exported(path: str | Path, verb: str) -> None:
+    """Raise InputError for an exported file, which predicts and does nothing else. verb: what it was to do."""
+    if Path(path).suffix.lower() in (*FILES, ".pt2"):
+        raise InputError(f"{path} was written by opsin export and only predicts; {verb} the run that it was made of")
+
+
 def _facts(texts: Mapping[str, Any]) -> Facts:
     prepared = texts.get("preprocessing")
     meaning = {
