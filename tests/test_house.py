@@ -23,7 +23,7 @@ FLOORS = [
     ["scratch"],  # stands alone, on NumPy; nothing imports it
     ["errors"],
     ["files", "checks", "image_files", "lazy_modules", "old_names", "progress", "version", "yaml_text"],
-    ["structures", "rooms", "downloading"],
+    ["structures", "rooms", "downloading", "schemes"],
     ["registry"],
     ["ops"],
     ["nn", "losses", "optim"],
