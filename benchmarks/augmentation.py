@@ -22,7 +22,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import skimage.data
 import torch
 import torchvision
 from torch import Tensor
@@ -30,6 +29,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 
 from opsin.data import Preprocessing, create_augmentation
+from opsin.data.sample_files import read_photograph
 from opsin.structures import Instances
 
 SIZE, HEIGHT, WIDTH, TURN = 224, 375, 500, 25
@@ -56,7 +56,7 @@ def photographs() -> list[Tensor]:
     """Images of the size that an ImageNet file has, channels side by side as decoders give them."""
     images = []
     for name in PHOTOGRAPHS:
-        whole = torch.from_numpy(getattr(skimage.data, name)()).permute(2, 0, 1)
+        whole = torch.from_numpy(read_photograph(name)).permute(2, 0, 1)
         small = v2.functional.resize(whole, [HEIGHT, WIDTH], antialias=True)
         images.append(small.permute(1, 2, 0).contiguous().permute(2, 0, 1))
     return images

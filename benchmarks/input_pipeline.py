@@ -2,7 +2,7 @@
 
 Both sides decode the same files, crop and resize at random to 224x224, flip, and give normalised float batches on the
 CPU, with the same number of workers. They take turns in one process, so that a busy machine hurts both alike; the ratio
-(ours / theirs) is the median over the turns. Photographs of scikit-image at 500x375 make the files.
+(ours / theirs) is the median over the turns. The built-in photographs at 500x375 make the files.
 
     python benchmarks/input_pipeline.py --workers 0
 """
@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import skimage.data
 import torch
 import torchvision
 from PIL import Image
@@ -31,6 +30,7 @@ from torchvision import transforms
 
 from opsin import data
 from opsin.data import Preprocessing, create_augmentation, create_loader, images
+from opsin.data.sample_files import read_photograph
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
@@ -41,7 +41,7 @@ def make_files(root: Path, count: int, width: int, height: int) -> None:
     random = np.random.RandomState(0)
     for i in range(count):
         name = PHOTOGRAPHS[i % len(PHOTOGRAPHS)]
-        photograph = Image.fromarray(getattr(skimage.data, name)())
+        photograph = Image.fromarray(read_photograph(name))
         left, top = (int(random.randint(0, side // 4)) for side in photograph.size)
         part = photograph.crop((left, top, photograph.width - left // 2, photograph.height - top // 2))
         path = root / name / f"{i:05d}.jpg"

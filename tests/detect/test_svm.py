@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,6 +12,9 @@ from scipy.optimize import minimize
 from sklearn.linear_model import Ridge
 from torch import Tensor
 
+import opsin
+from opsin.detect import rcnn_training
+from opsin.detect.rcnn import RCNN
 from opsin.detect.svm import Margin, Shard, fit_ridge, fit_svm, mine_svms
 from opsin.errors import InputError
 
@@ -141,3 +145,11 @@ def test_ridge_of_nothing_and_of_one() -> None:
     assert bias.tolist() == [1, 2, 3, 4]
     with pytest.raises(InputError, match="penalty"):
         fit_ridge(torch.ones(1, 5), torch.ones(1, 4), penalty=0)
+
+
+def test_without_its_solver_the_stages_are_refused_when_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = opsin.create_model("rcnn", num_classes=2)
+    assert isinstance(model, RCNN) and "svm" in [stage.name for stage in rcnn_training.stages(model)]
+    monkeypatch.setitem(sys.modules, "sklearn.svm", None)
+    with pytest.raises(InputError, match=r"linear SVMs need scikit-learn: pip install 'opsin\[svm\]'"):
+        rcnn_training.stages(model)

@@ -33,11 +33,8 @@ def imported(node: ast.AST) -> set[str]:
 @pytest.mark.parametrize("path", ROOM, ids=lambda path: path.stem)
 def test_a_file_needs_numpy_and_its_room_only(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    # The one exception: LeNet's main takes its digits from scikit-learn.
-    mains = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "main"]
-    names = set().union(*(imported(node) for node in tree.body if node not in mains))
+    names = imported(tree)
     assert not {n for n in names if n.split(".")[0] not in ALLOWED and not n.startswith("opsin.scratch.")}
-    assert not mains or (path.stem == "lenet" and imported(mains[0]) == {"sklearn.datasets"})
 
 
 def test_nothing_of_opsin_uses_it() -> None:

@@ -20,6 +20,7 @@ from opsin.analyze.explain_schema import Explanation, Field
 from opsin.analyze.feature_maps import as_grey, feature_maps, most_active
 from opsin.analyze.gradcam import class_logits, grad_cam
 from opsin.data import Preprocessing, Split
+from opsin.data.sample_files import read_photograph
 from opsin.engine.checkpoint import read_model
 from opsin.engine.predict import find_images, load_image
 from opsin.engine.recipe import Recipe
@@ -27,7 +28,7 @@ from opsin.engine.recipe_data import open_own, split_data
 from opsin.errors import InputError
 from opsin.nn.counting import meta_twin
 
-PHOTOGRAPHS = ("astronaut", "coffee", "chelsea", "rocket")  # colour ones that come with every scikit-image
+PHOTOGRAPHS = ("astronaut", "coffee", "chelsea", "rocket")  # coloured ones of those that come with opsin
 _MOST_SCANNED = 1000  # images of a split that are searched for excitements and dead units
 _BATCH = 32
 
@@ -107,11 +108,9 @@ def open_subject(explanation: Explanation, images: Sequence[str | Path] = (), co
 
 def photographs(preprocessing: Preprocessing) -> list[Image]:
     """The built-in photographs, prepared. Their classes are unknown."""
-    from skimage import data as samples
-
     images = []
     for name in PHOTOGRAPHS:
-        image = torch.from_numpy(np.ascontiguousarray(getattr(samples, name)())).permute(2, 0, 1)
+        image = torch.from_numpy(read_photograph(name)).permute(2, 0, 1)
         images.append(Image(name, preprocessing.prepare(image)))
     return images
 

@@ -20,7 +20,7 @@ from opsin.detect.detector import Outputs
 from opsin.detect.matching import assign_anchors
 from opsin.detect.predict import DetectPredictor
 from opsin.detect.rcnn import RCNN, real_objects
-from opsin.detect.svm import Shard, fit_ridge, mine_svms
+from opsin.detect.svm import Shard, fit_ridge, load_solver, mine_svms
 from opsin.detect.targets import batch_targets
 from opsin.engine.stages import Workplace, progress, write_shards
 from opsin.engine.task import Stage
@@ -32,7 +32,8 @@ _NORM = 20.0  # of the features that the SVMs see on average, as in the authors'
 
 
 def stages(model: RCNN) -> list[Stage]:
-    """How it is trained, in order."""
+    """How it is trained, in order. Raises InputError where the library that trains SVMs is not installed."""
+    load_solver()  # now, and not hours later
     return [
         Stage("proposals", make_proposals),
         Stage("finetune", fine_tune),

@@ -100,12 +100,23 @@ class _Miner:
         self.negatives, self.ids = self.negatives[held], self.ids[held]
 
 
+def load_solver() -> tuple[Any, type[Warning]]:
+    """scikit-learn's LinearSVC, which is liblinear, and its warning; InputError where scikit-learn is not installed.
+
+    It is imported here alone: detectors are listed, loaded and used without.
+    """
+    try:
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.svm import LinearSVC
+    except ImportError as error:
+        raise InputError(f"linear SVMs need scikit-learn: pip install 'opsin[svm]' ({error})") from None
+    return LinearSVC, ConvergenceWarning
+
+
 def fit_svm(positives: Array, negatives: Array, margin: Margin) -> tuple[Array, float]:
     """Weights (D,) float32 and bias of one SVM with hinge loss, by liblinear's dual coordinate descent."""
-    from sklearn.exceptions import ConvergenceWarning  # here: detectors are listed and used without
-    from sklearn.svm import LinearSVC
-
-    machine = LinearSVC(
+    solver, warning = load_solver()
+    machine = solver(
         loss="hinge",
         C=margin.cost,
         class_weight={1: margin.positive_weight},
@@ -116,7 +127,7 @@ def fit_svm(positives: Array, negatives: Array, margin: Margin) -> tuple[Array, 
     )
     wanted = np.repeat([1, 0], [len(positives), len(negatives)])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the weights it ends with are as good as the rest
+        warnings.simplefilter("ignore", warning)  # the weights it ends with are as good as the rest
         machine.fit(np.concatenate([positives, negatives]), wanted)
     return machine.coef_[0].astype(np.float32), float(machine.intercept_[0])  # type: ignore[index]
 

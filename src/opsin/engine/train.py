@@ -89,9 +89,10 @@ def train(
         resumed = folder is not None and folder.last.exists()
         task, source, splits = prepare(loaded, say, resumed=resumed, given=given)
         loaded = task.recipe
+        stages = task.stages()  # before anything is written: they may need what is not installed
         folder = folder or _create_folder(out, recipe, loaded)
         task.to(_device(loaded))
-        if stages := task.stages():
+        if stages:
             run_stages(stages, task, splits, folder, _fit_stage, say)
         else:
             trainer = _fit(task, splits, folder, say, resume=resume is not None)

@@ -13,14 +13,15 @@ max pooling, softmax), 61,706 numbers to learn:
     output     10                   fully connected; softmax and cross-entropy in one
 
 `forward` keeps what the layers passed on, `backward` walks the same lines upwards, and an update rule moves
-the weights. That is all that training is. `python -m opsin.scratch.lenet` takes scikit-learn's 1,797 digits
-of 8x8 pixels.
+the weights. That is all that training is. `python -m opsin.scratch.lenet` takes the 1,797 digits of 8x8
+pixels that come with opsin.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,8 @@ from opsin.scratch.linear import linear, linear_backward
 from opsin.scratch.pooling import max_pool, max_pool_backward
 
 Arrays = dict[str, np.ndarray]
+
+DIGITS = Path(__file__).parents[1] / "data" / "samples" / "digits.npz"  # the one file of another room
 
 SHAPES = {"c1": (6, 1, 5, 5), "c3": (16, 6, 5, 5), "c5": (120, 16, 5, 5), "f6": (84, 120), "out": (10, 84)}
 
@@ -116,11 +119,9 @@ def draw(image: np.ndarray) -> str:
 
 def main(epochs: int = 20, seed: int = 0, show: Callable[[str], Any] = print) -> float:
     """Train on four fifths of the digits and give the accuracy on the rest."""
-    from sklearn.datasets import load_digits  # the data; what learns from it is all in this room
-
     rng = np.random.default_rng(seed)
-    pixels, labels = load_digits(return_X_y=True)
-    grids = pixels.reshape(-1, 8, 8)
+    with np.load(DIGITS) as arrays:
+        grids, labels = arrays["images"], arrays["labels"]
     images, order = to_input(grids), rng.permutation(len(labels))
     test, learn = order[:360], order[360:]
     weights = create_weights(rng)

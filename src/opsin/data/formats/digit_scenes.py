@@ -23,6 +23,7 @@ from opsin.data.formats.digits import digits
 from opsin.data.formats.format import Claim, Format
 from opsin.data.inputs import Inputs
 from opsin.data.preprocessing import Preprocessing
+from opsin.data.sample_files import read_photograph
 from opsin.data.source import Source, Split
 from opsin.data.splits import divide
 from opsin.errors import InputError
@@ -222,10 +223,8 @@ def _digits() -> dict[str, tuple[Tensor, np.ndarray]]:
 
 @cache
 def _photographs(part: str) -> list[Tensor]:
-    """uint8 (3, H, W) of each photograph. They come with scikit-image and need no network."""
-    from skimage import data
-
-    arrays = [np.atleast_3d(getattr(data, name)()) for name in _PHOTOGRAPHS[part]]
+    """uint8 (3, H, W) of each photograph."""
+    arrays = [np.atleast_3d(read_photograph(name)) for name in _PHOTOGRAPHS[part]]
     return [torch.from_numpy(array).permute(2, 0, 1).expand(3, -1, -1) for array in arrays]
 
 

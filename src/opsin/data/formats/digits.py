@@ -8,6 +8,7 @@ import torch
 from opsin.data.formats.format import Format
 from opsin.data.inputs import ImageArray
 from opsin.data.labels import ClassLabels, as_several
+from opsin.data.sample_files import read_digits
 from opsin.data.source import Source, Split
 from opsin.data.splits import stratify
 
@@ -18,11 +19,9 @@ def digits() -> Source:
     Alpaydin and Kaynak 1998.
     Pixels 0..16 become 0..255. One fixed stratified fifth, 360 digits, is the test split, whatever the recipe's seed.
     """
-    from sklearn.datasets import load_digits
-
-    pixels, labels = load_digits(return_X_y=True)
-    images = torch.from_numpy(np.rint(pixels.reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8))
-    truth = ClassLabels(labels.astype(np.int64), [str(k) for k in range(10)])
+    pixels, labels = read_digits()
+    images = torch.from_numpy(np.rint(pixels[:, None] * (255 / 16)).astype(np.uint8))
+    truth = ClassLabels(labels, [str(k) for k in range(10)])
     everything = Split(ImageArray(images, "digits"), truth)
     test, train = stratify(truth.labels, [0.2], seed=0)
     return Source("digits", "built in", {"train": everything.subset(train), "test": everything.subset(test)})
