@@ -17,7 +17,7 @@ import opsin
 from opsin.cli import app_for, main
 from opsin.data.masks import decode_mask
 from opsin.engine.video import batched, frame_rate, open_video, write_video
-from opsin.errors import InputError
+from opsin.errors import InputError, JobError
 
 
 def make_image(height: int = 128, width: int = 256) -> torch.Tensor:
@@ -140,6 +140,36 @@ def test_a_video_is_answered_frame_by_frame(run: Path, clip: Path, tmp_path: Pat
     with open_video(drawn) as video:
         assert len(list(video)) == 7
     assert [p.name for p in drawn.parent.iterdir()] == ["clip.mp4"]  # no temporary file is left
+
+
+def test_of_a_damaged_video_what_can_be_read_is_kept(run: Path, clip: Path, tmp_path: Path) -> None:
+    with write_video(tmp_path / "long.mp4", Fraction(10)) as write:
+        for index in range(40):
+            write(Image.fromarray(np.random.RandomState(index).randint(0, 255, (64, 128, 3), dtype=np.uint8)))
+    data = bytearray((tmp_path / "long.mp4").read_bytes())
+    middle = (data.find(b"mdat") + len(data)) // 2
+    data[middle : middle + 20_000] = bytes(20_000)
+    damaged, empty = tmp_path / "damaged.mp4", tmp_path / "empty.mp4"
+    damaged.write_bytes(data)
+    empty.write_bytes(b"")
+    call = ["predict", str(run), str(damaged), str(clip), "--out", str(tmp_path / "drawn"), "--json"]
+    result = CliRunner().invoke(app_for(call), call)
+    assert isinstance(result.exception, JobError)
+    assert "1 of 2 videos could not be read whole" in str(result.exception)
+    assert f"opsin: {damaged} is damaged: " in result.stderr
+    told = json.loads(result.stdout)
+    assert [one["frame"] for one in told if one["path"] == str(clip)] == list(range(7))
+    kept = sum(one["path"] == str(damaged) for one in told)
+    assert 20 < kept <= 40
+    with open_video(tmp_path / "drawn" / "damaged.mp4") as video:
+        assert len(list(video)) == kept
+    with pytest.warns(UserWarning, match=r"damaged\.mp4 is damaged"):
+        assert len(opsin.load(run).predict(damaged)) == kept
+    call = ["predict", str(run), str(empty), str(clip)]
+    result = CliRunner().invoke(app_for(call), call)
+    assert isinstance(result.exception, InputError)
+    assert str(result.exception) == "1 of 2 inputs could not be read"
+    assert result.stdout.count(str(clip)) == 7
 
 
 def test_every_third_frame_keeps_its_time(run: Path, clip: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +15,7 @@ from opsin.cli.early_checks import check_run
 from opsin.cli.predict_output import PredictOutput
 from opsin.cli.printing import make_folder, print_json
 from opsin.engine.inputs import check_inputs, is_live, is_video
-from opsin.errors import InputError, say
+from opsin.errors import InputError, JobError, say
 from opsin.progress import follow
 
 EXAMPLES = examples(
@@ -90,9 +90,17 @@ def predict(
     targets = {} if out is None else dict(zip(map(str, found), plan(found, inputs, out), strict=True))
     if out is not None:
         make_folder(out)
-    answers: list[dict[str, Any]] = []
-    failed = 0
     quiet = not (as_json or jsonl) and sys.stdout.isatty()  # there the answers themselves show how far it has come
+    answers: list[dict[str, Any]] = []
+
+    def put(answer: Any, shown: dict[str, Any], name: str) -> None:
+        output.add(answer, shown)
+        if as_json:
+            answers.append(shown)
+        elif not jsonl and answer.error is None:
+            print(f"{name}  {predictor.describe(answer)}")
+
+    failed = 0
     followed = follow(images, "predicting", "inputs", quiet=quiet)
     for place, (image, answer) in enumerate(zip(followed, predictor.stream(images, **options), strict=True), 1):
         shown, failed = dict(answer), failed + (answer.error is not None)
@@ -100,26 +108,15 @@ def predict(
             print(f"opsin: {answer.error}", file=sys.stderr)
         elif out is not None:
             shown["drawn"] = str(_draw(answer, targets[str(image)]))
-        output.add(answer, shown)
-        if as_json:
-            answers.append(shown)
-        elif not jsonl and answer.error is None:
-            print(f"{answer.get('path', place)}  {predictor.describe(answer)}")
-    for video in videos:
-        drawn = targets.get(str(video))
-        frames = _watch(predictor, video, drawn, {**options, "every": every})
-        for answer in follow(frames, f"predicting {Path(str(video)).name}", "frames", quiet=quiet):
-            shown = {**answer, **({} if drawn is None else {"drawn": str(drawn)})}
-            output.add(answer, shown)
-            if as_json:
-                answers.append(shown)
-            elif not jsonl:
-                print(f"{video}  {answer['time']:.2f} s  {predictor.describe(answer)}")
+        put(answer, shown, str(answer.get("path", place)))
+    watched = [_watch(predictor, one, targets.get(str(one)), {**options, "every": every}, put, quiet) for one in videos]
     output.finish(predictor.answer_class)
     if as_json:
         print_json(answers)
-    if failed:
-        raise InputError(f"{failed} of {len(images)} inputs could not be read")
+    if failed := failed + watched.count("unreadable"):
+        raise InputError(f"{failed} of {len(found)} inputs could not be read")
+    if damaged := watched.count("damaged"):
+        raise JobError(f"{damaged} of {len(videos)} videos could not be read whole; what was read is answered")
 
 
 def _check(run: Path, inputs: Sequence[str], out: Path | None, output: PredictOutput, as_json: bool) -> None:
@@ -144,7 +141,33 @@ def _answer_once(
         print(predictor.describe(answer))
 
 
-def _watch(predictor: Any, video: Any, drawn: Path | None, options: dict[str, Any]) -> Iterator[Any]:
+def _watch(
+    predictor: Any,
+    video: Any,
+    drawn: Path | None,
+    options: dict[str, Any],
+    put: Callable[[Any, dict[str, Any], str], None],
+    quiet: bool,
+) -> str:
+    """Predict on a video: "whole", "damaged" where some of it could not be read, or "unreadable"."""
+    lines: list[str] = []
+    frames = _frames(predictor, video, drawn, {**options, "damaged": lines.append})
+    try:
+        for answer in follow(frames, f"predicting {Path(str(video)).name}", "frames", quiet=quiet):
+            put(
+                answer,
+                {**answer, **({} if drawn is None else {"drawn": str(drawn)})},
+                f"{video}  {answer['time']:.2f} s",
+            )
+    except InputError as error:
+        print(f"opsin: {error}", file=sys.stderr)
+        return "unreadable"
+    for line in lines:
+        print(f"opsin: {line}", file=sys.stderr)
+    return "damaged" if lines else "whole"
+
+
+def _frames(predictor: Any, video: Any, drawn: Path | None, options: dict[str, Any]) -> Iterator[Any]:
     """The answers of a video's frames, which are written with their answers drawn on them where `drawn` says."""
     from contextlib import ExitStack
 

@@ -110,7 +110,7 @@ def check_inputs(inputs: Sequence[str | Path]) -> None:
         path = _as_path(given)
         if not str(given):
             _find(given, _KNOWN)
-        if is_live(given) and find_spec("av") is None and find_spec("cv2") is None:
+        if is_video(given) and find_spec("av") is None and (webcam_number(given) is None or find_spec("cv2") is None):
             raise InputError(f"{given}: {NEEDS_VIDEO}")
         if (is_address(given) or is_live(given)) and webcam_number(given) is None:
             downloading.check_online(str(given))

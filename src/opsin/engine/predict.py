@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -22,7 +23,7 @@ from opsin.engine.inputs import expand, find_inputs, is_live, is_video
 from opsin.engine.load_image import from_bgr, load_image
 from opsin.engine.recipe import Recipe, load_recipe
 from opsin.engine.tiles import Place, Tiles, choose_tiling, read_tile
-from opsin.engine.video import batched, open_video
+from opsin.engine.video import Damage, batched, open_video
 from opsin.errors import InputError
 from opsin.rooms import Room
 from opsin.structures import Batch
@@ -335,18 +336,26 @@ class Predictor:
                 yield from lend(wrap(self.answer_class, {**path, **next(answers)}, drawer, image, one), one)
 
     def stream_video(
-        self, path: str | Path | int, *, batch_size: int = 32, every: int = 1, **options: Any
+        self,
+        path: str | Path | int,
+        *,
+        batch_size: int = 32,
+        every: int = 1,
+        damaged: Callable[[str], None] = warnings.warn,
+        **options: Any,
     ) -> Iterator[tuple[Tensor, Answer]]:
         """Frames, uint8 (3, H, W), each with its answer, which has the keys `frame` and `time` in seconds too.
 
         path: a file, an http(s) or rtsp address, or a webcam by its number. every: of so many frames the first alone.
+        damaged: is called at the end, with a line that says what could not be read, where something could not.
         No more than a batch of frames is held at once, of a camera's one. Raises InputError for what is no video.
         """
         options = self._checked(options, batch_size)
         check_count("every", every)
         self.begin()
         drawer = self.without_network()
-        with open_video(path, every) as video:
+        damage = Damage()
+        with open_video(path, every, damage) as video:
             for chunk in batched(video, 1 if is_live(path) else batch_size):
                 found = self._answer([frame.image for frame in chunk], options)
                 for frame, values in zip(chunk, found, strict=True):
@@ -354,6 +363,8 @@ class Predictor:
                     answer = wrap(self.answer_class, values, drawer, path, frame.image)
                     for lent in lend(answer, frame.image):
                         yield frame.image, lent
+        if damage and not is_live(path):
+            damaged(f"{path} is damaged: {damage}; all else was read")
 
     def annotate(self, image: Given, answer: dict[str, Any], *, bgr: bool = False) -> Any:
         """The image with its answer drawn on it, a PIL image. bgr: as of `predict`."""

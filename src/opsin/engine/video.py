@@ -1,4 +1,8 @@
-"""Video, frame by frame: read for prediction, written with the answers drawn on it. By PyAV, or OpenCV without it."""
+"""Video, frame by frame: read for prediction, written with the answers drawn on it. By PyAV.
+
+Frames are upright, as the container's display matrix says: phones film on their side, and the film is turned when it
+is shown. Of a damaged film everything that can be decoded is given, and `Damage` says what is missing.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import itertools
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -23,7 +27,7 @@ from opsin.errors import InputError, JobError
 from opsin.files import atomic
 from opsin.image_files import VIDEO_SUFFIXES
 
-__all__ = ["VIDEO_SUFFIXES", "Frame", "batched", "frame_rate", "is_video", "open_video", "write_video"]
+__all__ = ["VIDEO_SUFFIXES", "Damage", "Frame", "batched", "frame_rate", "is_video", "open_video", "write_video"]
 _PATIENCE = 10.0  # seconds that a camera or an address may keep silent
 
 T = TypeVar("T")
@@ -44,27 +48,55 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield chunk
 
 
+class Damage:
+    """What of a video could not be read, gathered while its frames are."""
+
+    def __init__(self) -> None:
+        self.missing: list[tuple[float, float]] = []  # seconds, [from, to)
+        self.incomplete: list[float] = []  # seconds of images that were decoded in part
+        self.undecoded = 0  # packets without an image whose place is not known
+        self.end: tuple[float, float] | None = None  # seconds read, of so many in all
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.incomplete or self.undecoded or self.end)
+
+    def __str__(self) -> str:
+        """In words: `2.80 s to 3.00 s cannot be decoded`."""
+        parts = [_listed([f"{start:.2f} s to {end:.2f} s" for start, end in self.missing], "cannot be decoded")]
+        parts.append(_listed([f"the image at {time:.2f} s" for time in self.incomplete], "decoded in part alone"))
+        if self.undecoded and not self.missing:
+            parts.append(f"{self.undecoded} packets of data cannot be decoded")
+        if self.end is not None:
+            parts.append("it ends at {:.2f} s of {:.2f} s".format(*self.end))
+        return "; ".join(filter(None, parts))
+
+
+def _listed(places: Sequence[str], what: str) -> str:
+    """Up to five places, how many more there are, and what is said of them; nothing where there are none."""
+    more = f" and {len(places) - 5} more" if len(places) > 5 else ""
+    return f"{', '.join(places[:5])}{more} {what}" if places else ""
+
+
 @contextmanager
-def open_video(path: str | Path | int, every: int = 1) -> Iterator[Iterator[Frame]]:
-    """The frames of a video, decoded as they are asked for. Raises InputError for a file that is no video.
+def open_video(path: str | Path | int, every: int = 1, damage: Damage | None = None) -> Iterator[Iterator[Frame]]:
+    """The frames of a video, upright, decoded as they are asked for. Raises InputError for a file that is no video.
 
     path: a file, an http(s) address, an rtsp address, or a webcam as 0 or "webcam:0". every: of so many frames the
-    first, with the index and the time that it has in the video.
+    first, with the index and the time that it has in the video. damage: is filled while the frames are read.
     """
     path = _existing(path)
-    av, cv2 = _import("av"), _import("cv2")
     webcam = webcam_number(path)
-    if av is not None and (webcam is None or cv2 is None):  # PyAV knows webcams by names that differ between systems
-        with _opened(av, path) as container:
-            yield _frames_of_av(av, container, path, every)
-    elif cv2 is not None:
-        capture = cv2.VideoCapture(str(path) if webcam is None else webcam)
+    cv2 = None if webcam is None else _import("cv2")
+    if cv2 is not None:  # PyAV knows webcams by names that differ between systems
+        capture = cv2.VideoCapture(webcam)
         try:
-            yield _frames_of_cv2(cv2, capture, path, every)
+            yield _frames_of_webcam(capture, path, every)
         finally:
             capture.release()
-    else:
-        raise InputError(NEEDS_VIDEO)
+        return
+    av = _import_av()
+    with _opened(av, path) as container:
+        yield _frames(av, container, path, every, Damage() if damage is None else damage)
 
 
 def frame_rate(path: str | Path | int) -> Fraction:
@@ -72,16 +104,9 @@ def frame_rate(path: str | Path | int) -> Fraction:
     path = _existing(path)
     if is_live(path):
         return Fraction(25)
-    if (av := _import("av")) is not None:
-        with _opened(av, path) as container:
-            stream = container.streams.video[0]
-            rate = stream.average_rate or stream.guessed_rate
-    elif (cv2 := _import("cv2")) is not None:
-        capture = cv2.VideoCapture(str(path))
-        rate = capture.get(cv2.CAP_PROP_FPS)
-        capture.release()
-    else:
-        raise InputError(NEEDS_VIDEO)
+    with _opened(_import_av(), path) as container:
+        stream = container.streams.video[0]
+        rate = stream.average_rate or stream.guessed_rate
     return Fraction(rate).limit_denominator(1001) if rate else Fraction(25)
 
 
@@ -91,14 +116,15 @@ def write_video(path: str | Path, rate: Fraction) -> Iterator[Callable[[Image.Im
 
     Every image is set to the size of the first; an odd side loses a line, since the format halves the colours' sides.
     """
-    with atomic(Path(path)) as temporary:
-        if (av := _import("av")) is not None:
-            with av.open(str(temporary), "w", format="mp4") as container:
-                yield from _write_by_av(av, container, rate)
-        elif (cv2 := _import("cv2")) is not None:
-            yield from _write_by_cv2(cv2, temporary, rate)
-        else:
-            raise InputError(NEEDS_VIDEO)
+    av = _import_av()
+    with atomic(Path(path)) as temporary, av.open(str(temporary), "w", format="mp4") as container:
+        yield from _write(av, container, rate)
+
+
+def _import_av() -> Any:
+    if (av := _import("av")) is None:
+        raise InputError(NEEDS_VIDEO)
+    return av
 
 
 def _import(name: str) -> Any:
@@ -142,45 +168,99 @@ def _opened(av: Any, path: str | Path | int) -> Iterator[Any]:
         yield container
 
 
-def _frames_of_av(av: Any, container: Any, path: str | Path | int, every: int) -> Iterator[Frame]:
+def _frames(av: Any, container: Any, path: str | Path | int, every: int, damage: Damage) -> Iterator[Frame]:
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"
     rate = stream.average_rate or Fraction(25)
-    index, start = -1, None
+    index, start, last = -1, 0.0, None
+    for frame in _decoded(av, container, stream, damage):
+        if index < 0 and is_live(path):  # a camera has been running before
+            start = frame.time or 0.0
+        time = float((index + 1) / rate) if frame.time is None else float(frame.time) - start
+        index += 1 if last is None else _steps_since(damage, last, time, rate)
+        last = time
+        if frame.is_corrupt and not is_live(path):
+            damage.incomplete.append(time)
+        if index % every == 0:
+            yield Frame(_upright(frame), index, time)
+    if last is None:
+        raise InputError(f"{path} is damaged: no image of it can be decoded" if damage else f"{path} holds no images")
+    if not is_live(path):
+        _check_end(container, stream, last + float(1 / rate), 2 * float(1 / rate), damage)
+
+
+def _decoded(av: Any, container: Any, stream: Any, damage: Damage) -> Iterator[Any]:
+    """The frames of a stream; packets that cannot be decoded are counted, and so is an end before the end."""
     try:
-        for index, frame in enumerate(container.decode(stream)):
-            if start is None:  # a camera has been running before
-                start = (frame.time or 0.0) if is_live(path) else 0.0
-            if index % every:
-                continue
-            array = frame.to_ndarray(format="rgb24")
-            time = float(index / rate) if frame.time is None else float(frame.time) - start
-            yield Frame(torch.from_numpy(array).permute(2, 0, 1), index, time)
-    except av.error.FFmpegError as error:
-        raise InputError(f"{path} is damaged: {error.strerror or error}") from None
-    if index < 0:
-        raise InputError(f"{path} holds no images")
+        for packet in container.demux(stream):
+            try:
+                yield from packet.decode()
+            except av.error.FFmpegError:
+                damage.undecoded += 1
+    except av.error.FFmpegError:
+        damage.undecoded += 1
 
 
-def _frames_of_cv2(cv2: Any, capture: Any, path: str | Path | int, every: int) -> Iterator[Frame]:
-    rate, start = capture.get(cv2.CAP_PROP_FPS) or 25.0, 0.0
+def _steps_since(damage: Damage, last: float, time: float, rate: Fraction) -> int:
+    """By how much the index of a frame is above that of the one before, whose time is `last`, in seconds.
+
+    1 unless a packet between them could not be decoded: then the images that are lacking count too.
+    """
+    steps = round((time - last) * float(rate))
+    if not damage.undecoded or steps < 2:
+        return 1
+    start = last + float(1 / rate)
+    damage.missing.append((start, time))
+    damage.undecoded = 0
+    return steps
+
+
+def _check_end(container: Any, stream: Any, end: float, patience: float, damage: Damage) -> None:
+    """Compare where a video ends, in seconds, with the length that its file states, if it does."""
+    if stream.duration is not None and stream.time_base is not None:
+        stated = float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+    elif (
+        container.duration is not None and len(container.streams) == 1
+    ):  # of another stream that may be the longer one's
+        stated = container.duration / 1e6
+    else:
+        return
+    if stated - end > patience:
+        damage.end = (end, stated)
+
+
+def _upright(frame: Any) -> Tensor:
+    """The image of a frame, uint8 (3, H, W), turned and mirrored as its display matrix says."""
+    image = torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)
+    held = frame.side_data.get("DISPLAYMATRIX")
+    if held is None:
+        return image
+    # ISO/IEC 14496-12, 6.2.2: (x, y) is shown at (a x + c y, b x + d y), and the corner moved back to (0, 0).
+    a, b, _, c, d = np.frombuffer(held, np.int32)[:5].tolist()
+    if abs(b) > abs(a):
+        image, a, d = image.transpose(1, 2), c, b
+    mirrored = [axis for axis, sign in ((2, a), (1, d)) if sign < 0]
+    return image.flip(mirrored) if mirrored else image
+
+
+def _frames_of_webcam(capture: Any, path: str | Path | int, every: int) -> Iterator[Frame]:
+    start = 0.0
     for index in itertools.count():
         read, array = capture.read()
         if not read:
             if index == 0:
-                webcam = webcam_number(path)
-                raise InputError(f"{path if webcam is None else f'webcam {webcam}'} cannot be read as a video")
+                raise InputError(f"webcam {webcam_number(path)} cannot be read as a video")
             return
         if index == 0:
             start = time.monotonic()
         if index % every:
             continue
-        seconds = time.monotonic() - start if is_live(path) else index / rate  # a camera gives what it has time for
         colours = np.ascontiguousarray(array[..., ::-1])  # OpenCV has blue first
-        yield Frame(torch.from_numpy(colours).permute(2, 0, 1), index, seconds)
+        # A camera gives what it has time for.
+        yield Frame(torch.from_numpy(colours).permute(2, 0, 1), index, time.monotonic() - start)
 
 
-def _write_by_av(av: Any, container: Any, rate: Fraction) -> Iterator[Callable[[Image.Image], None]]:
+def _write(av: Any, container: Any, rate: Fraction) -> Iterator[Callable[[Image.Image], None]]:
     streams: list[Any] = []
 
     def write(image: Image.Image) -> None:
@@ -213,23 +293,6 @@ def _encodes(av: Any, name: str) -> bool:
         return av.codec.Codec(name, "w") is not None
     except (ValueError, av.error.FFmpegError):
         return False
-
-
-def _write_by_cv2(cv2: Any, path: Path, rate: Fraction) -> Iterator[Callable[[Image.Image], None]]:
-    named = path.with_suffix(".mp4")  # OpenCV knows the format by the ending
-    writers: list[tuple[Any, tuple[int, int]]] = []
-
-    def write(image: Image.Image) -> None:
-        if not writers:
-            size = _even(image)
-            writers.append((cv2.VideoWriter(str(named), cv2.VideoWriter_fourcc(*"mp4v"), float(rate), size), size))
-        writer, size = writers[0]
-        writer.write(np.asarray(_fitting(image, size))[..., ::-1])
-
-    yield write
-    for writer, _ in writers:
-        writer.release()
-        named.replace(path)
 
 
 def _even(image: Image.Image) -> tuple[int, int]:
