@@ -1,11 +1,17 @@
-"""What a user is told: the two errors, how they are worded, and lines of progress."""
+"""Errors and lines of progress: how they are worded, and how any text of a file is made fit to be shown."""
 
 from __future__ import annotations
 
 import difflib
 import os
+import re
 import sys
 from collections.abc import Iterable
+
+# What steers a terminal, breaks a line, turns the direction of writing, or has no form in UTF-8 or XML.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufff9-\ufffb\ufffe\uffff]"
+)
 
 
 class InputError(Exception):
@@ -45,6 +51,28 @@ def nearest(name: object, known: Iterable[str], cutoff: float = 0.5) -> list[str
     return [one for letters in near for one in by_letters[letters]][:3]
 
 
+def printable(text: object, keep: str = "") -> str:
+    """A text as it can be shown anywhere: terminal, page, drawing; what cannot is written as `\\x1b` or `\\u202e`.
+
+    Names of files and classes may hold escapes that steer a terminal, marks that turn the direction of writing, line
+    breaks, and bytes that are no UTF-8. keep: characters that stay, as "\\n" of a text of several lines.
+
+    >>> printable("a\\x1b]0;b"), printable("caf\\xe9"), printable("x\\ny", keep="\\n")
+    ('a\\\\x1b]0;b', 'café', 'x\\ny')
+    """
+    return _UNPRINTABLE.sub(lambda found: found[0] if found[0] in keep else _escape(ord(found[0])), str(text))
+
+
+def is_printable(text: str) -> bool:
+    """Whether `printable` leaves a text as it is."""
+    return _UNPRINTABLE.search(text) is None
+
+
+def _escape(code: int) -> str:
+    code = code - 0xDC00 if 0xDC80 <= code <= 0xDCFF else code  # how Python holds a byte that is no UTF-8
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
 def on_terminal() -> bool:
     """Whether a person watches standard error."""
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
@@ -53,4 +81,4 @@ def on_terminal() -> bool:
 def say(line: str) -> None:
     """A line on standard error; of several processes of a training the first alone says it."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        print(line, file=sys.stderr, flush=True)
+        print(printable(line, keep="\n\t"), file=sys.stderr, flush=True)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import Any, TextIO, TypeVar
 
-from opsin.errors import on_terminal
+from opsin.errors import on_terminal, printable
 
 T = TypeVar("T")
 QUICK = 2.0  # seconds before anything is shown
@@ -50,7 +50,7 @@ class Meter:
             self._bar.update(self._task, completed=done, total=self.total)
         elif now - self._last >= INTERVAL:
             self._last = now
-            print(self._line(done, now - self._started), file=self._stream, flush=True)
+            _print(self._line(done, now - self._started), self._stream)
 
     def _line(self, done: int, spent: float) -> str:
         noun = f" {self.noun}" if self.noun else ""
@@ -62,11 +62,12 @@ class Meter:
 
     def _open(self) -> Any:
         from rich.console import Console
+        from rich.markup import escape
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         bar = Progress(*columns, console=Console(file=self._stream), transient=True)
-        self._task = bar.add_task(self.title, total=self.total)
+        self._task = bar.add_task(escape(printable(self.title)), total=self.total)
         bar.start()
         return bar
 
@@ -126,4 +127,4 @@ def _two(count: int, size: int, large: str, small: str) -> str:
 
 def _print(line: str, stream: TextIO) -> None:
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        print(line, file=stream, flush=True)
+        print(printable(line), file=stream, flush=True)

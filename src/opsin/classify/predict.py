@@ -14,6 +14,7 @@ from opsin.data import Preprocessing
 from opsin.engine.answers import Answer
 from opsin.engine.checkpoint import Facts
 from opsin.engine.predict import Predictor, Program, describe_input
+from opsin.errors import printable
 
 _CHOSEN = 0.5  # the least probability of a class that an image has, of a multi-label model
 
@@ -66,7 +67,7 @@ class ClassifyPredictor(Predictor):
     def describe(self, answer: dict[str, Any]) -> str:
         """`cat 98.3 %`, or several of these of a multi-label model."""
         found = answer.get("labels", [answer] if answer["label"] is not None else [])
-        return ", ".join(f"{one['label']} {100 * one['score']:.1f} %" for one in found) or "nothing"
+        return ", ".join(f"{printable(one['label'])} {100 * one['score']:.1f} %" for one in found) or "nothing"
 
     def finish_training(self) -> None:
         """Without the auxiliary heads, which served the training."""

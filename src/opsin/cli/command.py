@@ -15,8 +15,9 @@ from opsin import rooms
 from opsin.cli import completion, data, evaluate, explain, export, models, predict, train
 from opsin.cli.arguments import with_options
 from opsin.cli.help import Verb, Verbs
+from opsin.cli.printing import show_anything
 from opsin.cli.which_task import find_room, flag_value, owner_of, why_unknown
-from opsin.errors import InputError, JobError
+from opsin.errors import InputError, JobError, printable
 from opsin.rooms import Room
 from opsin.version import __version__
 
@@ -130,6 +131,7 @@ def main() -> NoReturn:
     """The entry point: turns errors into one line and an exit status."""
     if completion.asked():
         _complete()
+    show_anything()
     room, verb = None, ""
     try:
         arguments, packages = _take_imports(sys.argv[1:])
@@ -235,5 +237,5 @@ def _fail(message: str, status: int) -> int:
         import traceback
 
         traceback.print_exc()
-    print(f"opsin: {' '.join(message.split())}", file=sys.stderr)
+    print(f"opsin: {printable(' '.join(message.split()))}", file=sys.stderr)
     return status

@@ -11,7 +11,7 @@ from opsin import rooms
 from opsin.cli import completion
 from opsin.cli.arguments import SOURCES, AsJson, examples
 from opsin.cli.early_checks import check_data
-from opsin.cli.printing import make_folder, print_json
+from opsin.cli.printing import make_folder, print_json, put
 from opsin.cli.which_task import task_of_options
 from opsin.errors import InputError
 from opsin.progress import Meter
@@ -96,9 +96,9 @@ def data(
     if as_json:
         print_json(diagnosis.to_dict() | {key: one.to_dict() for key, one in found.items()})
     else:
-        print(opened_by.render(diagnosis))
+        put(opened_by.render(diagnosis), several=True)
         for one in found.values():
-            print(one.render())
+            put(one.render(), several=True)
     if any(problem.severity == "error" for problem in diagnosis.problems):
         raise typer.Exit(1)
 
@@ -114,4 +114,4 @@ def _draw_augmented(recipe: str, path: Path, others: list[str], as_json: bool) -
     if as_json:
         print_json({"augmented": {"path": str(drawn), **seen.to_dict()}})
         return
-    print("\n".join([*seen.lines, f"drawn to {drawn}"]))
+    put("\n".join([*seen.lines, f"drawn to {drawn}"]), several=True)

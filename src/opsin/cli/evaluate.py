@@ -8,7 +8,7 @@ import typer
 
 from opsin.cli.arguments import AsJson, DataSource, Device, Tile, Trained, examples
 from opsin.cli.early_checks import check_data, check_run
-from opsin.cli.printing import print_json
+from opsin.cli.printing import print_json, put
 
 EXAMPLES = examples(
     "eval runs/lenet5_digits",
@@ -44,15 +44,15 @@ def evaluate(
         found = metrics if addition is None else addition.to_dict()
         print_json(found if result.tiles is None else {**found, "tile": result.tiles.to_dict()})
         return
-    print(result.data)
+    put(result.data)
     width, texts = max(len(name) for name in metrics), result.lines()
     right = max(len(text.partition(" ")[0]) for text in texts.values())
     for name, text in texts.items():
         value, _, unit = text.partition(" ")
-        print(f"{name:{width}}  {value:>{right}} {unit}".rstrip())
+        put(f"{name:{width}}  {value:>{right}} {unit}".rstrip())
     if addition is not None:
-        print(addition.describe())
+        put(addition.describe(), several=True)
     if result.tiles is not None:
-        print(result.tiles.describe())
+        put(result.tiles.describe(), several=True)
     if save:
-        print(f"saved with {run}: predictions use --tile {tile} unless they say otherwise")
+        put(f"saved with {run}: predictions use --tile {tile} unless they say otherwise")

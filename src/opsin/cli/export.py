@@ -10,7 +10,7 @@ import typer
 from opsin.cli import completion
 from opsin.cli.arguments import AsJson, Trained, examples
 from opsin.cli.early_checks import check_run
-from opsin.cli.printing import print_json
+from opsin.cli.printing import print_json, put
 
 EXAMPLES = examples(
     "export runs/lenet5_digits",
@@ -50,4 +50,4 @@ def export(
     if as_json:
         print_json(written.to_dict())
     else:
-        print(written.describe())
+        put(written.describe(), several=True)

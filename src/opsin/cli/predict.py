@@ -13,7 +13,7 @@ from opsin.cli.arguments import AsJson, Device, Tile, Trained, examples
 from opsin.cli.drawn_files import WRITTEN, check_out, plan
 from opsin.cli.early_checks import check_run
 from opsin.cli.predict_output import PredictOutput
-from opsin.cli.printing import make_folder, print_json
+from opsin.cli.printing import make_folder, print_json, put
 from opsin.engine.inputs import check_inputs, is_live, is_video
 from opsin.errors import InputError, JobError, say
 from opsin.progress import follow
@@ -93,23 +93,25 @@ def predict(
     quiet = not (as_json or jsonl) and sys.stdout.isatty()  # there the answers themselves show how far it has come
     answers: list[dict[str, Any]] = []
 
-    def put(answer: Any, shown: dict[str, Any], name: str) -> None:
+    def give(answer: Any, shown: dict[str, Any], name: str) -> None:
         output.add(answer, shown)
         if as_json:
             answers.append(shown)
         elif not jsonl and answer.error is None:
-            print(f"{name}  {predictor.describe(answer)}")
+            put(f"{name}  {predictor.describe(answer)}")
 
     failed = 0
     followed = follow(images, "predicting", "inputs", quiet=quiet)
     for place, (image, answer) in enumerate(zip(followed, predictor.stream(images, **options), strict=True), 1):
         shown, failed = dict(answer), failed + (answer.error is not None)
         if answer.error is not None:
-            print(f"opsin: {answer.error}", file=sys.stderr)
+            put(f"opsin: {answer.error}", error=True)
         elif out is not None:
             shown["drawn"] = str(_draw(answer, targets[str(image)]))
-        put(answer, shown, str(answer.get("path", place)))
-    watched = [_watch(predictor, one, targets.get(str(one)), {**options, "every": every}, put, quiet) for one in videos]
+        give(answer, shown, str(answer.get("path", place)))
+    watched = [
+        _watch(predictor, one, targets.get(str(one)), {**options, "every": every}, give, quiet) for one in videos
+    ]
     output.finish(predictor.answer_class)
     if as_json:
         print_json(answers)
@@ -138,7 +140,7 @@ def _answer_once(
     if as_json:
         print_json([answer])
     elif not output.jsonl:
-        print(predictor.describe(answer))
+        put(predictor.describe(answer))
 
 
 def _watch(
@@ -146,7 +148,7 @@ def _watch(
     video: Any,
     drawn: Path | None,
     options: dict[str, Any],
-    put: Callable[[Any, dict[str, Any], str], None],
+    give: Callable[[Any, dict[str, Any], str], None],
     quiet: bool,
 ) -> str:
     """Predict on a video: "whole", "damaged" where some of it could not be read, or "unreadable"."""
@@ -154,16 +156,16 @@ def _watch(
     frames = _frames(predictor, video, drawn, {**options, "damaged": lines.append})
     try:
         for answer in follow(frames, f"predicting {Path(str(video)).name}", "frames", quiet=quiet):
-            put(
+            give(
                 answer,
                 {**answer, **({} if drawn is None else {"drawn": str(drawn)})},
                 f"{video}  {answer['time']:.2f} s",
             )
     except InputError as error:
-        print(f"opsin: {error}", file=sys.stderr)
+        put(f"opsin: {error}", error=True)
         return "unreadable"
     for line in lines:
-        print(f"opsin: {line}", file=sys.stderr)
+        put(f"opsin: {line}", error=True)
     return "damaged" if lines else "whole"
 
 

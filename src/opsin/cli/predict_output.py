@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from opsin.cli.printing import print_json
 from opsin.errors import InputError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class PredictOutput:
     def add(self, answer: Answer, shown: dict[str, Any]) -> None:
         """Take an answer as it comes. shown: it with what was made of it, for JSON."""
         if self.jsonl:
-            print(json.dumps(shown, ensure_ascii=False, allow_nan=False), flush=True)
+            print_json(shown, indent=None)
         if self.csv is not None or self.coco is not None:
             self.kept.append(answer)
         if self.crops is not None and answer.error is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -9,15 +10,36 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from opsin.errors import InputError
+from opsin.errors import InputError, is_printable, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def print_json(value: Any) -> None:
-    """A result for machines."""
-    print(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
+def put(text: object, *, several: bool = False, error: bool = False) -> None:
+    """Print a line, fit to be shown. several: it may be several lines. error: on standard error."""
+    print(printable(text, keep="\n\t" if several else "\t"), file=sys.stderr if error else sys.stdout, flush=error)
+
+
+def print_json(value: Any, indent: int | None = 1) -> None:
+    """A result for machines. indent=None: on one line."""
+    print(to_json(value, indent), flush=indent is None)
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """JSON that keeps letters; what steers a terminal or is no Unicode is an escape, which reads back as it was."""
+    plain = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+    text = json.dumps(value, indent=indent, ensure_ascii=plain, allow_nan=False)
+    if is_printable(text.replace("\n", "")):
+        return text
+    return "".join(one if one == "\n" or is_printable(one) else f"\\u{ord(one):04x}" for one in text)
+
+
+def show_anything() -> None:
+    """Let both streams write letters that their encoding has not, an ASCII terminal's, as escapes, not as errors."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def terminal_width() -> int | None:
@@ -35,6 +57,7 @@ def print_table(
 
     width: at most so many columns where that is possible: a row whose first cell is too long for it takes two lines.
     """
+    columns, rows = list(columns), [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
     if width is not None:
         widths[0] = max(len(columns[0]), min(widths[0], width - sum(size + 2 for size in widths[1:])))

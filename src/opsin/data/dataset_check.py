@@ -16,7 +16,7 @@ from opsin.data.images import ENDINGS, UnreadableImage, decode, read_header
 from opsin.data.open_source import open_source
 from opsin.data.source import Progress, Source, Split, check_trainable, map_threads, misfit
 from opsin.data.truth import Problem, Size, Summary, name_problem
-from opsin.errors import InputError
+from opsin.errors import InputError, is_printable, printable
 from opsin.rooms import DEFAULT_TASK
 
 _IMBALANCE = 10  # times more examples in the largest class than in the smallest before it is a warning
@@ -135,6 +135,7 @@ def inspect(
         problems=[
             *opened.problems,
             *_unfit(opened),
+            *_odd_names(opened, findings),
             *_class_problems(opened, summaries),
             *_image_problems(opened, findings),
             *_truth_problems(opened, findings),
@@ -181,6 +182,17 @@ def _unfit(source: Source) -> list[Problem]:
     except InputError as error:
         return [Problem("untrainable", source.name, str(error).removeprefix(f"{source.name}: "))]
     return []
+
+
+def _odd_names(source: Source, findings: list[_Finding]) -> list[Problem]:
+    """Names of classes and files that cannot be shown as they are; see `opsin.errors.printable`."""
+    rest = "characters that steer a terminal, break a line or are no text"
+    classes = [printable(name) for name in source.classes if not is_printable(name)]
+    files = [finding.name for finding in findings if not is_printable(PurePosixPath(finding.name).name)]
+    return [
+        *(Problem("odd_name", source.name, f"the class {name} has {rest}", "note") for name in classes),
+        *(Problem("odd_name", name, f"its name has {rest}", "note") for name in files),
+    ]
 
 
 def _class_problems(source: Source, summaries: dict[str, Summary]) -> list[Problem]:
@@ -261,16 +273,16 @@ def render(diagnosis: Diagnosis, limit: int = 20) -> str:
         if tally:
             shown = [f"{value} ({count:,})" for value, count in list(tally.items())[:5]]
             lines.append(f"{title}: {', '.join(shown)}" + (f" and {len(tally) - 5} more" if len(tally) > 5 else ""))
-    return "\n".join(lines + _problem_lines(diagnosis, limit))
+    return "\n".join(map(printable, lines + _problem_lines(diagnosis, limit)))
 
 
 def _class_lines(diagnosis: Diagnosis, limit: int) -> list[str]:
-    width = max([len(name) for name in diagnosis.classes[:limit]], default=0)
+    width = max([len(printable(name)) for name in diagnosis.classes[:limit]], default=0)
     lines = []
     for name in diagnosis.classes[:limit]:
         counted = diagnosis.objects or diagnosis.splits
         counts = "  ".join(f"{key} {row[name]:,}" for key, row in counted.items())
-        lines.append(f"  {name:<{width}}  {counts}")
+        lines.append(f"  {printable(name):<{width}}  {counts}")
     if len(diagnosis.classes) > limit:
         lines.append(f"  ... and {len(diagnosis.classes) - limit} more")
     return lines

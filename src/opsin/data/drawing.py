@@ -18,7 +18,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from opsin.errors import InputError
+from opsin.errors import InputError, printable
 from opsin.files import atomic, write_failure
 from opsin.structures import Instances
 
@@ -43,7 +43,7 @@ _MOST_LETTERS = 32  # of a class's name beside its box and in a legend
 
 def shorten(text: str, length: int) -> str:
     """At most `length` characters on one line, with an ellipsis where some were cut."""
-    text = " ".join(text.split())
+    text = printable(" ".join(text.split()))
     return text if len(text) <= length else text[: max(0, length - 1)].rstrip() + "…"
 
 

@@ -26,7 +26,7 @@ from opsin.engine.checkpoint import Facts
 from opsin.engine.predict import Predictor, Program, describe_input
 from opsin.engine.recipe import Recipe
 from opsin.engine.tiles import Place
-from opsin.errors import InputError
+from opsin.errors import InputError, printable
 from opsin.structures import Batch, Instances
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class DetectPredictor(Predictor):
     def describe(self, answer: dict[str, Any]) -> str:
         """`2 cat, 1 dog`."""
         counts = Counter(one["label"] for one in answer["instances"])
-        return ", ".join(f"{count} {label}" for label, count in counts.most_common()) or "nothing"
+        return ", ".join(f"{count} {printable(label)}" for label, count in counts.most_common()) or "nothing"
 
     @classmethod
     def network_of_program(

@@ -335,7 +335,7 @@ def write_text(text: str, path: str | Path) -> Path:
     except OSError as error:
         raise InputError(f"cannot make the folder {path.parent}: {error.strerror}") from None
     with atomic(path, flush=False) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # half characters as JSON has them
     return path
 
 

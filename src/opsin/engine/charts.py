@@ -12,8 +12,11 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
+
+from opsin.errors import is_printable, printable
 
 # Okabe and Ito's palette, which the colour-blind can tell apart, and brighter twins for a dark page: (light, dark).
 INK, MUTED, GRID, PAPER = "#1f2329", "#656d77", "#d9dee4", "#fefefe"
@@ -72,6 +75,7 @@ def svg(draw: Callable[[Canvas], None], width: float = 6.0, height: float = 3.4)
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # the reader's fonts have them
         canvas = Canvas(figsize=(width, height), layout="constrained")
         draw(canvas)
+        _clean(canvas)
         canvas.savefig(buffer, format="svg", metadata=_NO_METADATA)
     return _adapt(buffer.getvalue()).encode()
 
@@ -82,8 +86,16 @@ def image(draw: Callable[[Canvas], None], width: float = 6.0, height: float = 3.
     with matplotlib.rc_context(_STYLE):
         canvas = Canvas(figsize=(width, height), layout="constrained", facecolor="white")
         draw(canvas)
+        _clean(canvas)
         canvas.savefig(buffer, format="png", dpi=100)
     return Image.open(buffer).convert("RGB")
+
+
+def _clean(canvas: Canvas) -> None:
+    """Make every name on a canvas fit to be drawn: fonts refuse half characters, and XML control characters."""
+    for text in canvas.findobj(Text):
+        if not is_printable(shown := text.get_text()):
+            text.set_text(printable(shown, keep="\n"))
 
 
 def lines(

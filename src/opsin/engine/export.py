@@ -156,7 +156,7 @@ def describe(predictor: Predictor, program: Program) -> dict[str, str]:
         values["preprocessing"] = predictor.preprocessing.to_dict()
     if (tiles := predictor.tiles()) is not None:
         values["tile"] = tiles.tiling.to_dict()
-    texts |= {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
+    texts |= {name: json.dumps(value) for name, value in values.items()}
     return texts | dict(program.metadata)
 
 

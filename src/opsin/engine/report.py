@@ -20,6 +20,7 @@ from torch import Tensor
 from opsin.data.drawing import to_pil
 from opsin.engine import charts
 from opsin.engine.environment import environment
+from opsin.errors import printable
 from opsin.files import atomic
 
 __all__ = [
@@ -251,9 +252,19 @@ def _template(path: Path | None) -> jinja2.Template:
     path = path or own
     loader = jinja2.FileSystemLoader([path.parent, own.parent])
     environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=loader,
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_printable,
     )
     return environment.get_template(path.name)
+
+
+def _printable(value: Any) -> Any:
+    """What a template prints: names of files and classes fit to be shown; markup as it is."""
+    return printable(value, keep="\n\t") if type(value) is str else value
 
 
 def _views(sections: Sequence[Section]) -> list[dict[str, Any]]:

@@ -59,6 +59,10 @@ class RunFolder:
                 number += 1
                 folder = cls(Path("runs") / f"{name}-{number}")
         try:
+            str(folder.path.absolute()).encode()
+        except UnicodeEncodeError:  # torch and safetensors write to no such path
+            raise InputError(f"{folder.path.absolute()} has bytes that are no UTF-8; choose another --out") from None
+        try:
             folder.path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder.path):
                 pass
