@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,6 +62,43 @@ def atomic(path: Path, *, flush: bool = True) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def keep_previous(path: Path, previous: Path) -> None:
+    """Let a second name stand for the present content of a file that is about to be replaced. Both exist throughout."""
+    if not path.exists():
+        return
+    temporary = previous.with_name(f".{previous.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            temporary.hardlink_to(path)
+        except (OSError, NotImplementedError):  # a file system without links
+            shutil.copyfile(path, temporary)
+        temporary.replace(previous)
+    except OSError as error:
+        raise write_failure(previous, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files in a folder that processes which are no more have left."""
+    for path in folder.glob(".*.tmp"):
+        process = path.name.split(".")[-2]
+        if process.isdecimal() and not _is_alive(int(process)):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # it is another user's
+        return True
+    return True
 
 
 def _umask() -> int:

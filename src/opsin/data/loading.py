@@ -265,11 +265,15 @@ def _unpacked(batches: Iterator[Any], truth: Truth | None) -> Iterator[Any]:
 
 
 def _prepare_worker(worker: int) -> None:
-    """Leave Ctrl-C to the main process, which may want to end its step; workers end with their loader.
+    """Leave signals that end a training to the main process, which ends its step; workers end with their loader.
+
+    A terminal, systemd or a scheduler sends them to the whole group of processes.
 
     One that was started afresh imports what the command was given by `--import`.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     rooms.import_inherited()
 
 

@@ -27,9 +27,10 @@ from opsin.engine.run import RunFolder
 from opsin.engine.task import Task, average_state
 from opsin.errors import JobError
 from opsin.errors import on_terminal as on_terminal
-from opsin.files import atomic
+from opsin.files import atomic, keep_previous
 from opsin.progress import duration
 
+STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 _LOOK = 3.0  # seconds of steps from which the whole training is forecast
 _WORTH = 20.0  # seconds that are worth a word
 
@@ -302,7 +303,10 @@ class StepLimit(Callback):
 
 
 class CleanStop(Callback):
-    """Ctrl-C and SIGTERM end the training after the step under way, with a checkpoint; a second Ctrl-C at once."""
+    """Ctrl-C, SIGTERM and SIGHUP end the training after the step under way, with a checkpoint; Ctrl-C again at once.
+
+    SIGTERM and SIGHUP come several times where a scheduler or a closed terminal sends them to each process of a group.
+    """
 
     def __init__(self, run: RunFolder, say: Callable[[str], None]) -> None:
         self.run = run
@@ -312,7 +316,7 @@ class CleanStop(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in STOPPING:
                 self._previous[number] = signal.signal(number, self._ask)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -335,10 +339,12 @@ class CleanStop(Callback):
             self._stop(trainer, pl_module)
 
     def _ask(self, number: int, frame: Any) -> None:
-        if self.asked:
+        if self.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.asked = True
-        self.say("stopping after this step; press Ctrl-C again to stop at once")
+        if not self.asked:
+            self.asked = True
+            again = "; press Ctrl-C again to stop at once" if number == signal.SIGINT else ""
+            self.say(f"stopping after this step{again}")
 
     def _agreed(self, trainer: Trainer, pl_module: LightningModule) -> bool:
         if trainer.world_size == 1:
@@ -416,16 +422,37 @@ class CheckpointFiles(TorchCheckpointIO):
     """Lightning's checkpoints, written atomically and read without running code."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        with atomic(Path(path)) as temporary:
+        path = Path(path)
+        with atomic(path) as temporary:
             torch.save(checkpoint, temporary)
+            if path.name == "last.ckpt":
+                keep_previous(path, path.with_name("previous.ckpt"))
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         return read_checkpoint(Path(path))
 
 
 def early_stopping(monitor: str, mode: str, patience: int) -> EarlyStopping:
-    """Lightning's early stopping, which keeps its own state over a resume."""
-    return EarlyStopping(monitor, mode=mode, patience=patience, check_finite=False)
+    """Lightning's early stopping, which keeps its own state over a resume.
+
+    It looks after validation: at the epoch's end Lightning calls it after the checkpoint has been written without it.
+    """
+    return _EarlyStopping(monitor, mode=mode, patience=patience, check_finite=False, check_on_train_epoch_end=False)
+
+
+class _EarlyStopping(EarlyStopping):
+    """Of which a value that is not finite is never the best."""
+
+    @property
+    def state_key(self) -> str:  # of runs that were begun with Lightning's own
+        return f"EarlyStopping{ {'monitor': self.monitor, 'mode': self.mode} }"
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict({**state_dict, "patience": self.patience})  # a resumed run may be given more
+
+    def _evaluate_stopping_criteria(self, current: Tensor) -> tuple[bool, str | None]:
+        worst = torch.full_like(current, -math.inf if self.mode == "max" else math.inf)
+        return super()._evaluate_stopping_criteria(current if bool(torch.isfinite(current)) else worst)
 
 
 def evaluated_weights(trainer: Trainer, pl_module: LightningModule) -> dict[str, Tensor]:

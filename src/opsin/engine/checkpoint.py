@@ -265,8 +265,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise InputError(f"{path} holds objects that only code can rebuild; it was not loaded") from None
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
-        raise InputError(f"{path} is not a readable checkpoint: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # a damaged pickle can raise nearly any
+        reason = "it is empty" if path.is_file() and not path.stat().st_size else str(error).strip().partition("\n")[0]
+        raise InputError(f"{path} is not a readable checkpoint: {reason or type(error).__name__}") from None
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise InputError(f"{path} is not a checkpoint of a training")
     return checkpoint

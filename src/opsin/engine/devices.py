@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 
@@ -25,3 +27,8 @@ def accelerator_device(accelerator: str, devices: object = None) -> torch.device
     if chosen == "cuda" and isinstance(devices, list) and len(devices) == 1:
         return torch.device(f"cuda:{devices[0]}")
     return torch.device(chosen)
+
+
+def describe_machine(processes: int, device: torch.device) -> dict[str, Any]:
+    """What of the machine may change the last bits of a training's sums, for its checkpoint."""
+    return {"threads": torch.get_num_threads(), "processes": processes, "device": device.type}

@@ -67,7 +67,7 @@ class DataSection(RecipeSection):
     source: str
     val_fraction: Fraction = 0.1
     test_fraction: Fraction = 0.2
-    split_seed: int = 0
+    split_seed: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
     size: Positive | tuple[Positive, Positive] | None = None  # height, width; the model's published input if null
     channels: Literal[1, 3] | None = None  # 1 if every image is grey, else 3, if null
     fit: Literal["squash", "crop", "pad"] | None = None  # squash if null
@@ -115,7 +115,7 @@ class TrainSection(RecipeSection):
     epochs: Positive = 30
     max_steps: Positive | None = None
     batch_size: Positive = 64  # of one process
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
     workers: Annotated[int, Field(ge=0)] = 0
     accelerator: str = "auto"
     devices: int | str | list[int] = 1

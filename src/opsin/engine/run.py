@@ -29,6 +29,11 @@ class RunFolder:
         return self.path / "last.ckpt"
 
     @property
+    def previous(self) -> Path:
+        """The checkpoint before the last, should that be damaged."""
+        return self.path / "previous.ckpt"
+
+    @property
     def best(self) -> Path:
         return self.path / "best.ckpt"
 

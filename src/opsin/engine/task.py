@@ -18,6 +18,7 @@ from opsin.backbones.extraction import find_backbone
 from opsin.data import Preprocessing, Source, Split, create_augmentation, describe_augmentation
 from opsin.data.loading import derive_seed
 from opsin.engine.checkpoint import CRITERION, Facts
+from opsin.engine.devices import describe_machine
 from opsin.engine.evaluator import Evaluator, create_evaluator
 from opsin.engine.predict import Predictor, create_predictor
 from opsin.engine.recipe import Recipe
@@ -236,6 +237,11 @@ class Task(LightningModule, ABC):
         """
         return (batch_idx + 1) % self.recipe.train.accumulate == 0 or batch_idx + 1 == self.epoch_batches
 
+    def _shares(self, batch_idx: int) -> int:
+        """How many batches make up the optimizer step that a batch belongs to: the epoch's last may have fewer."""
+        accumulate = self.recipe.train.accumulate
+        return min(accumulate, self.epoch_batches - batch_idx // accumulate * accumulate)
+
     @property
     def _updates(self) -> Sequence[Update]:
         if self._made_updates is None:
@@ -249,7 +255,9 @@ class Task(LightningModule, ABC):
         self.batch_index = batch_idx
         first, *others = self._updates
         if not others:
-            return self._total(batch, first.losses(batch))
+            total, share = self._total(batch, first.losses(batch)), self._shares(batch_idx)
+            # Lightning divides by `accumulate`; the epoch's last step may have fewer batches, and weighs as the others.
+            return total if share == self.recipe.train.accumulate else total * (self.recipe.train.accumulate / share)
         optimizers: Any = self.optimizers()
         due = self.steps_after(batch_idx)
         whole: dict[str, Tensor] = {}
@@ -257,7 +265,7 @@ class Task(LightningModule, ABC):
             self.toggle_optimizer(optimizer)
             losses = update.losses(batch)
             total = self._checked_total(batch, losses)
-            self.manual_backward(total / self.recipe.train.accumulate)
+            self.manual_backward(total / self._shares(batch_idx))
             if due:
                 if self.recipe.train.clip_norm is not None:
                     self.clip_gradients(optimizer, self.recipe.train.clip_norm, "norm")
@@ -373,6 +381,7 @@ class Task(LightningModule, ABC):
             "position": list(self.trainer.train_dataloader.position),  # type: ignore[union-attr]
             "meaning": self.facts.meaning,
             "values": saved_values(self.model),
+            "machine": describe_machine(self.trainer.world_size, self.device),
         }
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:

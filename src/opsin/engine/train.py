@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Collection, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,16 @@ from opsin.engine.devices import accelerator_device
 from opsin.engine.evaluate import evaluate_split
 from opsin.engine.first_weights import load_first_weights, load_published_weights
 from opsin.engine.frozen_start import FrozenStart, describe_frozen_start
+from opsin.engine.preflight import check_fit, check_settings
 from opsin.engine.recipe import Recipe, load_recipe, read_recipe
+from opsin.engine.resuming import (
+    check_fits,
+    ended_by_another,
+    find_checkpoint,
+    left_to_train,
+    locked,
+    stopped_in_words,
+)
 from opsin.engine.run import RunFolder
 from opsin.engine.run_report import write_run_report
 from opsin.engine.stages import run_stages
@@ -84,13 +93,17 @@ def train(
         given = given_keys(recipe, overrides)
         folder = None
     loaded.imports = rooms.imported_packages()
-    with _quiet_lightning():
+    with _quiet_lightning(), ExitStack() as held, stopped_in_words(lambda: folder):
+        if folder is not None:
+            held.enter_context(locked(folder))
         torch.manual_seed(loaded.train.seed)  # the first weights; all other randomness derives from it step by step
-        resumed = folder is not None and folder.last.exists()
+        resumed = folder is not None and (folder.last.exists() or folder.previous.exists())
         task, source, splits = prepare(loaded, say, resumed=resumed, given=given)
         loaded = task.recipe
         stages = task.stages()  # before anything is written: they may need what is not installed
-        folder = folder or _create_folder(out, recipe, loaded)
+        if folder is None:
+            folder = _create_folder(out, recipe, loaded)
+            held.enter_context(locked(folder))
         task.to(_device(loaded))
         if stages:
             run_stages(stages, task, splits, folder, _fit_stage, say)
@@ -115,6 +128,7 @@ def prepare(
         verbs = {"predict": room.predicts, "eval": rooms.evaluating_room(room).evaluates}
         users = " and ".join(f"`opsin {verb}`" for verb, has in verbs.items() if has is not None)
         raise InputError(f"{recipe.task} trains nothing" + (f"; use it with {users}" if users else ""))
+    check_settings(recipe)
     kind: type[Task] = rooms.load(room.trains)
     source = kind.open(recipe, say)
     preprocessing = kind.create_preprocessing(recipe, source)
@@ -123,6 +137,7 @@ def prepare(
     source, extended = kind.extend(recipe, source, say)
     splits = source.splits
     task = kind.build(recipe, preprocessing, source)
+    check_fit(task, splits)
     sizes = measure_objects(splits["train"], preprocessing)
     task.facts.objects = {} if sizes is None else sizes.to_dict()
     task.create_optimizers(steps_per_epoch=1)  # a wrong option is refused before anything is written
@@ -193,9 +208,10 @@ def _fit(
     """One training by gradient. alone: refuse more than one process."""
     recipe = task.recipe
     task.failed_batch = folder.path / "failed_batch.safetensors"
-    checkpoint = folder.last if resume and folder.last.exists() else None
+    found = find_checkpoint(folder, say) if resume else None
+    checkpoint, content = (None, {}) if found is None else found
     if checkpoint is not None:
-        _check_resumable(checkpoint, task)
+        check_fits(checkpoint, content, task)
     elif resume:
         say("no checkpoint had been written yet; starting from the first step")
     trainer = _create_trainer(task, folder, say, has_val="val" in splits)
@@ -206,6 +222,8 @@ def _fit(
         )
     if trainer.is_global_zero:
         folder.write_recipe(recipe.to_yaml())
+    if checkpoint is not None and not left_to_train(content, task, trainer, _device(recipe), say):
+        return trainer
     common = {
         "rank": rank,
         "world_size": world,
@@ -217,7 +235,7 @@ def _fit(
     val = data.create_loader(ready["val"], **_loading(task), **common) if "val" in ready else None
     if checkpoint is not None:
         # Lightning restores a loader only in the middle of an epoch, and after it has begun to iterate.
-        epoch, batch = read_checkpoint(checkpoint)["opsin"]["position"]
+        epoch, batch = content["opsin"]["position"]
         loader.position = (epoch, batch)
     try:
         trainer.fit(task, loader, val, ckpt_path=checkpoint)
@@ -225,6 +243,8 @@ def _fit(
         raise _stopped_at_once(folder) from None
     except SystemExit as exit_:  # Lightning turns a second Ctrl-C into an exit
         raise _stopped_at_once(folder) from exit_
+    except RuntimeError as error:
+        raise ended_by_another(error, folder, world) or error from error
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()  # else its threads may outlive the interpreter, which then aborts
@@ -250,7 +270,8 @@ def _loading(task: Task) -> dict[str, Any]:
 
 def _fit_stage(task: Task, splits: Mapping[str, Split], folder: RunFolder, say: Say) -> None:
     """A training by gradient that is one stage of several; the weights that the recipe keeps stay in the model."""
-    trainer = _fit(task, splits, folder, say, resume=folder.last.exists(), alone=True)
+    resume = folder.last.exists() or folder.previous.exists()
+    trainer = _fit(task, splits, folder, say, resume=resume, alone=True)
     _load_kept(task, folder, trainer, say)
     task.to(_device(task.recipe))
 
@@ -311,25 +332,6 @@ def _create_trainer(task: Task, folder: RunFolder, say: Say, *, has_val: bool) -
         if type(error).__name__ == "MisconfigurationException":
             raise InputError(f"the train section does not fit this machine: {' '.join(str(error).split())}") from None
         raise
-
-
-def _check_resumable(checkpoint: Path, task: Task) -> None:
-    """Refuse a checkpoint of other classes or another architecture, before Lightning meets it."""
-    content = read_checkpoint(checkpoint)
-    saved = content.get("opsin", {})
-    meaning = saved.get("meaning", {"classes": saved.get("classes")})  # earlier all tasks had classes
-    if meaning.get("classes", []) != task.classes:
-        raise InputError(
-            f"{checkpoint} was trained on the classes {meaning.get('classes')}, the data now has {task.classes}"
-        )
-    if {**task.facts.meaning, **meaning} != task.facts.meaning:
-        raise InputError(f"{checkpoint} was trained on data that means {meaning}, not {task.facts.meaning}")
-    own = task.state_dict()
-    for key, value in content["state_dict"].items():
-        if key not in own or own[key].shape != value.shape:
-            raise InputError(
-                f"{checkpoint} does not fit {task.recipe.model.name}: {key} differs; resume with the recipe it had"
-            )
 
 
 def _finish(task: Task, source: Source, splits: Mapping[str, Split], folder: RunFolder, say: Say) -> Run:

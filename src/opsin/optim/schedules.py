@@ -128,7 +128,7 @@ class Plateau(Schedule):
         value = float(value)
         # |best|: a negative best (a log-likelihood) must not turn the margin round and let equal values pass.
         gain = math.inf if self.best is None else self.sign * (value - self.best) - self.threshold * abs(self.best)
-        if gain > 0 and not math.isnan(value):
+        if gain > 0 and math.isfinite(value):
             self.best, self.bad = value, 0
             return
         self.bad += 1
