@@ -21,6 +21,7 @@ ROOM = Room(
         "opsin.data.formats.npz:FORMAT",
         "opsin.data.formats.idx:FORMAT",
     ),
+    reads="opsin.data.dataset_labels:READER",
     trains="opsin.classify.task:ClassifyTask",
     predicts="opsin.classify.predict:ClassifyPredictor",
     evaluates="opsin.classify.evaluate:ClassifyEvaluator",

@@ -14,6 +14,7 @@ from opsin.data.open_source import recognize_task
 from opsin.data.preprocessing import Preprocessing
 from opsin.data.source import Source, Split, check_trainable, find_channels, verify
 from opsin.data.splits import divide, stratified, stratify
+from opsin.data.torch_dataset import source_of
 from opsin.data.truth import Problem, Summary, Truth
 from opsin.image_files import IMAGE_SUFFIXES
 from opsin.lazy_modules import lazy_modules
@@ -63,6 +64,7 @@ __all__ = [
     "read_image",
     "recognize_task",
     "render",
+    "source_of",
     "stratified",
     "stratify",
     "to_pillow",

@@ -21,12 +21,14 @@ class Inputs(ABC):
     """The examples of a split, in an order. Every method may be called in any process and any thread.
 
     key: the field of a sample and of a batch that holds them, "image" for images. noun: what one is, for people.
-    stored: whether they lie on disk, so that one may turn out to be unreadable.
+    stored: whether they lie on disk, so that one may turn out to be unreadable. draws: whether reading may draw random
+    numbers, which a loader then seeds.
     """
 
     key: str = "image"
     noun: str = "image"
     stored: bool = False
+    draws: bool = False
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -116,7 +118,7 @@ class Concatenated(Inputs):
 
     def __init__(self, parts: Sequence[Inputs], places: np.ndarray | None = None) -> None:
         self.parts, self.key, self.noun = tuple(parts), parts[0].key, parts[0].noun
-        self.stored = any(part.stored for part in self.parts)
+        self.stored, self.draws = (any(getattr(part, name) for part in parts) for name in ("stored", "draws"))
         self.ends = np.cumsum([len(part) for part in self.parts])
         self.places = np.arange(self.ends[-1]) if places is None else places
 

@@ -9,6 +9,7 @@ kinds bring. Every batch has `index`, the places of its samples in their split, 
 
 from __future__ import annotations
 
+import random
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, overload
@@ -29,6 +30,7 @@ Key = tuple[int, int]  # (epoch, index)
 Sample = dict[str, Any]  # an example's input under its key, and the fields of its truth
 Order = Callable[[int], Sequence[np.ndarray]]  # epoch -> its global batches: of each the places, in the split
 _ORDER = 0xFFFF_FFFF  # stands in the place of an index where the seed is that of an epoch's order
+_READING = 0x12EA_D000  # stands where partners are counted, where the seed is that of reading an example
 
 
 class Partners(Sequence[Sample]):
@@ -161,6 +163,7 @@ class _Samples(Dataset):
 
     def __getitems__(self, keys: list[Key]) -> Batch | InputError:
         state = torch.get_rng_state()
+        others = (random.getstate(), np.random.get_state()) if self.split.inputs.draws else None
         indices, key, truth = [index for _, index in keys], self.split.inputs.key, self.split.truth
         batch: dict[str, Any] = {
             "index": torch.tensor(indices),
@@ -172,10 +175,15 @@ class _Samples(Dataset):
             return error
         finally:
             torch.set_rng_state(state)
+            if others is not None:
+                random.setstate(others[0])
+                np.random.set_state(others[1])
         batch[key] = collate_values([sample.pop(key) for sample in samples])
         return batch | (truth.collate(samples) if truth is not None else {})  # type: ignore[return-value]
 
     def _sample(self, epoch: int, index: int) -> Sample:
+        if self.split.inputs.draws:
+            seed_reading(derive_seed(self.seed, epoch, index, _READING))
         sample = self._read(index)
         if self.augmentation is None:
             return sample if self.preprocessing is None else prepare_sample(sample, self.preprocessing)
@@ -279,6 +287,13 @@ def _prepare_worker(worker: int) -> None:
 
 def _as_is(batch: Any) -> Any:
     return batch
+
+
+def seed_reading(seed: int) -> None:
+    """Seed all that a transform within a data set of another library may draw from."""
+    torch.default_generator.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
 
 
 def derive_seed(*numbers: int) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 from opsin import rooms
 from opsin.data.formats.format import Format
 from opsin.data.source import Source, verify
+from opsin.data.torch_dataset import is_dataset, source_of
 from opsin.data.truth import Problem
 from opsin.errors import InputError, nearest, unknown
 from opsin.image_files import list_folder
@@ -17,10 +18,11 @@ from opsin.image_files import list_folder
 _SHAPE, _SIGNATURE, _BUILT_IN = 1, 2, 3  # the claims of a format
 
 
-def open_source(
-    source: str | Path, task: str = rooms.DEFAULT_TASK, *, skip_bad: bool = False, **options: Any
-) -> Source:
+def open_source(source: Any, task: str = rooms.DEFAULT_TASK, *, skip_bad: bool = False, **options: Any) -> Source:
     """Open a built-in name, a path, or a name in the folder that OPSIN_DATA names, in this order.
+
+    Or a data set of another library, or several as splits; see `opsin.data.torch_dataset.source_of`, which takes `name`
+    and `classes` too.
 
     task: whose formats it may be in; the truth of every split is of the kind that the task learns from. skip_bad: leave
     out files that cannot be read, after reading them all (see `verify`); otherwise nothing is decoded here. options: of
@@ -28,6 +30,9 @@ def open_source(
     sources with one label an image are converted.
     Raises InputError for what does not exist or is in no known format.
     """
+    if is_dataset(source):
+        opened = source_of(source, task, **options)
+        return opened.without(verify(opened)) if skip_bad else opened
     formats = _formats(task)
     if not formats:
         raise InputError(f"{task} reads no data")

@@ -17,6 +17,7 @@ ROOM = Room(
         "opsin.data.formats.yolo:FORMAT",
         "opsin.data.formats.csv_boxes:FORMAT",
     ),
+    reads="opsin.data.dataset_boxes:READER",
     trains="opsin.detect.task:DetectTask",
     predicts="opsin.detect.predict:DetectPredictor",
     evaluates="opsin.detect.evaluate:DetectEvaluator",
