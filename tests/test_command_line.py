@@ -14,6 +14,7 @@ from opsin import cli, registry, rooms
 from opsin.cli import completion, train
 from opsin.cli.command import VERBS
 from opsin.cli.models import rounded, table
+from opsin.engine.starting import recipe_of
 from opsin.errors import InputError, nearest
 
 DETECTOR = Path(__file__).parent / "compatibility" / "detect"
@@ -149,24 +150,24 @@ def test_nearest_does_not_look_at_case() -> None:
 
 def test_a_model_says_its_task() -> None:
     data = {"data.source": "x"}
-    assert train.recipe_of("resnet18", data) == {"task": "classify", "model": {"name": "resnet18"}}
-    assert train.recipe_of("ssdlite", data) == {
+    assert recipe_of("resnet18", data) == {"task": "classify", "model": {"name": "resnet18"}}
+    assert recipe_of("ssdlite", data) == {
         "task": "detect",
         "model": {"name": "ssdlite320_mobilenet_v3_large"},
     }
-    assert train.recipe_of(None, {"model.name": "yolov3"}) == {"task": "detect"}
-    assert train.recipe_of(None, {"model.name": "yolov3", "task": "classify"}) == {}
-    assert train.recipe_of("detect", {}) == {"task": "detect"}
-    assert train.recipe_of("lenet5_digits", {}) == "lenet5_digits"
-    assert train.recipe_of("mine.yaml", {}) == "mine.yaml"
+    assert recipe_of(None, {"model.name": "yolov3"}) == {"task": "detect"}
+    assert recipe_of(None, {"model.name": "yolov3", "task": "classify"}) == {}
+    assert recipe_of("detect", {}) == {"task": "detect"}
+    assert recipe_of("lenet5_digits", {}) == "lenet5_digits"
+    assert recipe_of("mine.yaml", {}) == "mine.yaml"
     with pytest.raises(InputError, match=r"resnet18 is a model; say what to train it on: opsin train resnet18 --data"):
-        train.recipe_of("resnet18", {})
+        recipe_of("resnet18", {})
     with pytest.raises(InputError, match="two models"):
-        train.recipe_of("resnet18", {"model.name": "vgg16", **data})
+        recipe_of("resnet18", {"model.name": "vgg16", **data})
     with pytest.raises(InputError, match=r"unknown task, recipe or model 'lenet5_digts'; did you mean lenet5_digits"):
-        train.recipe_of("lenet5_digts", {})
+        recipe_of("lenet5_digts", {})
     with pytest.raises(InputError, match=r"is a run; to go on with it: opsin train --resume"):
-        train.recipe_of(str(DETECTOR), {})
+        recipe_of(str(DETECTOR), {})
 
 
 def test_a_recipe_of_a_models_name_wins_and_that_is_said(
@@ -175,7 +176,7 @@ def test_a_recipe_of_a_models_name_wins_and_that_is_said(
     from opsin.engine import recipe
 
     monkeypatch.setattr(recipe, "list_recipes", lambda: {"resnet18": Path("resnet18.yaml")})
-    assert train.recipe_of("resnet18", {}) == "resnet18"
+    assert recipe_of("resnet18", {}) == "resnet18"
     assert capsys.readouterr().err == "resnet18 is a recipe and a model; this trains the recipe\n"
 
 

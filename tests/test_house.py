@@ -24,6 +24,7 @@ FLOORS = [
     ["errors"],
     ["files", "checks", "image_files", "lazy_modules", "old_names", "progress", "version", "yaml_text"],
     ["structures", "rooms", "downloading", "schemes"],
+    ["objects"],
     ["registry"],
     ["ops"],
     ["nn", "losses", "optim"],

@@ -10,12 +10,12 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from opsin import errors, rooms
+from opsin import errors, objects, rooms
 from opsin.errors import InputError, unknown
 from opsin.rooms import Room
 
@@ -141,6 +141,7 @@ class Entry:
 
 _models: dict[str, Entry] = {}
 _aliases: dict[str, str] = {}
+_objects: dict[str, Entry] = {}  # networks that calls were given as objects
 _loaders: list[Callable[..., Any]] = []  # what fills a model with published weights
 _tried: set[str] = set()  # modules of networks
 
@@ -186,12 +187,32 @@ def loads_weights(loader: Builder) -> Builder:
 
 
 def find_model(name: str) -> Entry:
-    """The entry of a model, by its name or alias. Raises InputError with the nearest names when there is none."""
+    """The entry of a model, by its name or alias. Raises InputError with the nearest names when there is none.
+
+    Of an object that a call was given in the place of a name, what `remember_object` keeps.
+    """
+    if objects.is_object(name):
+        return _find_object(name)
     if not is_model(name):
         if (place := elsewhere(name)) is not None:
             raise InputError(f"unknown model {name!r}: {place}")
         raise InputError(f"{unknown('model', name, [*_models, *_aliases])} (`opsin models` lists them all)")
     return _models[_aliases.get(name, name)]
+
+
+def remember_object(entry: Entry) -> None:
+    """Keep what is known of a network that a call was given as an object, by its name in recipes, for this process."""
+    _objects[entry.name] = entry
+
+
+def _find_object(name: str) -> Entry:
+    """Of a network given as an object: while it is lent its own entry, later what is remembered of it."""
+    lent: Entry | None = objects.lent("model.name")
+    if lent is not None:  # its class may be in another module now
+        return replace(lent, name=name)
+    if name not in _objects:
+        raise objects.missing("model.name", name)
+    return _objects[name]
 
 
 def is_model(name: str) -> bool:

@@ -109,6 +109,7 @@ class Room:
 
     networks: a module whose import registers the task's networks. formats: of data, `opsin.data.formats` or others.
     reads: a `TargetReader` of `opsin.data.torch_dataset`, for data sets of other libraries, given in Python.
+    adapts: an `Adapter` of `opsin.engine.own_parts`, which trains networks of the user's own.
     trains, predicts, evaluates: a `Task`, a `Predictor` and an `Evaluator` of `opsin.engine`. borrows: the task whose
     evaluation it takes, where it has none. section: its part of a recipe, a pydantic model, which stands there under
     the task's name; moved: keys of recipes that were elsewhere before, old key -> key of the section. defaults: section
@@ -125,6 +126,7 @@ class Room:
     networks: str | None = None
     formats: tuple[str, ...] = ()
     reads: str | None = None
+    adapts: str | None = None
     trains: str | None = None
     predicts: str | None = None
     evaluates: str | None = None

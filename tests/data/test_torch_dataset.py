@@ -209,7 +209,7 @@ def test_boxes_are_known_by_their_keys() -> None:
 def test_the_format_of_torchvisions_boxes_is_followed() -> None:
     from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat
 
-    boxes = BoundingBoxes([[2.5, 5.0, 3.0, 6.0]], format=BoundingBoxFormat.CXCYWH, canvas_size=(20, 30))  # pyright: ignore
+    boxes = BoundingBoxes([[2.5, 5.0, 3.0, 6.0]], format=BoundingBoxFormat.CXCYWH, canvas_size=(20, 30))  # type: ignore[call-overload]
     truth = source_of(Objects([{"boxes": boxes, "labels": [0]}]), "detect").splits["all"].kind
     assert truth.at(0).boxes.tolist() == [[1, 2, 4, 8]]
 

@@ -108,10 +108,12 @@ class Backbone(nn.Module):
     def loss(self, outputs: Outputs, targets: Tensor) -> dict[str, Tensor]:
         """Named terms whose sum is minimised. targets: (B,) int64, or (B, num_classes) float in [0, 1] when soft.
 
-        "loss" alone; with auxiliary heads "main", and one term for each head by its name, times `aux_weight`.
+        "loss" alone, or the terms of a criterion that gives several. With auxiliary heads "main", and one term for each
+        head by its name, times `aux_weight`.
         """
         if isinstance(outputs, Tensor):
-            return {"loss": self.criterion(outputs, targets)}
+            found = self.criterion(outputs, targets)
+            return dict(found) if isinstance(found, Mapping) else {"loss": found}
         losses = {"main": self.criterion(outputs["logits"], targets)}
         for name in self.aux_taps:
             losses[name] = self.aux_weight * self.criterion(outputs[name], targets)

@@ -58,6 +58,16 @@ class ClassifyEvaluator(Evaluator):
             right = (logits.argmax(dim=1) == labels)[labels != -1]
         return {"loss": float(loss), "accuracy": float(right.float().mean())}
 
+    def compared(self) -> tuple[Tensor, Tensor]:
+        """Scores (N, K) in [0, 1], as `predict` gives them, and labels: (N,) int64, or (N, K) of 0 and 1.
+
+        Examples without a label are left out.
+        """
+        logits, labels = self.gathered()
+        scores = self.predictor.model.decode(logits)["scores"]
+        known = labels != -1 if labels.ndim == 1 else torch.ones(len(labels), dtype=torch.bool)
+        return scores[known], labels[known] if labels.ndim == 1 else labels.long()
+
     def calibrate(self) -> None:
         """Fit the temperature; see `opsin.classify.calibration`."""
         self.predictor.model.temperature = fit_temperature(*self.gathered(), self.multi_label)

@@ -22,6 +22,7 @@ ROOM = Room(
         "opsin.data.formats.idx:FORMAT",
     ),
     reads="opsin.data.dataset_labels:READER",
+    adapts="opsin.classify.own_network:OwnClassifier",
     trains="opsin.classify.task:ClassifyTask",
     predicts="opsin.classify.predict:ClassifyPredictor",
     evaluates="opsin.classify.evaluate:ClassifyEvaluator",

@@ -49,7 +49,8 @@ def _optimizer(recipe: Recipe, given: Collection[str], tuned: bool) -> dict[str,
     name = recipe.optim.name
     if "optim.name" not in given and not other:  # an option belongs to the optimizer that it was given for
         name = "adamw"
-    rate = (_ADAPTIVE if name in _ADAPTIVE_NAMES else _PLAIN)[tuned]
+    own = name.rpartition(".")[2].rstrip(">").lower()  # of a class by its path
+    rate = (_ADAPTIVE if own in _ADAPTIVE_NAMES or "adam" in own else _PLAIN)[tuned]
     if name != "adamw" or other:
         return {"optim.lr": rate}
     return {"optim.name": name, "optim.lr": rate, "optim.weight_decay": 0.05, "optim.decay_norm_and_bias": False}

@@ -75,11 +75,14 @@ def _create_criterion(recipe: Recipe, labels: np.ndarray, num_classes: int) -> t
     if loss.name is None and not (multi_label or mixed or loss.class_weights or loss.options):
         return None
     name = loss.name or ("bce" if multi_label else "cross_entropy")
-    if (name in _MULTI_LABEL) != multi_label:
+    own = "." in name  # a dotted path or an object, of which we know nothing
+    if not own and (name in _MULTI_LABEL) != multi_label:
         fitting = " or ".join(_MULTI_LABEL) if multi_label else "cross_entropy"
         raise InputError(
             f"loss.name={name} does not fit classify.multi_label={str(multi_label).lower()}; use loss.name={fitting}"
         )
+    if loss.class_weights is not None and own:
+        raise InputError(f"loss.class_weights are of losses by name; give {name} its weights itself")
     if loss.class_weights is not None and multi_label and name != "bce":
         raise InputError(f"loss.class_weights needs loss.name=bce for several labels; {name} takes none")
     options = dict(loss.options)

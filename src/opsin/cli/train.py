@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from opsin import registry, rooms
+from opsin import rooms
 from opsin.cli import completion
 from opsin.cli.arguments import AsJson, DataSource, Device, Settings, examples
 from opsin.cli.early_checks import check_data, check_recipe
 from opsin.cli.printing import print_json
 from opsin.engine.run import RunFolder
-from opsin.errors import InputError, say, unknown
+from opsin.errors import InputError
 
 EXAMPLES = examples(
     "train lenet5_digits",
@@ -95,6 +94,8 @@ def train(
     if device is not None:
         overrides |= devices_of(device)
     overrides |= dict(parse_setting(setting) for setting in settings or [])
+    from opsin.engine.starting import recipe_of
+
     recipe = None if resume is not None and what is None else recipe_of(what, overrides)
     from opsin.engine.train import train as run_training
 
@@ -109,50 +110,6 @@ def train(
                 "epochs": run.epochs,
             }
         )
-
-
-def recipe_of(what: str | None, overrides: Mapping[str, Any]) -> str | dict[str, Any]:
-    """What to train by: a task's name before a recipe's, a recipe's before a model's. A name of two is said.
-
-    what: None where overrides name a model. Raises InputError for a name that is none of them, and for a model
-    without data.
-    """
-    from opsin.engine.recipe import list_recipes
-
-    named = str(overrides.get("model.name", ""))
-    if what is None:
-        return {} if "task" in overrides or not named else {"task": registry.find_model(named).task}
-    tasks, recipes = rooms.list_tasks(), list_recipes()
-    if Path(what).suffix in (".yaml", ".yml"):
-        return what
-    kinds = [kind for kind, names in (("task", tasks), ("recipe", recipes)) if what in names]
-    if registry.is_model(what):
-        kinds.append("model")
-    if not kinds:
-        raise _unknown(what, [*tasks, *recipes])
-    if len(kinds) > 1:
-        say(f"{what} is a {' and a '.join(kinds)}; this trains the {kinds[0]}")
-    if kinds[0] != "model":
-        return {"task": what} if kinds[0] == "task" else what
-    entry = registry.find_model(what)
-    if named and registry.find_model(named) is not entry:
-        raise InputError(f"{what} and --model {named} are two models; leave one of them out")
-    if not {"data", "data.source"} & overrides.keys():
-        raise InputError(f"{what} is a model; say what to train it on: opsin train {what} --data SOURCE")
-    return {"task": entry.task, "model": {"name": entry.name}}
-
-
-def _unknown(what: str, tasks_and_recipes: Sequence[str]) -> InputError:
-    """The error for what is neither a task, nor a recipe, nor a model."""
-    path = Path(what)
-    if (path / "recipe.yaml").is_file():
-        return InputError(f"{what} is a run; to go on with it: opsin train --resume {what}")
-    if path.exists():
-        return InputError(f"{what} is no recipe (.yaml); to train on it: opsin train MODEL --data {what}")
-    if (elsewhere := registry.elsewhere(what)) is not None:
-        return InputError(f"unknown model {what!r}: {elsewhere}")
-    error = unknown("task, recipe or model", what, [*tasks_and_recipes, *registry.list_models()])
-    return InputError(f"{error} (`opsin models` lists the models; the tasks are {', '.join(rooms.list_tasks())})")
 
 
 def devices_of(device: str) -> dict[str, Any]:

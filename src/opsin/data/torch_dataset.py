@@ -162,6 +162,7 @@ def source_of(
     *,
     name: str | None = None,
     classes: Sequence[str] | None = None,
+    default_classes: Sequence[str] | None = None,
     **options: Any,
 ) -> Source:
     """A data set of another library, or several as the splits of one, as a source for a task.
@@ -171,7 +172,8 @@ def source_of(
     Images: PIL, uint8 or float in [0, 1] tensors (C, H, W), arrays (H, W, C), encoded bytes, paths. Targets: of class
     labels an int, a name, or a row of 0 and 1; of boxes {"boxes": (n, 4) x1 y1 x2 y2, "labels": (n,)} or Hugging Face's
     {"objects": {"bbox": x y width height, "category"}}. name: of the source in messages, else that of the data set.
-    classes: their names, where the data set does not say them; numbers else. options: as of `opsin.data.open`.
+    classes: their names, in the place of what the data set says; numbers where neither does, and `default_classes` is
+    None too. options: as of `opsin.data.open`.
     Raises InputError for what is none, has no length, or is empty, and for a wrong example with its index.
     """
     reads = rooms.find_room(task).reads
@@ -188,6 +190,7 @@ def source_of(
         _probe(one, reader)
     values = {key: _values(one, reader) for key, one in parts.items()}
     known = classes if classes is not None else next((n for p in parts.values() if (n := reader.names(p))), None)
+    known = default_classes if known is None else known
     taken = inspect.signature(reader.gather).parameters
     own = {key: value for key, value in options.items() if key in taken}
     truths = reader.gather(values, _class_names(known), {key: one.name for key, one in parts.items()}, **own)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from opsin.data import Split
 from opsin.data.coordinates import return_masks
@@ -108,6 +109,18 @@ class DetectEvaluator(Evaluator):
     def brief(self) -> dict[str, float]:
         return {"loss": self.loss, **brief_metrics(*self.gathered(), len(self.predictor.classes))}
 
+    def compared(self) -> tuple[list[dict[str, Tensor]], list[dict[str, Tensor]]]:
+        """Of each image dicts of boxes (n, 4) x1 y1 x2 y2 in its pixels, scores and labels; and of boxes and labels.
+
+        As torchmetrics' detection metrics take them. Regions to ignore are left out of the truth.
+        """
+        truth, found = self.gathered()
+        known = [one[_labels(one) >= 0] for one in truth]
+        return (
+            [{"boxes": one.boxes, "scores": _scores(one), "labels": _labels(one)} for one in found],
+            [{"boxes": one.boxes, "labels": _labels(one)} for one in known],
+        )
+
     def calibrate(self) -> None:
         """The score threshold with the best F1 becomes the one that prediction uses."""
         evaluation = evaluate(*self.gathered(), self.predictor.classes)
@@ -125,6 +138,14 @@ class DetectEvaluator(Evaluator):
 
         evaluation: Evaluation = result.evidence
         return report.sections(evaluation, split)
+
+
+def _labels(one: Instances) -> Tensor:
+    return torch.zeros(len(one), dtype=torch.int64) if one.labels is None else one.labels
+
+
+def _scores(one: Instances) -> Tensor:
+    return torch.zeros(len(one)) if one.scores is None else one.scores
 
 
 def as_instances(found: Sequence[Mapping[str, Any]], classes: Mapping[str, int]) -> Instances:

@@ -18,6 +18,7 @@ ROOM = Room(
         "opsin.data.formats.csv_boxes:FORMAT",
     ),
     reads="opsin.data.dataset_boxes:READER",
+    adapts="opsin.detect.own_network:OwnDetector",
     trains="opsin.detect.task:DetectTask",
     predicts="opsin.detect.predict:DetectPredictor",
     evaluates="opsin.detect.evaluate:DetectEvaluator",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from opsin.data import Split
 from opsin.engine.checkpoint import save_tile
 from opsin.engine.evaluator import Evaluated, Evaluator, Result, create_evaluator
 from opsin.engine.exported import refuse_exported
+from opsin.engine.own_metrics import check_metric
 from opsin.engine.predict import Predictor, load
 from opsin.engine.recipe_data import open_data, split_data
 from opsin.engine.run import RunFolder
@@ -67,16 +68,19 @@ def evaluate_tiled(evaluator: Evaluator, split: Split, tiles: Tiles, tile: str |
 
 def _result(evaluator: Evaluator) -> Result:
     result = evaluator.result()
+    result.metrics = {**result.metrics, **evaluator.measure_own(result.metrics)}
     result.shown = {name: evaluator.room.format(name, value) for name, value in result.metrics.items()}
     return result
 
 
 def evaluate(
-    run: str | Path,
-    data: str | Path | None = None,
+    run: str | Path | Predictor,
+    data: Any = None,
     split: str | None = None,
     *,
     device: str | None = None,
+    model: nn.Module | None = None,
+    metrics: Mapping[str, Any] | None = None,
     change: Callable[[Any], nn.Module] | None = None,
     tile: str | int | None = None,
     save: bool = False,
@@ -85,34 +89,56 @@ def evaluate(
     """The metrics of a run's model on a split of its own data, or of another source with the same classes.
 
     run: a run folder, a model.safetensors or published weights by name ("resnet50:imagenet1k"), which need data and
-    know ImageNet's folder names; or a task without a network by its name, which needs data too. split: "train", "val"
-    or "test"; None takes test, else val, else all there is.
+    know ImageNet's folder names; or a task without a network by its name, which needs data too; or what `opsin.load`
+    gave. data: a name or a path, or a data set of Python, see `opsin.data.source_of`, in which numbers are those of the
+    model's classes. split: "train", "val" or "test"; None takes test, else val, else all there is.
+    model: the network of a run that was given it as an object, see `opsin.load`. metrics: of your own, beside the
+    run's, see `opsin.train`.
     change: what to evaluate in the place of the model. tile: "auto" or pixels, to look at large images in tiles, or
     "off"; as was saved with the model if None. save: keep `tile` with the model, so that its predictions use it from
     now on; refused on test data, which no choice may be made by. options: the task's, as `truncated_svd` of Fast R-CNN.
     A run evaluated on its own data, with none of these, gets evaluation_<split>.json with everything that was found.
     """
-    return evaluate_run(run, data, split, device=device, change=change, tile=tile, save=save, **options).metrics
+    return evaluate_run(
+        run,
+        data,
+        split,
+        device=device,
+        model=model,
+        metrics=metrics,
+        change=change,
+        tile=tile,
+        save=save,
+        **options,
+    ).metrics
 
 
 def evaluate_run(
-    run: str | Path,
-    data: str | Path | None = None,
+    run: str | Path | Predictor,
+    data: Any = None,
     split: str | None = None,
     *,
     device: str | None = None,
+    model: nn.Module | None = None,
+    metrics: Mapping[str, Any] | None = None,
     change: Callable[[Any], nn.Module] | None = None,
     tile: str | int | None = None,
     save: bool = False,
     **options: Any,
 ) -> Result:
     """`evaluate`, with everything that was found."""
-    refuse_exported(run, "evaluate")
-    predictor = load(run, device)
+    if isinstance(run, Predictor):
+        predictor, run = run, ""
+    else:
+        refuse_exported(run, "evaluate")
+        predictor = load(run, device, model=model)
     if change is not None:
         predictor.model = change(predictor.model)
     tiles = predictor.tiles(tile, predictor.recipe.train.batch_size)
     evaluator = create_evaluator(predictor, **options)
+    for key, metric in (metrics or {}).items():
+        check_metric(key, metric)
+        evaluator.own_metrics[key] = metric
     chosen, name, source = _choose_split(predictor, data, split)
     if save:
         _check_saving(run, tile, name)
@@ -125,7 +151,8 @@ def evaluate_run(
     if predictor.classes:
         result.data += f", {len(predictor.classes):,} classes"
     folder = RunFolder(Path(run))
-    if folder.path.is_dir() and data is None and change is None and tile is None and not options:
+    plain = data is None and change is None and tile is None and not options and not metrics
+    if str(run) and folder.path.is_dir() and plain:
         found = {"split": name, "metrics": result.metrics, **result.details}
         if result.tiles is not None:
             found["tile"] = result.tiles.to_dict()
@@ -144,13 +171,13 @@ def _check_saving(run: str | Path, tile: str | int | None, split: str) -> None:
         raise InputError(f"{run} is no file here that a choice could be saved in; give a run or a model.safetensors")
 
 
-def _choose_split(predictor: Predictor, source_name: str | Path | None, split: str | None) -> tuple[Split, str, str]:
+def _choose_split(predictor: Predictor, source_name: Any, split: str | None) -> tuple[Split, str, str]:
     """The split to evaluate on, its truth in the model's terms, its name and that of its source."""
     recipe = predictor.recipe
-    if not (source_name or recipe.data.source):
+    if source_name is None and not recipe.data.source:
         what = "published weights come" if predictor.has_network else f"{recipe.task} comes"
         raise InputError(f"{what} without data; say on which to evaluate, with --data")
-    source = open_data(recipe, source_name)
+    source = open_data(recipe, source_name, predictor.classes or None)
     if recipe.data.skip_bad:
         source = source.without(data.verify(source))
     splits = split_data(recipe, source) if source_name is None else source.splits

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from opsin import rooms
+from opsin.engine.own_metrics import find_metrics, measure
 from opsin.errors import InputError
 from opsin.structures import Batch
 
@@ -63,6 +64,7 @@ class Evaluator(ABC):
         self.predictor = predictor
         self.room = rooms.evaluating_room(predictor.room)
         self.parts: list[tuple[int, Any]] = []
+        self.own_metrics: dict[str, Any] = find_metrics(predictor.recipe)
 
     @abstractmethod
     def update(self, outputs: Any, batch: Batch) -> None:
@@ -90,12 +92,20 @@ class Evaluator(ABC):
     def result(self) -> Result:
         """Every metric of the split. A metric that is undefined there is absent."""
 
+    def compared(self) -> tuple[Any, Any]:
+        """What metrics of the user's own are given: the predictions for the split, and its truth."""
+        raise InputError(f"{self.room.task} takes no metrics of your own; leave metrics out")
+
     def calibrate(self) -> None:  # noqa: B027 - most tasks fit nothing
         """Fit what is fitted after training, if anything, and give it to the model. Sees validation data alone."""
 
     def sections(self, result: Result, split: Split) -> list[Section]:
         """The report's images and tables for an evaluated split."""
         return []
+
+    def measure_own(self, taken: Mapping[str, float]) -> dict[str, float]:
+        """The metrics of the user's own. taken: the task's, whose names are taken."""
+        return measure(self.own_metrics, self.compared(), taken) if self.own_metrics else {}
 
     def collect(self, places: Sequence[int], values: Sequence[Any]) -> None:
         """Keep the values of examples by their places in the split."""

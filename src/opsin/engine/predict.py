@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from opsin import rooms
+from opsin import objects, rooms
 from opsin.checks import check_count
 from opsin.data import Preprocessing, Source, Split
 from opsin.engine.answers import Answer, lend, wrap
-from opsin.engine.checkpoint import Facts, read_model
+from opsin.engine.checkpoint import Facts, Saved, read_model
 from opsin.engine.devices import best_device
 from opsin.engine.exported import FILES, read_exported
 from opsin.engine.inputs import expand, find_inputs, is_live, is_video
 from opsin.engine.load_image import from_bgr, load_image
+from opsin.engine.own_networks import entry_of, materialize
 from opsin.engine.recipe import Recipe, load_recipe
 from opsin.engine.tiles import Place, Tiles, choose_tiling, read_tile
 from opsin.engine.video import Damage, batched, open_video
@@ -221,7 +222,7 @@ class Predictor:
         return torch.float32 if first is None or not first.is_floating_point() else first.dtype
 
     def __repr__(self) -> str:
-        parts = [f"{self.recipe.model.name or self.recipe.task} on {self.device}"]
+        parts = [f"{objects.short_name(self.recipe.model.name) or self.recipe.task} on {self.device}"]
         if self.classes:
             parts.append(f"{len(self.classes)} classes")
         if self.preprocessing is not None:
@@ -388,17 +389,35 @@ class Predictor:
         return checked if tiles is None else {**checked, _TILES: tiles}
 
 
-def load(run: str | Path, device: str | None = None) -> Predictor:
+def load(run: str | Path, device: str | None = None, *, model: nn.Module | None = None) -> Predictor:
     """A ready model from a run folder, a model.safetensors, or published weights by name ("resnet50:imagenet1k").
 
     A file of `opsin export`, .onnx or .xml, is run by its own runtime, on the CPU, and answers as the run does. A task
-    without networks is loaded by its own name. device: "cpu", "cuda", ...; the best there is if None.
+    without networks is loaded by its own name. device: "cpu", "cuda", ...; the best there is if None. model: of a run
+    that was given its network as an object, the same again; the run's weights are put into it.
     """
+    if model is not None:
+        return _load_into(model, run, device)
     if not Path(run).exists() and str(run) in rooms.list_tasks():
         return _load_rule(str(run))
     if Path(run).suffix.lower() in FILES:
         return _load_exported(Path(run), device)
-    saved = read_model(run)
+    return _build(read_model(run), device)
+
+
+def _load_into(model: nn.Module, run: str | Path, device: str | None) -> Predictor:
+    """A run's model, with its weights in a network that is given."""
+    with objects.lending({"model.name": entry_of(model, "")}):
+        saved = read_model(run)
+    if not objects.is_object(name := saved.recipe.model.name):
+        raise InputError(f"{run} was trained by the name {name}: load it without model=")
+    if saved.preprocessing is not None:
+        materialize(model, (2, saved.preprocessing.channels, *saved.preprocessing.size))
+    with objects.lending({"model.name": entry_of(model, saved.recipe.task)}):
+        return _build(saved, device)
+
+
+def _build(saved: Saved, device: str | None) -> Predictor:
     device = best_device(device)
     try:
         model = saved.build().to(device)

@@ -135,6 +135,7 @@ class TrainSection(RecipeSection):
     save_every_steps: Positive | None = None  # last.ckpt is written at each epoch's end, and this often in between
     init: str | None = None  # a run or a safetensors file whose fitting tensors are the first weights
     tensorboard: bool = True
+    callbacks: list[str] = []  # Lightning's, by dotted paths into torch or modules that --import named
 
 
 class Recipe(RecipeSection):
@@ -151,6 +152,7 @@ class Recipe(RecipeSection):
     optim: OptimSection = OptimSection()
     schedule: ScheduleSection = ScheduleSection()
     train: TrainSection = TrainSection()
+    metrics: dict[str, str] = {}  # beside the task's own: name -> dotted path
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as its values: the class has the task's own section, and is made when it is loaded."""
@@ -407,7 +409,7 @@ def _check_model(recipe: Recipe) -> None:
         registry.find_weights(entry.name, model.weights)
         if recipe.train.init is not None:
             raise InputError("model.weights and train.init both give the first weights; leave one of them out")
-    if entry.task != recipe.task:
+    if entry.task not in (recipe.task, ""):  # none yet of an object that a run is loaded into
         raise InputError(f"{entry.name} is a model for {entry.task}, not for {recipe.task}")
     if model.backbone_weights is not None and (model.weights is not None or recipe.train.init is not None):
         raise InputError("model.weights and train.init fill the backbone too; leave them or model.backbone_weights out")
@@ -424,5 +426,8 @@ def _check_monitor(recipe: Recipe, room: Room) -> None:
     evaluation = rooms.evaluating_room(room)
     if named is None or (named.startswith("val_") and evaluation.metric(named) is not None):
         return
-    known = [f"val_{metric.name}" for metric in evaluation.metrics]
+    own = [f"val_{name}" for name in recipe.metrics]
+    if any(named == name or named.startswith(f"{name}_") for name in own):  # one may give several values
+        return
+    known = [*(f"val_{metric.name}" for metric in evaluation.metrics), *own]
     raise unknown("train.monitor", named, known)

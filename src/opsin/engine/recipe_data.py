@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from opsin import data, registry
+from opsin import data, objects, registry
 from opsin.backbones.extraction import find_backbone
 from opsin.data import Preprocessing, Source, Split, divide, stratified
 from opsin.engine.recipe import ModelSection, Recipe, own_section
@@ -19,9 +20,28 @@ from opsin.progress import Meter
 Say = Callable[[str], None]
 
 
-def open_data(recipe: Recipe, source: str | Path | None = None) -> Source:
-    """The recipe's data, or another source, opened as the recipe's own is."""
-    return data.open(source or recipe.data.source, recipe.task, **own_section(recipe).opening())
+@dataclass(frozen=True)
+class GivenData:
+    """A data set that a call was given. classes: names of its classes, where it does not say them."""
+
+    dataset: Any
+    classes: Sequence[str] | None = None
+
+
+def open_data(recipe: Recipe, source: Any = None, classes: Sequence[str] | None = None) -> Source:
+    """The recipe's data, or another source, a name, a path or a data set, opened as the recipe's own is.
+
+    classes: what the numbers of a data set mean that does not say it.
+    """
+    opening = own_section(recipe).opening()
+    if source is None or (isinstance(source, str) and not source):
+        source = recipe.data.source
+        if objects.is_object(source):
+            source = objects.find("data.source", source)
+    if isinstance(source, str | Path):
+        return data.open(source, recipe.task, **opening)
+    given = source if isinstance(source, GivenData) else GivenData(source)
+    return data.open(given.dataset, recipe.task, classes=given.classes, default_classes=classes, **opening)
 
 
 def open_readable(recipe: Recipe, say: Say, source: str | None = None, **opening: Any) -> Source:
@@ -30,7 +50,7 @@ def open_readable(recipe: Recipe, say: Say, source: str | None = None, **opening
     opening: the task, and keywords of `opsin.data.open`, where they are others than the recipe's.
     """
     name = source or recipe.data.source
-    opened = data.open(name, **opening) if opening else open_data(recipe, name)
+    opened = data.open(name, **opening) if opening else open_data(recipe, source)
     with Meter("checking files", None, "files") as meter:
         problems = data.verify(opened, progress=meter)
     if problems and not recipe.data.skip_bad:

@@ -13,6 +13,7 @@ from opsin.engine.run import RunFolder
 from opsin.engine.task import Task
 from opsin.nn.capabilities import names_input
 from opsin.nn.counting import count_macs, count_parameters, describe_second_stage, layer_table, short_count
+from opsin.objects import short_name
 
 
 def write_run_report(
@@ -47,4 +48,4 @@ def write_run_report(
         sections.append(profile_section(layers, totals, counted_on=describe_second_stage(task.model)))
     sections.append(Code("Recipe", recipe.to_yaml()))
     sections.append(Table("Environment", ["what", "version"], [[k, v] for k, v in environment().items()]))
-    return write_report(folder.report, f"{recipe.model.name} on {source.name}", headline, sections)
+    return write_report(folder.report, f"{short_name(recipe.model.name)} on {source.name}", headline, sections)

@@ -20,6 +20,7 @@ from opsin.data.loading import derive_seed
 from opsin.engine.checkpoint import CRITERION, Facts
 from opsin.engine.devices import describe_machine
 from opsin.engine.evaluator import Evaluator, create_evaluator
+from opsin.engine.own_metrics import better, find_metrics
 from opsin.engine.predict import Predictor, create_predictor
 from opsin.engine.recipe import Recipe
 from opsin.engine.recipe_data import Say, create_preprocessing, open_readable, split_data
@@ -222,8 +223,9 @@ class Task(LightningModule, ABC):
         """The validation metric that says which epoch was best, and whether it should rise ("max") or fall ("min")."""
         evaluation = rooms.evaluating_room(self.room)
         name = self.recipe.train.monitor or evaluation.monitor
-        metric = evaluation.metric(name)
-        return name, "min" if metric is not None and metric.better == "lower" else "max"
+        metric, own = evaluation.metric(name), find_metrics(self.recipe).get(name.removeprefix("val_"))
+        falls = better(own) if metric is None else metric.better
+        return name, "min" if falls == "lower" else "max"
 
     @property
     def steps(self) -> int:
@@ -321,7 +323,9 @@ class Task(LightningModule, ABC):
             states: list[Any] = [None] * self.trainer.world_size
             torch.distributed.all_gather_object(states, self.evaluator.state())
             self.evaluator.merge(states)
-        metrics = {f"val_{name}": value for name, value in self.evaluator.brief().items()}
+        found = self.evaluator.brief()
+        found = {**found, **self.evaluator.measure_own(found)}
+        metrics = {f"val_{name}": value for name, value in found.items()}
         self.log_dict(metrics, rank_zero_only=False, sync_dist=False, logger=False)
         if self.schedules and not self.trainer.sanity_checking:
             name = self.monitored[0]

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +16,12 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
+from torch import nn
 
-from opsin import data, errors, rooms
+from opsin import errors, objects, rooms
 from opsin.data import Source, Split
-from opsin.data.loading import ImageLoader
-from opsin.engine import callbacks
+from opsin.data.loading import ImageLoader, create_loader
+from opsin.engine import callbacks, own_parts
 from opsin.engine.callbacks import CheckpointFiles
 from opsin.engine.checkpoint import read_checkpoint, read_model, save_model
 from opsin.engine.devices import accelerator_device
@@ -40,7 +41,7 @@ from opsin.engine.resuming import (
 from opsin.engine.run import RunFolder
 from opsin.engine.run_report import write_run_report
 from opsin.engine.stages import run_stages
-from opsin.engine.starting import given_keys, start
+from opsin.engine.starting import given_keys, recipe_of, start
 from opsin.engine.task import Task
 from opsin.engine.tiles import measure_objects
 from opsin.errors import InputError, JobError
@@ -66,18 +67,59 @@ def train(
     recipe: str | Path | Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
     *,
+    model: str | nn.Module | None = None,
+    data: Any = None,
+    loss: str | Callable[..., Any] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    optimizer: Any = None,
+    callbacks: Sequence[Any] | None = None,
+    classes: Sequence[str] | None = None,
     out: str | Path | None = None,
     resume: str | Path | None = None,
     say: Say = errors.say,
+    **flags: Any,
 ) -> Run:
-    """Train a model as a recipe says, or go on with an interrupted run.
+    """Train a model as a recipe or these keywords say, or go on with an interrupted run.
 
-    recipe: a shipped recipe's name, a YAML file or a mapping; one that says nothing of how to train is completed for
-    its data, see `opsin.engine.starting`. overrides: {"train.epochs": 5, ...}. out: the run folder to make, runs/<name>
-    if None. resume: a run to continue; `overrides` may then change it, and `recipe` stays None.
-    say: receives progress lines, by default on standard error. Raises InputError before anything is trained, JobError
-    after.
+    recipe: a shipped recipe's name, a YAML file, a mapping, or a model's name with `data`; one that says nothing of how
+    to train is completed for its data, see `opsin.engine.starting`. overrides: {"train.epochs": 5, ...}, stronger than
+    what follows. model: a name, or a network, which is trained itself and keeps the weights that the run keeps: images
+    (B, C, H, W) float -> logits (B, K), or one with the three verbs, see `opsin.engine.own_parts`. data: a name, a
+    path, or a data set of torch, torchvision or Hugging Face, or a mapping of "train", "val" and "test" to them, see
+    `opsin.data.source_of`. loss: of (logits (B, K), targets) -> a number or named ones. metrics: by their names, each
+    of (predictions, truth) of a split, or torchmetrics'; they are val_NAME. optimizer: a class of torch.optim or its
+    name, or a partial of it with its options. callbacks: Lightning's. Each may be a dotted path instead, whose module
+    is then imported. classes: names of the classes of a data set that has none. flags: task, weights, epochs,
+    batch_size, lr, size, seed, workers, skip_bad.
+    out: the run folder to make, runs/<name> if None. resume: a run to continue; `overrides` and keywords may then
+    change it, what it was given as objects is given again, and `recipe` stays None. say: receives progress lines, by
+    default on standard error. Raises InputError before anything is trained, JobError after.
     """
+    own = own_parts.collect(
+        model=model,
+        data=data,
+        loss=loss,
+        metrics=metrics,
+        optimizer=optimizer,
+        callbacks=callbacks,
+        classes=classes,
+        **flags,
+    )
+    settings = {**own.settings, **(overrides or {})}
+    with objects.lending(own.objects):
+        if resume is None and (isinstance(recipe, str) or (recipe is None and own.settings)):
+            recipe = recipe_of(recipe, settings)
+        return _train(recipe, settings, out, resume, say)
+
+
+def _train(
+    recipe: str | Path | Mapping[str, Any] | None,
+    overrides: Mapping[str, Any],
+    out: str | Path | None,
+    resume: str | Path | None,
+    say: Say,
+) -> Run:
+    """`train`, with what the call was given as objects lent."""
     if resume is not None:
         if recipe is not None or out is not None:
             raise InputError(
@@ -89,7 +131,8 @@ def train(
     else:
         if recipe is None:
             raise InputError("nothing to train: give a recipe, or a run to resume")
-        loaded = load_recipe(recipe, overrides, say=say)
+        values = recipe if isinstance(recipe, Mapping) else read_recipe(recipe)
+        loaded = load_recipe(own_parts.with_own_optimizer(values, overrides), overrides, say=say)
         given = given_keys(recipe, overrides)
         folder = None
     loaded.imports = rooms.imported_packages()
@@ -97,6 +140,7 @@ def train(
         if folder is not None:
             held.enter_context(locked(folder))
         torch.manual_seed(loaded.train.seed)  # the first weights; all other randomness derives from it step by step
+        loaded = own_parts.check_recipe(loaded)
         resumed = folder is not None and (folder.last.exists() or folder.previous.exists())
         task, source, splits = prepare(loaded, say, resumed=resumed, given=given)
         loaded = task.recipe
@@ -138,6 +182,7 @@ def prepare(
     splits = source.splits
     task = kind.build(recipe, preprocessing, source)
     check_fit(task, splits)
+    own_parts.check_task(task)
     sizes = measure_objects(splits["train"], preprocessing)
     task.facts.objects = {} if sizes is None else sizes.to_dict()
     task.create_optimizers(steps_per_epoch=1)  # a wrong option is refused before anything is written
@@ -162,7 +207,7 @@ def _announce(
     """
     recipe, train = task.recipe, task.recipe.train
     counts = ", ".join(f"{len(split)} {name}" for name, split in splits.items())
-    facts = [f"{recipe.model.name} on {source.name} ({source.format}): {counts}"]
+    facts = [f"{objects.short_name(recipe.model.name)} on {source.name} ({source.format}): {counts}"]
     if task.classes:
         facts.append(f"{len(task.classes)} classes")
     if (prepared := task.preprocessing) is not None:
@@ -195,8 +240,9 @@ def _create_folder(out: str | Path | None, recipe: str | Path | Mapping[str, Any
         if made is None:
             raise InputError("processes that were not started by opsin itself need --out, to agree on the run folder")
         return RunFolder(Path(made))
-    source = Path(loaded.data.source).name.split(".")[0]
-    name = Path(recipe).stem if isinstance(recipe, str | Path) else f"{loaded.model.name}_{source}"
+    source = Path(objects.short_name(loaded.data.source)).name.split(".")[0]
+    model = objects.short_name(loaded.model.name)
+    name = Path(recipe).stem if isinstance(recipe, str | Path) else f"{model}_{source}"
     folder = RunFolder.create(out, name)
     os.environ[_RUN_VARIABLE] = str(folder.path.resolve())
     return folder
@@ -232,7 +278,7 @@ def _fit(
     ready = {name: task.predictor.prepare_split(split) for name, split in splits.items() if name != "test"}
     loader = create_train_loader(task, ready["train"], **common)
     task.epoch_batches = len(loader)
-    val = data.create_loader(ready["val"], **_loading(task), **common) if "val" in ready else None
+    val = create_loader(ready["val"], **_loading(task), **common) if "val" in ready else None
     if checkpoint is not None:
         # Lightning restores a loader only in the middle of an epoch, and after it has begun to iterate.
         epoch, batch = content["opsin"]["position"]
@@ -257,9 +303,7 @@ def create_train_loader(task: Task, split: Split, **processes: Any) -> ImageLoad
     processes: the keywords rank, world_size and pin_memory of `opsin.data.create_loader`.
     """
     augmentation, order = task.create_augmentation(), task.order(split)
-    return data.create_loader(
-        split, training=True, augmentation=augmentation, order=order, **_loading(task), **processes
-    )
+    return create_loader(split, training=True, augmentation=augmentation, order=order, **_loading(task), **processes)
 
 
 def _loading(task: Task) -> dict[str, Any]:
@@ -299,7 +343,7 @@ def _create_trainer(task: Task, folder: RunFolder, say: Say, *, has_val: bool) -
     parts.append(callbacks.History(folder, say))
     if callbacks.on_terminal():
         parts.append(callbacks.ProgressBar(Console(stderr=True)))
-    parts.append(divergence := callbacks.Divergence(say))
+    parts += [*own_parts.create_callbacks(task.recipe), divergence := callbacks.Divergence(say)]
     parts.append(callbacks.Checkpoints(folder, monitor, mode, train.save_every_steps, save_weights, divergence))
     parts.append(callbacks.CleanStop(folder, say))
     logger = TensorBoardLogger(folder.path, name="tensorboard", version="") if train.tensorboard else False

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from opsin import objects
 from opsin.errors import InputError, unknown
 from opsin.lazy_modules import lazy_modules
 from opsin.losses.boxes import ciou_loss, diou_loss, giou_loss, iou_loss
@@ -28,6 +29,7 @@ from opsin.losses.focal import focal_loss, softmax_focal_loss
 from opsin.losses.landmarks import adaptive_wing_loss, wing_loss
 from opsin.losses.mining import hard_negatives
 from opsin.losses.overlap import dice_loss
+from opsin.losses.own_loss import create_own_loss
 from opsin.losses.regression import huber_loss, l1_loss, l2_loss, smooth_l1_loss, sse_loss
 from opsin.losses.sequence import ctc_loss
 from opsin.losses.weighting import WeightedSum
@@ -45,6 +47,7 @@ __all__ = [
     "ciou_loss",
     "contrastive_loss",
     "create_loss",
+    "create_own_loss",
     "cross_entropy",
     "ctc_loss",
     "dice_loss",
@@ -131,9 +134,12 @@ def list_losses() -> list[str]:
 def create_loss(name: str, **options: Any) -> nn.Module:
     """The criterion of a recipe: a module that is called as the loss of that name, mostly (logits, targets) -> scalar.
 
+    name: or a dotted path, as "torch.nn.CrossEntropyLoss", see `opsin.objects`.
     Options are the function's keywords, or the module's arguments; numbers for each class may be plain lists. Raises
     InputError for an unknown name or option, with the nearest known ones, and for a value that the loss refuses.
     """
+    if (own := objects.find("loss.name", name)) is not None:
+        return create_own_loss(own, **options)
     if name not in _MODULES and name not in _FUNCTIONS:
         raise unknown("loss", name, list_losses())
     make: Callable[..., Any] = _MODULES.get(name) or _FUNCTIONS[name][0]

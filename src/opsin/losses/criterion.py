@@ -22,4 +22,9 @@ class Criterion(nn.Module):
         return self.function(*inputs, **self.options, **dict(self.named_buffers()))
 
     def extra_repr(self) -> str:
-        return ", ".join([self.function.__name__, *(f"{name}={value}" for name, value in self.options.items())])
+        return ", ".join(
+            [
+                getattr(self.function, "__name__", type(self.function).__name__),
+                *(f"{name}={value}" for name, value in self.options.items()),
+            ]
+        )

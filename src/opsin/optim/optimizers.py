@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn, optim
 
+from opsin import objects
 from opsin.checks import check_share, check_within
 from opsin.errors import InputError, unknown
 from opsin.optim.wrapping import GradientCentralization, Lookahead
@@ -65,27 +66,31 @@ def create_optimizer(
     """An optimizer over every parameter of a model that requires a gradient, its criterion's included, each once.
 
     name: sgd and momentum (momentum 0.9 unless given), nesterov, adagrad, rmsprop, adadelta, adam, adamw, nadam, radam,
-    lookahead (around momentum), ranger (RAdam, Lookahead and gradient centralisation); options are those of the torch
-    class. weight_decay acts as the class defines it: decoupled in adamw and ranger, an L2 term in the others.
+    lookahead (around momentum), ranger (RAdam, Lookahead and gradient centralisation); or any class of torch.optim by
+    its own name, as NAdam or torch.optim.NAdam, with torch's defaults, or of a module that was named, see
+    `opsin.objects`. options are those of the torch class. weight_decay acts as the class defines it: decoupled in adamw
+    and ranger, an L2 term in the others.
     decay_norm_and_bias=False keeps it off biases and normalisation (He et al. 2019, arXiv:1812.01187, section 3.1).
     layer_decay: see `parameter_groups`. lookahead: {k, alpha} or True puts `Lookahead` around any of them, and
     gradient_centralization=True `GradientCentralization`; False takes them away from a name that has them.
     Raises InputError for an unknown name or option and for values that the optimizer refuses.
     """
-    if name not in _OPTIMIZERS:
-        raise unknown("optimizer", name, _OPTIMIZERS)
-    entry = _OPTIMIZERS[name]
-    known = inspect.signature(entry.kind).parameters.keys() - {"params", "lr", "weight_decay"}
+    entry = _find_entry(name)
+    taken = inspect.signature(entry.kind).parameters
+    known = taken.keys() - {"params", "lr", "weight_decay"}
     for option in options:
-        if option not in known:
+        if option not in known and not any(p.kind is p.VAR_KEYWORD for p in taken.values()):
             raise unknown(f"option of {name}", option, known | {"layer_decay", "lookahead", "gradient_centralization"})
     for key, value in (("lr", lr), ("weight_decay", weight_decay)):
         check_within(key, value, 0)
     # YAML has no tuples, torch wants them: betas.
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
     groups = parameter_groups(model, weight_decay, decay_norm_and_bias, lr, layer_decay)
+    rates = {"lr": lr, "weight_decay": weight_decay}
+    if "weight_decay" not in taken and not any(p.kind is p.VAR_KEYWORD for p in taken.values()):
+        rates = _without_decay(name, lr, weight_decay, groups)
     try:
-        optimizer = entry.kind(groups, **{"lr": lr, "weight_decay": weight_decay, **entry.defaults, **values})
+        optimizer = entry.kind(groups, **{**rates, **entry.defaults, **values})
     except (TypeError, ValueError) as error:
         raise InputError(f"{name} cannot work with {options}: {error}") from error
     centralized = entry.gradient_centralization if gradient_centralization is None else gradient_centralization
@@ -95,6 +100,27 @@ def create_optimizer(
         optimizer = GradientCentralization(optimizer)
     ahead = _lookahead_options(entry, lookahead)
     return optimizer if ahead is None else Lookahead(optimizer, **ahead)
+
+
+def _find_entry(name: str) -> _Entry:
+    """An optimizer of ours, of torch by its class's name, or an object that stands for one."""
+    if name in _OPTIMIZERS:
+        return _OPTIMIZERS[name]
+    found = objects.find("optim.name", name) if "." in name else getattr(optim, name, None)
+    if inspect.isclass(found) and issubclass(found, optim.Optimizer) and found is not optim.Optimizer:
+        return _Entry(found)
+    if found is not None:
+        raise InputError(f"optim.name={name} is no optimizer; expected a subclass of torch.optim.Optimizer")
+    raise InputError(f"{unknown('optimizer', name, _OPTIMIZERS)}; or a class of torch.optim, such as NAdam")
+
+
+def _without_decay(name: str, lr: float, weight_decay: float, groups: list[dict[str, Any]]) -> dict[str, float]:
+    """What an optimizer without weight decay is given; its groups are left without."""
+    if weight_decay:
+        raise InputError(f"{name} has no weight decay; set optim.weight_decay=0")
+    for group in groups:
+        del group["weight_decay"]
+    return {"lr": lr}
 
 
 def list_optimizers() -> list[str]:
