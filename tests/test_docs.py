@@ -174,3 +174,25 @@ Image.fromarray(numpy.zeros((40, 60, 3), numpy.uint8)).save("photos/street.jpg")
     assert result.returncode == 0, result.stderr
     for made in ("drawn/street.png", "found.csv", "found.json", "labels/street.txt"):
         assert (tmp_path / made).exists()
+
+
+def test_the_page_on_own_parts_runs(tmp_path: Path) -> None:
+    page = DOCS / "own_parts.md"
+    (name, module), *others = re.findall(r'^```python title="(.+?)"\n(.*?)^```$', page.read_text("utf-8"), re.M | re.S)
+    assert not others
+    (tmp_path / name).write_text(module, encoding="utf-8")
+    code = "".join(text for _, text in blocks(page, "python"))
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert "give them again, in Python: model=... (Net), data=... (Digits)" in result.stdout
+    ((_, command),) = blocks(page, "bash")
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    found = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert found.returncode == 0 and "brier" in found.stdout, found.stderr

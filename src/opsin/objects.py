@@ -83,16 +83,20 @@ def find(key: str, name: str) -> Any:
 
 def missing(key: str, name: str) -> InputError:
     """The error for an object that a run was made with and this call was not given."""
-    keyword = next((how for begin, how in _KEYWORDS.items() if key.startswith(begin)), "it")
     what = name.removeprefix(_BEGIN).removesuffix(">")
-    return InputError(f"{key} was the object {what}, which no file holds; give it again, in Python: {keyword}")
+    return InputError(f"{key} was the object {what}, which no file holds; give it again, in Python: {keyword(key)}")
+
+
+def keyword(key: str) -> str:
+    """How the object of a key of the recipe is given in Python: `loss=...`."""
+    return next((how for begin, how in _KEYWORDS.items() if key.startswith(begin)), key)
 
 
 def resolve(path: str, key: str) -> Any:
     """The object at a dotted path, within torch and the modules that were named. Raises InputError for any other."""
     roots = [root for root in (*_TORCH, *rooms.imported_packages()) if path.startswith(f"{root}.")]
     if not roots:
-        advice = f"name its module with --import, or give the object in Python: {_KEYWORDS.get(key, 'it')}"
+        advice = f"name its module with --import, or give the object in Python: {keyword(key)}"
         raise InputError(f"{key}={path} is a path into a module that was not named; {advice}")
     root = max(roots, key=len)
     found: Any = importlib.import_module(root)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from opsin import data
+from opsin import data, objects
 from opsin.data import Split
 from opsin.engine.checkpoint import save_tile
 from opsin.engine.evaluator import Evaluated, Evaluator, Result, create_evaluator
@@ -135,10 +135,11 @@ def evaluate_run(
     if change is not None:
         predictor.model = change(predictor.model)
     tiles = predictor.tiles(tile, predictor.recipe.train.batch_size)
-    evaluator = create_evaluator(predictor, **options)
     for key, metric in (metrics or {}).items():
         check_metric(key, metric)
-        evaluator.own_metrics[key] = metric
+    with objects.lending({f"metrics.{key}": metric for key, metric in (metrics or {}).items()}):
+        evaluator = create_evaluator(predictor, **options)
+    evaluator.own_metrics |= metrics or {}
     chosen, name, source = _choose_split(predictor, data, split)
     if save:
         _check_saving(run, tile, name)

@@ -18,13 +18,13 @@ from lightning.pytorch import Callback
 from torch import Tensor, nn
 
 from opsin import objects, rooms
-from opsin.engine.own_metrics import check_metric
+from opsin.engine.own_metrics import check_metric, find_metrics
 from opsin.engine.own_networks import Adapter, check_learns, entry_of, task_of, try_network
 from opsin.engine.recipe import Recipe, load_recipe
 from opsin.engine.recipe_data import GivenData
 from opsin.engine.task import Task
 from opsin.errors import InputError, unknown
-from opsin.losses import create_loss
+from opsin.losses import create_loss, list_losses
 from opsin.losses.own_loss import check_loss, create_own_loss
 from opsin.optim import create_optimizer
 from opsin.registry import Entry
@@ -221,14 +221,42 @@ def with_own_optimizer(values: Mapping[str, Any], settings: Mapping[str, Any]) -
     return {**values, "optim": {key: value for key, value in section.items() if key in _OPTIM_KEYS}}
 
 
+def check_given(values: Mapping[str, Any], overrides: Mapping[str, Any], run: str | Path) -> None:
+    """Raise InputError where a run was trained with objects that this call was not given, naming all of them.
+
+    values: of the run's recipe; overrides: what changes them.
+    """
+    lacking = {}
+    for key, name in _names(values):
+        named = key in overrides or key.partition(".")[0] in overrides or key.rpartition(".")[0] in overrides
+        if objects.is_object(name) and not named and objects.lent(key) is None:
+            lacking.setdefault(objects.keyword(key), []).append(objects.short_name(name))
+    if lacking:
+        listed = ", ".join(f"{keyword} ({', '.join(names)})" for keyword, names in lacking.items())
+        raise InputError(f"{run} was trained with objects, which no file holds; give them again, in Python: {listed}")
+
+
+def _names(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """What a recipe names: (key, name)."""
+    sections = {key: value if isinstance(value, Mapping) else {} for key, value in values.items()}
+    found = [
+        (f"{section}.{key}", sections.get(section, {}).get(key))
+        for section, key in (("model", "name"), ("data", "source"), ("loss", "name"), ("optim", "name"))
+    ]
+    found += [(f"metrics.{name}", path) for name, path in sections.get("metrics", {}).items()]
+    callbacks = sections.get("train", {}).get("callbacks") or []
+    return found + [(f"train.callbacks.{place}", name) for place, name in enumerate(callbacks)]
+
+
 def check_recipe(recipe: Recipe) -> Recipe:
     """Check the parts that a recipe names, before data is read; returns it with the channels that a network takes.
 
     Raises InputError for a part that does not fit, does not resolve, or was not given again.
     """
     create_callbacks(recipe)
-    if recipe.loss.name is not None and "." in recipe.loss.name:
-        create_loss(recipe.loss.name, **recipe.loss.options)
+    find_metrics(recipe, needed=True)
+    if (name := recipe.loss.name) is not None and ("." in name or name not in list_losses()):
+        create_loss(name, **recipe.loss.options)
     if "." in recipe.optim.name:
         own = recipe.optim
         create_optimizer(nn.Linear(2, 2), own.name, lr=own.lr, weight_decay=own.weight_decay, **own.options)

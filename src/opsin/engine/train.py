@@ -126,7 +126,9 @@ def _train(
                 "a resumed run has its recipe and folder already; give resume alone, with overrides if needed"
             )
         folder = RunFolder.open(resume)
-        loaded = load_recipe(read_recipe(folder.recipe), overrides, say=say)
+        values = read_recipe(folder.recipe)
+        own_parts.check_given(values, overrides, resume)
+        loaded = load_recipe(values, overrides, say=say)
         given = None
     else:
         if recipe is None:
