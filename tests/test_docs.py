@@ -43,7 +43,7 @@ def test_the_tutorial_runs(tmp_path: Path) -> None:
             command, cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=300
         )
         assert result.returncode == 0, f"{code}\n{result.stdout}\n{result.stderr}"
-    for name in ("report.html", "model.safetensors", "last.ckpt", "recipe.yaml", "metrics.csv", "tensorboard"):
+    for name in ("report.html", "model.safetensors", "last.ckpt", "recipe.yaml", "metrics.csv"):
         assert (tmp_path / "runs" / "digits" / name).exists(), name
     assert len(list((tmp_path / "predicted").rglob("*.png"))) == 40
     report = (tmp_path / "runs" / "digits" / "report.html").read_text(encoding="utf-8").lower()

@@ -101,7 +101,7 @@ class MovingAverage(Callback):
 
 
 class History(Callback):
-    """One row an epoch: on the console, in metrics.csv and in TensorBoard."""
+    """One row an epoch: on the console and in metrics.csv."""
 
     def __init__(self, run: RunFolder, say: Callable[[str], None]) -> None:
         self.run = run
@@ -128,8 +128,6 @@ class History(Callback):
         self.rows.append(row)
         if trainer.is_global_zero:
             write_rows(self.run.metrics, self.rows)
-            for logger in trainer.loggers:
-                logger.log_metrics({k: v for k, v in row.items() if k not in ("epoch", "step")}, pl_module.steps)
             self.say(self._line(row, pl_module))
         self._forecast_said = True
 

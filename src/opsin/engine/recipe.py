@@ -10,11 +10,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
 from opsin import registry, rooms
 from opsin.errors import InputError, unknown
@@ -27,6 +28,20 @@ RECIPES = Path(__file__).parents[1] / "recipes"
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+# "auto" stands in a recipe until its training begins, which replaces it; what reads a recipe meets numbers alone.
+if TYPE_CHECKING:
+    AutoPositive, AutoRate, AutoCount = int, float, int
+else:
+    AutoPositive, AutoRate, AutoCount = Positive | Literal["auto"], Rate | Literal["auto"], Count | Literal["auto"]
+
+Logger = Literal["csv", "tensorboard", "wandb", "mlflow", "comet"]
+Loggers = Annotated[
+    list[Logger],
+    BeforeValidator(lambda given: [given] if isinstance(given, str) else given),
+    AfterValidator(lambda names: list(dict.fromkeys(names))),
+]
 
 
 class RecipeSection(BaseModel):
@@ -68,7 +83,8 @@ class DataSection(RecipeSection):
     val_fraction: Fraction = 0.1
     test_fraction: Fraction = 0.2
     split_seed: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
-    size: Positive | tuple[Positive, Positive] | None = None  # height, width; the model's published input if null
+    # height, width; the model's published input if null; "auto" for one that fits the images and what they show
+    size: Positive | tuple[Positive, Positive] | Literal["auto"] | None = None
     channels: Literal[1, 3] | None = None  # 1 if every image is grey, else 3, if null
     fit: Literal["squash", "crop", "pad"] | None = None  # squash if null
     crop_ratio: Annotated[float, Field(gt=0, le=1)] | None = None  # 0.875 if null
@@ -97,7 +113,7 @@ class OptimSection(_Named):
     """The optimizer."""
 
     name: str = "sgd"
-    lr: Annotated[float, Field(gt=0)] = 0.1
+    lr: AutoRate = 0.1  # "auto" for what a range test suggests, see `opsin.find_lr`
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     decay_norm_and_bias: bool = True
 
@@ -114,14 +130,14 @@ class TrainSection(RecipeSection):
 
     epochs: Positive = 30
     max_steps: Positive | None = None
-    batch_size: Positive = 64  # of one process
+    batch_size: AutoPositive = 64  # of one process; "auto" for as many of these as fit into memory, accumulated
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
-    workers: Annotated[int, Field(ge=0)] = 0
+    workers: AutoCount = 0  # processes that read ahead; "auto" by cores and data
     accelerator: str = "auto"
     devices: int | str | list[int] = 1
     num_nodes: Positive = 1
     strategy: str = "auto"
-    precision: str = "32-true"
+    precision: str = "32-true"  # "auto" for bf16-mixed where the hardware has it
     accumulate: Positive = 1
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     sync_batchnorm: bool = False
@@ -134,7 +150,7 @@ class TrainSection(RecipeSection):
     keep: Literal["best", "last"] = "best"  # which weights become model.safetensors
     save_every_steps: Positive | None = None  # last.ckpt is written at each epoch's end, and this often in between
     init: str | None = None  # a run or a safetensors file whose fitting tensors are the first weights
-    tensorboard: bool = True
+    logger: Loggers = ["csv"]  # experiment trackers; metrics.csv is written in any case
     callbacks: list[str] = []  # Lightning's, by dotted paths into torch or modules that --import named
 
 
@@ -179,6 +195,7 @@ def load_recipe(
     room = _find_room(task, values)
     _migrate(values, room, say)
     for key, value in (overrides or {}).items():
+        key, value = _current_logger(key, value)
         _assign(values, _current_key(key, room, value, say), value)
     _complete(values, room)
     try:
@@ -306,7 +323,25 @@ def _migrate(values: dict[str, Any], room: Room, say: Callable[[str], None] | No
             place = values.setdefault(room.task, {})
             if isinstance(place, dict):
                 place.setdefault(new.partition(".")[2], value)
+    train = values.get("train")
+    if isinstance(train, dict) and _TENSORBOARD in train:
+        key, value = _current_logger(f"train.{_TENSORBOARD}", train.pop(_TENSORBOARD))
+        train.setdefault(key.partition(".")[2], value)
     values["version"] = VERSION
+
+
+_TENSORBOARD = "tensorboard"  # the key that `train.logger` was, true or false
+
+
+def _current_logger(key: str, value: Any) -> tuple[str, Any]:
+    """A key and its value, of `train.tensorboard` as `train.logger` has it: every earlier recipe holds it.
+
+    True meant event files beside metrics.csv, when TensorBoard came with opsin; now, where it is installed.
+    """
+    if key != f"train.{_TENSORBOARD}" or not isinstance(value, bool):
+        return key, value
+    wanted = value and find_spec(_TENSORBOARD) is not None
+    return "train.logger", ["csv", _TENSORBOARD] if wanted else ["csv"]
 
 
 def _current_key(key: str, room: Room, value: Any, say: Callable[[str], None] | None) -> str:

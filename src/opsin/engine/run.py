@@ -12,7 +12,7 @@ from opsin.files import atomic
 
 @dataclass(frozen=True)
 class RunFolder:
-    """`runs/<name>/`: recipe.yaml, metrics.csv, tensorboard/, last.ckpt, best.ckpt, model.safetensors, report.html."""
+    """`runs/<name>/`: recipe.yaml, metrics.csv, last.ckpt, best.ckpt, model.safetensors, report.html."""
 
     path: Path
 

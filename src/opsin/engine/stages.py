@@ -34,7 +34,7 @@ from opsin.files import atomic
 Say = Callable[[str], None]
 
 # Keys of a recipe that say how a training runs, not what comes of it.
-_HOW = ("workers", "accelerator", "devices", "num_nodes", "strategy", "save_every_steps", "tensorboard")
+_HOW = ("workers", "accelerator", "devices", "num_nodes", "strategy", "save_every_steps", "logger")
 _RESULT = "result.safetensors"
 _QUIET = 30.0  # seconds between two lines of progress where there is no terminal
 

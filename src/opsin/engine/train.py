@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from torch import nn
 
@@ -28,6 +27,7 @@ from opsin.engine.devices import accelerator_device
 from opsin.engine.evaluate import evaluate_split
 from opsin.engine.first_weights import load_first_weights, load_published_weights
 from opsin.engine.frozen_start import FrozenStart, describe_frozen_start
+from opsin.engine.loggers import Trackers, check_installed, create_loggers
 from opsin.engine.preflight import check_fit, check_settings
 from opsin.engine.recipe import Recipe, load_recipe, read_recipe
 from opsin.engine.resuming import (
@@ -137,6 +137,7 @@ def _train(
         loaded = load_recipe(own_parts.with_own_optimizer(values, overrides), overrides, say=say)
         given = given_keys(recipe, overrides)
         folder = None
+    check_installed(loaded.train.logger)
     loaded.imports = rooms.imported_packages()
     with _quiet_lightning(), ExitStack() as held, stopped_in_words(lambda: folder):
         if folder is not None:
@@ -342,13 +343,13 @@ def _create_trainer(task: Task, folder: RunFolder, say: Say, *, has_val: bool) -
     parts += [callbacks.StepLimit(train.max_steps)] if train.max_steps is not None else []
     if train.early_stopping_patience is not None and has_val:
         parts.append(callbacks.early_stopping(monitor, mode, train.early_stopping_patience))
-    parts.append(callbacks.History(folder, say))
+    parts += [history := callbacks.History(folder, say), Trackers(train.logger, folder, history, say)]
     if callbacks.on_terminal():
         parts.append(callbacks.ProgressBar(Console(stderr=True)))
     parts += [*own_parts.create_callbacks(task.recipe), divergence := callbacks.Divergence(say)]
     parts.append(callbacks.Checkpoints(folder, monitor, mode, train.save_every_steps, save_weights, divergence))
     parts.append(callbacks.CleanStop(folder, say))
-    logger = TensorBoardLogger(folder.path, name="tensorboard", version="") if train.tensorboard else False
+    loggers = create_loggers(train.logger, folder)
     try:
         return Trainer(
             accelerator=train.accelerator,
@@ -363,7 +364,7 @@ def _create_trainer(task: Task, folder: RunFolder, say: Say, *, has_val: bool) -
             sync_batchnorm=train.sync_batchnorm,
             deterministic=train.deterministic,
             callbacks=parts,
-            logger=logger,
+            logger=loggers or False,
             plugins=[CheckpointFiles()],
             default_root_dir=folder.path,
             use_distributed_sampler=False,
