@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from opsin.engine.evaluate import evaluate
     from opsin.engine.export import export
     from opsin.engine.predict import Predictor, load
-    from opsin.engine.train import Run, train
+    from opsin.engine.train import Run, find_lr, train
     from opsin.errors import InputError, JobError
     from opsin.nn.inference import Optimized, optimize
     from opsin.registry import create_model, list_models
@@ -52,6 +52,7 @@ _VERBS = {
     "evaluate": "opsin.engine.evaluate",
     "explain": "opsin.analyze.explain",
     "export": "opsin.engine.export",
+    "find_lr": "opsin.engine.train",
     "list_models": "opsin.registry",
     "list_tasks": "opsin.rooms",
     "load": "opsin.engine.predict",
@@ -95,6 +96,7 @@ __all__ = [
     "evaluate",
     "explain",
     "export",
+    "find_lr",
     "list_models",
     "list_tasks",
     "load",

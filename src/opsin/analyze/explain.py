@@ -17,6 +17,7 @@ from opsin.analyze.explain_schema import Explanation, Identity, Result, Training
 from opsin.analyze.families import place
 from opsin.analyze.memory import estimate_memory, measure_latency, with_measurement
 from opsin.analyze.profile import Profile, profile
+from opsin.engine.automatic import set_aside
 from opsin.engine.checkpoint import Saved, read_model
 from opsin.engine.recipe import Recipe, list_recipes, load_recipe
 from opsin.engine.recipe_data import create_preprocessing, open_data
@@ -285,6 +286,7 @@ def _optimizer(recipe: Recipe | None) -> str:
 
 
 def _training(recipe: Recipe) -> Training:
+    recipe, _ = set_aside(recipe)
     train, schedule = recipe.train, recipe.schedule
     rates = trace_rates(
         recipe.optim.lr,

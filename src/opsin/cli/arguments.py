@@ -49,6 +49,21 @@ Trained = Annotated[
 ]
 
 
+def number_or_auto(kind: type[int] | type[float]) -> Callable[[str], Any]:
+    """Reads an option that takes a number, or "auto" where the training is to find it."""
+
+    def parse(text: str) -> Any:
+        if text == "auto":
+            return text
+        try:
+            return kind(text)
+        except ValueError:
+            noun = "a whole number" if kind is int else "a number"
+            raise typer.BadParameter(f"expected {noun} or auto") from None
+
+    return parse
+
+
 def examples(*calls: str) -> str:
     """Lines under a verb's help."""
     return "\n".join(["Examples:", *(f"  opsin {call}" for call in calls)])

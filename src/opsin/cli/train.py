@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ import typer
 
 from opsin import rooms
 from opsin.cli import completion
-from opsin.cli.arguments import AsJson, DataSource, Device, Settings, examples
+from opsin.cli.arguments import AsJson, DataSource, Device, Settings, examples, number_or_auto
 from opsin.cli.early_checks import check_data, check_recipe
 from opsin.cli.printing import print_json
 from opsin.engine.run import RunFolder
@@ -48,13 +49,39 @@ def train(
     ] = None,
     data: DataSource = None,
     epochs: Annotated[int | None, typer.Option(metavar="N", help="Passes over the training images.")] = None,
-    batch_size: Annotated[int | None, typer.Option(metavar="N", help="Images in a step of one process.")] = None,
-    lr: Annotated[float | None, typer.Option(metavar="X", help="The highest learning rate.")] = None,
+    batch_size: Annotated[
+        Any,
+        typer.Option(
+            metavar="N|auto",
+            parser=number_or_auto(int),
+            help="Images in a step of one process; auto: as many of the usual batch as fit into memory, accumulated.",
+        ),
+    ] = None,
+    lr: Annotated[
+        Any,
+        typer.Option(
+            metavar="X|auto",
+            parser=number_or_auto(float),
+            help="The highest learning rate; auto: what --find-lr suggests.",
+        ),
+    ] = None,
+    find_lr: Annotated[
+        bool,
+        typer.Option(
+            "--find-lr",
+            help="Try which learning rates work, write the curve into the report, and stop; with --lr auto, train.",
+        ),
+    ] = False,
     seed: Annotated[
         int | None, typer.Option(metavar="N", help="Decides the first weights, the order and every random choice.")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(metavar="N", help="Processes that read images; does not change the result.")
+        Any,
+        typer.Option(
+            metavar="N|auto",
+            parser=number_or_auto(int),
+            help="Processes that read images, auto by cores; does not change the result.",
+        ),
     ] = None,
     device: Device = None,
     out: Annotated[
@@ -97,6 +124,9 @@ def train(
     from opsin.engine.starting import recipe_of
 
     recipe = None if resume is not None and what is None else recipe_of(what, overrides)
+    if find_lr and overrides.get("optim.lr") != "auto":  # which trains with what is found
+        find_learning_rate(recipe, overrides, out, resume, as_json=as_json)
+        return
     from opsin.engine.train import train as run_training
 
     run = run_training(recipe, overrides, out=out, resume=resume)
@@ -109,6 +139,28 @@ def train(
                 "report": str(run.report),
                 "epochs": run.epochs,
             }
+        )
+
+
+def find_learning_rate(
+    recipe: str | dict[str, Any] | None,
+    overrides: Mapping[str, Any],
+    out: Path | None,
+    resume: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    """`opsin train ... --find-lr`."""
+    if recipe is None or resume is not None:
+        raise InputError(
+            "--find-lr makes a run of its own; give a recipe, or a model and data, in the place of --resume"
+        )
+    from opsin.engine.train import find_lr
+
+    found = find_lr(recipe, overrides, out=out)
+    if as_json:
+        print_json(
+            {"run": str(found.path), "suggestion": found.suggestion, "rates": found.rates, "losses": found.losses}
         )
 
 

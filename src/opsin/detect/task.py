@@ -44,6 +44,7 @@ class DetectTask(Task):
     def __init__(self, model: Detector, facts: Facts) -> None:
         super().__init__(model, facts)
         self._size: tuple[int, int] | None = None  # of this batch, where it is not that of the preprocessing
+        self._largest = False  # whether every batch has the largest of `detect.multi_scale`
 
     @property
     def detector(self) -> Detector:
@@ -131,6 +132,9 @@ class DetectTask(Task):
             sections.append(recall_figure({str(getattr(self.model, "proposals", "proposals")): recall}))
         return sections
 
+    def take_most_memory(self) -> None:
+        self._largest = True
+
     def describe_settings(self) -> list[str]:
         lines, sizes = [], own_section(self.recipe).multi_scale
         if sizes:
@@ -154,6 +158,8 @@ class DetectTask(Task):
         sizes = own_section(self.recipe).multi_scale
         if not sizes:
             return None
+        if self._largest:
+            return max(map(_sides, sizes), key=lambda sides: sides[0] * sides[1])
         turn = batch_idx // _BATCHES_OF_A_SIZE
         return _sides(sizes[derive_seed(self.recipe.train.seed, self.current_epoch, turn, _SIZES) % len(sizes)])
 

@@ -6,6 +6,7 @@ variables, and imported only where a recipe names it.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -146,9 +147,9 @@ def _wandb(folder: RunFolder, known: str | None) -> Logger:
 
 
 def _mlflow(folder: RunFolder, known: str | None) -> Logger:
-    import mlflow
     from lightning.pytorch.loggers import MLFlowLogger
 
+    mlflow: Any = importlib.import_module("mlflow")
     return MLFlowLogger(
         experiment_name=os.environ.get("MLFLOW_EXPERIMENT_NAME", _PROJECT),
         run_name=run_name(folder),

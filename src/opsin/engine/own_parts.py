@@ -263,10 +263,11 @@ def check_recipe(recipe: Recipe) -> Recipe:
     if not objects.is_object(recipe.model.name):
         return recipe
     given = objects.find("model.name", recipe.model.name)
-    if recipe.data.size is None:
+    if recipe.data.size is None or recipe.data.size == "auto":
         short = objects.short_name(recipe.model.name)
         raise InputError(f"{short} states no size of its input; give size=32, or (height, width)")
-    size = recipe.data.size if isinstance(recipe.data.size, tuple) else (recipe.data.size, recipe.data.size)
+    given_size = recipe.data.size
+    size = (given_size, given_size) if isinstance(given_size, int) else given_size
     known: GivenData | None = objects.lent("data.source")
     count = None if known is None or known.classes is None else len(known.classes)
     channels = _probe(given, recipe, size, count)

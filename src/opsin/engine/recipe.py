@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
@@ -32,7 +32,9 @@ Rate = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 # "auto" stands in a recipe until its training begins, which replaces it; what reads a recipe meets numbers alone.
 if TYPE_CHECKING:
-    AutoPositive, AutoRate, AutoCount = int, float, int
+    AutoPositive: TypeAlias = int
+    AutoRate: TypeAlias = float
+    AutoCount: TypeAlias = int
 else:
     AutoPositive, AutoRate, AutoCount = Positive | Literal["auto"], Rate | Literal["auto"], Count | Literal["auto"]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from opsin import rooms
 from opsin.data import Source, Split
 from opsin.engine.evaluator import Evaluated
+from opsin.engine.learning_rate import read_learning_rates
 from opsin.engine.report import Code, Section, Table, curves, environment, profile_section, write_report
 from opsin.engine.run import RunFolder
 from opsin.engine.task import Task
@@ -37,7 +38,8 @@ def write_run_report(
         sections += task.create_evaluator().sections(evaluated[split].result, evaluated[split].split)
     if training is not None:
         sections += task.inspections(training)
-    sections[1:1] = curves(history, *task.monitored)
+    tested = read_learning_rates(folder)
+    sections[1:1] = [*curves(history, *task.monitored), *([] if tested is None else [tested.figure()])]
     prepared = task.preprocessing
     size = None if prepared is None else (prepared.channels, *prepared.size)
     headline["parameters"] = short_count(parameters := count_parameters(task.model))

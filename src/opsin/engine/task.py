@@ -74,6 +74,7 @@ class Task(LightningModule, ABC):
         self.epoch_batches = 1  # batches of one process in an epoch
         self.failed_batch: Path | None = None  # where a batch that broke the training is written
         self.batch_index = 0  # of the training batch under way
+        self.last_loss: Tensor | None = None  # of the last training batch, all terms together
         self._sums: dict[str, Tensor | float] = {}
         self._batches = 0
         self._schedule_states: list[dict[str, Any]] | None = None
@@ -199,6 +200,10 @@ class Task(LightningModule, ABC):
         filled = len(own) - len(fresh)
         say(f"backbone: {filled} tensors of {backbone}:{weights}, {published.source} ({published.licence})")
 
+    def take_most_memory(self) -> None:
+        """Make every step from now on take as much memory as any of the training will: it is tried on a copy."""
+        return
+
     def create_evaluator(self, **options: Any) -> Evaluator:
         """A fresh evaluator for one pass over a split."""
         return create_evaluator(self.predictor, **options)
@@ -294,6 +299,7 @@ class Task(LightningModule, ABC):
         for name, term in (losses if len(losses) > 1 else {}).items():
             self._sums[name] = self._sums.get(name, 0.0) + term.detach()
         self._sums["loss"] = self._sums.get("loss", 0.0) + total.detach()
+        self.last_loss = total.detach()
         self._batches += 1
 
     def train_losses(self) -> dict[str, float]:
@@ -412,7 +418,11 @@ class Task(LightningModule, ABC):
         if self.failed_batch is not None:
             save_batch(self.failed_batch, batch)
             message += f"; the batch was saved to {self.failed_batch}"
-        return JobError(f"{message} (files: {shown})")
+        return NonFiniteLossError(f"{message} (files: {shown})")
+
+
+class NonFiniteLossError(JobError):
+    """The loss of a training batch is infinite or not a number."""
 
 
 def average_state(model: nn.Module) -> dict[str, Tensor]:

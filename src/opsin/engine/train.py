@@ -20,14 +20,17 @@ from torch import nn
 from opsin import errors, objects, rooms
 from opsin.data import Source, Split
 from opsin.data.loading import ImageLoader, create_loader
-from opsin.engine import callbacks, own_parts
+from opsin.engine import automatic, callbacks, own_parts
 from opsin.engine.callbacks import CheckpointFiles
 from opsin.engine.checkpoint import read_checkpoint, read_model, save_model
 from opsin.engine.devices import accelerator_device
 from opsin.engine.evaluate import evaluate_split
 from opsin.engine.first_weights import load_first_weights, load_published_weights
 from opsin.engine.frozen_start import FrozenStart, describe_frozen_start
+from opsin.engine.input_size import choose_size
+from opsin.engine.learning_rate import LearningRates
 from opsin.engine.loggers import Trackers, check_installed, create_loggers
+from opsin.engine.measured import find_learning_rate, measure
 from opsin.engine.preflight import check_fit, check_settings
 from opsin.engine.recipe import Recipe, load_recipe, read_recipe
 from opsin.engine.resuming import (
@@ -120,25 +123,10 @@ def _train(
     say: Say,
 ) -> Run:
     """`train`, with what the call was given as objects lent."""
-    if resume is not None:
-        if recipe is not None or out is not None:
-            raise InputError(
-                "a resumed run has its recipe and folder already; give resume alone, with overrides if needed"
-            )
-        folder = RunFolder.open(resume)
-        values = read_recipe(folder.recipe)
-        own_parts.check_given(values, overrides, resume)
-        loaded = load_recipe(values, overrides, say=say)
-        given = None
-    else:
-        if recipe is None:
-            raise InputError("nothing to train: give a recipe, or a run to resume")
-        values = recipe if isinstance(recipe, Mapping) else read_recipe(recipe)
-        loaded = load_recipe(own_parts.with_own_optimizer(values, overrides), overrides, say=say)
-        given = given_keys(recipe, overrides)
-        folder = None
-    check_installed(loaded.train.logger)
-    loaded.imports = rooms.imported_packages()
+    if resume is not None and (recipe is not None or out is not None):
+        raise InputError("a resumed run has its recipe and folder already; give resume alone, with overrides if needed")
+    folder = None if resume is None else RunFolder.open(resume)
+    loaded, given, wanted = _read(recipe, overrides, folder, say)
     with _quiet_lightning(), ExitStack() as held, stopped_in_words(lambda: folder):
         if folder is not None:
             held.enter_context(locked(folder))
@@ -151,6 +139,7 @@ def _train(
         if folder is None:
             folder = _create_folder(out, recipe, loaded)
             held.enter_context(locked(folder))
+        measure(task, splits, folder, wanted, create_train_loader, say)
         task.to(_device(loaded))
         if stages:
             run_stages(stages, task, splits, folder, _fit_stage, say)
@@ -160,6 +149,60 @@ def _train(
                 sys.exit(0)  # the first process alone evaluates and reports
             _load_kept(task, folder, trainer, say)
         return _finish(task, source, splits, folder, say)
+
+
+def find_lr(
+    recipe: str | Path | Mapping[str, Any],
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    out: str | Path | None = None,
+    say: Say = errors.say,
+) -> LearningRates:
+    """Measure which learning rates a training can take, and train nothing. See `opsin.engine.learning_rate`.
+
+    recipe, overrides, out, say: as of `train`. The run's folder has the recipe and the curve: learning_rate.csv, .svg
+    and .png, and a report. `train(resume=folder, overrides={"optim.lr": rate})` begins the training there.
+    """
+    loaded, given, wanted = _read(recipe, overrides, None, say)
+    with _quiet_lightning():
+        torch.manual_seed(loaded.train.seed)
+        task, source, splits = prepare(loaded, say, given=given)
+        folder = _create_folder(out, recipe, task.recipe)
+        measure(task, splits, folder, wanted - {"optim.lr"}, create_train_loader, say)
+        split = task.predictor.prepare_split(splits["train"])
+        found = find_learning_rate(task, split, folder, create_train_loader, say)
+    folder.write_recipe(task.recipe.to_yaml())
+    say(f"report: {write_run_report(task, folder, {}, [], source)}")
+    say(f"to train with it: opsin train --resume {folder.path} --lr {found.suggestion:g}")
+    return found
+
+
+def _read(
+    recipe: str | Path | Mapping[str, Any] | None,
+    overrides: Mapping[str, Any] | None,
+    folder: RunFolder | None,
+    say: Say,
+) -> tuple[Recipe, Collection[str] | None, frozenset[str]]:
+    """The recipe of a new training, or of a run to go on with; the keys that flags gave; and those to be measured."""
+    overrides, wanted = automatic.take(overrides)
+    if folder is None and recipe is None:
+        raise InputError("nothing to train: give a recipe, or a run to resume")
+    if folder is not None:
+        values = read_recipe(folder.recipe)
+        own_parts.check_given(values, overrides or {}, folder.path)
+    else:
+        values = dict(recipe) if isinstance(recipe, Mapping) else read_recipe(recipe or "")
+        values = own_parts.with_own_optimizer(values, overrides or {})
+    loaded = load_recipe(values, overrides, say=say)
+    given = None if folder is not None else given_keys(recipe, overrides)
+    check_installed(loaded.train.logger)
+    loaded, more = automatic.set_aside(loaded)
+    loaded.imports = rooms.imported_packages()
+    wanted |= more
+    if wanted and folder is not None and (folder.last.exists() or folder.previous.exists()):
+        keys = " and ".join(sorted(wanted))
+        raise InputError(f"{keys}: auto is measured before the first step, which this run has behind it; give a number")
+    return loaded, None if given is None else frozenset(given) - more, wanted
 
 
 def prepare(
@@ -177,9 +220,12 @@ def prepare(
         raise InputError(f"{recipe.task} trains nothing" + (f"; use it with {users}" if users else ""))
     check_settings(recipe)
     kind: type[Task] = rooms.load(room.trains)
+    recipe, _ = automatic.set_aside(recipe)
     source = kind.open(recipe, say)
+    recipe, sized = choose_size(recipe, source, kind)
     preprocessing = kind.create_preprocessing(recipe, source)
     recipe, started = (recipe, []) if given is None else start(recipe, source, preprocessing, given)
+    recipe, machine = automatic.by_machine(recipe, source, given)
     recipe, completed = kind.complete(recipe, source, preprocessing)
     source, extended = kind.extend(recipe, source, say)
     splits = source.splits
@@ -196,7 +242,8 @@ def prepare(
         load_published_weights(task, recipe.model, say)
     elif not resumed and recipe.model.backbone_weights is not None:
         task.load_backbone(recipe.model.backbone_weights, say)
-    for line in _announce(task, source, splits, [*started, *completed, *extended], task.describe_fit(splits["train"])):
+    chosen = [*sized, *started, *machine, *completed, *extended]
+    for line in _announce(task, source, splits, chosen, task.describe_fit(splits["train"])):
         say(line)
     return task, source, splits
 

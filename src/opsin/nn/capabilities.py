@@ -8,7 +8,7 @@ what it carries beyond its weights, plain JSON values and tensors; restore_state
 TypeError, ValueError or KeyError for values that cannot be. second_stage(outputs): what an answer runs after forward;
 second_stage_counts: on how many regions of an image, as {"proposals": 1000}. class_rows(): which rows of its tensors
 belong to which class, see `ClassRows`. learned_parts(): the modules that hold what an earlier training has learned,
-which `train.freeze_epochs` holds still.
+which `train.freeze_epochs` holds still. strides, divisor, fixed_size, min_size: see `SizeLimits`.
 """
 
 from __future__ import annotations
@@ -32,6 +32,27 @@ class ClassRows:
     before: int = 0
     width: int = 1
     after: int = 0
+
+
+@dataclass(frozen=True)
+class SizeLimits:
+    """Which sizes of images a network takes, and at which strides it looks at them.
+
+    strides: of its maps, in pixels of the input; none where it does not say. divisor: what both sides are to be
+    multiples of. fixed: the only side. smallest: the least.
+    """
+
+    strides: tuple[int, ...] = ()
+    divisor: int = 1
+    fixed: int | None = None
+    smallest: int = 1
+
+
+def size_limits(model: nn.Module) -> SizeLimits:
+    """What a network says of the sizes of its images: nothing, where it does not."""
+    found = (getattr(model, name, None) for name in ("strides", "divisor", "fixed_size", "min_size"))
+    strides, divisor, fixed, smallest = found
+    return SizeLimits(tuple(strides or ()), divisor or 1, fixed, smallest or 1)
 
 
 def example_input(model: nn.Module, size: Sequence[int] | None, batch: int = 1) -> Tensor:
