@@ -69,7 +69,7 @@ def train(
         bool,
         typer.Option(
             "--find-lr",
-            help="Try which learning rates work, write the curve into the report, and stop; with --lr auto, train.",
+            help="Try which learning rates work, write the curve into a report, and stop; with --lr auto, train.",
         ),
     ] = False,
     seed: Annotated[
