@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 
 import opsin
 from opsin.engine import train
-from opsin.engine.learning_rate import LearningRates, diverged, range_test, read_learning_rates, smooth, suggest
+from opsin.engine.learning_rate import LearningRates, Sweep, diverged, range_test, read_learning_rates, smooth, suggest
 from opsin.engine.recipe import load_recipe, read_recipe
 from opsin.engine.run import RunFolder
 from opsin.errors import InputError
@@ -66,6 +67,15 @@ def prepared(**settings: Any) -> tuple[Any, Any]:
     torch.manual_seed(0)
     task, _, splits = train.prepare(load_recipe(RECIPE, overrides), lambda line: None)
     return task, splits["train"]
+
+
+def test_groups_of_parameters_keep_their_ratio() -> None:
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": rate} for rate in (0.2, 0.05)]
+    trainer: Any = SimpleNamespace(optimizers=[torch.optim.SGD(groups)])
+    sweep = Sweep([0.001, 0.01], base=0.2)
+    sweep.on_train_start(trainer, None)  # type: ignore[arg-type]
+    sweep.on_train_batch_start(trainer, None, None, 0)  # type: ignore[arg-type]
+    assert [group["lr"] for group in trainer.optimizers[0].param_groups] == pytest.approx([0.001, 0.00025])
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])

@@ -88,6 +88,7 @@ def test_a_tracker_gets_the_rows_of_metrics_csv_and_the_recipe(fake: type[FakeTr
     with (tmp_path / "run" / "metrics.csv").open() as file:
         written = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
     assert [{"step": step, **row} for step, row in tracker.rows] == written and len(written) == 2
+    assert not [row for _, row in tracker.rows if "step" in row]
     assert tracker.recipes == [load_recipe(read_recipe(tmp_path / "run" / "recipe.yaml")).model_dump(mode="json")]
     assert (tracker.run, tracker.ended) == ("run", "success")
     assert json.loads((tmp_path / "run" / "trackers.json").read_text()) == {"mlflow": "id-1"}
