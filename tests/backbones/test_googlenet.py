@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 import torchvision.models
 from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.transforms.functional import normalize
 
@@ -20,11 +21,13 @@ from opsin import cli, registry
 from opsin.backbones import googlenet
 from opsin.backbones.backbone import Backbone
 from opsin.backbones.googlenet import AtLeast, Branches
+from opsin.backbones.weights import copy_in_order
 from opsin.classify.evaluate import ClassifyEvaluator
 from opsin.classify.predict import ClassifyPredictor
-from opsin.engine.checkpoint import Facts
+from opsin.engine.checkpoint import Facts, read_model, read_tensors
 from opsin.engine.predict import load
 from opsin.engine.recipe import load_recipe
+from opsin.engine.train import train
 from opsin.errors import InputError
 from opsin.nn.counting import count_macs, count_parameters
 
@@ -56,7 +59,9 @@ def test_outputs_equal_torchvision(assert_equal: Callable[..., None]) -> None:
 
 def test_auxiliary_outputs_equal_torchvision(assert_equal: Callable[..., None]) -> None:
     sizes = [(64, 64), (224, 224)]
-    assert_equal(lambda: AllLogits(googlenet.googlenet_bn()), lambda: AllLogits(torchvision_googlenet()), sizes)
+    assert_equal(
+        lambda: AllLogits(googlenet.googlenet_bn(aux_heads=True)), lambda: AllLogits(torchvision_googlenet()), sizes
+    )
 
 
 def test_weights_expect_what_torchvision_makes_of_its_own_preprocessing() -> None:
@@ -72,7 +77,7 @@ def test_weights_expect_what_torchvision_makes_of_its_own_preprocessing() -> Non
 
 def test_the_papers_network_is_its_table() -> None:
     torch.manual_seed(0)
-    model = googlenet.googlenet(num_classes=7).eval()
+    model = googlenet.googlenet(num_classes=7, aux_heads=True).eval()
     images = torch.randn(1, 3, 224, 224)
     with torch.no_grad():
         outputs, expected = model(images), _plainly(model, images)
@@ -124,8 +129,8 @@ def _plainly(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
 )
 def test_counts_with_and_without_auxiliary_heads(name: str, with_heads: int, without: int) -> None:
     with torch.device("meta"):
-        model = registry.create_model(name)
-        plain = registry.create_model(name, aux_heads=False)
+        model = registry.create_model(name, aux_heads=True)
+        plain = registry.create_model(name)
     assert (count_parameters(model), count_parameters(plain)) == (with_heads, without)
     added = count_macs(model, (3, 224, 224)) - count_macs(plain, (3, 224, 224))
     assert added == sum(width * 128 * 16 + 2048 * 1024 + 1024 * 1000 for width in (512, 528))
@@ -147,7 +152,7 @@ def test_norm_switch() -> None:
         return sum(isinstance(module, kind) for module in model.modules())
 
     with torch.device("meta"):
-        lrn, none, bn = (googlenet.googlenet(norm=norm) for norm in ("lrn", None, "bn"))
+        lrn, none, bn = (googlenet.googlenet(norm=norm, aux_heads=True) for norm in ("lrn", None, "bn"))
     assert [layers(model, nn.LocalResponseNorm) for model in (lrn, none, bn)] == [2, 0, 0]
     assert [layers(model, nn.BatchNorm2d) for model in (lrn, none, bn)] == [0, 0, 59]
     assert count_parameters(lrn) == count_parameters(none)
@@ -156,14 +161,14 @@ def test_norm_switch() -> None:
 
 
 def test_weight_of_the_auxiliary_losses() -> None:
-    model = googlenet.googlenet_bn(num_classes=3, aux_weight=0.5).eval()
+    model = googlenet.googlenet_bn(num_classes=3, aux_weight=0.5, aux_heads=True).eval()
     targets = torch.tensor([0, 2])
     with torch.no_grad():
         outputs = model(torch.randn(2, 3, 32, 32))
     losses = model.loss(outputs, targets)
     for name in ("aux1", "aux2"):
         torch.testing.assert_close(losses[name], 0.5 * F.cross_entropy(outputs[name], targets))
-    assert googlenet.googlenet_bn(num_classes=3).aux_weight == 0.3
+    assert googlenet.googlenet_bn(num_classes=3, aux_heads=True).aux_weight == 0.3
 
 
 def test_evaluation_takes_the_main_logits() -> None:
@@ -180,7 +185,7 @@ def test_evaluation_takes_the_main_logits() -> None:
 
 
 def test_weights_of_a_network_with_heads_fit_one_without() -> None:
-    full, plain = googlenet.googlenet_bn(num_classes=3), googlenet.googlenet_bn(num_classes=3, aux_heads=False)
+    full, plain = (googlenet.googlenet_bn(num_classes=3, aux_heads=given) for given in (True, None))
     assert plain.initialize_from(full.state_dict()) == []
     assert {name.split(".")[0] for name in full.initialize_from(plain.state_dict())} == {"aux_heads"}
 
@@ -223,3 +228,27 @@ def test_trains_and_is_used_through_the_command_line(
     Image.new("L", (8, 8), 100).save(image)
     assert not load(run).model.aux_taps
     assert json.loads(opsin("predict", run, image, "--json"))[0]["label"] in [str(digit) for digit in range(10)]
+
+
+def test_heads_are_of_the_training_and_old_files_keep_theirs(tmp_path: Path) -> None:
+    settings = {"data.limit": 24, "data.size": 32, "train.batch_size": 8, "train.tensorboard": False, "train.epochs": 1}
+    recipe = {"model": {"name": "googlenet_bn"}, "data": {"source": "digits"}}
+    run = train(recipe, settings, out=tmp_path / "run", say=lambda line: None).path
+    saved = read_model(run)
+    assert saved.options["aux_heads"] is True and "aux_heads" not in saved.recipe.model.options
+    # A file from when heads were built unasked says nothing of them.
+    tensors, metadata = read_tensors(run / "model.safetensors")
+    described = json.loads(metadata["opsin"])
+    del described["options"]["aux_heads"]
+    save_file(tensors, tmp_path / "old.safetensors", metadata={"format": "pt", "opsin": json.dumps(described)})
+    image = torch.randint(0, 255, (1, 32, 32), dtype=torch.uint8)
+    answers = [load(path, "cpu").predict(image) for path in (run, tmp_path / "old.safetensors")]
+    assert dict(answers[0]) == dict(answers[1])
+    alone = train(recipe, {**settings, "model.aux_heads": False}, out=tmp_path / "alone", say=lambda line: None)
+    assert "train_aux1" not in alone.history[0] and not [k for k in read_model(alone.path).state if "aux" in k]
+
+
+def test_torchvisions_file_names_the_network_that_it_is_of() -> None:
+    state = torchvision_googlenet(num_classes=10).state_dict()
+    with pytest.raises(InputError, match="torchvision's googlenet is googlenet_bn here"):
+        copy_in_order(googlenet.googlenet(num_classes=10, aux_heads=True), state)

@@ -54,12 +54,14 @@ class AllLogits(nn.Module):
 def test_auxiliary_outputs_equal_torchvision(assert_equal: Callable[..., None]) -> None:
     # the smallest that torchvision's head takes, and one that leaves its last pooling something to do
     sizes = [(299, 299), (299, 415)]
-    assert_equal(lambda: AllLogits(inception_v3.inception_v3()), lambda: AllLogits(torchvision_inception()), sizes)
+    assert_equal(
+        lambda: AllLogits(inception_v3.inception_v3(aux_heads=True)), lambda: AllLogits(torchvision_inception()), sizes
+    )
 
 
 def test_counts_with_and_without_the_auxiliary_head() -> None:
     with torch.device("meta"):
-        model, plain = inception_v3.inception_v3(), inception_v3.inception_v3(aux_heads=False)
+        model, plain = inception_v3.inception_v3(aux_heads=True), inception_v3.inception_v3()
     assert (count_parameters(model), count_parameters(plain)) == (27_161_264, 23_834_568)
     added = count_macs(model, (3, 299, 299)) - count_macs(plain, (3, 299, 299))
     assert added == 768 * 128 * 25 + 128 * 768 * 25 + 768 * 1000
@@ -82,7 +84,7 @@ def test_factorization_saves_what_the_paper_says() -> None:
 
 
 def test_the_auxiliary_loss_is_weighted_and_smoothed_like_the_main_one() -> None:
-    model = inception_v3.inception_v3(num_classes=3).eval()
+    model = inception_v3.inception_v3(num_classes=3, aux_heads=True).eval()
     model.criterion = create_loss("cross_entropy", smoothing=0.1)
     targets = torch.tensor([0, 2])
     outputs = {"logits": torch.randn(2, 3), "aux1": torch.randn(2, 3)}
@@ -93,7 +95,7 @@ def test_the_auxiliary_loss_is_weighted_and_smoothed_like_the_main_one() -> None
 
 def test_small_images_reach_the_auxiliary_head() -> None:
     with torch.device("meta"):
-        model = inception_v3.inception_v3(num_classes=3)
+        model = inception_v3.inception_v3(num_classes=3, aux_heads=True)
         outputs = model(torch.empty(2, 3, 75, 90))
     assert outputs["aux1"].shape == (2, 3)
 

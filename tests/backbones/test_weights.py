@@ -255,11 +255,13 @@ def test_weights_of_another_network_are_refused(publish: Callable[..., Path]) ->
 
 def test_auxiliary_heads_may_be_left_in_the_file(publish: Callable[..., Path]) -> None:
     with torch.device("meta"):
-        full = registry.create_model("googlenet_bn").to_empty(device="cpu")
+        full = registry.create_model("googlenet_bn", aux_heads=True).to_empty(device="cpu")
     for tensor in full.state_dict().values():
         tensor.zero_()
     publish("googlenet_bn", full.state_dict())
-    model = registry.create_model("googlenet_bn", weights="imagenet1k", aux_heads=False)
+    headed = registry.create_model("googlenet_bn", weights="imagenet1k", aux_heads=True)
+    assert not any(p.any() for p in headed.parameters()) and set(headed.state_dict()) == set(full.state_dict())
+    model = registry.create_model("googlenet_bn", weights="imagenet1k")
     assert not any(p.any() for p in model.parameters()) and not any("aux" in k for k in model.state_dict())
 
 

@@ -18,7 +18,7 @@ from torch.export import Dim
 
 from opsin import registry
 from opsin.backbones import Backbone
-from opsin.backbones.backbone import logits_of
+from opsin.backbones.backbone import logits_of, training_options
 from opsin.errors import InputError
 from opsin.nn.counting import count_macs, count_parameters
 
@@ -142,12 +142,12 @@ def input_of(name: str) -> tuple[int, int, int]:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_counts(name: str) -> None:
-    published, model = registry.find_model(name).published, on_meta(name)
-    assert count_parameters(model) == published.params
+    # Published MACs are those of use, without auxiliary heads; published parameters are with them.
+    entry, model = registry.find_model(name), on_meta(name)
+    published, trained = entry.published, training_options(entry.options)
+    assert count_parameters(build_on_meta(name, **trained) if trained else model) == published.params
     if published.macs is not None:
-        # Published MACs are those of use, without auxiliary heads; published parameters are with them.
-        plain = build_on_meta(name, aux_heads=False) if model.aux_taps else model
-        assert count_macs(plain, published.input) == pytest.approx(published.macs, rel=0.005)
+        assert count_macs(model, published.input) == pytest.approx(published.macs, rel=0.005)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -168,6 +168,7 @@ def test_the_network_is_of_the_class_that_its_registration_says(name: str) -> No
 def test_output_and_features_are_as_declared(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, (channels, height, width) = on_meta(name), input_of(name)
     assert model.in_channels == channels
+    assert isinstance(model(meta_images(model, height, width)), Tensor)  # without being asked, a tensor
     assert logits(model, meta_images(model, height, width)).shape == (2, model.num_classes)
     monkeypatch.setattr(model, "_check", lambda images: None)  # to see past the one size that a fixed head allows
     last = model.strides[-1]

@@ -41,7 +41,7 @@ class Backbone(nn.Module):
     A network with auxiliary classifiers, which bring gradient to its middle in training, also sets `aux_heads` (between
     stages and head, as published files order them), where each one reads (`aux_taps`, name -> (stage, block), the stage
     being a Sequential of blocks) and what its loss weighs beside the main one (`aux_weight`). `drop_aux_heads` leaves
-    them out for good.
+    them out for good. They are built where `aux_heads=True` asks for them; None, the default, leaves that to training.
     """
 
     stem: nn.Module
@@ -130,6 +130,11 @@ class Backbone(nn.Module):
             return {"scores": scores, "labels": scores >= 0.5}
         scores = torch.softmax(logits, dim=1)
         return {"scores": scores, "labels": scores.argmax(dim=1)}
+
+    @classmethod
+    def suggest(cls, state: Mapping[str, Tensor]) -> str:
+        """What somebody's file that does not fit may be instead, in words; "" where nothing is known."""
+        return ""
 
     def example_loss(self, outputs: Outputs) -> Tensor:
         """The loss of what `forward` gives, were every image of the first class; with several labels, of none."""
@@ -222,6 +227,16 @@ class Backbone(nn.Module):
                 f"{name} needs images of at least {self.min_size}x{self.min_size}, got {height}x{width}; "
                 f"enlarge them (data.size={self.min_size} or more)"
             )
+
+
+def training_options(known: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
+    """Options of a builder that a training sets: auxiliary heads, where the builder leaves them open.
+
+    known: the builder's options. Without them a network answers with logits alone, as all others. Published files, and
+    published counts of parameters, are of networks that have them.
+    """
+    heads = known.get("aux_heads")
+    return {"aux_heads": True} if heads is not None and heads.default is None else {}
 
 
 def _with_output_stride(init: Callable[..., None]) -> Callable[..., None]:

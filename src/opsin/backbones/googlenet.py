@@ -115,7 +115,8 @@ class GoogLeNet(Backbone):
 
     port: torchvision's changes (see above) instead of the paper's own form. norm: "lrn" twice in the stem, "bn" behind
     every convolution, or None. reduction=False leaves out the 1x1 convolutions before 3x3 and 5x5 and behind the
-    pooling: figure 2a. aux_heads: the two auxiliary classifiers; aux_weight: of their losses, section 5.
+    pooling: figure 2a. aux_heads: the two auxiliary classifiers, in training alone if None, see `training_options`;
+    aux_weight: of their losses, section 5.
     """
 
     def __init__(
@@ -126,7 +127,7 @@ class GoogLeNet(Backbone):
         in_channels: int = 3,
         norm: Norm = "lrn",
         reduction: bool = True,
-        aux_heads: bool = True,
+        aux_heads: bool | None = None,
         aux_weight: float = 0.3,
         dropout: float = 0.4,
         aux_dropout: float = 0.7,
@@ -158,6 +159,12 @@ class GoogLeNet(Backbone):
             nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(channels, num_classes)
         )
         self._initialize(norm)
+
+    @classmethod
+    def suggest(cls, state: Mapping[str, Tensor]) -> str:
+        if not any(name.startswith("inception3a.") for name in state):
+            return ""
+        return "torchvision's googlenet is googlenet_bn here"
 
     def _initialize(self, norm: Norm) -> None:
         """The paper does not say. Without batch norm as Caffe's GoogLeNet, with it He's.

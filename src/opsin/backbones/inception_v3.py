@@ -33,8 +33,8 @@ class InceptionV3(Backbone):
     """A stem without padding, eleven Inception modules in three stages, global average pooling, one linear layer.
 
     factorized=False puts whole kernels where the paper's section 3.2 has 1xn and nx1. aux_heads: the auxiliary
-    classifier of section 4; aux_weight: of its loss, which the paper does not give; 0.4 is TensorFlow's. norm: "bn" or
-    None.
+    classifier of section 4, in training alone if None, see `training_options`; aux_weight: of its loss, which the paper
+    does not give; 0.4 is TensorFlow's. norm: "bn" or None.
     """
 
     min_size = 75
@@ -46,7 +46,7 @@ class InceptionV3(Backbone):
         in_channels: int = 3,
         norm: Literal["bn"] | None = "bn",
         factorized: bool = True,
-        aux_heads: bool = True,
+        aux_heads: bool | None = None,
         aux_weight: float = 0.4,
         dropout: float = 0.5,
     ) -> None:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from opsin import errors, registry
+from opsin.backbones.backbone import Backbone, training_options
 from opsin.downloading import fetch
 from opsin.errors import InputError
 from opsin.registry import Weights
@@ -124,7 +125,7 @@ def load_published(
         state = published.arrange(state)
     shape = {"num_classes": published.num_classes, "in_channels": entry.published.input[0]}
     with torch.device("meta"):
-        form = entry.builder(**shape)
+        form = entry.builder(**shape, **training_options(entry.options))
         asked = entry.builder(**{**options, **shape})
     try:
         given = {ours[0]: theirs[1] for ours, theirs in _pair(form, state)}
@@ -206,9 +207,15 @@ def _pair(
             raise InputError(
                 f"weights do not fit {type(model).__name__}: tensor {place} is {_describe(theirs)} in the file, "
                 f"{_describe(ours)} in the model; they are of another architecture or other options"
+                f"{_suggestion(model, reference_state)}"
             )
         pairs.append((ours, theirs))
     return pairs
+
+
+def _suggestion(model: nn.Module, state: Mapping[str, Tensor]) -> str:
+    said = type(model).suggest(state) if isinstance(model, Backbone) else ""
+    return f"; {said}" if said else ""
 
 
 def _weights(state: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from opsin import registry
+from opsin.backbones.backbone import training_options
 from opsin.data import Preprocessing, Source, create_mixing
 from opsin.engine.checkpoint import Facts
 from opsin.engine.recipe import Recipe, own_section
@@ -25,6 +27,12 @@ class ClassifyTask(Task):
         super().__init__(model, facts)
         mixing = facts.recipe.mixing
         self.mixing = create_mixing(mixing.mixup, mixing.cutmix, len(facts.classes))
+
+    @classmethod
+    def options(cls, recipe: Recipe, preprocessing: Preprocessing | None, source: Source) -> dict[str, Any]:
+        known = training_options(registry.find_model(recipe.model.name).options)
+        own = {name: value for name, value in known.items() if name not in recipe.model.options}
+        return {**super().options(recipe, preprocessing, source), **own}
 
     @classmethod
     def build(cls, recipe: Recipe, preprocessing: Preprocessing | None, source: Source) -> Task:

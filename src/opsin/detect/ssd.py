@@ -122,6 +122,15 @@ class SSD(Detector):
             "size": torch.tensor([height, width]),
         }
 
+    def _check(self, images: Tensor) -> None:
+        try:
+            super()._check(images)
+        except InputError as error:
+            if self.fixed_size is None or images.ndim != 4 or images.shape[-1] == images.shape[-2] == self.fixed_size:
+                raise
+            others = "for other sizes there are ssd300_vgg16, ssd512_vgg16, and ssd, which takes any"
+            raise InputError(f"{error}; {others}") from None
+
     def loss(self, outputs: Outputs, targets: Sequence[Instances]) -> dict[str, Tensor]:
         losses = multibox_loss(outputs, targets, self.assign(outputs, targets), self.negatives)
         return {**losses, "box": self.box_weight * losses["box"]}

@@ -67,6 +67,9 @@ class Saved(Facts):
 
     def build(self) -> nn.Module:
         """The network with its weights, in eval mode. Raises InputError if the weights are another architecture's."""
+        headed = any(name.startswith("aux_heads.") for name in self.state)
+        if headed and "aux_heads" not in {**self.options, **self.recipe.model.options}:
+            self.options = {**self.options, "aux_heads": True}  # of files from when they were built unasked
         model = super().build()
         load_exactly(model, self.state, self.recipe.model.name)
         try:
