@@ -65,7 +65,7 @@ def test_help_speaks_the_words_of_the_field(call, columns: str, opsin, monkeypat
 def test_usage_names_arguments(opsin) -> None:
     assert opsin("predict", "--help").startswith("Usage: opsin predict [OPTIONS] RUN [INPUT...]\n")
     assert opsin("explain", "--help").startswith("Usage: opsin explain [OPTIONS] MODEL|RUN|RECIPE...\n")
-    assert opsin("eval", "--help").startswith("Usage: opsin eval [OPTIONS] RUN\n")
+    assert opsin("eval", "--help").startswith("Usage: opsin eval [OPTIONS] [RUN]\n")
     assert "From 0 to 1." in opsin("predict", str(DETECTOR), "--help")
     bare = opsin()
     assert bare.status == 2 and bare.startswith("Usage: opsin [OPTIONS] VERB ...\n") and not bare.err

@@ -61,7 +61,8 @@ class Option:
     """An option of one verb, declared once: flag, Python keyword, check and help.
 
     type: bool, int, float or str; of a repeatable one that of each value. minimum, maximum: of numbers, both allowed.
-    opens: of `data`, that it says how the files are read: it is handed to the formats, and given, it says the task.
+    opens: of `data`, that it says how the files are read: it is handed to the formats, and given, it says the task; of
+    `eval` the first, for a file of answers.
     also: another name that it had before, which is taken still.
     """
 
@@ -92,6 +93,8 @@ class Option:
         """The value, if it can be one of this option. Raises InputError that names the option and what it takes."""
         if value is None:
             return None
+        if self.repeatable and not isinstance(value, list | tuple):
+            value = [value]
         for one in value if self.repeatable else [value]:
             fits = isinstance(one, self.type) or (self.type is float and isinstance(one, int))
             if not fits or (isinstance(one, bool) and self.type is not bool):
@@ -111,7 +114,9 @@ class Room:
     reads: a `TargetReader` of `opsin.data.torch_dataset`, for data sets of other libraries, given in Python.
     adapts: an `Adapter` of `opsin.engine.own_parts`, which trains networks of the user's own.
     trains, predicts, evaluates: a `Task`, a `Predictor` and an `Evaluator` of `opsin.engine`. borrows: the task whose
-    evaluation it takes, where it has none. section: its part of a recipe, a pydantic model, which stands there under
+    evaluation it takes, where it has none. scores: a function (path, source, split, **options) -> `Result`, which reads
+    a file of answers, of any tool, and evaluates it against a split of the source; options: those of "eval" that it has
+    parameters for. section: its part of a recipe, a pydantic model, which stands there under
     the task's name; moved: keys of recipes that were elsewhere before, old key -> key of the section. defaults: section
     -> keys of a recipe whose defaults differ for this task. starts: a function that chooses what the flags of a
     training leave open, for the data, see `opsin.engine.starting`.
@@ -131,6 +136,7 @@ class Room:
     predicts: str | None = None
     evaluates: str | None = None
     borrows: str | None = None
+    scores: str | None = None
     section: str | None = None
     moved: Mapping[str, str] = field(default_factory=lambda: _NONE)
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: _NONE)

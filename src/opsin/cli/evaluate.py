@@ -2,27 +2,56 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from opsin.cli.arguments import AsJson, DataSource, Device, Tile, Trained, examples
-from opsin.cli.early_checks import check_data, check_run
-from opsin.cli.printing import print_json, put
+from opsin import rooms
+from opsin.cli.arguments import AsJson, DataSource, Device, Tile, examples
+from opsin.cli.early_checks import check_data, check_files, check_run
+from opsin.cli.printing import print_json, print_table, put, terminal_width
+from opsin.errors import InputError
+
+if TYPE_CHECKING:
+    from opsin.engine.evaluator import Result
 
 EXAMPLES = examples(
     "eval runs/lenet5_digits",
     "eval resnet50:imagenet1k --data photos/ --json",
     "eval runs/ssd_scenes --data aerial/ --split val --tile auto --save",
     "eval runs/fast_rcnn --truncated-svd 256,64",
+    *rooms.examples("eval"),
 )
 
 
 def evaluate(
-    run: Trained,
+    run: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="RUN",
+            help="A run folder, a model.safetensors, or published weights such as resnet50:imagenet1k. None with "
+            "--predictions.",
+            show_default=False,
+        ),
+    ] = None,
     data: DataSource = None,
     split: Annotated[
         str | None, typer.Option(metavar="SPLIT", help="train, val or test; test if there is one.")
+    ] = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            "--predictions",
+            "--detections",
+            metavar="FILE",
+            help="Evaluate a file or folder of answers, of any tool, on --data: no model is run.",
+            show_default=False,
+        ),
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(metavar="TASK", help="Of --predictions; that of the data if not given.")
     ] = None,
     tile: Tile = None,
     save: Annotated[
@@ -33,9 +62,22 @@ def evaluate(
     *,
     options: dict[str, Any],
 ) -> None:
-    """Evaluate a trained model on a split of its own data, or on other data of the same classes."""
-    check_run(run)
+    """Evaluate a trained model on its own data or on other data of its classes, or a file of answers on any data."""
     check_data(data)
+    if predictions is not None:
+        _refuse(run is not None, f"{run} and --predictions: give one of them", save or tile or device)
+        if data is None:
+            raise InputError(f"say what {predictions} is evaluated against, with --data")
+        check_files([predictions])
+        from opsin.engine.score import score
+
+        _show_scores(score(predictions, data, split, task=task, **options), as_json)
+        return
+    if run is None:
+        raise InputError("say what to evaluate: opsin eval RUN, or opsin eval --predictions FILE --data SOURCE")
+    if task is not None:
+        raise InputError(f"--task is for --predictions; {run} has its own")
+    check_run(run)
     from opsin.engine.evaluate import evaluate_run
 
     result = evaluate_run(run, data, split, device=device, tile=tile, save=save, **options)
@@ -44,15 +86,43 @@ def evaluate(
         found = metrics if addition is None else addition.to_dict()
         print_json(found if result.tiles is None else {**found, "tile": result.tiles.to_dict()})
         return
-    put(result.data)
-    width, texts = max(len(name) for name in metrics), result.lines()
-    right = max(len(text.partition(" ")[0]) for text in texts.values())
-    for name, text in texts.items():
-        value, _, unit = text.partition(" ")
-        put(f"{name:{width}}  {value:>{right}} {unit}".rstrip())
+    _show_metrics(result)
     if addition is not None:
         put(addition.describe(), several=True)
     if result.tiles is not None:
         put(result.tiles.describe(), several=True)
     if save:
         put(f"saved with {run}: predictions use --tile {tile} unless they say otherwise")
+
+
+def _refuse(both: bool, message: str, of_a_run: Any) -> None:
+    if both:
+        raise InputError(message)
+    if of_a_run:
+        raise InputError("--tile, --save and --device are for a run; --predictions runs no model")
+
+
+def _show_metrics(result: Result) -> None:
+    put(result.data)
+    width, texts = max(len(name) for name in result.metrics), result.lines()
+    right = max(len(text.partition(" ")[0]) for text in texts.values())
+    for name, text in texts.items():
+        value, _, unit = text.partition(" ")
+        put(f"{name:{width}}  {value:>{right}} {unit}".rstrip())
+
+
+def _show_scores(result: Result, as_json: bool) -> None:
+    """Metrics and the table of classes, which no run's folder keeps here."""
+    if as_json:
+        print_json({**result.metrics, **result.details})
+        return
+    _show_metrics(result)
+    if rows := result.details.get("per_class"):
+        columns = list(rows[0])
+        print()
+        print_table(columns, [_cells(row, columns) for row in rows], range(1, len(columns)), terminal_width())
+
+
+def _cells(row: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
+    values = [row[column] for column in columns]
+    return ["-" if one is None else f"{one:.4f}" if isinstance(one, float) else str(one) for one in values]

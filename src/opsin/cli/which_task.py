@@ -16,6 +16,7 @@ from opsin.errors import InputError
 from opsin.rooms import Room
 
 _LARGEST_HEADER = 100_000_000  # bytes, as in the safetensors format
+_ANSWERS = ("--predictions", "--detections")  # flags of `eval` that are in the place of a run
 _LARGEST_TAIL = 10_000_000  # bytes of an .xml in which its metadata is looked for
 
 
@@ -27,6 +28,10 @@ def find_room(verb: str, arguments: Sequence[str]) -> Room | None:
     try:
         if (task := flag_value(arguments, "--task")) is not None:
             return rooms.find_room(task)
+        if verb == "eval" and any(flag_value(arguments, flag) is not None for flag in _ANSWERS):
+            data = flag_value(arguments, "--data") or flag_value(arguments, "-d")
+            task = None if data is None else _task_of_data(data, [])
+            return None if task is None else rooms.find_room(task)
         for word in arguments:
             if not word.startswith("-"):
                 task = _task_of_data(word, arguments) if verb == "data" else task_of_run(word)

@@ -13,6 +13,7 @@ from torch import Tensor
 from opsin.data.box_check import BoxSummary, find_alike, find_odd
 from opsin.data.labels import match_classes
 from opsin.data.masks import Masks
+from opsin.data.stated_boxes import StatedBoxes
 from opsin.data.truth import Problem, Size, Truth
 from opsin.errors import InputError
 from opsin.structures import Instances
@@ -52,7 +53,8 @@ class Boxes(Truth):
 
     boxes: rows (T, 4) float32, xyxy. labels: (T,) int64, -1 for regions to ignore. classes: their names. drawn: the
     objects' masks. proposals: rows (P, 4) float32, boxes that may hold an object, best first; see `with_proposals`.
-    masked: whether samples have masks too; see `with_masks`.
+    masked: whether samples have masks too; see `with_masks`. stated: the same objects as their file states them, where
+    that was asked for, see `opsin.data.formats.annotations.build`.
     """
 
     boxes: Rows
@@ -61,6 +63,7 @@ class Boxes(Truth):
     drawn: Masks | None = None
     proposals: Rows | None = None
     masked: bool = False
+    stated: StatedBoxes | None = None
 
     @classmethod
     def of(cls, instances: Sequence[Instances], classes: Sequence[str], drawn: Masks | None = None) -> Boxes:
@@ -91,6 +94,7 @@ class Boxes(Truth):
             labels=Rows(self.labels, self.boxes.offsets).select(places).values,
             drawn=None if self.drawn is None else self.drawn.select(places),
             proposals=None if self.proposals is None else self.proposals.select(places),
+            stated=None if self.stated is None else self.stated.select(places),
         )
 
     def match(self, meaning: Mapping[str, Any]) -> Boxes:
@@ -101,7 +105,8 @@ class Boxes(Truth):
     def relabel(self, places: Sequence[int] | np.ndarray, classes: Sequence[str]) -> Boxes:
         """With class k called `places[k]` of `classes`. Classes with the same place become one."""
         table = torch.from_numpy(np.append(np.asarray(places, dtype=np.int64), -1))  # the last for -1, to ignore
-        return replace(self, labels=table[self.labels], classes=classes)
+        stated = None if self.stated is None else self.stated.relabel(table.numpy())
+        return replace(self, labels=table[self.labels], classes=classes, stated=stated)
 
     def with_proposals(self, proposals: Sequence[Tensor] | None) -> Boxes:
         """With boxes that may hold an object, of each image (P, 4) in its pixels: batches then have `proposals`.

@@ -1,8 +1,8 @@
 """Average precision of detections: COCO's by its official evaluation, Pascal VOC's in both its forms.
 
-Boxes are xyxy in continuous pixels. In the truth a label of -1 marks a region to ignore, for every class: a prediction
-there is neither right nor wrong. COCO's crowds and VOC's difficult objects name a class, and those of another class are
-false in them; that is the only difference to the official tools.
+Boxes are xyxy in continuous pixels. In the truth a label of -1 marks a region to ignore: a prediction there is neither
+right nor wrong. It is one for every class, unless `regions` says of which: COCO's crowds and VOC's difficult objects
+name a class, and the official tools call predictions of another class false in them.
 """
 
 from __future__ import annotations
@@ -28,12 +28,18 @@ _MOST = 100  # instances of a class in an image; COCO looks at no more
 
 @dataclass(frozen=True)
 class Objects:
-    """The objects of one image as NumPy arrays, boxes in float64. scores: of predictions; ones for truth."""
+    """The objects of one image as NumPy arrays, boxes in float64. scores: of predictions; ones for truth.
+
+    regions: of each region to ignore the class that it is one for, -1 for every class; anything for objects. order: of
+    predictions, their place among those of all images, by which equal scores are ranked; as they come if None.
+    """
 
     boxes: Array  # (N, 4)
     labels: Array  # (N,)
     scores: Array  # (N,)
     areas: Array  # (N,), of the masks where there are some
+    regions: Array | None = None  # (N,)
+    order: Array | None = None  # (N,)
 
     @classmethod
     def of(cls, instances: Instances) -> Objects:
@@ -48,6 +54,11 @@ class Objects:
 
     def __len__(self) -> int:
         return len(self.boxes)
+
+    def regions_of(self, label: int) -> Array:
+        """The places of the regions to ignore for a class."""
+        ignored = self.labels == -1
+        return np.flatnonzero(ignored if self.regions is None else ignored & np.isin(self.regions, (label, -1)))
 
 
 @dataclass(frozen=True)
@@ -102,10 +113,12 @@ def coco_precision(
     *,
     brief: bool = False,
     shapes: Sequence[Shapes] | None = None,
+    ious: Sequence[float] | None = None,
 ) -> CocoPrecision:
     """COCO's average precision and recall, by faster-coco-eval. brief: map, map_50 and map_75 alone, faster.
 
-    shapes: of each image; an IoU is then that of masks.
+    shapes: of each image; an IoU is then that of masks. ious: the thresholds in the place of 0.5 to 0.95; `map` is then
+    the mean over them, and each has its own, map_50 that of 0.5.
     """
     from faster_coco_eval import COCO, COCOeval_faster
 
@@ -123,30 +136,49 @@ def coco_precision(
     run = COCOeval_faster(official, official.loadRes(results), kind, print_function=_silent)
     if brief:
         run.params.areaRng, run.params.areaRngLbl, run.params.maxDets = [[0, 1e10]], ["all"], [_MOST]
+    named = _set_thresholds(run.params, ious)
     run.evaluate()
-    shape = (10, 101, num_classes, len(run.params.areaRng), len(run.params.maxDets))
+    shape = (len(run.params.iouThrs), 101, num_classes, len(run.params.areaRng), len(run.params.maxDets))
     precision = np.asarray(run.eval["precision"]).reshape(shape)  # thresholds, recalls, classes, areas, limits
     recall = np.asarray(run.eval["recall"]).reshape(shape[:1] + shape[2:])
     values = {
         "map": _mean(precision[:, :, :, 0, -1]),
-        "map_50": _mean(precision[0, :, :, 0, -1]),
-        "map_75": _mean(precision[5, :, :, 0, -1]),
+        **{name: _mean(precision[place, :, :, 0, -1]) for name, place in named.items()},
     }
     if not brief:
         values |= {f"map_{name}": _mean(precision[:, :, :, 1 + i, -1]) for i, name in enumerate(_AREAS)}
         values |= {f"mar_{limit}": _mean(recall[:, :, 0, i]) for i, limit in enumerate((1, 10, 100))}
         values |= {f"mar_{name}": _mean(recall[:, :, 1 + i, -1]) for i, name in enumerate(_AREAS)}
     per_class = [
-        {"map": _mean(precision[:, :, k, 0, -1]), "map_50": _mean(precision[0, :, k, 0, -1])}
+        {"map": _mean(precision[:, :, k, 0, -1])}
+        | {name: _mean(precision[place, :, k, 0, -1]) for name, place in named.items() if ious or name == "map_50"}
         for k in range(num_classes)
     ]
     return CocoPrecision({name: value for name, value in values.items() if value is not None}, per_class)
 
 
+def _set_thresholds(params: Any, ious: Sequence[float] | None) -> dict[str, int]:
+    """Give the official tool its thresholds; the metrics of one alone, with its place among them."""
+    if ious is None:
+        return {"map_50": 0, "map_75": 5}
+    params.iouThrs = np.array(ious, np.float64)
+    return {f"map_{percent(iou)}": place for place, iou in enumerate(ious)}
+
+
+def percent(iou: float) -> str:
+    """An IoU as it stands in the name of a metric: 0.5 as "50", 0.625 as "62.5"."""
+    return f"{round(100 * iou, 6):g}"
+
+
 def rank(
-    truth: Sequence[Objects], found: Sequence[Objects], num_classes: int, *, rule: Literal["coco", "voc"] = "coco"
+    truth: Sequence[Objects],
+    found: Sequence[Objects],
+    num_classes: int,
+    *,
+    rule: Literal["coco", "voc"] = "coco",
+    iou: float = 0.5,
 ) -> list[Ranking]:
-    """The predictions of each class, each held against the truth at an IoU of 0.5.
+    """The predictions of each class, each held against the truth at an IoU of 0.5, or of `iou`.
 
     rule "coco": the surest prediction first takes the object that it overlaps most of those not yet taken; a region to
     ignore counts by the share of the prediction within it; 100 predictions of a class in an image. rule "voc": a
@@ -158,33 +190,36 @@ def rank(
     rows: list[list[_Rows]] = [[] for _ in range(num_classes)]
     for image, (objects, predictions) in enumerate(zip(truth, found, strict=True)):
         for label in np.unique(predictions.labels).tolist():
-            rows[label].append(_rank_in_image(image, objects, predictions, label, rule))
+            rows[label].append(_rank_in_image(image, objects, predictions, label, rule, iou))
     return [_ranking(own, count) for own, count in zip(rows, counts.tolist(), strict=True)]
 
 
-# The predictions of a class in one image, or of several: scores, image, place, truth.
-_Rows: TypeAlias = tuple[Array, Array, Array, Array]
+# The predictions of a class in one image, or of several: scores, image, place, truth, order among equal scores.
+_Rows: TypeAlias = tuple[Array, Array, Array, Array, Array]
 
 
-def _rank_in_image(image: int, objects: Objects, predictions: Objects, label: int, rule: str) -> _Rows:
-    mine, regions = np.flatnonzero(objects.labels == label), np.flatnonzero(objects.labels == -1)
+def _rank_in_image(image: int, objects: Objects, predictions: Objects, label: int, rule: str, iou: float) -> _Rows:
+    mine, regions = np.flatnonzero(objects.labels == label), objects.regions_of(label)
     places = np.flatnonzero(predictions.labels == label)
     places = places[np.argsort(-predictions.scores[places], kind="stable")]
     places = places[:_MOST] if rule == "coco" else places
     match = _match_coco if rule == "coco" else _match_voc
-    taken = match(predictions.boxes[places], objects.boxes[mine], objects.boxes[regions])
+    taken = match(predictions.boxes[places], objects.boxes[mine], objects.boxes[regions], iou)
     kept = taken != -2
     which = np.full(len(places), -1)
     which[taken >= 0] = mine[taken[taken >= 0]]
-    return predictions.scores[places][kept], np.full(int(kept.sum()), image), places[kept], which[kept]
+    order = np.zeros(len(places), np.int64)
+    if rule == "voc" and predictions.order is not None:  # VOC ranks equal scores as the file has them, COCO by image
+        order = predictions.order[places]
+    return predictions.scores[places][kept], np.full(int(kept.sum()), image), places[kept], which[kept], order[kept]
 
 
 def _ranking(rows: Sequence[_Rows], count: int) -> Ranking:
     if not rows:
         nothing = np.zeros(0, np.int64)
         return Ranking(np.zeros(0), np.zeros(0, bool), nothing, nothing, nothing, count)
-    scores, images, places, which = (np.concatenate(column) for column in zip(*rows, strict=True))
-    order = np.argsort(-scores, kind="stable")
+    scores, images, places, which, given = (np.concatenate(column) for column in zip(*rows, strict=True))
+    order = np.lexsort((given, -scores))  # stable
     return Ranking(scores[order], which[order] >= 0, images[order], places[order], which[order], count)
 
 
@@ -208,7 +243,7 @@ def average_precision(right: Array, count: int, form: Literal["coco", "voc", "vo
     return float(best[np.searchsorted(recall, levels, side="left")].mean())
 
 
-def _match_coco(boxes: Array, objects: Array, regions: Array) -> Array:
+def _match_coco(boxes: Array, objects: Array, regions: Array, iou: float) -> Array:
     """The object that each prediction takes, -1 for none, -2 in a region to ignore. boxes: the surest first."""
     taken = np.full(len(boxes), -1)
     free = np.ones(len(objects), bool)
@@ -217,21 +252,21 @@ def _match_coco(boxes: Array, objects: Array, regions: Array) -> Array:
     for place, row in enumerate(ious):
         shown = np.where(free, row, -1.0)
         best = len(shown) - 1 - int(shown[::-1].argmax()) if len(shown) else -1  # of equal ones COCO takes the last
-        if best >= 0 and shown[best] >= 0.5:
+        if best >= 0 and shown[best] >= iou:
             taken[place], free[best] = best, False
-        elif inside[place] >= 0.5:
+        elif inside[place] >= iou:
             taken[place] = -2
     return taken
 
 
-def _match_voc(boxes: Array, objects: Array, regions: Array) -> Array:
+def _match_voc(boxes: Array, objects: Array, regions: Array, iou: float) -> Array:
     """As `_match_coco`, by the rule of VOC's development kit."""
     taken = np.full(len(boxes), -1)
     free = np.ones(len(objects), bool)
     ious = numpy_iou(boxes, np.concatenate([objects, regions]))
     for place, row in enumerate(ious):
         best = int(row.argmax()) if len(row) else -1
-        if best < 0 or row[best] < 0.5:
+        if best < 0 or row[best] < iou:
             continue
         if best >= len(objects):
             taken[place] = -2
@@ -243,13 +278,14 @@ def _match_voc(boxes: Array, objects: Array, regions: Array) -> Array:
 def _annotations(
     truth: Sequence[Objects], found: Sequence[Objects], shapes: Sequence[Shapes] | None
 ) -> list[dict[str, Any]]:
-    """COCO's annotations; a region to ignore is a crowd of every class that is predicted in its image."""
+    """COCO's annotations; a region to ignore for every class is a crowd of each that is predicted in its image."""
     rows: list[dict[str, Any]] = []
     for image, (objects, predictions) in enumerate(zip(truth, found, strict=True)):
         classes = np.unique(predictions.labels).tolist()
         boxes, areas = _xywh(objects.boxes), objects.areas.tolist()
+        regions = [-1] * len(objects) if objects.regions is None else objects.regions.tolist()
         for place, (box, label, area) in enumerate(zip(boxes, objects.labels.tolist(), areas, strict=True)):
-            for category in [label] if label >= 0 else classes:
+            for category in [max(label, regions[place])] if max(label, regions[place]) >= 0 else classes:
                 row = {
                     "id": len(rows) + 1,
                     "image_id": image,

@@ -14,7 +14,7 @@ from opsin.data.coordinates import return_masks
 from opsin.data.masks import decode_mask
 from opsin.detect.average_precision import Shapes
 from opsin.detect.detector import Outputs
-from opsin.detect.metrics import Evaluation, best_threshold, brief_metrics, evaluate
+from opsin.detect.metrics import Evaluation, best_threshold, brief_metrics, check_protocol, evaluate
 from opsin.detect.targets import batch_targets, to_image
 from opsin.detect.truncated_svd import Decomposed, parse_ranks, replace_layers
 from opsin.engine.evaluator import Evaluator, Result
@@ -42,10 +42,19 @@ class DetectEvaluator(Evaluator):
 
     Masks are kept as runs of pixels alone: a hundred of an image of 800x1344 would take 100 MB.
     truncated_svd: ranks of fc6 and fc7 of a Fast R-CNN, "1024,256"; the detector is evaluated with them decomposed.
+    iou, protocol: thresholds, and whose average precision, see `opsin.detect.metrics.evaluate`.
     """
 
-    def __init__(self, predictor: Predictor, *, truncated_svd: str | None = None) -> None:
+    def __init__(
+        self,
+        predictor: Predictor,
+        *,
+        truncated_svd: str | None = None,
+        iou: Sequence[float] | None = None,
+        protocol: str | None = None,
+    ) -> None:
         super().__init__(predictor)
+        self.iou, self.rule = iou, check_protocol(protocol, iou)
         self.decomposed: Decomposed | None = None
         if truncated_svd is not None:
             self.decomposed = replace_layers(predictor, parse_ranks(truncated_svd))
@@ -128,7 +137,14 @@ class DetectEvaluator(Evaluator):
 
     def result(self) -> Result:
         threshold = self.predictor.model.score_threshold
-        evaluation = evaluate(*self.gathered(), self.predictor.classes, threshold=threshold, shapes=self.shapes())
+        evaluation = evaluate(
+            *self.gathered(),
+            self.predictor.classes,
+            threshold=threshold,
+            shapes=self.shapes(),
+            protocol=self.rule,
+            ious=self.iou,
+        )
         metrics = {**evaluation.metrics, **({} if self._loss is None else {"loss": self.loss})}
         addition = None if self.decomposed is None else self.decomposed.measured(metrics)
         return Result(metrics, evaluation.to_dict(), evaluation, addition)

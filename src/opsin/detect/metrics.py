@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,10 +16,11 @@ from opsin.detect.average_precision import (
     Shapes,
     average_precision,
     coco_precision,
+    percent,
     rank,
 )
 from opsin.detect.error_budget import KINDS, Budget, error_budget
-from opsin.errors import JobError
+from opsin.errors import InputError, JobError, unknown
 from opsin.structures import Instances
 
 CONFIDENCES = np.linspace(0.0, 1.0, 1001)
@@ -85,18 +86,22 @@ class Outcome:
 
 
 def evaluate(
-    truth: Sequence[Instances],
-    found: Sequence[Instances],
+    truth: Sequence[Instances | Objects],
+    found: Sequence[Instances | Objects],
     classes: list[str],
     *,
     threshold: float | None = None,
     shapes: Sequence[Shapes] | None = None,
+    protocol: Literal["coco", "voc"] | None = None,
+    ious: Sequence[float] | None = None,
 ) -> Evaluation:
     """Compare what was found in each image with its objects.
 
     truth: boxes and labels, -1 for regions to ignore. found: boxes, labels and scores. threshold: the least score for
     precision, recall and F1; None takes that with the best mean F1. Average precision needs none: it ranks all.
-    shapes: masks of both, for COCO's precision of masks: `mask_map`, `mask_map_50`, ...
+    shapes: masks of both, for COCO's precision of masks: `mask_map`, `mask_map_50`, ... protocol: whose average
+    precision; both if None. ious: thresholds in the place of COCO's 0.5 to 0.95 and VOC's 0.5: `map` and `voc_map` are
+    means over them then, and each has its own, as `map_50`.
 
     metrics: COCO's `map` (mean over IoU 0.5 to 0.95), `map_50`, `map_75`, of small, medium and large objects, and mean
     recalls `mar_1`, `mar_10`, `mar_100`, ...; VOC's `voc_map` and `voc_map_11` at IoU 0.5; `precision`, `recall` and
@@ -107,23 +112,39 @@ def evaluate(
     """
     objects, predictions = _as_objects(truth), _as_objects(found)
     check_finite(predictions)
-    official = coco_precision(objects, predictions, len(classes))
+    official = CocoPrecision({}, [{} for _ in classes])
+    if protocol != "voc":
+        official = coco_precision(objects, predictions, len(classes), ious=ious)
     rankings = rank(objects, predictions, len(classes))
     f1 = np.stack([_f1(ranking) for ranking in rankings])
     if threshold is None:
         threshold = best_threshold(f1, rankings)
-    per_class = _per_class(objects, predictions, classes, official, rankings, threshold)
+    by_voc = [] if protocol == "coco" else _voc_precision(objects, predictions, len(classes), ious or (0.5,))
+    per_class = _per_class(classes, official, by_voc, rankings, threshold)
     budget = error_budget(objects, predictions, rankings)
-    metrics = {"map": 0.0, "map_50": 0.0} | official.metrics
+    always = {} if protocol == "voc" else {"map": 0.0} if ious else {"map": 0.0, "map_50": 0.0}
+    metrics = always | official.metrics
     if shapes is not None:
         masks = coco_precision(objects, predictions, len(classes), shapes=shapes).metrics
         metrics |= {f"mask_{name}": value for name, value in masks.items() if name.startswith("map")}
-    for name in ("f1", "precision", "recall", "voc_map", "voc_map_11"):
+    for name in ("f1", "precision", "recall", *(by_voc[0] if by_voc else ())):
         known = [row[name] for row in per_class if row[name] is not None]
         if known:
             metrics[name] = float(np.mean(known))
     metrics |= {f"cost_{kind}": cost for kind, cost in budget.costs.items()}
     return Evaluation(metrics, per_class, threshold, rankings, f1, budget, objects, predictions, classes)
+
+
+def check_protocol(protocol: str | None, ious: Sequence[float] | None) -> Literal["coco", "voc"] | None:
+    """A protocol by its name. Raises InputError for an unknown one, and for thresholds that are none or said twice."""
+    if protocol not in ("coco", "voc", None):
+        raise unknown("protocol", protocol, ("coco", "voc"))
+    for iou in ious or ():
+        if not 0 < iou <= 1:
+            raise InputError(f"iou is {iou:g}; expected a number above 0 and at most 1")
+    if ious and len(set(ious)) < len(ious):
+        raise InputError(f"iou names a threshold twice: {', '.join(f'{iou:g}' for iou in ious)}")
+    return protocol
 
 
 def brief_metrics(truth: Sequence[Instances], found: Sequence[Instances], num_classes: int) -> dict[str, float]:
@@ -162,8 +183,8 @@ def best_threshold(f1: Array, rankings: Sequence[Ranking]) -> float:
     return float(CONFIDENCES[(first + last) // 2])
 
 
-def _as_objects(instances: Sequence[Instances]) -> list[Objects]:
-    return [Objects.of(one) for one in instances]
+def _as_objects(instances: Sequence[Instances | Objects]) -> list[Objects]:
+    return [one if isinstance(one, Objects) else Objects.of(one) for one in instances]
 
 
 def _f1(ranking: Ranking) -> Array:
@@ -173,25 +194,40 @@ def _f1(ranking: Ranking) -> Array:
     return 2 * hits / np.maximum(1, kept + ranking.count)
 
 
+def _voc_precision(
+    truth: Sequence[Objects], found: Sequence[Objects], num_classes: int, ious: Sequence[float]
+) -> list[dict[str, float | None]]:
+    """Of each class VOC's precisions, the means over the thresholds, and where there are several those of each."""
+    forms: dict[str, Literal["voc", "voc_11"]] = {"": "voc", "_11": "voc_11"}
+    rows: list[dict[str, float | None]] = [{} for _ in range(num_classes)]
+    by_iou = [rank(truth, found, num_classes, rule="voc", iou=iou) for iou in ious]
+    for form, kind in forms.items():
+        for label, row in enumerate(rows):
+            rankings = [one[label] for one in by_iou]
+            values = [average_precision(one.right, one.count, kind) for one in rankings]
+            known = [value for value in values if value is not None]
+            row[f"voc_map{form}"] = float(np.mean(known)) if known else None
+            if len(ious) > 1:
+                row |= {f"voc_map{form}_{percent(iou)}": value for iou, value in zip(ious, values, strict=True)}
+    return rows
+
+
 def _per_class(
-    truth: Sequence[Objects],
-    found: Sequence[Objects],
     classes: list[str],
     official: CocoPrecision,
+    by_voc: Sequence[dict[str, float | None]],
     rankings: Sequence[Ranking],
     threshold: float,
 ) -> list[dict[str, Any]]:
     rows = []
-    by_voc = rank(truth, found, len(classes), rule="voc")
-    for label, (name, ranking, voc) in enumerate(zip(classes, rankings, by_voc, strict=True)):
+    for label, (name, ranking) in enumerate(zip(classes, rankings, strict=True)):
         chosen = ranking.scores >= threshold
         hits, predicted, count = int(ranking.right[chosen].sum()), int(chosen.sum()), ranking.count
         row: dict[str, Any] = {"class": name, "objects": count, "found": predicted}
-        row |= dict.fromkeys(("precision", "recall", "f1", "map", "map_50", "voc_map", "voc_map_11"))
+        precisions = official.per_class[label] | (by_voc[label] if by_voc else {})
+        row |= dict.fromkeys(("precision", "recall", "f1", *precisions))
         if count:
             row |= {"precision": hits / max(1, predicted), "recall": hits / count, "f1": 2 * hits / (predicted + count)}
-            row |= official.per_class[label]
-            row["voc_map"] = average_precision(voc.right, voc.count, "voc")
-            row["voc_map_11"] = average_precision(voc.right, voc.count, "voc_11")
+            row |= precisions
         rows.append(row)
     return rows

@@ -22,6 +22,7 @@ ROOM = Room(
     trains="opsin.detect.task:DetectTask",
     predicts="opsin.detect.predict:DetectPredictor",
     evaluates="opsin.detect.evaluate:DetectEvaluator",
+    scores="opsin.detect.score:score",
     section="opsin.detect.recipe:DetectSection",
     moved={
         "data.joint": "joint",
@@ -69,6 +70,16 @@ ROOM = Room(
                 "Of a Fast R-CNN: evaluate it with these layers decomposed, for example 1024,256; says what it saves.",
                 metavar="FC6,FC7",
             ),
+            Option(
+                "iou",
+                float,
+                "An IoU from which on a box is right, in the place of COCO's 0.5 to 0.95 and VOC's 0.5. Repeatable: "
+                "the mean over them, and each by itself.",
+                minimum=0.0,
+                maximum=1.0,
+                repeatable=True,
+            ),
+            Option("protocol", str, "Whose average precision: coco or voc; both if not given.", metavar="coco|voc"),
         ),
         "data": (
             Option(
@@ -96,6 +107,9 @@ ROOM = Room(
             ),
         ),
     },
-    examples={"train": ("train detect --model ssdlite --data annotated/ --epochs 50",)},
+    examples={
+        "train": ("train detect --model ssdlite --data annotated/ --epochs 50",),
+        "eval": ("eval --predictions results.json --data instances_val2017.json --iou 0.5 --iou 0.75",),
+    },
     checks="opsin.detect.data_check:check",
 )

@@ -16,7 +16,7 @@ exclusive. `build` makes a source of them, by one rule for all formats:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +28,7 @@ from opsin.data.images import UnreadableImage, read_header
 from opsin.data.inputs import ImageFiles
 from opsin.data.masks import Outline, Outlines
 from opsin.data.source import Source, Split, listed, map_threads
+from opsin.data.stated_boxes import StatedBoxes
 from opsin.data.truth import Problem
 from opsin.structures import Instances
 
@@ -55,6 +56,9 @@ class Annotation:
     places: list[str] = field(default_factory=list)
     ignored: set[int] = field(default_factory=set)
     outlines: list[Outline | None] = field(default_factory=list)
+    key: int | str | None = None
+    areas: list[float | None] = field(default_factory=list)
+    crowds: set[int] | None = None
 
     def add(
         self,
@@ -64,6 +68,7 @@ class Annotation:
         *,
         ignored: bool = False,
         outline: Outline | None = None,
+        area: float | None = None,
     ) -> None:
         """One more object."""
         if ignored:
@@ -72,6 +77,7 @@ class Annotation:
         self.names.append(name)
         self.places.append(place)
         self.outlines.append(outline)
+        self.areas.append(area)
 
 
 def build(
@@ -82,10 +88,13 @@ def build(
     classes: Sequence[str] | None = None,
     declared: str = "",
     problems: Sequence[Problem] = (),
+    stated: bool = False,
+    class_keys: Mapping[int | str, str] | None = None,
 ) -> Source:
     """A source of its splits' annotations.
 
     classes: where the data declares them, in the place that `declared` names; else they are the sorted names found.
+    stated: keep the objects as the file states them too, for official evaluation; class_keys: the file's class ids.
     """
     known = list(classes) if classes is not None else _found(parts)
     numbers, found = {name: k for k, name in enumerate(known)}, list(problems)
@@ -95,7 +104,10 @@ def build(
         evaluated = [_evaluate(image, numbers, declared, found) for image in images]
         instances, outlines = [one for one, _ in evaluated], [drawn for _, drawn in evaluated]
         masks = Outlines(outlines) if any(one is not None for drawn in outlines for one in drawn) else None
-        splits[key] = Split(ImageFiles([image.file for image in images]), Boxes.of(instances, known, masks))
+        truth = Boxes.of(instances, known, masks)
+        if stated:
+            truth = replace(truth, stated=_stated(images, numbers, class_keys or {}))
+        splits[key] = Split(ImageFiles([image.file for image in images]), truth)
     return Source(name, format_, splits, problems=found)
 
 
@@ -171,6 +183,38 @@ def _evaluate(
     _note_twins(image, boxes, labels, kept, problems)
     outlines = [image.outlines[i] for i in np.flatnonzero(kept).tolist()]
     return Instances(torch.from_numpy(boxes[kept].astype(np.float32)), torch.from_numpy(labels[kept])), outlines
+
+
+def _stated(
+    images: Sequence[Annotation], numbers: Mapping[str, int], class_keys: Mapping[int | str, str]
+) -> StatedBoxes:
+    """The objects of known classes with finite boxes, as they are stated."""
+    parts, labels, ignored, areas = [np.zeros((0, 4))], [], [], []
+    counts = [0]
+    for image in images:
+        boxes = np.array(image.boxes, np.float64).reshape(-1, 4)
+        if image.relative:
+            height, width = image.size or (1, 1)
+            boxes = boxes * [width, height, width, height]
+        finite = np.abs(boxes).max(axis=1, initial=0) < _FARTHEST
+        kept = [k for k, name in enumerate(image.names) if name in numbers and finite[k]]
+        left_out = image.ignored if image.crowds is None else image.crowds
+        parts.append(boxes[kept])
+        labels += [numbers[image.names[k]] for k in kept]
+        ignored += [k in left_out for k in kept]
+        sides = boxes[:, 2:] - boxes[:, :2]
+        areas += [float(sides[k].prod()) if (said := image.areas[k]) is None else said for k in kept]
+        counts.append(len(kept))
+    return StatedBoxes(
+        np.cumsum(counts),
+        np.concatenate(parts),
+        np.array(labels, np.int64),
+        np.array(ignored, bool),
+        np.array(areas, np.float64),
+        [image.size for image in images],
+        [image.key for image in images],
+        {key: numbers[name] for key, name in class_keys.items() if name in numbers},
+    )
 
 
 def _note_twins(

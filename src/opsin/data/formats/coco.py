@@ -46,11 +46,11 @@ def is_coco(file: Path) -> bool:
         return False
 
 
-def open_coco(files: list[Path], name: str) -> Source:
+def open_coco(files: list[Path], name: str, stated: bool = False) -> Source:
     """Json files of boxes, each a split by its name (instances_train2017.json) or its folder's; one alone may be all.
 
     Images are looked for beside the file, beside its folder, and in folders there named images, JPEGImages, data,
-    after the split, or as the file's name ends (train2017).
+    after the split, or as the file's name ends (train2017). stated: keep the objects as they are stated too.
     """
     loaded = {file: _load(file) for file in files}
     usable = {file: content for file, content in loaded.items() if not _missing(content)}
@@ -75,7 +75,17 @@ def open_coco(files: list[Path], name: str) -> Source:
     classes = _classes(usable, problems)
     order = [key for key in ("train", "val", "test", "all") if key in parts]
     parts = {key: parts[key] for key in order}
-    return build(name, "COCO json", parts, classes=classes, declared="categories", problems=problems)
+    keys = {key: said for file, content in usable.items() for key, said in _categories(file, content).items()}
+    return build(
+        name,
+        "COCO json",
+        parts,
+        classes=classes,
+        declared="categories",
+        problems=problems,
+        stated=stated,
+        class_keys=keys,
+    )
 
 
 def _load(file: Path) -> Any:
@@ -159,7 +169,7 @@ def _read(file: Path, content: Any, split: str, problems: list[Problem]) -> list
                 raise ValueError(f"its file_name is {shown(name)}")
             if key in images:
                 raise ValueError(f"the id {shown(key)} is another image's too")
-            images[key] = Annotation(str(_find_image(name, folders)), str(file), _size(image))
+            images[key] = Annotation(str(_find_image(name, folders)), str(file), _size(image), key=key, crowds=set())
         except ValueError as error:
             problems.append(Problem("broken_annotation", f"{file} images[{number}]", str(error)))
     for number, one in enumerate(content["annotations"]):
@@ -202,7 +212,12 @@ def _add(
             flags[flag] = read_flag(one.get(flag))
         except ValueError as error:
             raise ValueError(f"{flag}: {error}") from error
-    annotation.add((x, y, x + width, y + height), name, place, ignored=any(flags.values()), outline=outline)
+    if flags["iscrowd"] and annotation.crowds is not None:
+        annotation.crowds.add(len(annotation.names))  # `ignore` alone means nothing to COCO's own evaluation
+    area = one.get("area")
+    area = float(area) if isinstance(area, int | float) and abs(area) < 1e18 else None
+    ignored, box = any(flags.values()), (x, y, x + width, y + height)
+    annotation.add(box, name, place, ignored=ignored, outline=outline, area=area)
 
 
 def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:
@@ -254,8 +269,8 @@ def _claims(path: Path) -> Claim:
     return 2 if any(map(is_coco, files)) else 1 if files else 0
 
 
-def _open(path: Path) -> Source:
-    return open_coco(find_coco(path), path.name) if path.is_dir() else open_coco([path], path.stem)
+def _open(path: Path, stated: bool = False) -> Source:
+    return open_coco(find_coco(path), path.name, stated) if path.is_dir() else open_coco([path], path.stem, stated)
 
 
-FORMAT = Format("COCO", "boxes", "COCO (annotations/*.json)", _claims, _open)
+FORMAT = Format("COCO", "boxes", "COCO (annotations/*.json)", _claims, _open, ("stated",))

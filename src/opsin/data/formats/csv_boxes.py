@@ -7,7 +7,7 @@ iscrowd, difficult), for regions to ignore. A row with a path alone is an image 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from opsin.data.formats import csv_labels
@@ -34,12 +34,18 @@ _ROLES = {
     "split": ("split", "set", "subset"),
     "ignore": ("ignore", "iscrowd", "crowd", "difficult"),
 }
+_ANSWERS = {  # of tables of detections besides
+    "score": ("score", "confidence", "conf", "probability", "prob"),
+    "class_id": ("class_id", "category_id", "classid"),
+    "frame": ("frame",),
+    "error": ("error",),
+}
 _PLAIN = ("path", "x1", "y1", "x2", "y2", "label")
 _CORNERS, _SIDES = ("x1", "y1", "x2", "y2"), ("x", "y", "width", "height")
 _EXPECTED = "expected path,x1,y1,x2,y2,label, or a header that names them"
 
 
-def open_boxes(files: Mapping[str, Path], name: str) -> Source:
+def open_boxes(files: Mapping[str, Path], name: str, stated: bool = False) -> Source:
     """One CSV file for each split; "all" for one that may have a column of splits."""
     problems: list[Problem] = []
     parts: dict[str, dict[str, Annotation]] = {}
@@ -48,7 +54,9 @@ def open_boxes(files: Mapping[str, Path], name: str) -> Source:
     order = [key for key in ("train", "val", "test", "all") if key in parts]
     images = {key: list(parts[key].values()) for key in order}
     classes = read_classes(next(iter(files.values())).parent)
-    return build(name, "CSV of boxes", images, classes=classes, declared="classes.txt", problems=problems)
+    return build(
+        name, "CSV of boxes", images, classes=classes, declared="classes.txt", problems=problems, stated=stated
+    )
 
 
 def is_boxes(table: Path) -> bool:
@@ -92,9 +100,15 @@ def _read(table: Path, split: str, parts: dict[str, dict[str, Annotation]], prob
             problems.append(Problem("broken_annotation", f"{table} {place}", str(error)))
 
 
+def find_columns(first: Sequence[str]) -> dict[str, int]:
+    """From roles to the places of columns, of a header in small letters; those of detections too."""
+    roles = {**_ROLES, **_ANSWERS}
+    return {role: first.index(name) for role, names in roles.items() for name in reversed(names) if name in first}
+
+
 def _columns(table: Path, first: list[str]) -> dict[str, int] | None:
     """From roles to the places of columns; None where the first row is no header."""
-    found = {role: first.index(name) for role, names in _ROLES.items() for name in reversed(names) if name in first}
+    found = {role: place for role, place in find_columns(first).items() if role in _ROLES}
     if "path" not in found:
         if len(first) != len(_PLAIN):
             raise InputError(f"{table} has {len(first)} columns in its first row, no header among them; {_EXPECTED}")
@@ -150,8 +164,9 @@ def _claims(path: Path) -> Claim:
     return 0 if not tables else 2 if all(map(is_boxes, tables)) else 1
 
 
-def _open(path: Path) -> Source:
-    return open_boxes(_find_tables(path) if path.is_dir() else {"all": path}, path.name if path.is_dir() else path.stem)
+def _open(path: Path, stated: bool = False) -> Source:
+    tables = _find_tables(path) if path.is_dir() else {"all": path}
+    return open_boxes(tables, path.name if path.is_dir() else path.stem, stated)
 
 
-FORMAT = Format("CSV of boxes", "boxes", "a CSV of path,x1,y1,x2,y2,label", _claims, _open)
+FORMAT = Format("CSV of boxes", "boxes", "a CSV of path,x1,y1,x2,y2,label", _claims, _open, ("stated",))

@@ -40,7 +40,7 @@ def is_voc(path: Path) -> bool:
     return bool(_bases(path))
 
 
-def open_voc(path: Path) -> Source:
+def open_voc(path: Path, stated: bool = False) -> Source:
     """A folder with Annotations (and ImageSets, and JPEGImages), or with XML files beside their images.
 
     Or with train, val and test folders of such. Of ImageSets, the lists train, val and test are read; trainval, less
@@ -73,7 +73,8 @@ def open_voc(path: Path) -> Source:
             reason = f"{left} XML files are in none of the lists and are left out"
             problems.append(Problem("unlisted", str(_annotations(base)), reason, "note"))
     kept = {key: [one for one in found if one is not None] for key, found in parts.items()}
-    return build(path.name, "Pascal VOC", kept, classes=read_classes(path), declared="classes.txt", problems=problems)
+    classes, declared = read_classes(path), "classes.txt"
+    return build(path.name, "Pascal VOC", kept, classes=classes, declared=declared, problems=problems, stated=stated)
 
 
 def _bases(path: Path) -> dict[str, Path]:
@@ -169,7 +170,7 @@ def _read(file: Path, base: Path, images: Mapping[str, Path], problems: list[Pro
     if parsed.root != "annotation":
         problems.append(Problem("broken_annotation", f"{file} line 1", f"its root is {parsed.root!r}, not annotation"))
         return None
-    annotation = Annotation(str(image), str(file), parsed.size)
+    annotation = Annotation(str(image), str(file), parsed.size, key=file.stem)
     for found in parsed.objects:
         place = f"line {found.line}"
         try:
@@ -263,4 +264,5 @@ FORMAT = Format(
     expects="Pascal VOC (Annotations/*.xml)",
     claims=lambda path: 2 if path.is_dir() and is_voc(path) else 0,
     open=open_voc,
+    options=("stated",),
 )

@@ -52,7 +52,7 @@ def find_yolo(path: Path) -> Path | None:
     return path if (path / "labels").is_dir() and (path / "images").is_dir() else None
 
 
-def open_yolo(path: Path) -> Source:
+def open_yolo(path: Path, stated: bool = False) -> Source:
     """A yaml or .data file, or a folder with images, labels and classes.txt."""
     if path.is_dir():
         layout = _from_folder(path)
@@ -65,7 +65,8 @@ def open_yolo(path: Path) -> Source:
         parts[split] = [_read(image, label, layout, problems) for image, label in pairs]
     name = path.name if path.is_dir() else path.resolve().parent.name
     classes = [layout.classes[number] for number in sorted(layout.classes)]
-    return build(name, "YOLO txt", parts, classes=classes, declared=layout.file.name, problems=problems)
+    declared = layout.file.name
+    return build(name, "YOLO txt", parts, classes=classes, declared=declared, problems=problems, stated=stated)
 
 
 def _says_splits(file: Path) -> bool:
@@ -272,9 +273,9 @@ def _claims(path: Path) -> Claim:
     return 0 if find_yolo(path) is None else 2
 
 
-def _open(path: Path) -> Source:
+def _open(path: Path, stated: bool = False) -> Source:
     file = find_yolo(path) if path.is_dir() else None
-    return open_yolo(path) if file is None else replace(open_yolo(file), name=path.name)
+    return open_yolo(path, stated) if file is None else replace(open_yolo(file, stated), name=path.name)
 
 
-FORMAT = Format("YOLO", "boxes", "YOLO (data.yaml or obj.data, or images and labels)", _claims, _open)
+FORMAT = Format("YOLO", "boxes", "YOLO (data.yaml or obj.data, or images and labels)", _claims, _open, ("stated",))
