@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from opsin.data.coordinates import return_masks
 from opsin.data.masks import decode_mask
 from opsin.detect.average_precision import Shapes
 from opsin.detect.detector import Outputs
-from opsin.detect.metrics import Evaluation, best_threshold, brief_metrics, check_protocol, evaluate
+from opsin.detect.metrics import Evaluation, brief_metrics, check_protocol, evaluate, find_threshold
 from opsin.detect.targets import batch_targets, to_image
 from opsin.detect.truncated_svd import Decomposed, parse_ranks, replace_layers
 from opsin.engine.evaluator import Evaluator, Result
@@ -132,8 +133,17 @@ class DetectEvaluator(Evaluator):
 
     def calibrate(self) -> None:
         """The score threshold with the best F1 becomes the one that prediction uses."""
-        evaluation = evaluate(*self.gathered(), self.predictor.classes)
-        self.predictor.model.score_threshold = best_threshold(evaluation.f1, evaluation.rankings)
+        self.predictor.model.score_threshold = find_threshold(*self.gathered(), len(self.predictor.classes))
+
+    @contextmanager
+    def previewing(self) -> Iterator[None]:
+        model = self.predictor.model
+        before = model.score_threshold
+        self.calibrate()
+        try:
+            yield
+        finally:
+            model.score_threshold = before
 
     def result(self) -> Result:
         threshold = self.predictor.model.score_threshold

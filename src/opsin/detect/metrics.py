@@ -165,6 +165,17 @@ def check_finite(found: Sequence[Objects]) -> None:
             )
 
 
+def find_threshold(truth: Sequence[Instances], found: Sequence[Instances], num_classes: int) -> float:
+    """The score from which on predictions have the best mean F1, as `evaluate` chooses it, without all else.
+
+    Raises JobError where boxes or scores are not finite.
+    """
+    objects, predictions = _as_objects(truth), _as_objects(found)
+    check_finite(predictions)
+    rankings = rank(objects, predictions, num_classes)
+    return best_threshold(np.stack([_f1(ranking) for ranking in rankings]), rankings)
+
+
 def best_threshold(f1: Array, rankings: Sequence[Ranking]) -> float:
     """The score from which on predictions have the best F1, averaged over the classes. f1: (K, 1001).
 

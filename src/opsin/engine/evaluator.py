@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -98,6 +99,14 @@ class Evaluator(ABC):
 
     def calibrate(self) -> None:  # noqa: B027 - most tasks fit nothing
         """Fit what is fitted after training, if anything, and give it to the model. Sees validation data alone."""
+
+    @contextmanager
+    def previewing(self) -> Iterator[None]:
+        """While it lasts, the model carries what `calibrate` would fit and answers cannot do without.
+
+        For the model that is saved in the middle of a training, after each validation: it is to be quick.
+        """
+        yield
 
     def sections(self, result: Result, split: Split) -> list[Section]:
         """The report's images and tables for an evaluated split."""

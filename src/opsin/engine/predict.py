@@ -23,9 +23,10 @@ from opsin.engine.inputs import expand, find_inputs, is_live, is_video
 from opsin.engine.load_image import from_bgr, load_image
 from opsin.engine.own_networks import entry_of, materialize
 from opsin.engine.recipe import Recipe, load_recipe
+from opsin.engine.run import is_unfinished
 from opsin.engine.tiles import Place, Tiles, choose_tiling, read_tile
 from opsin.engine.video import Damage, batched, open_video
-from opsin.errors import InputError
+from opsin.errors import InputError, say
 from opsin.rooms import Room
 from opsin.structures import Batch
 
@@ -425,6 +426,10 @@ def _build(saved: Saved, device: str | None) -> Predictor:
         raise InputError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
     predictor = create_predictor(model, saved)
     predictor.finish_training()
+    if not saved.metrics and is_unfinished(Path(run)):
+        say(
+            f"{run} is an unfinished training: this is its best model so far; opsin train --resume {run} goes on with it"
+        )
     return predictor
 
 

@@ -94,6 +94,12 @@ class RunFolder:
         return folder
 
 
+def is_unfinished(path: Path) -> bool:
+    """Whether a path is the folder of a training that goes on or was stopped: a report is its last act."""
+    folder = RunFolder(path)
+    return folder.last.exists() and not folder.report.exists()
+
+
 def missing_run(path: Path) -> InputError:
     """The error for a run or a file of weights that is not there, with those of nearly its name, or some that are."""
     kind = "file" if path.suffix else "run or file"

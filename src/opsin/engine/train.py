@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -382,7 +382,8 @@ def _create_trainer(task: Task, folder: RunFolder, say: Say, *, has_val: bool) -
 
     def save_weights(state: dict[str, torch.Tensor]) -> None:
         if train.keep == "best":
-            _save(task, folder, {}, state)
+            with task.evaluator.previewing() if task.evaluator is not None else nullcontext():
+                _save(task, folder, {}, state)
 
     parts: list[Callback] = [callbacks.Position()]
     parts += [callbacks.MovingAverage(train.ema_decay)] if train.ema_decay is not None else []
