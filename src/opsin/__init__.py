@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from opsin.engine.evaluate import evaluate
     from opsin.engine.export import export
     from opsin.engine.predict import Predictor, load
+    from opsin.engine.score import evaluate_predictions
     from opsin.engine.train import Run, find_lr, train
     from opsin.errors import InputError, JobError
     from opsin.nn.inference import Optimized, optimize
@@ -50,6 +51,7 @@ _VERBS = {
     "Run": "opsin.engine.train",
     "create_model": "opsin.registry",
     "evaluate": "opsin.engine.evaluate",
+    "evaluate_predictions": "opsin.engine.score",
     "explain": "opsin.analyze.explain",
     "export": "opsin.engine.export",
     "find_lr": "opsin.engine.train",
@@ -94,6 +96,7 @@ __all__ = [
     "__version__",
     "create_model",
     "evaluate",
+    "evaluate_predictions",
     "explain",
     "export",
     "find_lr",

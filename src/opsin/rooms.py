@@ -93,9 +93,8 @@ class Option:
         """The value, if it can be one of this option. Raises InputError that names the option and what it takes."""
         if value is None:
             return None
-        if self.repeatable and not isinstance(value, list | tuple):
-            value = [value]
-        for one in value if self.repeatable else [value]:
+        several = list(value) if self.repeatable and isinstance(value, list | tuple) else [value]
+        for one in several:
             fits = isinstance(one, self.type) or (self.type is float and isinstance(one, int))
             if not fits or (isinstance(one, bool) and self.type is not bool):
                 raise InputError(f"{self.name} is {one!r}; expected a value of type {self.type.__name__}")

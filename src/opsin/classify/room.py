@@ -26,6 +26,7 @@ ROOM = Room(
     trains="opsin.classify.task:ClassifyTask",
     predicts="opsin.classify.predict:ClassifyPredictor",
     evaluates="opsin.classify.evaluate:ClassifyEvaluator",
+    scores="opsin.classify.score:score",
     section="opsin.classify.recipe:ClassifySection",
     moved={"data.multi_label": "multi_label"},
     starts="opsin.classify.starting:choose",
@@ -36,7 +37,10 @@ ROOM = Room(
         Metric("loss", "lower"),
     ),
     monitor="val_accuracy",
-    examples={"train": ("train classify --model resnet18 --weights imagenet1k --data photos/ --epochs 20",)},
+    examples={
+        "train": ("train classify --model resnet18 --weights imagenet1k --data photos/ --epochs 20",),
+        "eval": ("eval --predictions answers.csv --data photos/ --split val",),
+    },
     options={
         "predict": (
             Option("top", int, "How many classes to name in --json.", default=5, minimum=1),
@@ -47,6 +51,9 @@ ROOM = Room(
                 minimum=0.0,
                 maximum=1.0,
             ),
+        ),
+        "eval": (
+            Option("multi_label", bool, "With --predictions: an image may have any number of classes.", opens=True),
         ),
         "data": (Option("multi_label", bool, "An image may have any number of classes.", opens=True),),
     },

@@ -30,7 +30,7 @@ def find_room(verb: str, arguments: Sequence[str]) -> Room | None:
             return rooms.find_room(task)
         if verb == "eval" and any(flag_value(arguments, flag) is not None for flag in _ANSWERS):
             data = flag_value(arguments, "--data") or flag_value(arguments, "-d")
-            task = None if data is None else _task_of_data(data, [])
+            task = None if data is None else _task_of_data(data, arguments)
             return None if task is None else rooms.find_room(task)
         for word in arguments:
             if not word.startswith("-"):

@@ -151,5 +151,8 @@ def create_evaluator(predictor: Predictor, **options: Any) -> Evaluator:
     room = rooms.evaluating_room(predictor.room)
     if room.evaluates is None:
         raise InputError(f"{room.task} has no evaluation")
+    for option in room.options.get("eval", ()):
+        if option.opens and options.get(option.name):
+            raise InputError(f"{option.name} is for --predictions; a run knows how its data is read")
     given = room.check_options("eval", options, f"evaluation with {predictor.recipe.model.name or room.task}")
     return rooms.load(room.evaluates)(predictor, **given)

@@ -427,9 +427,8 @@ def _build(saved: Saved, device: str | None) -> Predictor:
     predictor = create_predictor(model, saved)
     predictor.finish_training()
     if not saved.metrics and is_unfinished(Path(run)):
-        say(
-            f"{run} is an unfinished training: this is its best model so far; opsin train --resume {run} goes on with it"
-        )
+        again = f"opsin train --resume {run}"
+        say(f"{run} is an unfinished training: this is its best model so far; to go on with it: {again}")
     return predictor
 
 

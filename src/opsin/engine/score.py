@@ -40,8 +40,8 @@ def score(
     for name in given:
         if name not in known:
             raise InputError(f"{name} is for the evaluation of a run; {predictions} holds answers")
-    opening = {option.name: given[option.name] for option in room.options.get("eval", ()) if option.opens}
-    source = data_.open(data, room.task, stated=True, **{name: value for name, value in opening.items() if value})
+    opening = {one.name: given[one.name] for one in room.options.get("eval", ()) if one.opens and one.name in given}
+    source = data_.open(data, room.task, stated=True, **opening)
     _say_problems(source)
     name = split or next((n for n in ("test", "val", "all") if n in source.splits), "train")
     if name not in source.splits:
