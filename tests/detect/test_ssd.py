@@ -382,7 +382,7 @@ def test_published_inputs_are_fixed_and_pooling_rounds_up() -> None:
     with torch.device("meta"):
         model: Any = registry.find_model("ssd300_vgg16").builder()
         outputs = model(torch.zeros(1, 3, 300, 300))
-        with pytest.raises(InputError, match="300x300 only, got 320x320.*ssd512_vgg16"):
+        with pytest.raises(InputError, match=r"300x300 only, got 320x320.*ssd512_vgg16"):
             model(torch.zeros(1, 3, 320, 320))
     assert outputs["logits"].shape == (1, 8732, 21)
 

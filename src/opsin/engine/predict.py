@@ -403,7 +403,7 @@ def load(run: str | Path, device: str | None = None, *, model: nn.Module | None 
         return _load_rule(str(run))
     if Path(run).suffix.lower() in FILES:
         return _load_exported(Path(run), device)
-    return _build(read_model(run), device)
+    return _build(read_model(run), run, device)
 
 
 def _load_into(model: nn.Module, run: str | Path, device: str | None) -> Predictor:
@@ -415,10 +415,10 @@ def _load_into(model: nn.Module, run: str | Path, device: str | None) -> Predict
     if saved.preprocessing is not None:
         materialize(model, (2, saved.preprocessing.channels, *saved.preprocessing.size))
     with objects.lending({"model.name": entry_of(model, saved.recipe.task)}):
-        return _build(saved, device)
+        return _build(saved, run, device)
 
 
-def _build(saved: Saved, device: str | None) -> Predictor:
+def _build(saved: Saved, run: str | Path, device: str | None) -> Predictor:
     device = best_device(device)
     try:
         model = saved.build().to(device)
