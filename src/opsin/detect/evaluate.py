@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -55,7 +55,8 @@ class DetectEvaluator(Evaluator):
         protocol: str | None = None,
     ) -> None:
         super().__init__(predictor)
-        self.iou, self.rule = iou, check_protocol(protocol, iou)
+        self.iou = iou
+        self.rule: Literal["coco", "voc"] | None = check_protocol(protocol, iou)
         self.decomposed: Decomposed | None = None
         if truncated_svd is not None:
             self.decomposed = replace_layers(predictor, parse_ranks(truncated_svd))
