@@ -382,8 +382,7 @@ def _create_trainer(task: Task, folder: RunFolder, say: Say, *, has_val: bool) -
 
     def save_weights(state: dict[str, torch.Tensor]) -> None:
         if train.keep == "best":
-            with task.evaluator.previewing() if task.evaluator is not None else nullcontext():
-                _save(task, folder, {}, state)
+            _save_best(task, folder, state)
 
     parts: list[Callback] = [callbacks.Position()]
     parts += [callbacks.MovingAverage(train.ema_decay)] if train.ema_decay is not None else []
@@ -487,6 +486,12 @@ def _save(
     task: Task, folder: RunFolder, metrics: Mapping[str, float], state: dict[str, torch.Tensor] | None = None
 ) -> None:
     save_model(folder.model, task.model, task.facts, metrics, state)
+
+
+def _save_best(task: Task, folder: RunFolder, state: dict[str, torch.Tensor]) -> None:
+    """The model of the best epoch so far, as it is used should the training end here."""
+    with task.evaluator.previewing() if task.evaluator is not None else nullcontext():
+        _save(task, folder, {}, state)
 
 
 def _device(recipe: Recipe) -> torch.device:
