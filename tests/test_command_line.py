@@ -173,9 +173,9 @@ def test_a_model_says_its_task() -> None:
 def test_a_recipe_of_a_models_name_wins_and_that_is_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from opsin.engine import recipe
+    from opsin.engine import starting
 
-    monkeypatch.setattr(recipe, "list_recipes", lambda: {"resnet18": Path("resnet18.yaml")})
+    monkeypatch.setattr(starting, "list_recipes", lambda: {"resnet18": Path("resnet18.yaml")})
     assert recipe_of("resnet18", {}) == "resnet18"
     assert capsys.readouterr().err == "resnet18 is a recipe and a model; this trains the recipe\n"
 
