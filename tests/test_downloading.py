@@ -117,8 +117,8 @@ def test_a_verified_file_is_hashed_again_only_when_it_changed(
 ) -> None:
     path = fetch(server.url, DIGEST, say=said.append)
     hashed: list[Path] = []
-    digest = downloading._digest
-    monkeypatch.setattr(downloading, "_digest", lambda p: hashed.append(p) or digest(p))
+    digest = downloading.file_digest
+    monkeypatch.setattr(downloading, "file_digest", lambda p: hashed.append(p) or digest(p))
     fetch(server.url, DIGEST, offline=True)
     assert hashed == []
     os.utime(path, ns=(1, 1))

@@ -25,7 +25,7 @@ FLOORS = [
     ["files", "checks", "image_files", "lazy_modules", "old_names", "progress", "version", "yaml_text"],
     ["structures", "rooms", "downloading", "schemes"],
     ["objects"],
-    ["registry"],
+    ["registry", "hub"],
     ["ops"],
     ["nn", "losses", "optim"],
     ["backbones", "necks"],
@@ -40,6 +40,7 @@ LISTS = {
     "opsin",
     "opsin.rooms",
     "opsin.old_names",
+    "opsin.schemes",
 }  # their strings say what there is; nothing of it is imported for them
 
 

@@ -83,7 +83,7 @@ def fetch(url: str, sha256: str, *, offline: bool | None = None, say: Say = erro
         raise InputError(f"offline, and {path.name} is not there: download {url} elsewhere and put it at {path}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(path, say):
+        with lock(path, say):
             if not (path.exists() and _digest_of_kept(path).startswith(sha256)):  # another process may have been first
                 _download(url, sha256, path, say)
     except OSError as error:
@@ -216,7 +216,7 @@ def _connect(url: str, part: Path, say: Say) -> str:
     except urllib.error.HTTPError as error:
         if error.code != 416:  # "range not satisfiable": there is nothing behind what is here already
             raise
-        return _digest(part)
+        return file_digest(part)
     with response:
         if size and response.headers.get("Content-Range", "").startswith(f"bytes {size}-"):
             digest, mode = _hash(part), "ab"
@@ -270,44 +270,22 @@ def _not_written(path: Path, error: OSError) -> InputError | JobError:
 
 
 @contextlib.contextmanager
-def _lock(path: Path, say: Say) -> Iterator[None]:
-    """One process at a time downloads a file; the lock goes with the process, however that ends."""
-    name, told = path.with_name(path.name + ".lock"), False
-    while True:
-        with name.open("ab") as file:
-            current = False
-            if not _try_lock(file):
-                if not told:
-                    say(f"waiting for another process that downloads {path.name}")
-                told = True
-                time.sleep(0.2)
-                continue
-            with contextlib.suppress(FileNotFoundError):
-                current = os.path.samestat(os.fstat(file.fileno()), name.stat())
-            if not current:
-                continue  # it was that of a process which has since removed it
-            try:
-                yield
-            finally:
-                with contextlib.suppress(OSError):
-                    name.unlink()
-            return
+def lock(path: Path, say: Say) -> Iterator[None]:
+    """One process at a time makes a file; the lock goes with the process, however that ends."""
+    from filelock import FileLock, Timeout
 
-
-def _try_lock(file: IO[bytes]) -> bool:
+    held = FileLock(path.with_name(path.name + ".lock"), poll_interval=0.2)
     try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        # A file system without locks: the name is taken atomically all the same.
-        return error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
-    return True
+        held.acquire(timeout=0)
+    except Timeout:
+        say(f"waiting for another process that downloads {path.name}")
+        held.acquire()
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # while it is held: who waits for it sees that it is gone, and makes another
+            Path(held.lock_file).unlink()
+        held.release()
 
 
 def _digest_of_kept(path: Path) -> str:
@@ -318,7 +296,7 @@ def _digest_of_kept(path: Path) -> str:
         if (note["size"], note["mtime_ns"]) == (stat.st_size, stat.st_mtime_ns):
             return str(note["sha256"])
     try:
-        digest = _digest(path)
+        digest = file_digest(path)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
     _remember(path, digest)
@@ -336,7 +314,8 @@ def _note(path: Path) -> Path:
     return path.with_name(path.name + ".verified")
 
 
-def _digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file, hexadecimal."""
     return _hash(path).hexdigest()
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from opsin import errors, objects, rooms
 from opsin.errors import InputError, unknown
 from opsin.rooms import Room
+from opsin.schemes import split_scheme
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -293,8 +294,15 @@ def list_models(pattern: str = "*", task: str | None = None) -> list[str]:
 
 
 def find_weights(name: str, weights: str) -> Weights:
-    """Published weights of a model. Raises InputError with the nearest names when there are none of that name."""
-    known = find_model(name).weights
+    """Published weights of a model. Raises InputError with the nearest names when there are none of that name.
+
+    Of a file of the hub, `hf:owner/name`, nothing is known but whose it is, and what the model says of itself.
+    """
+    entry = find_model(name)
+    known = entry.weights
+    if (found := split_scheme(weights)) is not None and found[0].runs is not None:
+        channels = {} if entry.facts is None else {"channels": entry.facts.input[0]}
+        return Weights(weights, "", "the terms of its repository", "the Hugging Face hub", channels, classes="")
     if not known:
         others = [n for n in list_models() if _models[n].weights]
         near = difflib.get_close_matches(name, others, n=3)
@@ -315,7 +323,8 @@ def create_model(
 ) -> nn.Module:
     """Build a model by name, with its builder's options: for classifiers `num_classes` and `in_channels` among them.
 
-    weights: a name of published ones, downloaded once into OPSIN_HOME and verified; None starts from random numbers.
+    weights: a name of published ones, downloaded once into OPSIN_HOME and verified, or a safetensors file of the hub,
+    "hf:owner/name"; None starts from random numbers.
     With another `num_classes` the last layer starts fresh, with another `in_channels` the first; `say` is told which,
     standard error by default. offline: only what was downloaded before; OPSIN_OFFLINE decides if None.
 

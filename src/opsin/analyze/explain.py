@@ -25,6 +25,7 @@ from opsin.errors import InputError, unknown
 from opsin.nn.capabilities import names_input
 from opsin.nn.counting import meta_twin
 from opsin.optim import trace_rates
+from opsin.schemes import split_scheme
 
 _STEPS = 100  # of an epoch, for the schedule: the rates over epochs are the same for any
 _RATES = 200  # points of the schedule at most
@@ -114,7 +115,8 @@ def _open(source: str, size: tuple[int, int, int] | None, real: bool) -> _Subjec
     weights = not path.exists() and ":" in source and registry.is_model(source.partition(":")[0])
     if path.suffix in (".yaml", ".yml") or (not path.exists() and source in list_recipes()):
         return _from_recipe(source, size, real)
-    if weights or path.is_dir() or path.suffix == ".safetensors":
+    scheme = split_scheme(source)
+    if weights or path.is_dir() or path.suffix == ".safetensors" or (scheme is not None and scheme[0].runs is not None):
         return _from_run(source, size)
     if registry.is_model(source):
         return _from_model(source, size, real)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file as read_safetensors
 from torch import Tensor, nn
 
 from opsin import errors, registry
@@ -18,6 +20,7 @@ from opsin.backbones.backbone import Backbone, training_options
 from opsin.downloading import fetch
 from opsin.errors import InputError
 from opsin.registry import Weights
+from opsin.schemes import find_local
 
 Arrange: TypeAlias = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 
@@ -118,6 +121,8 @@ def load_published(
     Options that change anything else are refused: InputError names the first tensor that does not fit.
     Auxiliary heads that the model leaves out are left in the file. The file is fetched unless it is there.
     """
+    if (path := find_local(weights)) is not None:
+        return load_file(model, name, path, options, shown=weights, say=say)
     entry, published = registry.find_model(name), registry.find_weights(name, weights)
     path = fetch(published.url, published.sha256, offline=offline, say=say)
     state = read_state(path)
@@ -132,19 +137,116 @@ def load_published(
     except InputError as error:
         raise InputError(f"{path.name}: {error}") from None
     _check_form(asked, given, f"weights {weights!r} of {name}", {k: v for k, v in options.items() if k not in shape})
+    fresh = _copy(model, name, given, shape, path.name, say)
+    if getattr(model, "in_channels", None) == shape["in_channels"]:
+        model.preprocessing = dict(published.preprocessing)  # type: ignore[assignment]
+    return fresh
+
+
+def _copy(
+    model: nn.Module,
+    name: str,
+    given: Mapping[str, Tensor],
+    shape: Mapping[str, int],
+    file: str,
+    say: Callable[[str], None],
+) -> list[str]:
+    """Fill a model with tensors by its own names. Returns what is of another shape and stays fresh; `say` is told."""
     own = dict(_weights(model.state_dict()))
     fresh = [key for key, tensor in own.items() if given[key].shape != tensor.shape]
     with torch.no_grad():
         for key in own.keys() - set(fresh):
             own[key].copy_(given[key])
-    if getattr(model, "in_channels", None) == shape["in_channels"]:
-        model.preprocessing = dict(published.preprocessing)  # type: ignore[assignment]
     if fresh:
         differ = [f"{v} {k.partition('_')[2] if k == 'num_classes' else 'input channels'}" for k, v in shape.items()
                   if getattr(model, k) != v]  # fmt: skip
-        line = f"{name} keeps {len(own) - len(fresh)} of {len(own)} tensors of {path.name}, which is for "
+        line = f"{name} keeps {len(own) - len(fresh)} of {len(own)} tensors of {file}, which is for "
         say(f"{line}{' and '.join(differ)}; fresh: {', '.join(fresh)}")
     return fresh
+
+
+def load_file(
+    model: nn.Module,
+    name: str,
+    path: Path,
+    options: Mapping[str, Any],
+    *,
+    shown: str = "",
+    say: Callable[[str], None] = errors.say,
+) -> list[str]:
+    """Fill a model, built as `name` with these options, from a safetensors file. Returns what is fresh.
+
+    The file's tensors have our names, or stand in our order, or have the names of the network `name` in torchvision or
+    timm, whose order they are then walked in; every shape is checked. Another number of classes leaves the last layer
+    fresh, another of channels the first; `say` is told. shown: what messages call the file. Raises InputError.
+    """
+    shown = shown or str(path)
+    state = {key: tensor for key, tensor in read_state(path).items() if not key.startswith("opsin.state/")}
+    entry = registry.find_model(name)
+    tried: list[Exception] = []
+    for arranged in _arrangements(entry, state):
+        shape = _shape_of(arranged, entry)
+        try:
+            with torch.device("meta"):
+                form = entry.builder(**{**options, **{key: n for key, n in shape.items() if key in entry.options}})
+            pairs = _pair(form, arranged)
+        except (TypeError, ValueError, InputError) as error:
+            tried.append(error)
+            continue
+        return _copy(model, name, {ours[0]: theirs[1] for ours, theirs in pairs}, shape, shown, say)
+    raise InputError(
+        f"{shown} does not fit {name}: {tried[0] if tried else 'its tensors have other names'}. A safetensors file is "
+        "sorted by name: its names must be opsin's, or those of this network in torchvision, or in timm if installed"
+    )
+
+
+def _shape_of(state: Mapping[str, Tensor], entry: registry.Entry) -> dict[str, int]:
+    """The classes and channels that a file is for, by its last and its first tensor."""
+    tensors = [tensor for _, tensor in _weights(state)]
+    found = {"num_classes": tensors[-1].shape[0]} if tensors and tensors[-1].ndim else {}
+    if tensors and tensors[0].ndim == 4:
+        found["in_channels"] = tensors[0].shape[1]
+    return {key: n for key, n in found.items() if key in entry.options}
+
+
+def _arrangements(entry: registry.Entry, state: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """A file's tensors in the orders that may be ours: by our own names, by those of other libraries, as they stand."""
+    weights = dict(_weights(state))
+    with torch.device("meta"):
+        own = [key for key, _ in _weights(entry.builder().state_dict())]
+    if set(own) == weights.keys():
+        yield {key: weights[key] for key in own}
+    for order in (_torchvision_order, _timm_order):
+        names = [key for key, _ in _weights(order(entry.name))]
+        if names and set(names) == weights.keys():
+            yield {key: weights[key] for key in names}
+    for published in entry.weights.values():
+        if published.arrange is not None:
+            with contextlib.suppress(KeyError, ValueError, IndexError, InputError):  # it is for another file's names
+                yield dict(published.arrange(weights))
+    # Sorted by name, a norm's bias would be taken for its weight, which has the same shape.
+    if [key.rpartition(".")[2] for key in weights] == [key.rpartition(".")[2] for key in own]:
+        yield weights
+
+
+def _torchvision_order(name: str) -> Mapping[str, Tensor]:
+    from torchvision import models
+
+    if name not in models.list_models():
+        return {}
+    with torch.device("meta"):
+        return models.get_model(name, weights=None).state_dict()
+
+
+def _timm_order(name: str) -> Mapping[str, Tensor]:
+    if find_spec("timm") is None:
+        return {}
+    import timm
+
+    if not timm.is_model(name):
+        return {}
+    with torch.device("meta"):
+        return timm.create_model(name).state_dict()
 
 
 def _check_form(asked: nn.Module, given: Mapping[str, Tensor], what: str, options: Mapping[str, Any]) -> None:
@@ -169,7 +271,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return read_safetensors(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise InputError(f"{path} holds objects that only code can rebuild; it was not loaded") from None

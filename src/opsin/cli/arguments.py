@@ -23,7 +23,7 @@ Device = Annotated[
 ]
 SOURCES = (
     "A built-in name (digits, scenes); class folders, a zip of them, a CSV, npz or IDX; with boxes: Pascal VOC, COCO "
-    "json, YOLO (data.yaml, obj.data) or a CSV."
+    "json, YOLO (data.yaml, obj.data) or a CSV; downloaded by name: torchvision:CIFAR10, hf:owner/name."
 )
 Tile = Annotated[
     str | None,
@@ -43,7 +43,8 @@ Trained = Annotated[
     Path,
     typer.Argument(
         metavar="RUN",
-        help="A run folder, a model.safetensors, or published weights such as resnet50:imagenet1k.",
+        help="A run folder, a model.safetensors, published weights such as resnet50:imagenet1k, or a run of the "
+        "Hugging Face hub, hf:owner/name.",
         show_default=False,
     ),
 ]

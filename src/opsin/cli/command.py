@@ -166,7 +166,7 @@ def _complete() -> NoReturn:
         arguments, packages = _take_imports(before)
         rooms.import_inherited()
         rooms.import_packages(packages)
-        verb, room = _subject(arguments if last.startswith("-") else arguments[:1])
+        verb, room = _subject(arguments if last.startswith("-") else arguments[:1], entered=False)
         completion.prepare()
         create_app(room, _with_commands(verb))([], standalone_mode=False, prog_name="opsin")
     except Exception:  # a line on the terminal would break the one that is being written
@@ -197,13 +197,17 @@ def app_for(arguments: Sequence[str]) -> typer.Typer:
     return create_app(room, _with_commands(verb))
 
 
-def _subject(arguments: Sequence[str]) -> tuple[str, Room | None]:
-    """The verb of a call, "" where there is none, and the task that it is about, where that can be told."""
+def _subject(arguments: Sequence[str], entered: bool = True) -> tuple[str, Room | None]:
+    """The verb of a call, "" where there is none, and the task that it is about, where that can be told.
+
+    entered: whether the line is complete, so that what it names by a scheme may be downloaded.
+    """
     place = next((place for place, word in enumerate(arguments) if not word.startswith("-")), None)
     if place is None:
         return "", None
     verb = arguments[place]
-    return verb, find_room(verb, arguments[place + 1 :]) if verb in OF_A_TASK else None
+    fetch = entered and not {"-h", "--help", "--offline"} & set(arguments)
+    return verb, find_room(verb, arguments[place + 1 :], fetch=fetch) if verb in OF_A_TASK else None
 
 
 def _with_commands(verb: str) -> list[Room]:

@@ -44,7 +44,10 @@ def train(
     weights: Annotated[
         str | None,
         typer.Option(
-            "--weights", "-w", metavar="NAME", help="Published weights of the model to start from, such as imagenet1k."
+            "--weights",
+            "-w",
+            metavar="NAME",
+            help="Published weights of the model to start from, such as imagenet1k, or hf:owner/name.",
         ),
     ] = None,
     data: DataSource = None,

@@ -14,27 +14,29 @@ from opsin import rooms
 from opsin.cli.early_checks import check_data
 from opsin.errors import InputError
 from opsin.rooms import Room
+from opsin.schemes import find_local
 
 _LARGEST_HEADER = 100_000_000  # bytes, as in the safetensors format
 _ANSWERS = ("--predictions", "--detections")  # flags of `eval` that are in the place of a run
 _LARGEST_TAIL = 10_000_000  # bytes of an .xml in which its metadata is looked for
 
 
-def find_room(verb: str, arguments: Sequence[str]) -> Room | None:
+def find_room(verb: str, arguments: Sequence[str], *, fetch: bool = False) -> Room | None:
     """The room of the run, the data or the `--task` that a call names; None where none can be told.
 
-    A wrong name is left to the verb, which says what is wrong with it.
+    fetch: whether a run or data that are named by a scheme may be downloaded for that. A wrong name is left to the
+    verb, which says what is wrong with it.
     """
     try:
         if (task := flag_value(arguments, "--task")) is not None:
             return rooms.find_room(task)
         if verb == "eval" and any(flag_value(arguments, flag) is not None for flag in _ANSWERS):
             data = flag_value(arguments, "--data") or flag_value(arguments, "-d")
-            task = None if data is None else _task_of_data(data, arguments)
+            task = None if data is None else _task_of_data(data, arguments, fetch)
             return None if task is None else rooms.find_room(task)
         for word in arguments:
             if not word.startswith("-"):
-                task = _task_of_data(word, arguments) if verb == "data" else task_of_run(word)
+                task = _task_of_data(word, arguments, fetch) if verb == "data" else task_of_run(word, fetch=fetch)
                 if task is not None:
                     return rooms.find_room(task)
     except InputError:
@@ -42,8 +44,11 @@ def find_room(verb: str, arguments: Sequence[str]) -> Room | None:
     return None
 
 
-def task_of_run(run: str) -> str | None:
-    """The task of a run folder, a model file, a task without networks or published weights; None if it is neither."""
+def task_of_run(run: str, *, fetch: bool = False) -> str | None:
+    """The task of a run folder, a model file, a task without networks or published weights; None if it is neither.
+
+    fetch: whether a run of a hub may be downloaded.
+    """
     path = Path(run)
     try:
         if path.is_dir():
@@ -57,6 +62,8 @@ def task_of_run(run: str) -> str | None:
         return None
     if run in rooms.list_tasks():
         return run
+    if (file := find_local(run, fetch=fetch)) is not None:
+        return _task_of_file(file)
     name = run.partition(":")[0]
     if ":" in run and re.fullmatch(r"\w+", name):
         from opsin import registry
@@ -123,14 +130,14 @@ def _task_of_openvino(path: Path) -> str | None:
     return found[1].decode() if found else None
 
 
-def _task_of_data(source: str, arguments: Sequence[str]) -> str | None:
+def _task_of_data(source: str, arguments: Sequence[str], fetch: bool) -> str | None:
     flags = [word.partition("=")[0][2:].replace("-", "_") for word in arguments if word.startswith("--")]
     if (task := task_of_options(flags)) is not None:
         return task
     check_data(source)
     from opsin import data
 
-    return data.recognize_task(source)
+    return data.recognize_task(source, fetch=fetch)
 
 
 def task_of_options(given: Collection[str]) -> str | None:

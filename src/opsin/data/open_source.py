@@ -14,12 +14,15 @@ from opsin.data.torch_dataset import is_dataset, source_of
 from opsin.data.truth import Problem
 from opsin.errors import InputError, nearest, unknown
 from opsin.image_files import list_folder
+from opsin.schemes import Scheme, split_scheme
 
 _SHAPE, _SIGNATURE, _BUILT_IN = 1, 2, 3  # the claims of a format
 
 
-def open_source(source: Any, task: str = rooms.DEFAULT_TASK, *, skip_bad: bool = False, **options: Any) -> Source:
-    """Open a built-in name, a path, or a name in the folder that OPSIN_DATA names, in this order.
+def open_source(
+    source: Any, task: str = rooms.DEFAULT_TASK, *, skip_bad: bool = False, fetch: bool = True, **options: Any
+) -> Source:
+    """Open a built-in name, a path, a name in the folder that OPSIN_DATA names, or a name with a scheme, in this order.
 
     Or a data set of another library, or several as splits; see `opsin.data.torch_dataset.source_of`, which takes `name`
     and `classes` too.
@@ -27,7 +30,8 @@ def open_source(source: Any, task: str = rooms.DEFAULT_TASK, *, skip_bad: bool =
     task: whose formats it may be in; the truth of every split is of the kind that the task learns from. skip_bad: leave
     out files that cannot be read, after reading them all (see `verify`); otherwise nothing is decoded here. options: of
     the formats, of which each takes those that it knows. multi_label, of class labels: they are (N, K) of 0 and 1, and
-    sources with one label an image are converted.
+    sources with one label an image are converted. fetch: whether what a name with a scheme names, torchvision:CIFAR10
+    or hf:owner/name, is downloaded where it is not here.
     Raises InputError for what does not exist or is in no known format.
     """
     if is_dataset(source):
@@ -42,6 +46,8 @@ def open_source(source: Any, task: str = rooms.DEFAULT_TASK, *, skip_bad: bool =
             raise unknown("option of data", option, known)
     if (built_in := _built_in(source, formats)) is not None:
         opened = _open(built_in, Path(source), options)
+    elif (scheme := _scheme(source)) is not None:
+        opened = scheme[0].load("data")(scheme[1], task, options, fetch=fetch, how=_how(source))
     else:
         if not Path(source).exists():
             _refuse_built_in(source, task)
@@ -51,15 +57,31 @@ def open_source(source: Any, task: str = rooms.DEFAULT_TASK, *, skip_bad: bool =
     return opened.without(verify(opened)) if skip_bad else opened
 
 
-def recognize_task(source: str | Path) -> str:
+def _scheme(source: str | Path) -> tuple[Scheme, str] | None:
+    """The scheme of a name that is no path here, and what follows it; None where it has none that names data."""
+    found = None if Path(source).exists() else split_scheme(source)
+    if found is None or found[0].data is None:
+        return None
+    return found
+
+
+def _how(source: str | Path) -> str:
+    return f"--data {source}, or opsin data {source}"
+
+
+def recognize_task(source: str | Path, *, fetch: bool = True) -> str:
     """The task whose formats claim a name or a path most surely; where that is by its shape alone, the first of them.
 
+    Of a name with a scheme, the first task that learns from what is known of its images; fetch: as of `open_source`.
     Raises InputError for what does not exist, and for what the formats of several tasks claim.
     """
     tasks = {room.task: _formats(room.task) for room in rooms.all_rooms() if room.formats}
     for task, formats in tasks.items():
         if _built_in(source, formats) is not None:
             return task
+    if (scheme := _scheme(source)) is not None:
+        truth = scheme[0].load("truth")(scheme[1], fetch=fetch, how=_how(source))
+        return next(task for task, formats in tasks.items() if any(one.truth == truth for one in formats))
     path = _find(source, _names(format_ for formats in tasks.values() for format_ in formats))
     found = {task: _claimed(path, formats) for task, formats in tasks.items()}
     strongest = max(claim for claim, _, _ in found.values())

@@ -21,6 +21,7 @@ from opsin.engine.run import missing_run
 from opsin.errors import InputError
 from opsin.files import atomic
 from opsin.nn.capabilities import restore_values, saved_values
+from opsin.schemes import find_local
 from opsin.version import __version__
 
 CRITERION = "criterion."  # what only training needs
@@ -105,7 +106,7 @@ def save_model(
     tensors = {name: tensor for name, tensor in state.items() if not name.startswith(CRITERION)}
     tensors |= {_VALUE + name: value for name, value in values.items() if isinstance(value, Tensor)}
     copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    _write(path, copies, described)
+    write_tensors(path, copies, described)
 
 
 def save_tile(run: str | Path, tile: str | int | None) -> Path:
@@ -119,11 +120,12 @@ def save_tile(run: str | Path, tile: str | int | None) -> Path:
         raise InputError(f"{run} is no file here that a tile could be saved in; give a run or a model.safetensors")
     path = path / "model.safetensors" if path.is_dir() else path
     tensors, metadata = read_tensors(path)
-    _write(path, tensors, {**json.loads(metadata["opsin"]), "tile": tile})
+    write_tensors(path, tensors, {**json.loads(metadata["opsin"]), "tile": tile})
     return path
 
 
-def _write(path: Path, tensors: Mapping[str, Tensor], described: Mapping[str, Any]) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], described: Mapping[str, Any]) -> None:
+    """A model.safetensors of its tensors and of what its file says, as `read_tensors` reads them."""
     with atomic(path) as temporary:
         save_file(dict(tensors), temporary, metadata={"format": "pt", "opsin": json.dumps(described)})
 
@@ -131,8 +133,11 @@ def _write(path: Path, tensors: Mapping[str, Tensor], described: Mapping[str, An
 def read_model(path: str | Path) -> Saved:
     """Read a model.safetensors, or that of a run folder, or published weights by name, such as resnet50:imagenet1k.
 
-    Raises InputError for anything else, whatever it contains.
+    Or a saved run of a hub, hf:owner/name, fetched where it is not here. Raises InputError for anything else, whatever
+    it contains.
     """
+    if not Path(path).exists() and (local := find_local(Path(path).as_posix())) is not None:
+        return _of_hub(local, str(path))
     path, (name, colon, weights) = Path(path), str(path).partition(":")
     if not path.exists() and registry.is_model(name):
         if not colon:
@@ -153,6 +158,16 @@ def read_model(path: str | Path) -> Saved:
         raise InputError(f"{path} does not describe a model of opsin: it lacks {error.args[0]!r}") from None
     except (ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{path} has a damaged description: {error}") from None
+
+
+def _of_hub(file: Path, shown: str) -> Saved:
+    """A saved run that somebody shares."""
+    if "opsin" not in read_tensors(file)[1]:
+        raise InputError(
+            f"{shown} holds weights, but no run of opsin: give them to the model that they are of, "
+            f'create_model(NAME, weights="{shown}") or opsin train NAME --weights {shown}'
+        )
+    return read_model(file)
 
 
 def _absent(path: Path) -> InputError:

@@ -23,6 +23,7 @@ from opsin.engine.tiles import TileCount, Tiles, read_tile
 from opsin.errors import InputError
 from opsin.files import atomic
 from opsin.progress import follow
+from opsin.schemes import naming
 
 
 @torch.no_grad()
@@ -178,7 +179,8 @@ def _choose_split(predictor: Predictor, source_name: Any, split: str | None) -> 
     if source_name is None and not recipe.data.source:
         what = "published weights come" if predictor.has_network else f"{recipe.task} comes"
         raise InputError(f"{what} without data; say on which to evaluate, with --data")
-    source = open_data(recipe, source_name, predictor.classes or None)
+    with naming(str(source_name) if isinstance(source_name, str | Path) else None):
+        source = open_data(recipe, source_name, predictor.classes or None)
     if recipe.data.skip_bad:
         source = source.without(data.verify(source))
     splits = split_data(recipe, source) if source_name is None else source.splits

@@ -14,6 +14,7 @@ import importlib.util
 import io
 import json
 import logging
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -166,7 +167,7 @@ def _target(run: str | Path, format: str, out: str | Path | None) -> Path:
         path = Path(run)
         if path.is_dir():
             return path / f"model{suffix}"
-        return path.with_suffix(suffix) if path.exists() else Path(f"{path.name.replace(':', '_')}{suffix}")
+        return path.with_suffix(suffix) if path.exists() else Path(f"{re.sub('[:@]', '_', path.name)}{suffix}")
     path = Path(out)
     if path.is_dir():
         raise InputError(f"--out {out} is a folder; name a file, such as {path / f'model{suffix}'}")

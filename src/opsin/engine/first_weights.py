@@ -15,8 +15,9 @@ from opsin.backbones.weights import load_published
 from opsin.engine.checkpoint import CRITERION, read_model, read_tensors
 from opsin.engine.recipe import ModelSection
 from opsin.engine.task import Task, average_state
-from opsin.errors import InputError
+from opsin.errors import InputError, JobError
 from opsin.nn.capabilities import ClassRows, class_rows, initialize
+from opsin.schemes import find_local, is_named
 
 _NAMED = 5  # classes that a line names before it counts
 
@@ -31,7 +32,12 @@ class FirstWeights:
 
 
 def read_first_weights(path: str) -> FirstWeights:
-    """Of a run folder, a model.safetensors, or any safetensors file. Raises InputError for anything else."""
+    """Of a run folder, a model.safetensors, any safetensors file, or one of a hub. Raises InputError for anything else.
+
+    That of a hub is downloaded where the call under way names it, and otherwise used if it is here.
+    """
+    if not Path(path).exists():
+        path = str(find_local(path, fetch=is_named(path), how=f"--set train.init={path}") or path)
     if Path(path).is_dir():
         saved = read_model(path)
         return FirstWeights(saved.state, saved.recipe.task, saved.classes)
@@ -47,6 +53,10 @@ def read_first_weights(path: str) -> FirstWeights:
 
 def described_recipe(path: str) -> Mapping[str, object]:
     """The recipe of a run or a model.safetensors, as its file says it, without its tensors; nothing where none does."""
+    try:
+        path = path if Path(path).exists() else str(find_local(path, fetch=is_named(path)) or path)
+    except (InputError, JobError):
+        return {}
     file = Path(path) / "model.safetensors" if Path(path).is_dir() else Path(path)
     try:
         with safe_open(file, framework="pt") as opened:
@@ -77,6 +87,7 @@ def load_published_weights(task: Task, section: ModelSection, say: Callable[[str
     """First weights from a published file; says what starts fresh, and under what terms the rest was published."""
     assert section.weights is not None
     published = registry.find_weights(section.name, section.weights)
+    find_local(section.weights, fetch=is_named(section.weights), how=f"--weights {section.weights}")
     options = {**section.options, **task.facts.options}
     load_published(task.model, section.name, section.weights, options, say=say)
     say(f"first weights: {section.weights} of {published.source} ({published.licence})")

@@ -16,6 +16,7 @@ from opsin.data import Preprocessing, Source, Split, divide, stratified
 from opsin.engine.recipe import ModelSection, Recipe, own_section
 from opsin.errors import InputError
 from opsin.progress import Meter
+from opsin.schemes import is_named
 
 Say = Callable[[str], None]
 
@@ -31,7 +32,8 @@ class GivenData:
 def open_data(recipe: Recipe, source: Any = None, classes: Sequence[str] | None = None) -> Source:
     """The recipe's data, or another source, a name, a path or a data set, opened as the recipe's own is.
 
-    classes: what the numbers of a data set mean that does not say it.
+    classes: what the numbers of a data set mean that does not say it. What must be downloaded is, where the call under
+    way names it; see `opsin.schemes.naming`.
     """
     opening = own_section(recipe).opening()
     if source is None or (isinstance(source, str) and not source):
@@ -39,7 +41,7 @@ def open_data(recipe: Recipe, source: Any = None, classes: Sequence[str] | None 
         if objects.is_object(source):
             source = objects.find("data.source", source)
     if isinstance(source, str | Path):
-        return data.open(source, recipe.task, **opening)
+        return data.open(source, recipe.task, fetch=is_named(source), **opening)
     given = source if isinstance(source, GivenData) else GivenData(source)
     return data.open(given.dataset, recipe.task, classes=given.classes, default_classes=classes, **opening)
 
@@ -50,7 +52,7 @@ def open_readable(recipe: Recipe, say: Say, source: str | None = None, **opening
     opening: the task, and keywords of `opsin.data.open`, where they are others than the recipe's.
     """
     name = source or recipe.data.source
-    opened = data.open(name, **opening) if opening else open_data(recipe, source)
+    opened = data.open(name, fetch=is_named(name), **opening) if opening else open_data(recipe, source)
     with Meter("checking files", None, "files") as meter:
         problems = data.verify(opened, progress=meter)
     if problems and not recipe.data.skip_bad:

@@ -48,6 +48,7 @@ from opsin.engine.starting import given_keys, recipe_of, start
 from opsin.engine.task import Task
 from opsin.engine.tiles import measure_objects
 from opsin.errors import InputError, JobError
+from opsin.schemes import naming
 
 _RUN_VARIABLE = "OPSIN_RUN_FOLDER"  # tells the processes that Lightning starts which folder the first one made
 
@@ -96,7 +97,9 @@ def train(
     batch_size, lr, size, seed, workers, skip_bad.
     out: the run folder to make, runs/<name> if None. resume: a run to continue; `overrides` and keywords may then
     change it, what it was given as objects is given again, and `recipe` stays None. say: receives progress lines, by
-    default on standard error. Raises InputError before anything is trained, JobError after.
+    default on standard error. Raises InputError before anything is trained, JobError after. Data and weights by name
+    (torchvision:CIFAR10, hf:owner/name) are downloaded where the call names them; those of a recipe's file are used if
+    they are here.
     """
     own = own_parts.collect(
         model=model,
@@ -133,7 +136,8 @@ def _train(
         torch.manual_seed(loaded.train.seed)  # the first weights; all other randomness derives from it step by step
         loaded = own_parts.check_recipe(loaded)
         resumed = folder is not None and (folder.last.exists() or folder.previous.exists())
-        task, source, splits = prepare(loaded, say, resumed=resumed, given=given)
+        with naming(overrides, None if isinstance(recipe, str | Path) else recipe):
+            task, source, splits = prepare(loaded, say, resumed=resumed, given=given)
         loaded = task.recipe
         stages = task.stages()  # before anything is written: they may need what is not installed
         if folder is None:
@@ -166,7 +170,8 @@ def find_lr(
     loaded, given, wanted = _read(recipe, overrides, None, say)
     with _quiet_lightning():
         torch.manual_seed(loaded.train.seed)
-        task, source, splits = prepare(loaded, say, given=given)
+        with naming(overrides, None if isinstance(recipe, str | Path) else recipe):
+            task, source, splits = prepare(loaded, say, given=given)
         folder = _create_folder(out, recipe, task.recipe)
         measure(task, splits, folder, wanted - {"optim.lr"}, create_train_loader, say)
         split = task.predictor.prepare_split(splits["train"])
@@ -290,7 +295,7 @@ def _create_folder(out: str | Path | None, recipe: str | Path | Mapping[str, Any
         if made is None:
             raise InputError("processes that were not started by opsin itself need --out, to agree on the run folder")
         return RunFolder(Path(made))
-    source = Path(objects.short_name(loaded.data.source)).name.split(".")[0]
+    source = Path(objects.short_name(loaded.data.source)).name.split(".")[0].rpartition(":")[2]
     model = objects.short_name(loaded.model.name)
     name = Path(recipe).stem if isinstance(recipe, str | Path) else f"{model}_{source}"
     folder = RunFolder.create(out, name)
