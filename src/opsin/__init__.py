@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from opsin.engine.evaluate import evaluate
     from opsin.engine.export import export
     from opsin.engine.predict import Predictor, load
+    from opsin.engine.push import push
     from opsin.engine.score import evaluate_predictions
     from opsin.engine.train import Run, find_lr, train
     from opsin.errors import InputError, JobError
@@ -59,6 +60,7 @@ _VERBS = {
     "list_tasks": "opsin.rooms",
     "load": "opsin.engine.predict",
     "optimize": "opsin.nn.inference",
+    "push": "opsin.engine.push",
     "register": "opsin.rooms",
     "register_model": "opsin.registry:register",
     "train": "opsin.engine.train",
@@ -104,6 +106,7 @@ __all__ = [
     "list_tasks",
     "load",
     "optimize",
+    "push",
     "register",
     "register_model",
     "train",

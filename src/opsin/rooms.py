@@ -122,7 +122,7 @@ class Room:
     metrics: every number that its evaluation gives. monitor: that of validation by which the best epoch is chosen.
     options: of the verbs predict, eval and data. checks: a function (source, name, split, options) -> findings by their
     key, which `opsin data` runs beside its own. examples: of calls, shown under the help of a verb. commands: verbs of
-    its own, name -> "module:function".
+    its own, name -> "module:function". hub_tag: what model hubs call the task, "image-classification".
     """
 
     task: str
@@ -146,6 +146,7 @@ class Room:
     checks: str | None = None
     examples: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: _NONE)
     commands: Mapping[str, str] = field(default_factory=lambda: _NONE)
+    hub_tag: str | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled by its name: what another process loads is its own room of the task."""

@@ -12,6 +12,7 @@ _SHARES = (
 ROOM = Room(
     task="classify",
     help="one class of many for an image, or any number of classes at once",
+    hub_tag="image-classification",
     networks="opsin.backbones",
     formats=(
         "opsin.data.formats.digits:FORMAT",

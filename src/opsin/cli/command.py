@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from opsin import rooms
-from opsin.cli import completion, data, evaluate, explain, export, models, predict, train
+from opsin.cli import completion, data, evaluate, explain, export, models, predict, push, train
 from opsin.cli.arguments import with_options
 from opsin.cli.help import Verb, Verbs
 from opsin.cli.printing import show_anything
@@ -29,6 +29,7 @@ VERBS: dict[str, tuple[Callable[..., Any], str]] = {
     "eval": (evaluate.evaluate, evaluate.EXAMPLES),
     "predict": (predict.predict, predict.EXAMPLES),
     "export": (export.export, export.EXAMPLES),
+    "push": (push.push, push.EXAMPLES),
     "models": (models.models, models.EXAMPLES),
     "explain": (explain.explain, explain.EXAMPLES),
     "data": (data.data, data.EXAMPLES),

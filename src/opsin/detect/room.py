@@ -9,6 +9,7 @@ _SHARES = ("map*", "mask_map*", "mar_*", "voc_map*", "precision", "recall", "f1"
 ROOM = Room(
     task="detect",
     help="boxes, classes and scores of the objects in an image, and their masks",
+    hub_tag="object-detection",
     networks="opsin.detect.networks",
     formats=(
         "opsin.data.formats.digit_scenes:FORMAT",

@@ -106,6 +106,17 @@ def lines(
     percent: bool = False,
 ) -> bytes:
     """Curves over epochs as SVG. series: name -> (epochs, values), finite. best: the epoch to mark."""
+    return svg(draw_lines(series, best=best, log=log, percent=percent))
+
+
+def draw_lines(
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    best: float | None = None,
+    log: bool = False,
+    percent: bool = False,
+) -> Callable[[Canvas], None]:
+    """What draws curves over epochs on a canvas, as `lines` has them."""
 
     def draw(canvas: Canvas) -> None:
         axes = canvas.add_subplot()
@@ -122,7 +133,7 @@ def lines(
         if len(series) > 1:
             canvas.legend(loc="outside upper left", ncols=min(3, len(series)), handlelength=1.2, columnspacing=1.4)
 
-    return svg(draw)
+    return draw
 
 
 def _scale(axes: Axes, log: bool, percent: bool) -> None:

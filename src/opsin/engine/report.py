@@ -180,6 +180,17 @@ def curves(history: Sequence[Mapping[str, Any]], monitor: str = "val_accuracy", 
     return figures
 
 
+def draw_losses(history: Sequence[Mapping[str, Any]]) -> Image.Image | None:
+    """A chart of the losses over epochs as an image; None where the history has none."""
+    columns = list(dict.fromkeys(name for row in history for name in row))
+    chosen = [name for name in columns if name.startswith("train_loss") or name == "val_loss"]
+    series = {_words(name): points for name in chosen if (points := _points(history, name))[0]}
+    if not series:
+        return None
+    log = charts.spread([value for _, values in series.values() for value in values]) > 50
+    return charts.image(charts.draw_lines(series, log=log))
+
+
 def profile_section(
     rows: Iterable[Any], totals: Mapping[str, int], title: str = "Network", *, counted_on: str = ""
 ) -> Table:
