@@ -8,6 +8,7 @@ runs none from version 4 on. The files lie in huggingface_hub's cache, what `dat
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -79,12 +80,11 @@ def _load(rest: str, fetch: bool, how: str, say: Say) -> dict[str, Any]:
 
 def _read(name: HubName, folder: Path, configuration: Mapping[str, Any], kept: Path) -> Mapping[str, Any]:
     """What `datasets` makes of files that are here: of each split a data set."""
-    import datasets  # type: ignore[import-not-found]  # an extra
-
+    datasets: Any = importlib.import_module("datasets")
     shown = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:
-        return datasets.load_dataset(str(folder), cache_dir=str(kept), **configuration)  # type: ignore[return-value]
+        return datasets.load_dataset(str(folder), cache_dir=str(kept), **configuration)
     except Exception as error:  # whatever reading a stranger's files raises
         what = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"{name} cannot be read by datasets {datasets.__version__}: {what[:300]}") from error
