@@ -74,6 +74,8 @@ def test_offline_takes_what_is_here(hub: FakeHub, monkeypatch: pytest.MonkeyPatc
         find_file("ada/net@v1")
     assert hub.asked == []
     monkeypatch.delenv("OPSIN_OFFLINE")
+    with pytest.raises(InputError, match=r"^offline, and hf:ada/net is not in"):
+        find_file("ada/net", offline=True)
     path = find_file("ada/net", say=lambda line: None)
     count = len(hub.asked)
     monkeypatch.setenv("OPSIN_OFFLINE", "1")

@@ -59,18 +59,20 @@ class HubName:
         return cls(found["repo"], found["revision"], found["file"] or "", kind)
 
 
-def find_file(rest: str, *, fetch: bool = True, how: str = "", say: Say = errors.say) -> Path:
+def find_file(
+    rest: str, *, fetch: bool = True, how: str = "", offline: bool | None = None, say: Say = errors.say
+) -> Path:
     """The local safetensors file that `hf:` and this name: downloaded where it is not here, and its SHA-256 checked.
 
-    fetch: False for what a recipe alone names, which is used if it is here; `how` says what would fetch it. Offline by
-    `--offline`, OPSIN_OFFLINE or HF_HUB_OFFLINE. Raises InputError for what is not there or holds no safetensors,
-    JobError where the network or a file fails.
+    fetch: False for what a recipe alone names, which is used if it is here; `how` says what would fetch it. offline:
+    None for what `--offline`, OPSIN_OFFLINE and HF_HUB_OFFLINE say. Raises InputError for what is not there or holds no
+    safetensors, JobError where the network or a file fails.
     """
     name = HubName.parse(rest)
     file = name.file or MODEL
     if not file.endswith(".safetensors"):
         raise InputError(f"{name}: only .safetensors files are loaded, since others may run code")
-    if not fetch or offline():
+    if not fetch or (is_kept_offline() if offline is None else offline):
         path = _cached(name, file)
         if path is None:
             raise _absent(name, fetch, how)
@@ -102,7 +104,7 @@ def find_folder(
     """
     if (noted := _noted(note)) is not None:
         return noted
-    if not fetch or offline():
+    if not fetch or is_kept_offline():
         raise _absent(name, fetch, how)
     try:
         files, card, tags = _ask(name)
@@ -129,7 +131,7 @@ def _noted(note: Path) -> tuple[Path, dict[str, Any]] | None:
         return None
 
 
-def offline() -> bool:
+def is_kept_offline() -> bool:
     """Whether opsin or huggingface_hub itself is kept from the network."""
     from huggingface_hub import constants
 

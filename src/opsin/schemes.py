@@ -24,9 +24,10 @@ class Scheme:
 
     library: the module that must be installed, and extra: of opsin, which installs it; None where all have it.
     models: "module:function", (rest of the name) -> the entry of a model. data: (rest of the name, task, options of
-    the formats, fetch=, how=) -> an opened source. runs: (rest of the name, fetch=, how=) -> the local file of a saved
-    model or of weights. fetch: whether it may be downloaded; how: what fetches it, for the error where it may not.
-    None: the scheme has none of these.
+    the formats, fetch=, how=) -> an opened source. truth: (rest of the name, fetch=, how=) -> what is known of its
+    images, as `opsin.data.formats` say it. runs: (rest of the name, fetch=, how=, offline=) -> the local file of a
+    saved model or of weights. fetch: whether it may be downloaded; how: what fetches it, for the error where it may
+    not. None: the scheme has none of these.
     """
 
     name: str
@@ -78,12 +79,15 @@ def split_scheme(name: object) -> tuple[Scheme, str] | None:
     return (SCHEMES[scheme], rest.replace("\\", "/")) if colon and scheme in SCHEMES else None
 
 
-def find_local(name: object, *, fetch: bool = True, how: str = "") -> Any:
-    """The local file of a saved model or of weights, fetched where it may be; None for a name of no such scheme."""
+def find_local(name: object, *, fetch: bool = True, how: str = "", offline: bool | None = None) -> Any:
+    """The local file of a saved model or of weights, fetched where it may be; None for a name of no such scheme.
+
+    offline: never touch the network; OPSIN_OFFLINE if None.
+    """
     found = split_scheme(name)
     if found is None or found[0].runs is None:
         return None
-    return found[0].load("runs")(found[1], fetch=fetch, how=how)
+    return found[0].load("runs")(found[1], fetch=fetch, how=how, offline=offline)
 
 
 _NAMED: ContextVar[frozenset[str]] = ContextVar("names with a scheme that the call under way names")

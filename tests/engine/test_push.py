@@ -197,7 +197,9 @@ def test_the_verbs_take_a_run_of_the_hub(
     assert hub.sent == ["/ada/digits_net/resolve/main/model.safetensors"]
 
 
-def test_first_weights_of_the_hub(run: Path, hub: FakeHub, tmp_path: Path) -> None:
+def test_first_weights_of_the_hub(run: Path, hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
     share(hub, push(run).folder, "ada/digits_net")
     lines: list[str] = []
     recipe = {"model": {"name": "lenet5"}, "data": {"source": "digits"}, "train": {"init": "hf:ada/digits_net"}}
@@ -211,6 +213,10 @@ def test_first_weights_of_the_hub(run: Path, hub: FakeHub, tmp_path: Path) -> No
     recipe = {"model": {"name": "lenet5", "weights": "hf:ada/digits_net"}, "data": {"source": "digits"}}
     opsin.train(recipe, {**quick, "data.channels": 1}, out=tmp_path / "three", say=lines.append)
     assert "first weights: hf:ada/digits_net of the Hugging Face hub (the terms of its repository)" in lines
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "empty"))
+    with pytest.raises(InputError, match=r"recipe alone names is not downloaded; .*--weights hf:ada/digits_net"):
+        opsin.train(tmp_path / "recipe.yaml", {**quick, "data.channels": 1}, out=tmp_path / "four")
     with pytest.raises(InputError, match=r"hf:ada/digits_net does not fit resnet18"):
         opsin.create_model("resnet18", weights="hf:ada/digits_net")
 

@@ -121,7 +121,7 @@ def load_published(
     Options that change anything else are refused: InputError names the first tensor that does not fit.
     Auxiliary heads that the model leaves out are left in the file. The file is fetched unless it is there.
     """
-    if (path := find_local(weights)) is not None:
+    if (path := find_local(weights, offline=offline)) is not None:
         return load_file(model, name, path, options, shown=weights, say=say)
     entry, published = registry.find_model(name), registry.find_weights(name, weights)
     path = fetch(published.url, published.sha256, offline=offline, say=say)

@@ -21,7 +21,7 @@ from opsin.data.source import Source
 from opsin.data.torch_dataset import source_of
 from opsin.downloading import Say, home, lock
 from opsin.errors import InputError
-from opsin.hub import HubName, find_folder, offline
+from opsin.hub import HubName, find_folder, is_kept_offline
 
 _BOXES, _LABELS = "boxes", "class labels"  # as formats call what is known of an image
 _LEFT_OUT = (".py", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".gitattributes")
@@ -60,7 +60,7 @@ def _load(rest: str, fetch: bool, how: str, say: Say) -> dict[str, Any]:
         raise InputError(f"{name}: data sets of the hub need the package datasets: pip install 'opsin[hf]'")
     kept = home() / "data" / "hf"
     note = kept / f"{re.sub(r'[^A-Za-z0-9_.-]', '--', rest)}.json"
-    if not note.exists() and not (fetch and not offline()):
+    if not note.exists() and not (fetch and not is_kept_offline()):
         find_folder(name, note, _choose, fetch=fetch, how=how)  # which refuses, before anything is written
     try:
         kept.mkdir(parents=True, exist_ok=True)

@@ -179,7 +179,7 @@ def _choose_split(predictor: Predictor, source_name: Any, split: str | None) -> 
     if source_name is None and not recipe.data.source:
         what = "published weights come" if predictor.has_network else f"{recipe.task} comes"
         raise InputError(f"{what} without data; say on which to evaluate, with --data")
-    with naming(str(source_name) if isinstance(source_name, str | Path) else None):
+    with naming(source_name):
         source = open_data(recipe, source_name, predictor.classes or None)
     if recipe.data.skip_bad:
         source = source.without(data.verify(source))

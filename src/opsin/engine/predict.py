@@ -393,9 +393,10 @@ class Predictor:
 def load(run: str | Path, device: str | None = None, *, model: nn.Module | None = None) -> Predictor:
     """A ready model from a run folder, a model.safetensors, or published weights by name ("resnet50:imagenet1k").
 
-    A file of `opsin export`, .onnx or .xml, is run by its own runtime, on the CPU, and answers as the run does. A task
-    without networks is loaded by its own name. device: "cpu", "cuda", ...; the best there is if None. model: of a run
-    that was given its network as an object, the same again; the run's weights are put into it.
+    Or from a run of the Hugging Face hub ("hf:owner/name"), downloaded where it is not here. A file of `opsin export`,
+    .onnx or .xml, is run by its own runtime, on the CPU, and answers as the run does. A task without networks is
+    loaded by its own name. device: "cpu", "cuda", ...; the best there is if None. model: of a run that was given its
+    network as an object, the same again; the run's weights are put into it.
     """
     if model is not None:
         return _load_into(model, run, device)

@@ -109,7 +109,7 @@ def _uploader(to: str) -> Any:
     name = hub.HubName.parse(to)
     if name.revision or name.file:
         raise InputError(f"--to {to}: expected owner/name")
-    if hub.offline():
+    if hub.is_kept_offline():
         raise InputError(f"offline, so nothing is uploaded to {to}; leave --to out to write the folder alone")
     if get_token() is None:
         raise InputError(f"--to {to} needs a login of the hub: run `hf auth login`, or set HF_TOKEN")

@@ -28,6 +28,7 @@ from opsin.engine.report import Section
 from opsin.errors import InputError, JobError
 from opsin.files import atomic
 from opsin.nn.capabilities import restore_values, saved_values
+from opsin.schemes import find_local, is_named
 from opsin.structures import Batch
 
 
@@ -190,6 +191,7 @@ class Task(LightningModule, ABC):
         if backbone is None:
             raise InputError(f"{name} has no registered backbone; remove model.backbone_weights")
         published = registry.find_weights(backbone, weights)
+        find_local(weights, fetch=is_named(weights), how=f"--set model.backbone_weights={weights}")
         channels = self.facts.options.get("in_channels", published.preprocessing.get("channels", 3))
         network = registry.create_model(
             backbone, weights=weights, num_classes=published.num_classes, in_channels=channels, say=say
