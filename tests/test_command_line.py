@@ -111,7 +111,10 @@ def test_unknown_models_list_the_nearest_and_the_command(opsin) -> None:
         assert printed.status == 2 and "resnet50" in printed.err and "`opsin models`" in printed.err, printed.err
     for call in (("train", "swin_t"), ("explain", "swin_t"), ("models", "swin_t"), ("train", "--model", "swin_t")):
         printed = opsin(*call)
-        assert printed.status == 2 and "Swin is not in opsin; timm and torchvision have it" in printed.err, printed.err
+        assert (
+            printed.status == 2
+            and "Swin is not built in; timm and torchvision have it: try `timm:swin_t` or" in printed.err
+        ), printed.err
 
 
 def test_who_is_said_to_have_a_network_has_it() -> None:
@@ -119,12 +122,14 @@ def test_who_is_said_to_have_a_network_has_it() -> None:
     from fnmatch import filter as matching
 
     names = {"timm": timm.list_models(), "torchvision": torchvision.models.list_models()}
-    for pattern, family, libraries in registry._ELSEWHERE:
+    for pattern, family, libraries in (*registry._ELSEWHERE, *registry._OF_OTHER_TASKS):
         for library in libraries:
             assert matching(names[library], pattern), f"{library} has no {pattern} ({family})"
         assert not matching(registry.list_models(), pattern), f"{pattern} ({family}) is here"
     for name in ("convnext_tiny", "vit_b_16", "swin_t", "efficientnetv2_s", "ConvNeXt_Tiny"):
         assert registry.elsewhere(name) is not None, name
+    assert "`timm:convnext_tiny` or `torchvision:convnext_tiny`" in str(registry.elsewhere("convnext_tiny"))
+    assert "`opsin models 'timm:*'`" in str(registry.elsewhere("timm"))
     assert registry.elsewhere("resnet50") is None and registry.elsewhere("resnet5O") is None
 
 

@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from opsin import errors, objects, rooms
 from opsin.errors import InputError, unknown
 from opsin.rooms import Room
-from opsin.schemes import split_scheme
+from opsin.schemes import SCHEMES, Scheme, split_scheme
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor, nn
 
 
@@ -54,11 +56,16 @@ class Weights:
     """A published file of weights of a registered model, in its default form, as data.
 
     url: of a .pth or .safetensors state dict. sha256: hexadecimal, whole or as many leading digits as the publisher
-    states, at least 8. licence: SPDX name where there is one, and what else binds. source: whose they are.
-    preprocessing: what their network expects, keys of `opsin.data.Preprocessing`. metrics: what the publisher measured
-    with them, keyed "data set metric", in percent. num_classes: of the file. classes: the list of
-    `opsin.data.class_names` that names them, "" if there is none. arrange: puts their state dict into the order of our
-    tensors where walking both in order is not enough, as in .safetensors files, which are sorted by name.
+    states, at least 8; "" where it is only known when the file is fetched. licence: SPDX name where there is one, and
+    what else binds. source: whose they are. preprocessing: what their network expects, keys of
+    `opsin.data.Preprocessing`. metrics: what the publisher measured with them, keyed "data set metric", in percent.
+    num_classes: of the file, 0 if it has no layer of classes. classes: the list of `opsin.data.class_names` that names
+    them, "" if there is none. arrange: puts their state dict into the order of our tensors where walking both in order
+    is not enough, as in .safetensors files, which are sorted by name.
+
+    Of other libraries' networks: fetch: (offline, say) -> the file, where it does not come from the URL by itself.
+    read: (file, options of the builder) -> its tensors by our names, for a network with these options. options: of the
+    builder, without which the file does not fit.
     """
 
     url: str
@@ -70,16 +77,25 @@ class Weights:
     num_classes: int = 1000
     classes: str = "imagenet1k"
     arrange: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None
+    fetch: Callable[[bool | None, Callable[[str], None]], Path] | None = None
+    read: Callable[[Path, Mapping[str, Any]], Mapping[str, Tensor]] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        own = {name: value for name, value in vars(self).items() if name not in ("classes", "arrange")}
+        hidden = ("classes", "arrange", "fetch", "read", "options")
+        own = {name: value for name, value in vars(self).items() if name not in hidden}
         return own | {"preprocessing": dict(self.preprocessing), "metrics": dict(self.metrics)}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A registered model. facts: what is published of it, None if nothing. network: see `register`."""
+    """A registered model, or one of another library.
+
+    facts: what is published of it, None if nothing. network: see `register`. input: (channels, height, width) that it
+    takes where nothing is published; `input_size` gives the one or the other. counted: its parameters where nothing is
+    published and somebody counted them, see `count`.
+    """
 
     name: str
     task: str
@@ -87,6 +103,18 @@ class Entry:
     facts: Published | None = None
     weights: Mapping[str, Weights] = field(default_factory=dict)
     network: type[nn.Module] | None = None
+    input: tuple[int, int, int] | None = None
+    counted: int | None = None
+
+    @property
+    def input_size(self) -> tuple[int, int, int] | None:
+        """The (channels, height, width) that it is for; None where nothing says so."""
+        return self.facts.input if self.facts is not None else self.input
+
+    @property
+    def params(self) -> int | None:
+        """All learnable tensors: as published, else as counted; None where nobody did."""
+        return self.facts.params if self.facts is not None else self.counted
 
     @property
     def published(self) -> Published:
@@ -110,9 +138,9 @@ class Entry:
         """A row of a table of models, heading -> text; "-" where nothing is known."""
         facts = self.facts
         known = {
-            "params": facts and f"{facts.params:,}",
+            "params": self.params and f"{self.params:,}",
             "macs": facts and facts.macs and f"{facts.macs:,}",
-            "input": facts and "x".join(map(str, facts.input)),
+            "input": self.input_size and "x".join(map(str, self.input_size)),
             "year": facts and str(facts.year),
             "paper": facts and facts.paper,
             "weights": " ".join(self.weights),
@@ -127,9 +155,9 @@ class Entry:
             "name": self.name,
             "task": self.task,
             "family": self.family,
-            "params": facts and facts.params,
+            "params": self.params,
             "macs": facts and facts.macs,
-            "input": facts and list(facts.input),
+            "input": self.input_size and list(self.input_size),
             "paper": facts and facts.paper,
             "year": facts and facts.year,
             "metrics": dict(facts.metrics) if facts else {},
@@ -194,6 +222,9 @@ def find_model(name: str) -> Entry:
     """
     if objects.is_object(name):
         return _find_object(name)
+    if (given := _of_library(name)) is not None:
+        scheme, rest = given
+        return scheme.load("models")(rest)
     if not is_model(name):
         if (place := elsewhere(name)) is not None:
             raise InputError(f"unknown model {name!r}: {place}")
@@ -217,13 +248,51 @@ def _find_object(name: str) -> Entry:
 
 
 def is_model(name: str) -> bool:
-    """Whether a model has this name or alias. Other packages' networks are imported where none of ours has it."""
+    """Whether a model has this name or alias. Other packages' networks are imported where none of ours has it.
+
+    Raises InputError for the name of a library's network where that library is not installed.
+    """
+    if (given := _of_library(name)) is not None:
+        scheme, rest = given
+        return rest in scheme.load("names")(None)
     for room in rooms.built_in_rooms():  # one by one: a network is found without those of the tasks after its own
         _import_networks([room])
         if _aliases.get(name, name) in _models:
             return True
     _import_networks(rooms.all_rooms())
     return _aliases.get(name, name) in _models
+
+
+def _of_library(name: str) -> tuple[Scheme, str] | None:
+    """The scheme and the rest of a name such as `timm:convnext_tiny`, where models have that scheme."""
+    found = split_scheme(name)
+    return found if found is not None and found[0].models is not None else None
+
+
+def split_weights(name: str) -> tuple[str, str | None]:
+    """The model and the weights that a name such as `resnet50:imagenet1k` names; None where it names no weights.
+
+    `timm:convnext_tiny:fb_in1k` and, as timm writes it, `timm:convnext_tiny.fb_in1k` name the weights `fb_in1k` of
+    `timm:convnext_tiny`.
+    """
+    found = _of_library(name)
+    if found is None and split_scheme(name) is not None:
+        return name, None
+    prefix, rest = ("", str(name)) if found is None else (f"{found[0].name}:", found[1])
+    model, sign, weights = rest.partition(":")
+    if found is not None and not sign:
+        model, sign, weights = rest.partition(".")
+    return prefix + model, weights if sign else None
+
+
+def count(entry: Entry) -> Entry:
+    """The entry of a model of which nothing is published, with its parameters counted, without memory for them."""
+    if entry.facts is not None:
+        return entry
+    import torch
+
+    with torch.device("meta"):
+        return replace(entry, counted=sum(p.numel() for p in entry.builder().parameters()))
 
 
 # Families that many look for, by patterns of their names elsewhere: who has them.
@@ -263,6 +332,11 @@ _ELSEWHERE: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("res2net*", "Res2Net", ("timm",)),
     ("resnest*", "ResNeSt", ("timm",)),
     ("xcit_*", "XCiT", ("timm",)),
+)
+
+
+# The same of networks for tasks whose networks cannot be taken from another library.
+_OF_OTHER_TASKS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("deeplabv3*", "DeepLabV3", ("torchvision",)),
     ("fcn_*", "FCN", ("torchvision",)),
     ("fcos_*", "FCOS", ("torchvision",)),
@@ -272,24 +346,40 @@ _ELSEWHERE: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 
 
 def elsewhere(name: str) -> str | None:
-    """Of a well-known network that is not here, who has it, in words; None of any other name."""
+    """Of a well-known network that is not built in, how to have it, in words; None of any other name.
+
+    The name of a library alone is answered too. Nothing of a library is imported for it.
+    """
+    if name in SCHEMES and SCHEMES[name].names is not None:
+        return f"the networks of {name} are `{name}:NAME`, and `opsin models '{name}:*'` lists them"
     for pattern, family, libraries in _ELSEWHERE:
         if fnmatchcase(name.casefold(), pattern) and not is_model(name):
-            return f"{family} is not in opsin; {' and '.join(libraries)} {'has' if len(libraries) == 1 else 'have'} it"
+            named = " or ".join(f"`{library}:{name.casefold()}`" for library in libraries)
+            have = "has" if len(libraries) == 1 else "have"
+            listing = f"`opsin models '{libraries[0]}:{pattern}'` lists the names there"
+            return f"{family} is not built in; {' and '.join(libraries)} {have} it: try {named} ({listing})"
+    for pattern, family, libraries in _OF_OTHER_TASKS:
+        if fnmatchcase(name.casefold(), pattern) and not is_model(name):
+            return f"{family} is not in opsin; {' and '.join(libraries)} has it"
     return None
 
 
 def list_models(pattern: str = "*", task: str | None = None) -> list[str]:
     """Names of models that match a shell pattern and serve a task, sorted. Without `*` or `?` it matches inside.
 
-    Upper and lower case are one.
+    Upper and lower case are one. A pattern with a scheme, `timm:*convnext*`, matches that library's names, and no other
+    does.
     """
     pattern = pattern.casefold()
-    _import_networks(rooms.all_rooms())
+    given = _of_library(pattern)
+    prefix, pattern = ("", pattern) if given is None else (f"{given[0].name}:", given[1])
     if not any(sign in pattern for sign in "*?["):
         pattern = f"*{pattern}*"
     if task is not None:
         rooms.find_room(task)
+    if given is not None:
+        return sorted(prefix + n for n in given[0].load("names")(task) if fnmatchcase(n.casefold(), pattern))
+    _import_networks(rooms.all_rooms())
     return sorted(n for n, e in _models.items() if fnmatchcase(n.casefold(), pattern) and task in (None, e.task))
 
 
@@ -301,8 +391,10 @@ def find_weights(name: str, weights: str) -> Weights:
     entry = find_model(name)
     known = entry.weights
     if (found := split_scheme(weights)) is not None and found[0].runs is not None:
-        channels = {} if entry.facts is None else {"channels": entry.facts.input[0]}
+        channels = {} if entry.input_size is None else {"channels": entry.input_size[0]}
         return Weights(weights, "", "the terms of its repository", "the Hugging Face hub", channels, classes="")
+    if not known and _of_library(name) is not None:
+        raise InputError(f"{name} has no published weights; build it without weights and train it")
     if not known:
         others = [n for n in list_models() if _models[n].weights]
         near = difflib.get_close_matches(name, others, n=3)
@@ -324,19 +416,23 @@ def create_model(
     """Build a model by name, with its builder's options: for classifiers `num_classes` and `in_channels` among them.
 
     weights: a name of published ones, downloaded once into OPSIN_HOME and verified, or a safetensors file of the hub,
-    "hf:owner/name"; None starts from random numbers.
+    "hf:owner/name"; None starts from random numbers. They may stand behind the name too: resnet50:imagenet1k,
+    timm:convnext_tiny.fb_in1k.
     With another `num_classes` the last layer starts fresh, with another `in_channels` the first; `say` is told which,
     standard error by default. offline: only what was downloaded before; OPSIN_OFFLINE decides if None.
 
     Raises InputError for an unknown name or option, with the nearest known ones, and for weights that do not fit.
     """
+    if _of_library(name) is not None:
+        name, named = split_weights(name)
+        weights = named if weights is None else weights
     entry = find_model(name)
     known = entry.options
     for option in options:
         if option not in known:
             raise unknown(f"option of {name}", option, known)
     if weights is not None:
-        find_weights(name, weights)
+        options = {**find_weights(name, weights).options, **options}
     try:
         model = entry.builder(**options)
     except (TypeError, ValueError) as error:

@@ -23,11 +23,11 @@ class Scheme:
     """What `name:` before a name means.
 
     library: the module that must be installed, and extra: of opsin, which installs it; None where all have it.
-    models: "module:function", (rest of the name) -> the entry of a model. data: (rest of the name, task, options of
-    the formats, fetch=, how=) -> an opened source. truth: (rest of the name, fetch=, how=) -> what is known of its
-    images, as `opsin.data.formats` say it. runs: (rest of the name, fetch=, how=, offline=) -> the local file of a
-    saved model or of weights. fetch: whether it may be downloaded; how: what fetches it, for the error where it may
-    not. None: the scheme has none of these.
+    models: "module:function", (rest of the name) -> the entry of a model; names: (task or None) -> the names of all of
+    them, without the scheme. data: (rest of the name, task, options of the formats, fetch=, how=) -> an opened source.
+    truth: (rest of the name, fetch=, how=) -> what is known of its images, as `opsin.data.formats` say it. runs: (rest
+    of the name, fetch=, how=, offline=) -> the local file of a saved model or of weights. fetch: whether it may be
+    downloaded; how: what fetches it, for the error where it may not. None: the scheme has none of these.
     """
 
     name: str
@@ -38,6 +38,7 @@ class Scheme:
     data: str | None = None
     truth: str | None = None
     runs: str | None = None
+    names: str | None = None
 
     def load(self, use: str) -> Any:
         """What serves a use, such as "models". Raises InputError where there is none, or no library."""
@@ -63,9 +64,19 @@ _ROWS = (
         runs="opsin.hub:find_file",
     ),
     Scheme(
+        "timm",
+        "a classification network of timm: timm:convnext_tiny",
+        library="timm",
+        extra="timm",
+        models="opsin.backbones.timm_networks:find",
+        names="opsin.backbones.timm_networks:names",
+    ),
+    Scheme(
         "torchvision",
-        "a class of torchvision.datasets: torchvision:CIFAR10",
+        "a classification network of torchvision, torchvision:convnext_tiny, or a class of its datasets",
         library="torchvision",
+        models="opsin.backbones.torchvision_networks:find",
+        names="opsin.backbones.torchvision_networks:names",
         data="opsin.data.torchvision_data:open_named",
         truth="opsin.data.torchvision_data:truth_of",
     ),

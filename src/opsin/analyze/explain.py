@@ -112,7 +112,8 @@ def check_input(values: Sequence[int]) -> tuple[int, int, int]:
 
 def _open(source: str, size: tuple[int, int, int] | None, real: bool) -> _Subject:
     path = Path(source)
-    weights = not path.exists() and ":" in source and registry.is_model(source.partition(":")[0])
+    model, named = registry.split_weights(source)
+    weights = not path.exists() and named is not None and registry.is_model(model)
     if path.suffix in (".yaml", ".yml") or (not path.exists() and source in list_recipes()):
         return _from_recipe(source, size, real)
     scheme = split_scheme(source)
@@ -131,8 +132,7 @@ def _open(source: str, size: tuple[int, int, int] | None, real: bool) -> _Subjec
 
 
 def _from_model(name: str, size: tuple[int, int, int] | None, real: bool) -> _Subject:
-    facts = registry.find_model(name).facts
-    published = facts.input if facts is not None else size
+    published = registry.find_model(name).input_size or size
     if published is None:
         model = _with_example(_build(name, {}, real), name, otherwise="give it with --input C,H,W, or ")
         return _Subject("model", name, name, model, None)
@@ -194,7 +194,7 @@ def _from_recipe(source: str, size: tuple[int, int, int] | None, real: bool) -> 
     name = recipe.model.name
     entry = registry.find_model(name)
     options = dict(recipe.model.options)
-    channels: int | None = recipe.data.channels or (None if entry.facts is None else entry.facts.input[0])
+    channels: int | None = recipe.data.channels or (None if entry.input_size is None else entry.input_size[0])
     images = True
     try:
         opened = open_data(recipe)
@@ -211,7 +211,7 @@ def _from_recipe(source: str, size: tuple[int, int, int] | None, real: bool) -> 
     preprocessing = create_preprocessing(recipe, channels)
     own = (preprocessing.channels, *preprocessing.size)
     size = own if size is None else size
-    if entry.facts is None or size[0] != entry.facts.input[0]:
+    if entry.input_size is None or size[0] != entry.input_size[0]:
         options["in_channels"] = size[0]
     return _Subject("recipe", source, name, _build(name, options, real), size, options, recipe)
 

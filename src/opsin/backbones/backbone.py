@@ -72,6 +72,20 @@ class Backbone(nn.Module):
         self.multi_label = False
         self.temperature = 1.0  # fitted on validation data after training; logits are divided by it in decode only
 
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        return type(self).__name__
+
+    def layers(self) -> list[nn.Module]:
+        """What makes the last map, in order: stem and stages. Raises InputError for a network that runs as a whole."""
+        return [self.stem, *self.stages]
+
+    def keep_stages(self, count: int) -> None:
+        """Leave out the head for good, and all stages but the first so many."""
+        del self.stages[count:]
+        self.head = nn.Identity()
+
     def features(self, images: Tensor) -> list[Tensor]:
         """Every stage's output: [(B, channels[i], about H / strides[i], about W / strides[i])].
 
@@ -219,7 +233,7 @@ class Backbone(nn.Module):
     def _check(self, images: Tensor) -> None:
         if torch.compiler.is_compiling():
             return  # a comparison of sizes would fix in the exported program what it may leave open
-        name = type(self).__name__
+        name = self.label
         check_images(name, images, self.in_channels, self.fixed_size)
         height, width = images.shape[-2:]
         if min(height, width) < self.min_size:

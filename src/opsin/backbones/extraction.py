@@ -28,15 +28,14 @@ class Extractor(nn.Module):
         missing = [stride for stride in strides if stride not in places]
         if missing:
             raise InputError(
-                f"{type(backbone).__name__} has no stage of stride {missing[0]}, only {', '.join(map(str, places))}; "
+                f"{backbone.label} has no stage of stride {missing[0]}, only {', '.join(map(str, places))}; "
                 "choose other strides or another backbone"
             )
         self.places = tuple(places[stride] for stride in strides)
-        del backbone.stages[max(self.places) + 1 :]
-        backbone.head = nn.Identity()
-        self.backbone = backbone
         self.strides = tuple(strides)
         self.channels = tuple(backbone.channels[place] for place in self.places)
+        backbone.keep_stages(max(self.places) + 1)
+        self.backbone = backbone
 
     def forward(self, images: Tensor) -> list[Tensor]:
         maps = self.backbone.features(images)

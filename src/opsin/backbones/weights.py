@@ -124,18 +124,18 @@ def load_published(
     if (path := find_local(weights, offline=offline)) is not None:
         return load_file(model, name, path, options, shown=weights, say=say)
     entry, published = registry.find_model(name), registry.find_weights(name, weights)
-    path = fetch(published.url, published.sha256, offline=offline, say=say)
-    state = read_state(path)
-    if published.arrange is not None:
-        state = published.arrange(state)
-    shape = {"num_classes": published.num_classes, "in_channels": entry.published.input[0]}
+    if published.fetch is None:
+        path = fetch(published.url, published.sha256, offline=offline, say=say)
+    else:
+        path = published.fetch(offline, say)
+    shape = {"num_classes": published.num_classes, "in_channels": (entry.input_size or (3,))[0]}
+    shape["num_classes"] = shape["num_classes"] or getattr(model, "num_classes", 1)  # of a file without such a layer
     with torch.device("meta"):
-        form = entry.builder(**shape, **training_options(entry.options))
         asked = entry.builder(**{**options, **shape})
-    try:
-        given = {ours[0]: theirs[1] for ours, theirs in _pair(form, state)}
-    except InputError as error:
-        raise InputError(f"{path.name}: {error}") from None
+    if published.read is None:
+        given = _read_in_order(path, published, entry, shape)
+    else:
+        given = dict(published.read(path, {**options, **shape}))
     _check_form(asked, given, f"weights {weights!r} of {name}", {k: v for k, v in options.items() if k not in shape})
     fresh = _copy(model, name, given, shape, path.name, say)
     if getattr(model, "in_channels", None) == shape["in_channels"]:
@@ -189,7 +189,7 @@ def load_file(
         try:
             with torch.device("meta"):
                 form = entry.builder(**{**options, **{key: n for key, n in shape.items() if key in entry.options}})
-            pairs = _pair(form, arranged)
+            pairs = pair_in_order(form, arranged)
         except (TypeError, ValueError, InputError) as error:
             tried.append(error)
             continue
@@ -249,6 +249,21 @@ def _timm_order(name: str) -> Mapping[str, Tensor]:
         return timm.create_model(name).state_dict()
 
 
+def _read_in_order(
+    path: Path, published: Weights, entry: registry.Entry, shape: Mapping[str, int]
+) -> dict[str, Tensor]:
+    """The tensors of a file by our names, in the order of a network of the published form."""
+    state = read_state(path)
+    if published.arrange is not None:
+        state = published.arrange(state)
+    with torch.device("meta"):
+        form = entry.builder(**shape, **training_options(entry.options))
+    try:
+        return {ours[0]: theirs[1] for ours, theirs in pair_in_order(form, state)}
+    except InputError as error:
+        raise InputError(f"{path.name}: {error}") from None
+
+
 def _check_form(asked: nn.Module, given: Mapping[str, Tensor], what: str, options: Mapping[str, Any]) -> None:
     """Refuse a form of the network that is not the published one, but for auxiliary heads left out."""
     own = dict(_weights(asked.state_dict()))
@@ -293,13 +308,13 @@ def copy_in_order(model: nn.Module, reference_state: Mapping[str, Tensor]) -> No
     and so do the batch counters of batch norm, which change no output and which old files lack.
     Raises InputError that names the first tensor that does not fit.
     """
-    pairs = _pair(model, reference_state)
+    pairs = pair_in_order(model, reference_state)
     with torch.no_grad():
         for ours, theirs in pairs:
             ours[1].copy_(theirs[1])
 
 
-def _pair(
+def pair_in_order(
     model: nn.Module, reference_state: Mapping[str, Tensor]
 ) -> list[tuple[tuple[str, Tensor], tuple[str, Tensor]]]:
     """Our tensors with theirs, in order, every shape checked."""

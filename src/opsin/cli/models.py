@@ -9,10 +9,13 @@ import typer
 from opsin.cli import completion
 from opsin.cli.arguments import AsJson, examples
 from opsin.cli.printing import print_json, print_table, terminal_width
-from opsin.errors import InputError, nearest
+from opsin.errors import InputError, nearest, say
 from opsin.registry import Entry
+from opsin.rooms import DEFAULT_TASK
+from opsin.schemes import split_scheme
 
-EXAMPLES = examples("models", "models 'resnet*'", "models vgg --json")
+EXAMPLES = examples("models", "models 'resnet*'", "models vgg --json", "models 'timm:*convnext*'")
+COUNTED = 20  # networks of other libraries whose parameters are counted for a list; of more it would take long
 ALWAYS = ("name", "params", "macs", "input", "year")  # columns that stand in every table, in full
 IDEA = 24  # columns of an idea below which it says nothing
 
@@ -22,7 +25,8 @@ def models(
         str,
         typer.Argument(
             metavar="PATTERN",
-            help="Part of a name, or a shell pattern such as 'resnet*'; upper and lower case are one.",
+            help="Part of a name, or a shell pattern such as 'resnet*'; upper and lower case are one. With timm: or "
+            "torchvision: before it, networks of these libraries.",
             show_default=False,
             autocompletion=completion.models,
         ),
@@ -32,7 +36,7 @@ def models(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the models there are, with their published facts.
+    """List the models there are, with their published facts. Any of timm and torchvision can be used beside them.
 
     A table as wide as the terminal, or COLUMNS, always has name, parameters, multiply-adds, input and year, rounded
     where the exact numbers do not fit; the other columns stand there as far as there is room. What a file or another
@@ -44,6 +48,8 @@ def models(
     if not names:
         raise _unmatched(pattern, task)
     entries = [registry.find_model(name) for name in names]
+    if len(entries) <= COUNTED and split_scheme(pattern) is not None:
+        entries = [registry.count(entry) for entry in entries]
     if as_json:
         print_json([entry.to_dict() for entry in entries])
         return
@@ -52,6 +58,9 @@ def models(
     width = terminal_width()
     columns, rows = table(entries, width)
     print_table(columns, rows, right=[columns.index("params"), columns.index("macs")], width=width)
+    if pattern == "*" and task in (None, DEFAULT_TASK):
+        say("These are opsin's own. Those of other libraries work too, timm:NAME and torchvision:NAME; "
+            "`opsin models 'timm:*'` lists them.")  # fmt: skip
 
 
 def _unmatched(pattern: str, task: str | None) -> InputError:
@@ -81,7 +90,7 @@ def table(entries: list[Entry], width: int | None) -> tuple[list[str], list[list
     if sum(map(wide, ALWAYS)) - 2 > width:
         for row, entry in zip(rows, entries, strict=True):
             facts = entry.facts
-            row["params"] = rounded(facts.params) if facts is not None else "-"
+            row["params"] = rounded(entry.params) if entry.params is not None else "-"
             row["macs"] = rounded(facts.macs) if facts is not None and facts.macs is not None else "-"
     left = width + 2 - sum(map(wide, ALWAYS))
     shown: set[str] = set(ALWAYS)

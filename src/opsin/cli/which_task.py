@@ -64,11 +64,11 @@ def task_of_run(run: str, *, fetch: bool = False) -> str | None:
         return run
     if (file := find_local(run, fetch=fetch)) is not None:
         return _task_of_file(file)
-    name = run.partition(":")[0]
-    if ":" in run and re.fullmatch(r"\w+", name):
+    if re.match(r"\w+:", run):
         from opsin import registry
 
-        return registry.find_model(name).task if registry.is_model(name) else None
+        name = registry.split_weights(run)[0]
+        return registry.find_model(name).task if re.fullmatch(r"[\w:]+", name) and registry.is_model(name) else None
     return None
 
 

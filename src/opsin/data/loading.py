@@ -26,6 +26,8 @@ from opsin.data.truth import Truth, collate_values
 from opsin.errors import InputError
 from opsin.structures import Batch
 
+# Signals that ask a process to end; Windows has fewer.
+STOPPING = tuple(one for name in ("SIGINT", "SIGTERM", "SIGHUP") if (one := getattr(signal, name, None)) is not None)
 Key = tuple[int, int]  # (epoch, index)
 Sample = dict[str, Any]  # an example's input under its key, and the fields of its truth
 Order = Callable[[int], Sequence[np.ndarray]]  # epoch -> its global batches: of each the places, in the split
@@ -279,9 +281,8 @@ def _prepare_worker(worker: int) -> None:
 
     One that was started afresh imports what the command was given by `--import`.
     """
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
     rooms.import_inherited()
 
 

@@ -314,7 +314,7 @@ def _on_backbone(
         model.initialize_from(source.state_dict())
     check_count("frozen_stages", frozen_stages, least=0)
     if frozen_stages:
-        for part in (backbone.backbone.stem, *backbone.backbone.stages[:frozen_stages]):
+        for part in backbone.backbone.layers()[: 1 + frozen_stages]:
             part.requires_grad_(False)
     if frozen_norm:
         freeze_batch_norm(backbone)

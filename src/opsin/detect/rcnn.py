@@ -265,9 +265,10 @@ def warp(images: Tensor, regions: Regions, side: int, context: int) -> Tensor:
 
 def _linear_places(network: Backbone, name: str) -> tuple[int, int]:
     """Where in its head the first and the last linear layer are. Raises InputError where there are none."""
-    head = network.head
-    places = [place for place, layer in enumerate(head.children()) if isinstance(layer, nn.Linear)]
-    if not isinstance(head, nn.Sequential) or not places:
+    head = getattr(network, "head", None)  # a network that runs as a whole has none of its own
+    layers = head.children() if isinstance(head, nn.Sequential) else ()
+    places = [place for place, layer in enumerate(layers) if isinstance(layer, nn.Linear)]
+    if not places:
         raise InputError(f"the head of {name} does not end in linear layers, on which R-CNN stands; choose another")
     return places[0], places[-1]
 

@@ -67,7 +67,8 @@ class PyramidNetwork(Backbone):
             raise InputError(f"{backbone} has no map of stride {stride}, only {', '.join(map(str, inner.strides))}")
         self.min_size = _smallest(inner)
         count = len(inner.strides) if stride is None else 1 + max(k for k, s in enumerate(inner.strides) if s == stride)
-        self.stem, self.stages = inner.stem, inner.stages[:count]
+        self.stem, *stages = inner.layers()[: 1 + count]
+        self.stages = nn.ModuleList(stages)
         self.channels, self.strides = inner.channels[:count], inner.strides[:count]
         self.preprocessing = inner.preprocessing
         pyramid = SpatialPyramidPooling(levels)
@@ -206,9 +207,11 @@ class SPPNet(RCNN):
 def _smallest(network: Backbone) -> int:
     """The smallest side of an image that a network's stages take; its head may want more."""
     twin, images = meta_twin(network, (network.in_channels, network.min_size, network.min_size))
+    assert isinstance(twin, Backbone)
+    layers = twin.layers()
     for side in range(network.min_size - 1, 0, -1):
         try:
-            nn.Sequential(twin.stem, *twin.stages)(images[..., :side, :side])  # type: ignore[arg-type, misc]
+            nn.Sequential(*layers)(images[..., :side, :side])
         except RuntimeError:
             return side + 1
     return 1
@@ -236,7 +239,7 @@ def first_centre(network: Backbone) -> float:
     From kernels, strides and paddings where stem and stages are plain chains. Else from the smallest image whose map
     has some number of cells: no border of it is left over, so that the cells lie in its middle.
     """
-    parts = [network.stem, *network.stages]
+    parts = network.layers()
     if all(isinstance(m, nn.Sequential) or not any(True for _ in m.children()) for p in parts for m in p.modules()):
         centre, jump = 0.5, 1
         for part in parts:

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from opsin import rooms
+from opsin.data.loading import STOPPING
 from opsin.engine.checkpoint import read_checkpoint
 from opsin.engine.run import RunFolder
 from opsin.engine.task import Task, average_state
@@ -30,7 +31,6 @@ from opsin.errors import on_terminal as on_terminal
 from opsin.files import atomic, keep_previous
 from opsin.progress import duration
 
-STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 _LOOK = 3.0  # seconds of steps from which the whole training is forecast
 _WORTH = 20.0  # seconds that are worth a word
 

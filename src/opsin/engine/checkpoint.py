@@ -138,9 +138,9 @@ def read_model(path: str | Path) -> Saved:
     """
     if not Path(path).exists() and (local := find_local(Path(path).as_posix())) is not None:
         return _of_hub(local, str(path))
-    path, (name, colon, weights) = Path(path), str(path).partition(":")
+    path, (name, weights) = Path(path), registry.split_weights(str(path))
     if not path.exists() and registry.is_model(name):
-        if not colon:
+        if weights is None:
             known = registry.find_model(name).weights
             hint = f"; with published weights: {', '.join(f'{name}:{w}' for w in known)}" if known else ""
             raise InputError(f"{name} is a model without weights, not a run{hint}")
@@ -174,7 +174,7 @@ def _absent(path: Path) -> InputError:
     """The error for a run that is not there, with the nearest beside it."""
     if ":" in path.name and len(path.parts) == 1:
         try:
-            registry.find_model(path.name.partition(":")[0])
+            registry.find_model(registry.split_weights(path.name)[0])
         except InputError as error:
             return error
     return missing_run(path)
@@ -226,10 +226,11 @@ def _published(name: str, weights: str) -> Saved:
     published = registry.find_weights(name, weights)
     preprocessing = Preprocessing.from_dict(published.preprocessing)
     options: dict[str, Any] = {"num_classes": published.num_classes, "in_channels": preprocessing.channels}
-    model = registry.create_model(name, weights=weights, **options)
+    own = dict(published.options)
+    model = registry.create_model(name, weights=weights, **options, **own)
     recipe = {
         "task": registry.find_model(name).task,
-        "model": {"name": name, "weights": weights},
+        "model": {"name": name, "weights": weights, **own},
         "data": {"source": ""},
     }
     return Saved(

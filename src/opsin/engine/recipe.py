@@ -15,12 +15,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 
 from opsin import registry, rooms
 from opsin.errors import InputError, unknown
 from opsin.files import read_regular
 from opsin.rooms import Room
+from opsin.schemes import split_scheme
 from opsin.yaml_text import load_yaml
 
 VERSION = 2  # of what a recipe holds; see `_MIGRATIONS`
@@ -73,6 +83,24 @@ class ModelSection(_Named):
 
     weights: str | None = None  # published ones to start from, by name; random numbers if null
     backbone_weights: str | None = None  # of a detector: published ones of the classification network inside
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_names(cls, values: Any) -> Any:
+        """`timm:NAME.TAG` is a name and its weights, so that what was trained is built again without them."""
+        if not isinstance(values, Mapping):
+            return values
+        found = dict(values)
+        for key, weights in (("name", "weights"), ("backbone", "backbone_weights")):
+            given = found.get(key)
+            if not isinstance(given, str) or split_scheme(given) is None:
+                continue
+            name, named = registry.split_weights(given)
+            if named is not None and found.get(weights) not in (None, named):
+                raise ValueError(f"{key} names the weights {named} and {weights} others; leave one of them out")
+            if named is not None:
+                found |= {key: name, weights: named}
+        return found
 
 
 class DataSection(RecipeSection):

@@ -113,10 +113,10 @@ def create_preprocessing(recipe: Recipe, channels: int | None) -> Preprocessing:
     channels = data.channels or given.get("channels") or channels or 3
     if channels != given.get("channels", channels):
         given = {k: v for k, v in given.items() if k not in ("mean", "std")}
-    stated: Any = registry.find_model(model.name).facts
+    stated = registry.find_model(model.name).input_size
     # ImageNet's statistics, which every published colour model expects; the middle of the range for grey images.
     mean, std = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) if channels == 3 else ((0.5,), (0.5,))
-    values: dict[str, Any] = {"size": stated and stated.input[1:], "mean": mean, "std": std, **given}
+    values: dict[str, Any] = {"size": stated and stated[1:], "mean": mean, "std": std, **given}
     for name in ("size", "fit", "crop_ratio", "interpolation", "mean", "std"):
         if (asked := getattr(data, name)) is not None:
             values[name] = asked

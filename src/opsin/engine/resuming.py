@@ -15,7 +15,8 @@ from filelock import FileLock, Timeout
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
-from opsin.engine.callbacks import STOPPING, StoppedError
+from opsin.data.loading import STOPPING
+from opsin.engine.callbacks import StoppedError
 from opsin.engine.checkpoint import read_checkpoint
 from opsin.engine.devices import describe_machine
 from opsin.engine.run import RunFolder

@@ -74,12 +74,14 @@ def recipe_of(what: str | None, overrides: Mapping[str, Any]) -> str | dict[str,
     """
     named = str(overrides.get("model.name", ""))
     if what is None:
-        return {} if "task" in overrides or not named else {"task": registry.find_model(named).task}
+        known = registry.split_weights(named)[0]
+        return {} if "task" in overrides or not named else {"task": registry.find_model(known).task}
     tasks, recipes = rooms.list_tasks(), list_recipes()
     if Path(what).suffix in (".yaml", ".yml"):
         return what
     kinds = [kind for kind, names in (("task", tasks), ("recipe", recipes)) if what in names]
-    if registry.is_model(what):
+    model, weights = registry.split_weights(what)
+    if registry.is_model(model):
         kinds.append("model")
     if not kinds:
         raise _unknown(what, [*tasks, *recipes])
@@ -87,12 +89,12 @@ def recipe_of(what: str | None, overrides: Mapping[str, Any]) -> str | dict[str,
         errors.say(f"{what} is a {' and a '.join(kinds)}; this trains the {kinds[0]}")
     if kinds[0] != "model":
         return {"task": what} if kinds[0] == "task" else what
-    entry = registry.find_model(what)
-    if named and registry.find_model(named) is not entry:
+    entry = registry.find_model(model)
+    if named and registry.find_model(registry.split_weights(named)[0]) is not entry:
         raise InputError(f"{what} and --model {named} are two models; leave one of them out")
     if not {"data", "data.source"} & overrides.keys():
         raise InputError(f"{what} is a model; say what to train it on: opsin train {what} --data SOURCE")
-    return {"task": entry.task, "model": {"name": entry.name}}
+    return {"task": entry.task, "model": {"name": entry.name} | ({"weights": weights} if weights else {})}
 
 
 def _unknown(what: str, tasks_and_recipes: Sequence[str]) -> InputError:

@@ -298,7 +298,7 @@ def _create_folder(out: str | Path | None, recipe: str | Path | Mapping[str, Any
     source = Path(objects.short_name(loaded.data.source)).name.split(".")[0].rpartition(":")[2]
     model = objects.short_name(loaded.model.name)
     name = Path(recipe).stem if isinstance(recipe, str | Path) else f"{model}_{source}"
-    folder = RunFolder.create(out, name)
+    folder = RunFolder.create(out, name.replace(":", "_"))  # of timm:NAME; no sign for a file's name everywhere
     os.environ[_RUN_VARIABLE] = str(folder.path.resolve())
     return folder
 
