@@ -285,6 +285,12 @@ def split_weights(name: str) -> tuple[str, str | None]:
     return prefix + model, weights if sign else None
 
 
+def check_library(name: str) -> None:
+    """Raise InputError, with the nearest, for a name with a library's scheme that this library does not have."""
+    if _of_library(name) is not None:
+        find_model(split_weights(name)[0])
+
+
 def count(entry: Entry) -> Entry:
     """The entry of a model of which nothing is published, with its parameters counted, without memory for them."""
     if entry.facts is not None:

@@ -125,6 +125,7 @@ def _open(source: str, size: tuple[int, int, int] | None, real: bool) -> _Subjec
         raise InputError(f"{source} is no run, recipe (.yaml) or model.safetensors")
     if len(path.parts) > 1:
         raise InputError(f"no run or recipe at {source}")
+    registry.check_library(source)
     if (place := registry.elsewhere(source)) is not None:
         raise InputError(f"unknown model {source!r}: {place}")
     error = unknown("model or recipe", source, [*registry.list_models(), *list_recipes()])

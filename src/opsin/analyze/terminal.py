@@ -85,7 +85,7 @@ def _table(title: str) -> Table:
 def _head(explanation: Explanation, out: Console) -> None:
     identity = explanation.identity
     what = "" if identity.kind == "model" else f" ({identity.kind} {escape(identity.source)})"
-    out.print(f"[bold]{escape(identity.name)}[/]{what}, {identity.paper or 'not registered'} {identity.year or ''}")
+    out.print(f"[bold]{escape(identity.name)}[/]{what}, {identity.paper or 'nothing published'} {identity.year or ''}")
     if identity.idea:
         out.print(f"  {escape(identity.idea)}")
     for line in identity.place:

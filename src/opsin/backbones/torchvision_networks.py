@@ -356,7 +356,7 @@ def _read(name: str, side: int, path: Path, options: Mapping[str, Any]) -> dict[
             f"{path.name} is for images of {side}x{side}: set model.{option}={side}, with data.size={side}"
         )
     state = {key: tensor for key, tensor in read_state(path).items() if not key.startswith(_AUXILIARY)}
-    own = {k: v for k, v in options.items() if k not in ("num_classes", "in_channels", "output_stride")}
+    own = {option: side} if option is not None else {}  # the published form: other options are held against it
     with torch.device("meta"):
         network = _create(name, options["num_classes"], own)
         places = {id(tensor): key for key, tensor in network.state_dict(keep_vars=True).items()}
@@ -364,7 +364,7 @@ def _read(name: str, side: int, path: Path, options: Mapping[str, Any]) -> dict[
             given = {theirs[0]: file[1] for theirs, file in pair_in_order(network, state)}
         except InputError as error:
             raise InputError(f"{path.name}: {error}") from None
-        model = _wrap(name, network, options["num_classes"], 3, options.get("output_stride"), own)
+        model = _wrap(name, network, options["num_classes"], 3, None, own)
     ours = {key: places[id(tensor)] for key, tensor in model.state_dict(keep_vars=True).items() if id(tensor) in places}
     return {key: given[place] for key, place in ours.items() if place in given}
 

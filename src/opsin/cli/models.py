@@ -67,6 +67,7 @@ def _unmatched(pattern: str, task: str | None) -> InputError:
     """The error for a pattern that no model matches."""
     from opsin import registry
 
+    registry.check_library(pattern)
     if (place := registry.elsewhere(pattern)) is not None:
         return InputError(f"no model matches {pattern!r}: {place}")
     if task is not None and (others := registry.list_models(pattern)):

@@ -104,6 +104,7 @@ def _unknown(what: str, tasks_and_recipes: Sequence[str]) -> InputError:
         return InputError(f"{what} is a run; to go on with it: opsin train --resume {what}")
     if path.exists():
         return InputError(f"{what} is no recipe (.yaml); to train on it: opsin train MODEL --data {what}")
+    registry.check_library(what)
     if (elsewhere := registry.elsewhere(what)) is not None:
         return InputError(f"unknown model {what!r}: {elsewhere}")
     error = unknown("task, recipe or model", what, [*tasks_and_recipes, *registry.list_models()])
