@@ -33,7 +33,7 @@ def test_a_step_of_training_reaches_every_parameter(head: str, backbone: str) ->
 def test_one_is_trained_and_exported(tmp_path: Path) -> None:
     recipe = {
         "task": "detect",
-        "model": {"name": "ssd", "backbone": BACKBONES[0]},
+        "model": {"name": "retinanet", "backbone": BACKBONES[0]},
         "data": {"source": "scenes:20", "size": 64, "limit": 4},
         "train": {"max_steps": 1, "batch_size": 2, "tensorboard": False},
     }
