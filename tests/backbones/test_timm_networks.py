@@ -95,12 +95,13 @@ def test_options_are_timms_and_checked() -> None:
         assert model.network.stages[3].blocks[-1].drop_path.drop_prob == 0.5
         held: Any = opsin.create_model("timm:test_resnet", output_stride=8)
         assert max(held.strides) == 8 and held.features(torch.zeros(1, 3, 64, 64))[-1].shape[-1] == 8
-        for name, options, message in (
+        wrong: tuple[tuple[str, dict[str, Any], str], ...] = (
             ("test_convnext", {"drop_pathrate": 0.5}, "did you mean drop_path_rate"),
             ("test_vit", {"output_stride": 8}, "no output_stride in timm"),
             ("test_resnet", {"output_stride": 7}, "output_stride must be one of 8, 16, 32"),
             ("ghostnet_050", {"output_stride": 8}, "cannot be built with output_stride=8"),
-        ):
+        )
+        for name, options, message in wrong:
             with pytest.raises(InputError, match=message):
                 opsin.create_model(f"timm:{name}", **options)
 
