@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from opsin.engine.push import push
     from opsin.engine.score import evaluate_predictions
     from opsin.engine.train import Run, find_lr, train
+    from opsin.engine.tune import Tuning, tune
     from opsin.errors import InputError, JobError
     from opsin.nn.inference import Optimized, optimize
     from opsin.registry import create_model, list_models
@@ -63,7 +64,9 @@ _VERBS = {
     "push": "opsin.engine.push",
     "register": "opsin.rooms",
     "register_model": "opsin.registry:register",
+    "Tuning": "opsin.engine.tune",
     "train": "opsin.engine.train",
+    "tune": "opsin.engine.tune",
 }
 
 _ROOMS = (
@@ -95,6 +98,7 @@ __all__ = [
     "Predictor",
     "Room",
     "Run",
+    "Tuning",
     "__version__",
     "create_model",
     "evaluate",
@@ -110,6 +114,7 @@ __all__ = [
     "register",
     "register_model",
     "train",
+    "tune",
 ]
 
 

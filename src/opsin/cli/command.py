@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from opsin import rooms
-from opsin.cli import completion, data, evaluate, explain, export, models, predict, push, train
+from opsin.cli import completion, data, evaluate, explain, export, models, predict, push, recipe, train, tune
 from opsin.cli.arguments import with_options
 from opsin.cli.help import Verb, Verbs
 from opsin.cli.printing import show_anything
@@ -26,6 +26,7 @@ _UsageError: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "
 
 VERBS: dict[str, tuple[Callable[..., Any], str]] = {
     "train": (train.train, train.EXAMPLES),
+    "tune": (tune.tune, tune.EXAMPLES),
     "eval": (evaluate.evaluate, evaluate.EXAMPLES),
     "predict": (predict.predict, predict.EXAMPLES),
     "export": (export.export, export.EXAMPLES),
@@ -33,6 +34,7 @@ VERBS: dict[str, tuple[Callable[..., Any], str]] = {
     "models": (models.models, models.EXAMPLES),
     "explain": (explain.explain, explain.EXAMPLES),
     "data": (data.data, data.EXAMPLES),
+    "recipe": (recipe.recipe, recipe.EXAMPLES),
 }
 OF_A_TASK = ("eval", "predict", "data")  # verbs that a task gives options to
 

@@ -126,6 +126,16 @@ def trainable(incomplete: str) -> list[str]:
     return _starting([*rooms.list_tasks(), *_recipe_names(), *_model_names()], incomplete)
 
 
+def recipes(incomplete: str) -> list[str]:
+    """Every shipped recipe."""
+    return _starting(_recipe_names(), incomplete)
+
+
+def parts_of_recipes(incomplete: str) -> list[str]:
+    """What `opsin recipe` tells of."""
+    return _starting(["keys", "schema", "show"], incomplete)
+
+
 def _starting(names: list[str], incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from opsin import errors, objects
+from opsin import errors, objects, rooms
 from opsin.engine.recipe import Recipe
 from opsin.errors import InputError
 from opsin.losses.own_loss import check_takes
@@ -35,6 +35,15 @@ def check_metric(name: Any, metric: Any) -> None:
         )
     if not _is_torchmetrics(metric):
         check_takes(metric, f"the metric {name}")
+
+
+def monitored(recipe: Recipe) -> tuple[str, str]:
+    """The validation metric that chooses the best epoch, and whether it should rise ("max") or falls ("min")."""
+    evaluation = rooms.evaluating_room(rooms.find_room(recipe.task))
+    name = recipe.train.monitor or evaluation.monitor
+    metric, own = evaluation.metric(name), find_metrics(recipe).get(name.removeprefix("val_"))
+    falls = better(own) if metric is None else metric.better
+    return name, "min" if falls == "lower" else "max"
 
 
 def find_metrics(recipe: Recipe, *, needed: bool = False) -> dict[str, Any]:

@@ -81,8 +81,14 @@ class _Named(RecipeSection):
 class ModelSection(_Named):
     """A registered model and its builder's options."""
 
-    weights: str | None = None  # published ones to start from, by name; random numbers if null
-    backbone_weights: str | None = None  # of a detector: published ones of the classification network inside
+    name: str = Field(description="A name from `opsin models`.")
+    weights: str | None = Field(
+        default=None,
+        description="Published weights to start from, such as imagenet1k; random numbers if null.",
+    )
+    backbone_weights: str | None = Field(
+        default=None, description="Of a detector: published weights of the classification network inside."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -109,96 +115,176 @@ class DataSection(RecipeSection):
     What says so and is null is as the published weights of `model.weights` expect it, where there are some.
     """
 
-    source: str
-    val_fraction: Fraction = 0.1
-    test_fraction: Fraction = 0.2
-    split_seed: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
-    # height, width; the model's published input if null; "auto" for one that fits the images and what they show
-    size: Positive | tuple[Positive, Positive] | Literal["auto"] | None = None
-    channels: Literal[1, 3] | None = None  # 1 if every image is grey, else 3, if null
-    fit: Literal["squash", "crop", "pad"] | None = None  # squash if null
-    crop_ratio: Annotated[float, Field(gt=0, le=1)] | None = None  # 0.875 if null
-    interpolation: Literal["nearest", "bilinear", "bicubic"] | None = None  # bilinear if null
-    mean: list[float] | None = None  # of images scaled to [0, 1]; ImageNet's, or 0.5 for grey, if null
-    std: list[Annotated[float, Field(gt=0)]] | None = None
-    skip_bad: bool = False
-    limit: Positive | None = None  # use only that many examples of each split, for a quick look
+    source: str = Field(description="A built-in name (digits, scenes), a folder or a file; see the page on data.")
+    val_fraction: Fraction = Field(default=0.1, description="Share for validation, where the data has no such split.")
+    test_fraction: Fraction = Field(default=0.2, description="Share for the test, where the data has no such split.")
+    split_seed: Annotated[int, Field(ge=0, lt=1 << 32)] = Field(
+        default=0, description="Decides which examples go into which split."
+    )
+    size: Positive | tuple[Positive, Positive] | Literal["auto"] | None = Field(
+        default=None,
+        description="Of the input: pixels of a side, [height, width], or auto for one that fits the images and what "
+        "they show; the model's published one if null.",
+    )
+    channels: Literal[1, 3] | None = Field(
+        default=None, description="Of the input; if null 1 if every image is grey, else 3."
+    )
+    fit: Literal["squash", "crop", "pad"] | None = Field(
+        default=None, description="How an image of another shape becomes the input; squash if null."
+    )
+    crop_ratio: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None, description="Share of each side that fit: crop keeps; 0.875 if null."
+    )
+    interpolation: Literal["nearest", "bilinear", "bicubic"] | None = Field(
+        default=None, description="How images are resized; bilinear if null."
+    )
+    mean: list[float] | None = Field(
+        default=None,
+        description="Of images scaled to [0, 1], a number a channel, subtracted; ImageNet's, or 0.5 for grey, if null.",
+    )
+    std: list[Annotated[float, Field(gt=0)]] | None = Field(
+        default=None, description="Divides what the mean was subtracted from; ImageNet's, or 0.5 for grey, if null."
+    )
+    skip_bad: bool = Field(default=False, description="Leave unreadable images out instead of refusing.")
+    limit: Positive | None = Field(
+        default=None, description="Use only that many examples of each split, for a quick look; all if null."
+    )
 
 
 class MixingSection(RecipeSection):
     """Batch mixing, after collate. The value is the Beta distribution's alpha; 0 is off."""
 
-    mixup: Annotated[float, Field(ge=0)] = 0.0
-    cutmix: Annotated[float, Field(ge=0)] = 0.0
+    mixup: Annotated[float, Field(ge=0)] = Field(
+        default=0.0, description="Alpha of MixUp, which blends two images; 0 is off."
+    )
+    cutmix: Annotated[float, Field(ge=0)] = Field(
+        default=0.0, description="Alpha of CutMix, which pastes a part of another image; 0 is off."
+    )
 
 
 class LossSection(_Named):
     """The criterion. `null`: the model's own, which is cross-entropy unless its paper says otherwise."""
 
-    name: str | None = None  # type: ignore[assignment]
-    class_weights: Literal["balanced"] | list[Annotated[float, Field(ge=0)]] | None = None
+    name: str | None = Field(default=None, description="A loss by name; the model's own if null.")  # type: ignore[assignment]
+    class_weights: Literal["balanced"] | list[Annotated[float, Field(ge=0)]] | None = Field(
+        default=None, description="A weight a class, or balanced: rare classes count more; all equal if null."
+    )
 
 
 class OptimSection(_Named):
     """The optimizer."""
 
-    name: str = "sgd"
-    lr: AutoRate = 0.1  # "auto" for what a range test suggests, see `opsin.find_lr`
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    decay_norm_and_bias: bool = True
+    name: str = Field(default="sgd", description="An optimizer by name, such as sgd or adamw, or its dotted path.")
+    lr: AutoRate = Field(
+        default=0.1,
+        description="The highest learning rate, reached after the warm-up; auto for what a range test suggests.",
+    )
+    weight_decay: Annotated[float, Field(ge=0)] = Field(
+        default=0.0, description="How strongly weights are drawn to zero."
+    )
+    decay_norm_and_bias: bool = Field(
+        default=True, description="Whether weight decay takes biases and the parameters of norms too."
+    )
 
 
 class ScheduleSection(_Named):
     """The learning rate over the training, after a linear warm-up."""
 
-    name: str = "cosine"
-    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    name: str = Field(default="cosine", description="A schedule of the learning rate by name.")
+    warmup_epochs: Annotated[float, Field(ge=0)] = Field(
+        default=0.0, description="Epochs, or a part of one, in which the learning rate rises from zero."
+    )
 
 
 class TrainSection(RecipeSection):
     """How long, how fast, on what; passed on to Lightning where it has the same option."""
 
-    epochs: Positive = 30
-    max_steps: Positive | None = None
-    batch_size: AutoPositive = 64  # of one process; "auto" for as many of these as fit into memory, accumulated
-    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
-    workers: AutoCount = 0  # processes that read ahead; "auto" by cores and data
-    accelerator: str = "auto"
-    devices: int | str | list[int] = 1
-    num_nodes: Positive = 1
-    strategy: str = "auto"
-    precision: str = "32-true"  # "auto" for bf16-mixed where the hardware has it
-    accumulate: Positive = 1
-    clip_norm: Annotated[float, Field(gt=0)] | None = None
-    sync_batchnorm: bool = False
-    channels_last: bool = False
-    deterministic: bool = False
-    freeze_epochs: Positive | None = None  # first epochs in which what an earlier training taught stays as it is
-    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
-    early_stopping_patience: Positive | None = None  # epochs without a better `monitor`
-    monitor: str | None = None  # a val_ column of metrics.csv; the task's own if null
-    keep: Literal["best", "last"] = "best"  # which weights become model.safetensors
-    save_every_steps: Positive | None = None  # last.ckpt is written at each epoch's end, and this often in between
-    init: str | None = None  # a run or a safetensors file whose fitting tensors are the first weights
-    logger: Loggers = ["csv"]  # experiment trackers; metrics.csv is written in any case
-    callbacks: list[str] = []  # Lightning's, by dotted paths into torch or modules that --import named
+    epochs: Positive = Field(default=30, description="Passes over the training images.")
+    max_steps: Positive | None = Field(default=None, description="Ends the training after so many optimizer steps.")
+    batch_size: AutoPositive = Field(
+        default=64, description="Images in a step of one process; auto for as many as fit into memory, accumulated."
+    )
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = Field(
+        default=0, description="Decides the first weights, the order and every random choice."
+    )
+    workers: AutoCount = Field(
+        default=0, description="Processes that read images, auto by cores and data; does not change the result."
+    )
+    accelerator: str = Field(default="auto", description="What computes: cpu, cuda, mps; auto takes the best there is.")
+    devices: int | str | list[int] = Field(default=1, description="How many of them on a machine, or which, as [0, 2].")
+    num_nodes: Positive = Field(default=1, description="Machines that train together.")
+    strategy: str = Field(
+        default="auto", description="How several devices share the work: ddp, fsdp; Lightning's names."
+    )
+    precision: str = Field(
+        default="32-true",
+        description="Numbers of the computation: 32-true, bf16-mixed, 16-mixed; auto for bf16 where there is hardware.",
+    )
+    accumulate: Positive = Field(
+        default=1, description="Batches whose gradients are added up before the optimizer steps."
+    )
+    clip_norm: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="Largest norm of the gradient, above which it is scaled down; no limit if null."
+    )
+    sync_batchnorm: bool = Field(default=False, description="Batch norms take their statistics over all devices.")
+    channels_last: bool = Field(default=False, description="Memory format that convolutions on GPUs are faster with.")
+    deterministic: bool = Field(
+        default=False, description="Only operations that repeat exactly, at some cost of speed."
+    )
+    freeze_epochs: Positive | None = Field(
+        default=None, description="First epochs in which what an earlier training taught stays as it is; none if null."
+    )
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        description="Decay of a moving average of the weights, which is what is saved; none if null.",
+    )
+    early_stopping_patience: Positive | None = Field(
+        default=None, description="Stops after so many epochs without a better monitored metric; never if null."
+    )
+    monitor: str | None = Field(
+        default=None, description="The val_ column of metrics.csv that chooses the best epoch; the task's own if null."
+    )
+    keep: Literal["best", "last"] = Field(default="best", description="Which epoch's weights become model.safetensors.")
+    save_every_steps: Positive | None = Field(
+        default=None, description="last.ckpt is written at each epoch's end, and this often in between."
+    )
+    init: str | None = Field(
+        default=None, description="A run or a safetensors file whose fitting tensors are the first weights."
+    )
+    logger: Loggers = Field(
+        default=["csv"],
+        description="Experiment trackers: tensorboard, wandb, mlflow, comet; csv is always written.",
+    )
+    callbacks: list[str] = Field(
+        default=[], description="Lightning's, by dotted paths into torch or modules that --import named."
+    )
 
 
 class Recipe(RecipeSection):
     """One training, completely. A recipe of a task with a section of its own has that too, under the task's name."""
 
-    version: Literal[2] = VERSION
-    task: str = rooms.DEFAULT_TASK
-    imports: list[str] = []  # modules of other packages that the command imported: told, never imported from here
-    model: ModelSection
-    data: DataSection
-    augment: list[str | dict[str, dict[str, Any] | None]] | str | None = None
-    mixing: MixingSection = MixingSection()
-    loss: LossSection = LossSection()
-    optim: OptimSection = OptimSection()
-    schedule: ScheduleSection = ScheduleSection()
-    train: TrainSection = TrainSection()
-    metrics: dict[str, str] = {}  # beside the task's own: name -> dotted path
+    version: Literal[2] = Field(default=VERSION, description="Of what a recipe holds; older ones are brought to this.")
+    task: str = Field(
+        default=rooms.DEFAULT_TASK,
+        description="The task that is learned, by name.",
+    )
+    # Named for who reads the recipe; never imported from here.
+    imports: list[str] = Field(
+        default=[], description="Modules of other packages that the command imported by --import."
+    )
+    model: ModelSection = Field(description="The network.")
+    data: DataSection = Field(description="What to learn from, its splits, and the network's input.")
+    augment: list[str | dict[str, dict[str, Any] | None]] | str | None = Field(
+        default=None, description="Steps of augmentation in order, or a preset by name; none if null."
+    )
+    mixing: MixingSection = Field(default=MixingSection(), description="Mixing of the images of a batch.")
+    loss: LossSection = Field(default=LossSection(), description="What is minimised.")
+    optim: OptimSection = Field(default=OptimSection(), description="The optimizer.")
+    schedule: ScheduleSection = Field(default=ScheduleSection(), description="The learning rate over the training.")
+    train: TrainSection = Field(default=TrainSection(), description="How long, how fast, on what.")
+    metrics: dict[str, str] = Field(
+        default={}, description="Metrics beside the task's own: name to dotted path into modules that --import named."
+    )
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as its values: the class has the task's own section, and is made when it is loaded."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from torch import Tensor, nn
 
 from opsin import data, optim, registry, rooms
@@ -20,7 +20,7 @@ from opsin.data.loading import derive_seed
 from opsin.engine.checkpoint import CRITERION, Facts
 from opsin.engine.devices import describe_machine
 from opsin.engine.evaluator import Evaluator, create_evaluator
-from opsin.engine.own_metrics import better, find_metrics
+from opsin.engine.own_metrics import monitored
 from opsin.engine.predict import Predictor, create_predictor
 from opsin.engine.recipe import Recipe
 from opsin.engine.recipe_data import Say, create_preprocessing, open_readable, split_data
@@ -73,6 +73,7 @@ class Task(LightningModule, ABC):
         self.evaluator: Evaluator | None = None
         self.schedules: list[optim.Schedule] = []
         self.epoch_batches = 1  # batches of one process in an epoch
+        self.callbacks: Sequence[Callback] = ()  # Lightning's, of who called the training
         self.failed_batch: Path | None = None  # where a batch that broke the training is written
         self.batch_index = 0  # of the training batch under way
         self.last_loss: Tensor | None = None  # of the last training batch, all terms together
@@ -228,11 +229,7 @@ class Task(LightningModule, ABC):
     @property
     def monitored(self) -> tuple[str, str]:
         """The validation metric that says which epoch was best, and whether it should rise ("max") or fall ("min")."""
-        evaluation = rooms.evaluating_room(self.room)
-        name = self.recipe.train.monitor or evaluation.monitor
-        metric, own = evaluation.metric(name), find_metrics(self.recipe).get(name.removeprefix("val_"))
-        falls = better(own) if metric is None else metric.better
-        return name, "min" if falls == "lower" else "max"
+        return monitored(self.recipe)
 
     @property
     def steps(self) -> int:

@@ -115,17 +115,24 @@ def train(
     with objects.lending(own.objects):
         if resume is None and (isinstance(recipe, str) or (recipe is None and own.settings)):
             recipe = recipe_of(recipe, settings)
-        return _train(recipe, settings, out, resume, say)
+        return run_recipe(recipe, settings, out=out, resume=resume, say=say)
 
 
-def _train(
-    recipe: str | Path | Mapping[str, Any] | None,
-    overrides: Mapping[str, Any],
-    out: str | Path | None,
-    resume: str | Path | None,
-    say: Say,
+def run_recipe(
+    recipe: str | Path | Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
+    say: Say = errors.say,
+    watching: Sequence[Callback] = (),
+    test: bool = True,
 ) -> Run:
-    """`train`, with what the call was given as objects lent."""
+    """`train`, with what the call was given as objects lent.
+
+    watching: callbacks of this call, no part of the recipe, called after all others. test: whether the model is
+    evaluated on the test split too, or on val alone.
+    """
     if resume is not None and (recipe is not None or out is not None):
         raise InputError("a resumed run has its recipe and folder already; give resume alone, with overrides if needed")
     folder = None if resume is None else RunFolder.open(resume)
@@ -145,6 +152,7 @@ def _train(
             held.enter_context(locked(folder))
         measure(task, splits, folder, wanted, create_train_loader, say)
         task.to(_device(loaded))
+        task.callbacks = tuple(watching)
         if stages:
             run_stages(stages, task, splits, folder, _fit_stage, say)
         else:
@@ -152,7 +160,7 @@ def _train(
             if not trainer.is_global_zero:
                 sys.exit(0)  # the first process alone evaluates and reports
             _load_kept(task, folder, trainer, say)
-        return _finish(task, source, splits, folder, say)
+        return _finish(task, source, splits, folder, say, test=test)
 
 
 def find_lr(
@@ -400,7 +408,7 @@ def _create_trainer(task: Task, folder: RunFolder, say: Say, *, has_val: bool) -
         parts.append(callbacks.ProgressBar(Console(stderr=True)))
     parts += [*own_parts.create_callbacks(task.recipe), divergence := callbacks.Divergence(say)]
     parts.append(callbacks.Checkpoints(folder, monitor, mode, train.save_every_steps, save_weights, divergence))
-    parts.append(callbacks.CleanStop(folder, say))
+    parts += [callbacks.CleanStop(folder, say), *task.callbacks]
     loggers = create_loggers(train.logger, folder)
     try:
         return Trainer(
@@ -433,11 +441,13 @@ def _create_trainer(task: Task, folder: RunFolder, say: Say, *, has_val: bool) -
         raise
 
 
-def _finish(task: Task, source: Source, splits: Mapping[str, Split], folder: RunFolder, say: Say) -> Run:
-    """Calibrate the trained model on val, evaluate it on test, write it and the report."""
+def _finish(
+    task: Task, source: Source, splits: Mapping[str, Split], folder: RunFolder, say: Say, *, test: bool = True
+) -> Run:
+    """Calibrate the trained model on val, evaluate it on test unless not `test`, write it and the report."""
     task.to(_device(task.recipe)).eval()
     evaluated = {}
-    for name in [n for n in ("val", "test") if n in splits]:
+    for name in [n for n in ("val", "test" if test else "") if n in splits]:
         evaluated[name] = evaluate_split(task.create_evaluator(), splits[name], calibrate=name == "val")
     split = "test" if "test" in evaluated else "val" if "val" in evaluated else ""
     metrics = evaluated[split].metrics if split else {}
