@@ -149,7 +149,83 @@ def opsin(*arguments: str) -> str:
     return "\n".join(line.rstrip() for line in result.stdout.strip("\n").splitlines())
 
 
-PARTS = {"<!-- recipes -->": recipes, "<!-- models -->": models, "<!-- commands -->": commands}
+def recipe_keys() -> Iterator[str]:
+    """Every key of a recipe, a table a section."""
+    from opsin.engine.recipe_keys import list_parts
+
+    for part in list_parts():
+        named = f"`{part.name}`"
+        meaning = " ".join(part.meaning.split())
+        yield f"\n## {part.name or 'Outside of the sections'}\n\n{meaning}"
+        if part.open:
+            yield f"\nEvery other key of {named} is an option of what its `name` names, and is checked by that."
+        yield "\n| key | type | default | meaning |\n|---|---|---|---|"
+        for key in part.keys:
+            default = "required" if key.required else f"`{key.default_text}`"
+            default = "see below" if isinstance(key.default, dict) else default
+            yield f"| `{key.key}` | {_cell(key.type)} | {default} | {_cell(key.meaning)} |"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+# What to choose between: need -> a model and the weights whose figures stand beside it.
+CLASSIFIERS = {
+    "a first try on photographs": "resnet18:imagenet1k",
+    "the standard, with most published comparisons": "resnet50:imagenet1k_v2",
+    "little memory, fast on a processor": "regnety_400mf:imagenet1k_v2",
+    "the fastest on a processor ([measured](inference.md))": "shufflenet_v2_x1_0:imagenet1k",
+    "mobile devices": "mobilenet_v3_small:imagenet1k",
+    "mobile devices, more accurate": "mobilenet_v3_large:imagenet1k_v2",
+    "accuracy at moderate cost": "efficientnet_b4:imagenet1k",
+    "the best accuracy here, at any cost": "tf_efficientnet_b7:imagenet1k_noisy_student",
+}
+SMALL = {"images up to 64 pixels, from scratch": "resnet20", "digits, letters, icons": "lenet5"}
+DETECTORS = {
+    "the most accurate": ("faster_rcnn_bccd", "faster_rcnn"),
+    "in one stage": ("yolov4_bccd", "yolov4"),
+    "in one stage, widely exported": ("yolov3_bccd", "yolov3"),
+    "mobile devices and processors": ("ssd_bccd", "ssd"),
+    "small, of few operations": ("efficientdet_bccd", "efficientdet"),
+    "many objects, dense": ("retinanet_bccd", "retinanet"),
+}
+
+
+def classifiers() -> Iterator[str]:
+    """Models by need, with what is registered of them."""
+    from opsin import registry
+
+    yield "| for | model and weights | parameters | multiply-adds | input | ImageNet top-1 |\n|---|---|--:|--:|---|--:|"
+    for need, name in (CLASSIFIERS | SMALL).items():
+        model, _, weights = name.partition(":")
+        facts = registry.find_model(model).to_dict()
+        result = f"{facts['weights'][weights]['metrics']['imagenet1k top-1']:.1f} %" if weights else ""
+        size = facts["weights"][weights]["preprocessing"]["size"] if weights else facts["input"][1:]
+        macs = f"{facts['macs'] / 1e6:,.0f} M" if facts["macs"] else ""
+        sides = "x".join(map(str, size))
+        yield f"| {need} | `{name}` | {facts['params'] / 1e6:.1f} M | {macs} | {sides} | {result} |"
+
+
+def detectors() -> Iterator[str]:
+    """Detectors by need, with what the headers of their recipes measured."""
+    yield "| for | model | recipe | AP50 | AP |\n|---|---|---|--:|--:|"
+    for need, (recipe, model) in DETECTORS.items():
+        (path,) = RECIPES.glob(f"*/{recipe}.yaml")
+        found = re.search(r"Reaches AP50 ([\d.]+) and AP ([\d.]+) %", path.read_text(encoding="utf-8"))
+        if found is None:
+            raise ValueError(f"the header of {recipe} has no AP")
+        yield f"| {need} | `{model}` | `{recipe}` | {found[1]} % | {found[2]} % |"
+
+
+PARTS = {
+    "<!-- recipes -->": recipes,
+    "<!-- models -->": models,
+    "<!-- commands -->": commands,
+    "<!-- recipe keys -->": recipe_keys,
+    "<!-- classifiers to choose from -->": classifiers,
+    "<!-- detectors to choose from -->": detectors,
+}
 
 
 # Plots of values and gradients: `![...](plots/NAME.svg)` on a page of `blocks`
@@ -161,6 +237,7 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 
     for name, draw in PLOTS.items():
         files.append(File.generated(config, f"blocks/plots/{name}.svg", content=draw()))
+    files.append(File.generated(config, "recipe.schema.json", content=opsin("recipe", "schema")))
     curves = training_losses(Path(config.docs_dir) / "networks" / "plain_vs_residual.csv")
     files.append(File.generated(config, "networks/plots/plain-vs-residual.svg", content=curves))
 

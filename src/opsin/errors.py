@@ -78,7 +78,12 @@ def on_terminal() -> bool:
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
+def is_first_process() -> bool:
+    """Whether this is the first process of a training, or the only one; torchrun, SLURM and Lightning number them."""
+    return not any(int(os.environ.get(name) or 0) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
+
+
 def say(line: str) -> None:
     """A line on standard error; of several processes of a training the first alone says it."""
-    if os.environ.get("LOCAL_RANK", "0") == "0":
+    if is_first_process():
         print(printable(line, keep="\n\t"), file=sys.stderr, flush=True)

@@ -5,7 +5,6 @@ What takes less than two seconds says nothing. Standard output stays what was as
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import time
@@ -13,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import Any, TextIO, TypeVar
 
-from opsin.errors import on_terminal, printable
+from opsin.errors import is_first_process, on_terminal, printable
 
 T = TypeVar("T")
 QUICK = 2.0  # seconds before anything is shown
@@ -28,7 +27,7 @@ class Meter:
 
     def __init__(self, title: str, total: int | None, noun: str = "", *, quiet: bool = False) -> None:
         self.title, self.total, self.noun = title, total, noun
-        self._off = quiet or os.environ.get("LOCAL_RANK", "0") != "0"
+        self._off = quiet or not is_first_process()
         self._stream, self._started = sys.stderr, time.monotonic()
         self._last, self._bar = self._started, None
         self._task: Any = None
@@ -126,5 +125,5 @@ def _two(count: int, size: int, large: str, small: str) -> str:
 
 
 def _print(line: str, stream: TextIO) -> None:
-    if os.environ.get("LOCAL_RANK", "0") == "0":
+    if is_first_process():
         print(printable(line), file=stream, flush=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +20,7 @@ from opsin.engine.checkpoint import read_checkpoint
 from opsin.engine.devices import describe_machine
 from opsin.engine.run import RunFolder
 from opsin.engine.task import Task
-from opsin.errors import InputError, JobError
+from opsin.errors import InputError, JobError, is_first_process
 from opsin.files import sweep
 
 Say = Callable[[str], None]
@@ -38,7 +37,7 @@ def locked(folder: RunFolder) -> Iterator[None]:
 
     Raises InputError where another process trains it. Further processes of one training take the lock of the first.
     """
-    if int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0))) > 0:
+    if not is_first_process():
         yield
         return
     lock = FileLock(folder.path / ".lock")

@@ -298,7 +298,7 @@ def describe_mixing(recipe: Recipe) -> list[str]:
 
 def _create_folder(out: str | Path | None, recipe: str | Path | Mapping[str, Any] | None, loaded: Recipe) -> RunFolder:
     """The run folder; every further process of a distributed training takes that of the first."""
-    if int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0))) > 0:
+    if not errors.is_first_process():
         made = os.environ.get(_RUN_VARIABLE, out)
         if made is None:
             raise InputError("processes that were not started by opsin itself need --out, to agree on the run folder")
