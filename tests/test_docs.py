@@ -8,6 +8,7 @@ import inspect
 import os
 import re
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -230,7 +231,7 @@ def a_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         image.save(tmp_path / "photos" / ("dark", "light")[number % 2] / f"{number}.png")
         image.save(tmp_path / "boxes" / "images" / "train" / f"{number}.png")
         (tmp_path / "boxes" / "labels" / "train" / f"{number}.txt").write_text("0 0.5 0.5 0.4 0.4\n")
-    image.save(tmp_path / "images" / "a.png")
+    shutil.copy(tmp_path / "photos" / "dark" / "0.png", tmp_path / "images" / "a.png")
     (tmp_path / "boxes" / "data.yaml").write_text("train: images/train\nnames: [thing]\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("OPSIN_RUN_FOLDER", raising=False)
