@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
+from typing import TypeAlias
 
 from opsin.errors import InputError
 
@@ -33,6 +36,8 @@ ENDINGS = {
 IMAGE_SUFFIXES = frozenset(ending for endings in ENDINGS.values() for ending in endings)
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
 _MOST_LINKS = 8  # to one folder that are followed: links in a ring would lead on without end
+_Listed: TypeAlias = dict[tuple[str, int | None], tuple[list[str], list[str]]]
+_listed: ContextVar[_Listed | None] = ContextVar("_listed", default=None)  # see `remembering`
 _LEFT_OUT = frozenset({"__macosx", "@eadir", "thumbs.db", "desktop.ini"})
 
 
@@ -80,8 +85,46 @@ def find_files(folder: str | Path, suffixes: Collection[str], *, below: bool = T
 
 def list_folder(folder: str | Path) -> tuple[list[str], list[str]]:
     """The names of the files and of the folders in a folder, each sorted. Raises InputError as `walk` does."""
+    listed = _listed.get()
+    if listed is not None and (known := listed.get((os.fspath(folder), None))) is not None:
+        return known
     names, inside = _look_into(folder)
-    return sorted(names), sorted(inside)
+    found = sorted(names), sorted(inside)
+    if listed is not None:
+        listed[os.fspath(folder), None] = found
+    return found
+
+
+def first_files(folder: str | Path, most: int = 200) -> list[str]:
+    """The names of some files in a folder, sorted, of which no more than `most` are looked at; none where it is not.
+
+    For a first look, which takes as long in a folder of a million files.
+    """
+    listed = _listed.get()
+    if listed is not None and (known := listed.get((os.fspath(folder), most))) is not None:
+        return known[0]
+    names: list[str] = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry, _ in zip(entries, range(most), strict=False):
+                if not is_left_out(entry.name) and not entry.is_dir():
+                    names.append(entry.name)
+    except OSError:
+        return []
+    names = sorted(names)
+    if listed is not None:
+        listed[os.fspath(folder), most] = names, []
+    return names
+
+
+@contextmanager
+def remembering() -> Iterator[None]:
+    """Within the block, what `list_folder` and `first_files` found once is not looked for again."""
+    token = _listed.set({} if _listed.get() is None else _listed.get())
+    try:
+        yield
+    finally:
+        _listed.reset(token)
 
 
 def _look_into(folder: str | Path) -> tuple[list[str], list[str]]:

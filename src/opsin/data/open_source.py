@@ -13,7 +13,7 @@ from opsin.data.source import Source, verify
 from opsin.data.torch_dataset import is_dataset, source_of
 from opsin.data.truth import Problem
 from opsin.errors import InputError, nearest, unknown
-from opsin.image_files import list_folder
+from opsin.image_files import list_folder, remembering
 from opsin.schemes import Scheme, split_scheme
 
 _SHAPE, _SIGNATURE, _BUILT_IN = 1, 2, 3  # the claims of a format
@@ -83,7 +83,8 @@ def recognize_task(source: str | Path, *, fetch: bool = True) -> str:
         truth = scheme[0].load("truth")(scheme[1], fetch=fetch, how=_how(source))
         return next(task for task, formats in tasks.items() if any(one.truth == truth for one in formats))
     path = _find(source, _names(format_ for formats in tasks.values() for format_ in formats))
-    found = {task: _claimed(path, formats) for task, formats in tasks.items()}
+    with remembering():
+        found = {task: _claimed(path, formats) for task, formats in tasks.items()}
     strongest = max(claim for claim, _, _ in found.values())
     best = [task for task, (claim, _, _) in found.items() if claim == strongest]
     if len(best) > 1 and strongest >= _SIGNATURE:
@@ -134,7 +135,8 @@ def _only_folder(path: Path) -> Path | None:
 
 
 def _open_path(path: Path, formats: Sequence[Format], options: Mapping[str, Any]) -> Source:
-    claim, where, found = _claimed(path, formats)
+    with remembering():
+        claim, where, found = _claimed(path, formats)
     if not found:
         *rest, last = [format_.expects for format_ in formats if format_.expects] or ["a built-in name"]
         kinds = " or ".join(dict.fromkeys(format_.truth for format_ in formats))

@@ -339,8 +339,9 @@ def test_yolo_with_obj_data_and_with_classes_txt(tmp_path: Path) -> None:
     write(tmp_path / "e/classes.txt", "cat\ndog\n")
     assert truth(data.open(tmp_path / "e", "detect"), "val") == {"a": [("dog", [40, 30, 60, 50])], "b": []}
     (tmp_path / "e/classes.txt").unlink()
-    with pytest.raises(InputError, match=r"no data.yaml and no classes.txt"):
-        data.open(tmp_path / "e", "detect")
+    source = data.open(tmp_path / "e", "detect")  # numbers, and that is said
+    assert truth(source, "val") == {"a": [("1", [40, 30, 60, 50])], "b": []} and source.classes == ["0", "1"]
+    assert [problem.kind for problem in source.problems] == ["unnamed_classes"]
 
 
 def test_yolo_sees_the_image_as_it_is_read(tmp_path: Path) -> None:

@@ -42,9 +42,9 @@ class Annotation:
     """What is said of one image.
 
     file: its path. where: the annotation's file. size: (height, width); None to ask the image. boxes: (x1, y1, x2,
-    y2) of each object, of a `relative` one in units of the image's sides. names: their classes. places: of each
-    object within `where`, as "line 12". ignored: the places in `names` of regions to ignore. outlines: of each object
-    what its mask is drawn from, None where nothing is said of it.
+    y2) of each object. relative: whether boxes and outlines, which are polygons then, are in units of the image's
+    sides. names: their classes. places: of each object within `where`, as "line 12". ignored: the places in `names` of
+    regions to ignore. outlines: of each object what its mask is drawn from, None where nothing is said of it.
     """
 
     file: str
@@ -78,6 +78,32 @@ class Annotation:
         self.places.append(place)
         self.outlines.append(outline)
         self.areas.append(area)
+
+    def add_outline(self, points: Sequence[float], name: str, place: str, *, ignored: bool = False) -> None:
+        """One more object, as the corners of its outline, x1 y1 x2 y2 ...: its box is what they span.
+
+        Raises ValueError for fewer than two corners, and for half a corner.
+        """
+        if len(points) < 4 or len(points) % 2:
+            raise ValueError(f"an outline of {len(points)} numbers; expected x and y of two corners or more")
+        box = (min(points[::2]), min(points[1::2]), max(points[::2]), max(points[1::2]))
+        drawn = np.array(points, np.float64)
+        outline = [drawn] if len(points) >= 6 and bool(np.isfinite(drawn).all()) else None
+        self.add(box, name, place, ignored=ignored, outline=outline)
+
+
+def note_oriented(where: str) -> Problem:
+    """That a format's oriented boxes are read as outlines, said once."""
+    reason = "oriented boxes, kept as their outlines; a detector of upright boxes learns the box around each"
+    return Problem("oriented_boxes", where, reason, "note")
+
+
+def note_unannotated(where: str, images: Sequence[str], why: str) -> list[Problem]:
+    """That images of which nothing is said are left out; none where there are no such."""
+    if not images:
+        return []
+    reason = f"{len(images)} images {why} and are left out, {min(images)} the first"
+    return [Problem("unannotated", where, reason, "warning")]
 
 
 def build(
@@ -182,6 +208,10 @@ def _evaluate(
         boxes = cut
     _note_twins(image, boxes, labels, kept, problems)
     outlines = [image.outlines[i] for i in np.flatnonzero(kept).tolist()]
+    if image.relative:
+        height, width = image.size or (1, 1)
+        scaled = ([np.asarray(p) * np.resize([width, height], len(p)) for p in o or ()] for o in outlines)
+        outlines: list[Outline | None] = [one or None for one in scaled]
     return Instances(torch.from_numpy(boxes[kept].astype(np.float32)), torch.from_numpy(labels[kept])), outlines
 
 

@@ -15,9 +15,20 @@ from pathlib import Path
 from typing import Any
 
 from opsin.data.formats.annotations import Annotation, build
+from opsin.data.formats.createml import is_createml
 from opsin.data.formats.folders import SPLIT_NAMES
 from opsin.data.formats.format import Claim, Format
-from opsin.data.formats.values import as_posix, find_file, read_flag, read_key, read_number, read_whole, shown
+from opsin.data.formats.labelme import is_labelme
+from opsin.data.formats.values import (
+    as_posix,
+    find_file,
+    read_flag,
+    read_head,
+    read_key,
+    read_number,
+    read_whole,
+    shown,
+)
 from opsin.data.masks import Outline, read_outline
 from opsin.data.source import Source, listed
 from opsin.data.truth import Problem
@@ -25,6 +36,9 @@ from opsin.errors import InputError
 from opsin.files import read_regular
 
 _PARTS = ("images", "annotations", "categories")
+_OWN_KEYS = (b'"images"', b'"annotations"', b'"categories"', b'"info"', b'"licenses"')
+_FOREIGN_KEYS = (b'"objects"', b'"frames"', b'"asset"', b'"imgHeight"', b'"regions"', b'"labels"', b'"DataURI"')
+_LOOKED_AT = 50  # json files of a folder, at most, before it is said that none is COCO's
 
 
 def find_coco(path: Path) -> list[Path]:
@@ -38,8 +52,13 @@ def find_coco(path: Path) -> list[Path]:
 
 def is_coco(file: Path) -> bool:
     """Whether a json file is meant as COCO's: by its name or its folder's, else by what it holds."""
-    if file.parent.name == "annotations" or file.name.startswith(("instances", "_annotations.coco")):
+    if file.name.startswith(("instances", "_annotations.coco")):
         return True
+    if is_labelme(file) or is_createml(file):
+        return False
+    if file.parent.name == "annotations":
+        head = read_head(file, 1 << 16)
+        return any(key in head for key in _OWN_KEYS) or not any(key in head for key in _FOREIGN_KEYS)
     try:
         return not _missing(_load(file))
     except InputError:
@@ -264,9 +283,10 @@ def _is_file(path: Path) -> bool:
 
 def _claims(path: Path) -> Claim:
     if not path.is_dir():
-        return 2 if path.suffix.lower() == ".json" else 0
+        known = path.suffix.lower() == ".json" and not is_createml(path) and not is_labelme(path)
+        return 2 if known else 0
     files = find_coco(path)
-    return 2 if any(map(is_coco, files)) else 1 if files else 0
+    return 2 if any(map(is_coco, files[:_LOOKED_AT])) else 1 if files else 0
 
 
 def _open(path: Path, stated: bool = False) -> Source:

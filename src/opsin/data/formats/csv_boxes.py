@@ -1,8 +1,9 @@
 """CSV tables of boxes: one row an object, `path,x1,y1,x2,y2,label`, in our convention: pixels from 0, x2, y2 exclusive.
 
 A header is optional; it names the columns in any order (see _ROLES): corners x1, y1, x2, y2 or xmin, ymin, xmax, ymax,
-or x, y, width, height of the box; label; optionally split, the image's width and height, and ignore, 0 or 1 (also
-iscrowd, difficult), for regions to ignore. A row with a path alone is an image without objects.
+or x, y, width, height of the box, or one column bbox of "[x, y, width, height]"; label; optionally split, the image's
+width and height, and ignore, 0 or 1 (also iscrowd, difficult), for regions to ignore. A row with a path alone is an
+image without objects.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from pathlib import Path
 
 from opsin.data.formats import csv_labels
 from opsin.data.formats.annotations import Annotation, build
-from opsin.data.formats.folders import SPLIT_NAMES, files_by_split, list_files
+from opsin.data.formats.folders import SPLIT_NAMES, files_by_split, list_files, split_bases
 from opsin.data.formats.format import Claim, Format
 from opsin.data.formats.npz import read_classes
-from opsin.data.formats.values import read_flag
+from opsin.data.formats.values import read_flag, read_number
 from opsin.data.source import Source
 from opsin.data.truth import Problem
 from opsin.errors import InputError
@@ -30,6 +31,7 @@ _ROLES = {
     "y": ("y",),
     "width": ("width", "w"),
     "height": ("height", "h"),
+    "bbox": ("bbox", "box"),
     "label": ("label", "class", "name", "class_name", "category", "labelname"),
     "split": ("split", "set", "subset"),
     "ignore": ("ignore", "iscrowd", "crowd", "difficult"),
@@ -113,7 +115,7 @@ def _columns(table: Path, first: list[str]) -> dict[str, int] | None:
         if len(first) != len(_PLAIN):
             raise InputError(f"{table} has {len(first)} columns in its first row, no header among them; {_EXPECTED}")
         return None
-    if "label" not in found or not any(all(role in found for role in roles) for roles in (_CORNERS, _SIDES)):
+    if "label" not in found or not any(all(role in found for role in roles) for roles in (_CORNERS, _SIDES, ("bbox",))):
         raise InputError(f"{table} has the columns {', '.join(first)}; {_EXPECTED}")
     return found
 
@@ -122,6 +124,8 @@ def _add(image: Annotation, values: Mapping[str, str], place: str, *, width: int
     """Give a row's object to its image. Raises ValueError with the reason."""
     roles = _CORNERS if "x1" in values else _SIDES
     box = [values.get(role, "") for role in roles]
+    if "bbox" in values and "x1" not in values:
+        box = values["bbox"].strip("[]() ").replace(",", " ").split()
     if not any(box) and not values.get("label"):
         return  # an image without objects
     if width < expected:
@@ -129,7 +133,7 @@ def _add(image: Annotation, values: Mapping[str, str], place: str, *, width: int
     if not values["label"]:
         raise ValueError("the label is empty")
     try:
-        a, b, c, d = (float(value) for value in box)
+        a, b, c, d = (read_number(value) for value in box)
     except ValueError:
         raise ValueError(f"its box is {','.join(box)}; expected four numbers, {', '.join(roles)}") from None
     corners = (a, b, c, d) if roles == _CORNERS else (a, b, a + c, b + d)
@@ -137,7 +141,7 @@ def _add(image: Annotation, values: Mapping[str, str], place: str, *, width: int
 
 
 def _size(values: Mapping[str, str]) -> tuple[int, int] | None:
-    if "x1" not in values:
+    if "x1" not in values and "bbox" not in values:
         return None  # width and height are the box's
     try:
         return int(values["height"]), int(values["width"])
@@ -146,14 +150,27 @@ def _size(values: Mapping[str, str]) -> tuple[int, int] | None:
 
 
 def _find_tables(folder: Path) -> dict[str, Path]:
-    """The tables of a folder, by split, or one as "all"; none where it is not clear which it is."""
+    """The tables of a folder, by split, or one as "all", or of its split folders; none where it is not clear which."""
     files = list_files(folder)
     if "train" in (parts := files_by_split(files, ".csv")):
         return parts
+    if (table := _only_table(files)) is not None:
+        return {"all": table}
+    bases = split_bases(folder, lambda base: base != folder and _boxes_in(base) is not None)
+    return {split: table for split, base in bases.items() if (table := _boxes_in(base)) is not None}
+
+
+def _only_table(files: Mapping[str, Path]) -> Path | None:
     tables = [file for name, file in files.items() if name.lower().endswith((".csv", ".tsv"))]
     named = [file for file in tables if file.stem.lower() in ("labels", "annotations", "boxes", "_annotations")]
     chosen = named or tables
-    return {"all": chosen[0]} if len(chosen) == 1 else {}
+    return chosen[0] if len(chosen) == 1 else None
+
+
+def _boxes_in(folder: Path) -> Path | None:
+    """The one table of boxes of a split's folder."""
+    table = _only_table(list_files(folder))
+    return table if table is not None and is_boxes(table) else None
 
 
 def _claims(path: Path) -> Claim:

@@ -126,7 +126,9 @@ def _split_folders(where: str, tree: Tree, problems: list[Problem]) -> dict[str,
     found: dict[str, str] = {}
     tops = tree.tops()
     named = [top for top in tops if top.lower() in SPLIT_NAMES]
-    if not any(SPLIT_NAMES[top.lower()] == "train" for top in named) and len(named) < len(tops):
+    if not any(SPLIT_NAMES[top.lower()] == "train" for top in named) and (
+        len(named) < len(tops) or not any("/" in folder for folder in tree.folders)
+    ):
         return {"all": ""}  # a class may well be called "test"
     for top in tops:
         split = SPLIT_NAMES.get(top.lower())
@@ -207,6 +209,24 @@ def _oddities(part: _Part, split: str) -> list[Problem]:
 
 def _hidden(path: str) -> bool:
     return any(is_left_out(part) for part in path.split("/"))
+
+
+def split_bases(path: Path, holds: Callable[[Path], bool]) -> dict[str, Path]:
+    """From splits to the folders of them that hold a format's files; "all" where the folder itself does.
+
+    Raises InputError for two folders of one split.
+    """
+    if holds(path):
+        return {"all": path}
+    found: dict[str, Path] = {}
+    for folder in (path / name for name in list_folder(path)[1] if name.lower() in SPLIT_NAMES):
+        if not holds(folder):
+            continue
+        split = SPLIT_NAMES[folder.name.lower()]
+        if split in found:
+            raise InputError(f"{path} has both {found[split].name} and {folder.name} for the {split} split; keep one")
+        found[split] = folder
+    return {key: found[key] for key in ("train", "val", "test") if key in found}
 
 
 def list_files(folder: Path) -> dict[str, Path]:

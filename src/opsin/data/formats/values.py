@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from opsin.files import read_regular
+from opsin.files import check_regular, read_regular
 
 _TRUE, _FALSE = ("1", "true", "yes", "t", "y"), ("0", "false", "no", "f", "n", "")
 _SHOWN = 40  # characters of a value in a message
@@ -107,3 +107,34 @@ def find_file(path: PurePosixPath, bases: Sequence[Path]) -> Path | None:
             if (place := base.joinpath(*parts[skipped:])).exists():
                 return place
     return None
+
+
+def read_head(file: Path, most: int = 4096) -> bytes:
+    """The first bytes of a regular file; none of what is no such file or cannot be read."""
+    try:
+        check_regular(file)
+        with file.open("rb") as opened:
+            return opened.read(most)
+    except OSError:
+        return b""
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file at a path, which may be one that no file can have."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def find_inside(name: str, folders: Sequence[Path]) -> Path:
+    """What an annotation names, below one of some folders and never above them; in the first where it is in none.
+
+    With fewer and fewer of its own folders, as another computer may have written them.
+    """
+    parts = [part for part in as_posix(name.replace("\0", "")).parts if part not in ("/", "..", ".")]
+    for skipped in range(len(parts)):
+        for folder in folders:
+            if is_file(place := folder.joinpath(*parts[skipped:])):
+                return place
+    return folders[0].joinpath(*parts)

@@ -18,17 +18,20 @@ from pathlib import Path
 from xml.parsers import expat
 
 from opsin.data.formats.annotations import Annotation, build
-from opsin.data.formats.folders import SPLIT_NAMES
+from opsin.data.formats.cvat import is_cvat
+from opsin.data.formats.folders import SPLIT_NAMES, split_bases
 from opsin.data.formats.format import Format
 from opsin.data.formats.npz import read_classes
-from opsin.data.formats.values import as_posix, read_flag
+from opsin.data.formats.values import as_posix, read_flag, read_head
 from opsin.data.source import Source
 from opsin.data.truth import Problem
 from opsin.errors import InputError
 from opsin.files import read_regular
-from opsin.image_files import IMAGE_SUFFIXES, find_files
+from opsin.image_files import IMAGE_SUFFIXES, find_files, first_files, list_folder
 
-_IMAGES = ("JPEGImages", "images", "Images", "imgs", "img", ".", "Annotations", "annotations")
+_IMAGES = ("JPEGImages", "images", "Images", "imgs", "img", "image", "Data", ".", "Annotations", "annotations")
+_NAMED = ("Annotations", "annotations")
+_MOST_FOLDERS = 12  # beside or below one another that are looked into for XML
 _BY_EXPAT = ("utf-8", "utf-16", "us-ascii")
 _SUPERSETS = {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "big5": "cp950"}  # as Windows writes them
 _LEGACY = ("gb18030", "cp950", "cp932", "cp1252")
@@ -41,7 +44,8 @@ def is_voc(path: Path) -> bool:
 
 
 def open_voc(path: Path, stated: bool = False) -> Source:
-    """A folder with Annotations (and ImageSets, and JPEGImages), or with XML files beside their images.
+    """A folder with Annotations (and ImageSets, and JPEGImages), or a folder of XML files by any name, or with such
+    beside their images.
 
     Or with train, val and test folders of such. Of ImageSets, the lists train, val and test are read; trainval, less
     val, stands in for train where that is missing. Without lists, it is all one split.
@@ -50,12 +54,14 @@ def open_voc(path: Path, stated: bool = False) -> Source:
     parts: dict[str, list[Annotation | None]] = {}
     bases = _bases(path)
     for key, base in bases.items():
-        files = {file.stem: file for file in _xml_files(base)}
+        files = _xml_files(base)
         images = _images(base)
         if key != "all" or not (lists := _lists(base, files)):
-            parts[key] = [_read(file, base, images, problems) for file in files.values()]
+            parts[key] = [_read(name, file, base, images, problems) for name, file in files.items()]
             used = {one.file for one in parts[key] if one is not None}
-            unlisted = sorted(name for name, image in images.items() if name not in files and str(image) not in used)
+            used |= {str(image) for name, image in images.items() if name in files}
+            unused = {str(image): name for name, image in images.items() if str(image) not in used}
+            unlisted = sorted(unused.values())
             if unlisted:
                 reason = f"{len(unlisted)} images have no XML file and are left out, {unlisted[0]} the first"
                 problems.append(Problem("unannotated", str(base), reason, "warning"))
@@ -64,7 +70,7 @@ def open_voc(path: Path, stated: bool = False) -> Source:
             parts[split] = []
             for place, name in names.items():
                 if name in files:
-                    parts[split].append(_read(files[name], base, images, problems))
+                    parts[split].append(_read(name, files[name], base, images, problems))
                 else:
                     reason = f"{name!r} has no file {name}.xml in {_annotations(base).name}"
                     problems.append(Problem("missing_annotation", place, reason))
@@ -79,34 +85,55 @@ def open_voc(path: Path, stated: bool = False) -> Source:
 
 def _bases(path: Path) -> dict[str, Path]:
     """From splits to the folders that hold their XML files; "all" where there is one folder."""
-    if _xml_files(path):
-        return {"all": path}
-    found: dict[str, Path] = {}
-    for folder in sorted(p for p in path.iterdir() if p.is_dir()):
-        split = SPLIT_NAMES.get(folder.name.lower())
-        if split is None or not _xml_files(folder):
-            continue
-        if split in found:
-            raise InputError(f"{path} has both {found[split].name} and {folder.name} for the {split} split; keep one")
-        found[split] = folder
-    return {key: found[key] for key in ("train", "val", "test") if key in found}
+    return split_bases(path, _holds)
 
 
 def _annotations(base: Path) -> Path:
-    return next((base / name for name in ("Annotations", "annotations") if (base / name).is_dir()), base)
+    """The folder of a base's XML files: of that name, or the base itself, or any in it that has VOC's."""
+    inside = [base / name for name in list_folder(base)[1]]
+    named = [base / name for name in _NAMED if (base / name).is_dir()]
+    others = [one for one in inside if one.name.lower() not in SPLIT_NAMES][:_MOST_FOLDERS]
+    deeper = [one / name for one in named for name in list_folder(one)[1][:_MOST_FOLDERS]]
+    found = next((one for one in (*named, base, *others) if any(map(is_voc_xml, _first_xml(one)))), None)
+    if found is None and any(is_voc_xml(file) for one in deeper for file in _first_xml(one)):
+        found = named[0]  # which has them in folders of its own
+    return found or (named or [base])[0]
 
 
-def _xml_files(base: Path) -> list[Path]:
-    return find_files(_annotations(base), (".xml",), below=False)
+def _holds(base: Path) -> bool:
+    """Whether there are VOC's XML files, or such as are meant to be by the name of their folder."""
+    folder = _annotations(base)
+    first = _first_xml(folder)
+    meant = bool(first) and (folder.name in _NAMED or folder == base) and not any(map(is_cvat, first))
+    deeper = [folder / name for name in list_folder(folder)[1][:_MOST_FOLDERS]] if folder.name in _NAMED else []
+    return meant or any(map(is_voc_xml, [*first, *(file for one in deeper for file in _first_xml(one))]))
+
+
+def is_voc_xml(file: Path) -> bool:
+    """Whether an XML file's root is `annotation`, by its first bytes."""
+    return re.search(rb"<annotation[\s>]", read_head(file, 2048).replace(b"\0", b"")) is not None
+
+
+def _first_xml(folder: Path) -> list[Path]:
+    return [folder / name for name in first_files(folder) if name.lower().endswith(".xml")][:3]
+
+
+def _xml_files(base: Path) -> dict[str, Path]:
+    """From names, with the folders within that of the annotations, to XML files."""
+    folder = _annotations(base)
+    files = find_files(folder, (".xml",), below=folder != base)
+    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
 
 
 def _images(base: Path) -> dict[str, Path]:
-    """From stems to image files, of the first folder that has one of this stem."""
+    """From names, with folders and without, to image files, of the first folder that has one of this name."""
     found: dict[str, Path] = {}
-    for name in _IMAGES:
-        if (base / name).is_dir():
-            for file in find_files(base / name, IMAGE_SUFFIXES, below=False):
-                found.setdefault(file.stem, file)
+    own = _annotations(base)
+    names = [*_IMAGES, *([own.name] if own != base and own.name not in _IMAGES else [])]
+    for name in [name for name in names if (base / name).is_dir()]:
+        for file in find_files(base / name, IMAGE_SUFFIXES, below=name != "."):
+            found.setdefault(file.relative_to(base / name).with_suffix("").as_posix(), file)
+            found.setdefault(file.stem, file)
     return found
 
 
@@ -156,7 +183,7 @@ def _named(line: str, known: Collection[str]) -> str:
     return next((name for name in names if name in known), names[-1])
 
 
-def _read(file: Path, base: Path, images: Mapping[str, Path], problems: list[Problem]) -> Annotation | None:
+def _read(name: str, file: Path, base: Path, images: Mapping[str, Path], problems: list[Problem]) -> Annotation | None:
     """An image's annotation; None, and a problem, where the XML is broken."""
     try:
         parsed = _parse(file)
@@ -166,7 +193,7 @@ def _read(file: Path, base: Path, images: Mapping[str, Path], problems: list[Pro
         return None
     named = as_posix(parsed.filename)
     missing = (base / "JPEGImages" if (base / "JPEGImages").is_dir() else base) / (named.name or f"{file.stem}.jpg")
-    image = images.get(file.stem) or images.get(named.stem) or missing
+    image = images.get(name) or images.get(file.stem) or images.get(named.stem) or missing
     if parsed.root != "annotation":
         problems.append(Problem("broken_annotation", f"{file} line 1", f"its root is {parsed.root!r}, not annotation"))
         return None
@@ -175,7 +202,7 @@ def _read(file: Path, base: Path, images: Mapping[str, Path], problems: list[Pro
         place = f"line {found.line}"
         try:
             x1, y1, x2, y2 = (float(found.values[f"bndbox/{corner}"]) for corner in _CORNERS)
-            name = found.values["name"]
+            label = found.values["name"]
         except KeyError as error:
             reason = f"an object without {str(error.args[0]).replace('/', '.')}"
         except ValueError:
@@ -185,7 +212,7 @@ def _read(file: Path, base: Path, images: Mapping[str, Path], problems: list[Pro
             click = x1 == x2 or y1 == y2
             box = (x1, y1, x2, y2) if click else (x1 - 1, y1 - 1, x2, y2)
             try:
-                annotation.add(box, name, place, ignored=read_flag(found.values.get("difficult")))
+                annotation.add(box, label, place, ignored=read_flag(found.values.get("difficult")))
                 continue
             except ValueError as error:
                 reason = f"difficult is {error}"

@@ -2,8 +2,11 @@
 
 Splits and classes are in a data.yaml (train, val, test, names) or a darknet obj.data (train, valid, names). The box in
 our convention is ((cx - w / 2) W, (cy - h / 2) H, (cx + w / 2) W, (cy + h / 2) H); W and H are asked of the image. A
-line of an outline, `class x1 y1 x2 y2 x3 y3...`, gives the box around it. An image without a text file has no objects.
-The format knows no regions to ignore.
+line of an outline, `class x1 y1 x2 y2 x3 y3...`, gives the box around it, and is kept; one of four corners is an
+oriented box. An image without a text file has no objects. The format knows no regions to ignore.
+
+Without either file, images and text files lie beside one another, or in `images` and `labels`, also in train and val
+folders; classes are then the lines of a classes.txt, obj.names or _darknet.labels, or else numbers.
 
 The text file of images/a/1.jpg is labels/a/1.txt, or lies beside the image, or beside the place that a list names.
 """
@@ -15,25 +18,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from opsin.data.formats.annotations import Annotation, build
-from opsin.data.formats.folders import SPLIT_NAMES
+from opsin.data.formats.annotations import Annotation, build, note_oriented
+from opsin.data.formats.dota import is_dota
+from opsin.data.formats.folders import SPLIT_NAMES, split_bases
 from opsin.data.formats.format import Claim, Format
-from opsin.data.formats.values import as_posix, find_file, read_text, read_whole, shown
+from opsin.data.formats.kitti import is_kitti
+from opsin.data.formats.values import as_posix, find_file, read_head, read_text, read_whole, shown
 from opsin.data.source import Source
 from opsin.data.truth import Problem
 from opsin.errors import InputError
-from opsin.image_files import IMAGE_SUFFIXES, find_files
+from opsin.image_files import IMAGE_SUFFIXES, find_files, first_files, list_folder
 from opsin.yaml_text import load_yaml
 
 _MOST_CLASSES = 100_000  # more than any data set has
-_CLASS_FILES = ("classes.txt", "obj.names", "predefined_classes.txt")
+_CLASS_FILES = ("classes.txt", "obj.names", "predefined_classes.txt", "_darknet.labels")
 
 
 @dataclass(frozen=True)
 class _Layout:
     """Where splits and classes are said. root: what paths count from. parts: from splits to files, folders or lists.
 
-    points: how many numbers of points follow the box of a row.
+    points: how many numbers of points follow the box of a row. numbered: nobody named the classes, they are numbers.
     """
 
     file: Path
@@ -41,6 +46,7 @@ class _Layout:
     parts: Mapping[str, Sequence[str]]
     classes: dict[int, str]
     points: int = 0
+    numbered: bool = False
 
 
 def find_yolo(path: Path) -> Path | None:
@@ -49,7 +55,7 @@ def find_yolo(path: Path) -> Path | None:
         for file in sorted(path.glob(pattern)):
             if not file.name.startswith(".") and _says_splits(file):
                 return file
-    return path if (path / "labels").is_dir() and (path / "images").is_dir() else None
+    return path if _is_pair(path) or _loose_bases(path) else None
 
 
 def open_yolo(path: Path, stated: bool = False) -> Source:
@@ -65,6 +71,14 @@ def open_yolo(path: Path, stated: bool = False) -> Source:
         parts[split] = [_read(image, label, layout, problems) for image, label in pairs]
     name = path.name if path.is_dir() else path.resolve().parent.name
     classes = [layout.classes[number] for number in sorted(layout.classes)]
+    if layout.numbered:
+        named = [int(one) for images in parts.values() for image in images for one in image.names]
+        classes = [str(number) for number in range(max(named, default=-1) + 1)]
+        listed = ", ".join(_CLASS_FILES)
+        problems.append(Problem("unnamed_classes", str(path), f"no {listed}: classes are numbers", "note"))
+    outlines = [one for images in parts.values() for image in images for one in image.outlines if one is not None]
+    if outlines and all(isinstance(one, list) and len(one[0]) == 8 for one in outlines):
+        problems.append(note_oriented(str(path)))
     declared = layout.file.name
     return build(name, "YOLO txt", parts, classes=classes, declared=declared, problems=problems, stated=stated)
 
@@ -154,17 +168,54 @@ def _from_data(file: Path) -> _Layout:
 
 
 def _from_folder(path: Path) -> _Layout:
-    listed = next(
-        (path / base / name for base in ("", "labels") for name in _CLASS_FILES if (path / base / name).is_file()), None
-    )
+    bases = {"all": path} if _is_pair(path) else _loose_bases(path)
+    homes = [home for base in dict.fromkeys((path, *bases.values())) for home in (base, base / "labels")]
+    listed = next((home / name for home in homes for name in _CLASS_FILES if (home / name).is_file()), None)
+    if _is_pair(path):
+        parts = {
+            SPLIT_NAMES[folder.name.lower()]: [f"images/{folder.name}"]
+            for folder in sorted((path / "images").iterdir())
+            if folder.is_dir() and folder.name.lower() in SPLIT_NAMES
+        }
+        parts = parts or {"all": ["images"]}
+    else:
+        inside = {split: base / "images" if _is_pair(base) else base for split, base in bases.items()}
+        parts = {split: [folder.relative_to(path).as_posix()] for split, folder in inside.items()}
     if listed is None:
-        raise InputError(f"{path} has labels but no data.yaml and no classes.txt; write a classes.txt, one name a line")
-    parts = {
-        SPLIT_NAMES[folder.name.lower()]: [f"images/{folder.name}"]
-        for folder in sorted((path / "images").iterdir())
-        if folder.is_dir() and folder.name.lower() in SPLIT_NAMES
-    }
-    return _checked(_Layout(listed, path, parts or {"all": ["images"]}, dict(enumerate(_lines(listed)))))
+        return _checked(_Layout(path, path, parts, {}, numbered=True))
+    return _checked(_Layout(listed, path, parts, dict(enumerate(_lines(listed)))))
+
+
+def _is_pair(base: Path) -> bool:
+    """Whether a folder has images and labels, of which the text files, if any, are no other format's."""
+    labels = base / "labels"
+    if not labels.is_dir() or not (base / "images").is_dir():
+        return False
+    folders = [labels, *(labels / name for name in list_folder(labels)[1][:8])]
+    files = [folder / name for folder in folders for name in first_files(folder)]
+    texts = [file for file in files if file.suffix.lower() == ".txt"]
+    return (bool(texts) or not files) and not any(is_kitti(file) or is_dota(file) for file in texts[:5])
+
+
+def _loose_bases(path: Path) -> dict[str, Path]:
+    """The folder, or those of its splits, where images and rows of YOLO lie beside one another, or in two folders."""
+    return split_bases(path, lambda base: (base != path and _is_pair(base)) or _is_loose(base))
+
+
+def _is_loose(folder: Path) -> bool:
+    names = first_files(folder, 1000)
+    stems = {Path(name).stem for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES}
+    texts = [name for name in names if name.lower().endswith(".txt") and name[:-4] in stems]
+    return any(_is_row(folder / name) for name in texts[:20])
+
+
+def _is_row(file: Path) -> bool:
+    """Whether a text file's first line is an object of YOLO's."""
+    columns = read_head(file).decode("utf-8", "replace").split("\n", 1)[0].split()
+    try:
+        return columns[0].isdigit() and bool(_parse(columns, {}, 0))
+    except (ValueError, IndexError):
+        return False
 
 
 def _checked(layout: _Layout) -> _Layout:
@@ -234,16 +285,24 @@ def _read(image: Path, label: Path | None, layout: _Layout, problems: list[Probl
         if not line.strip():
             continue
         try:
-            name, box = _parse(line.split(), layout.classes, layout.points)
+            name, values = _parse(line.split(), None if layout.numbered else layout.classes, layout.points)
         except ValueError as error:
             problems.append(Problem("broken_annotation", f"{label} line {number}", str(error)))
+            continue
+        if len(values) > 4:
+            annotation.add_outline(values, name, f"line {number}")
         else:
+            x, y, width, height = values
+            box = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
             annotation.add(box, name, f"line {number}")
     return annotation
 
 
-def _parse(columns: list[str], classes: dict[int, str], points: int) -> tuple[str, tuple[float, float, float, float]]:
-    """A line's class and box, in fractions. points: numbers that follow the box. Raises ValueError with the reason."""
+def _parse(columns: list[str], classes: dict[int, str] | None, points: int) -> tuple[str, list[float]]:
+    """A line's class, and its box (cx, cy, width, height) or the corners of its outline, in fractions.
+
+    classes: None where they are numbers. points: numbers that follow the box. Raises ValueError with the reason.
+    """
     if points:
         if len(columns) != 5 + points:
             raise ValueError(f"{len(columns)} columns; expected class cx cy width height and {points} of kpt_shape")
@@ -258,13 +317,12 @@ def _parse(columns: list[str], classes: dict[int, str], points: int) -> tuple[st
         ) from None
     if not number.is_integer():
         raise ValueError(f"the class is {columns[0]}; expected a whole number")
-    name = classes.get(int(number), f"number {int(number)}")
+    if classes is None and not 0 <= number < _MOST_CLASSES:
+        raise ValueError(f"the class is {columns[0]}; expected 0 to {_MOST_CLASSES - 1:,}")
+    name = str(int(number)) if classes is None else classes.get(int(number), f"number {int(number)}")
     if max(abs(value) for value in values) > 2:
         raise ValueError(f"its numbers go to {max(values, key=abs):g}; expected fractions of the image's sides, 0 to 1")
-    if len(values) > 4:
-        return name, (min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2]))
-    x, y, width, height = values
-    return name, (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+    return name, values
 
 
 def _claims(path: Path) -> Claim:
