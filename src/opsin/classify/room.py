@@ -56,6 +56,9 @@ ROOM = Room(
         "eval": (
             Option("multi_label", bool, "With --predictions: an image may have any number of classes.", opens=True),
         ),
-        "data": (Option("multi_label", bool, "An image may have any number of classes.", opens=True),),
+        "data": (
+            Option("multi_label", bool, "An image may have any number of classes.", opens=True),
+            Option("class_folders", bool, "Each folder is a class, whatever else it looks like.", opens=True),
+        ),
     },
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from opsin import rooms
+from opsin.data.formats.folders import describe
 from opsin.data.formats.format import Format
 from opsin.data.source import Source, verify
 from opsin.data.torch_dataset import is_dataset, source_of
@@ -51,7 +52,7 @@ def open_source(
     else:
         if not Path(source).exists():
             _refuse_built_in(source, task)
-        opened = _open_path(_find(source, _names(formats)), formats, options)
+        opened = _open_path(_find(source, _names(formats)), task, formats, options)
     opened.name = opened.name.strip(".") or Path(source).resolve().name  # of the folder "." too
     opened.task = task
     return opened.without(verify(opened)) if skip_bad else opened
@@ -134,7 +135,7 @@ def _only_folder(path: Path) -> Path | None:
     return inside[0] if len(inside) == 1 else None
 
 
-def _open_path(path: Path, formats: Sequence[Format], options: Mapping[str, Any]) -> Source:
+def _open_path(path: Path, task: str, formats: Sequence[Format], options: Mapping[str, Any]) -> Source:
     with remembering():
         claim, where, found = _claimed(path, formats)
     if not found:
@@ -142,8 +143,11 @@ def _open_path(path: Path, formats: Sequence[Format], options: Mapping[str, Any]
         kinds = " or ".join(dict.fromkeys(format_.truth for format_ in formats))
         empty = path.is_dir() and not any(path.iterdir())
         what = "empty" if empty else f"{'a folder' if path.is_dir() else 'a file'} of no known format of {kinds}"
-        raise InputError(f"{path} is {what}; expected {', '.join([*rest, f'or {last}' if rest else last])}")
+        looks = describe(path) if path.is_dir() and not empty else ""
+        raise InputError(f"{path} is {what}; expected {', '.join([*rest, f'or {last}' if rest else last])}{looks}")
     taken, *others = found
+    if claim < _SIGNATURE and taken.insists and not options.get(taken.insists):
+        _refuse_claimed(path, task, taken)
     try:
         opened = _open(taken, where, options)
     except OSError as error:
@@ -153,6 +157,21 @@ def _open_path(path: Path, formats: Sequence[Format], options: Mapping[str, Any]
         reason = f"it also looks like {listed}; {taken.name} is read. Give the file itself for another"
         opened.problems.append(Problem("several_formats", str(where), reason, "note"))
     return opened
+
+
+def _refuse_claimed(path: Path, task: str, taken: Format) -> None:
+    """Raise InputError for what a format of another task claims more surely than the one that would be taken."""
+    for room in rooms.built_in_rooms():
+        if room.task == task or not room.formats:
+            continue
+        with remembering():
+            claim, _, found = _claimed(path, _formats(room.task))
+        if claim >= _SIGNATURE:
+            flag = f"--{taken.insists.replace('_', '-')}"
+            raise InputError(
+                f"{path} looks like {found[0].name} ({found[0].truth}), for the task {room.task}; to {task} by its "
+                f"folders all the same, set {task}.{taken.insists}=true (opsin data: {flag})"
+            )
 
 
 def _options(formats: Iterable[Format]) -> set[str]:

@@ -5,68 +5,46 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Collection, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
-from opsin import image_files
+from opsin import image_files, rooms
 from opsin.data import zips
 from opsin.data.formats.format import Claim, Format
+from opsin.data.formats.layouts import Likeness, recognize
+from opsin.data.formats.tree import SPLIT_NAMES, Tree
 from opsin.data.inputs import ImageFiles
 from opsin.data.labels import ClassLabels, as_several
 from opsin.data.source import Source, Split, listed
 from opsin.data.truth import Problem
 from opsin.errors import InputError
-from opsin.image_files import IMAGE_SUFFIXES, is_left_out, list_folder
+from opsin.image_files import list_folder
 
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
+CONVERT = "no reader of opsin knows it; convert it to COCO, for example with datumaro (see the page Formats)"
+SURELY = f"set {rooms.DEFAULT_TASK}.class_folders=true (opsin data: --class-folders)"
 LABELS = "labels.csv"  # the table of a folder, by its name
 
 
-class Tree:
-    """Relative paths of a folder or zip, without what `opsin.image_files` leaves out."""
+def open_folder(path: Path, *, surely: bool = False) -> Source:
+    """A folder of class folders, or of split folders of class folders.
 
-    def __init__(self, files: list[str], folders: list[str]) -> None:
-        self.files = sorted(file for file in files if not _hidden(file))
-        self.folders = sorted(folder for folder in folders if not _hidden(folder))
-        self.images = [file for file in self.files if PurePosixPath(file).suffix.lower() in IMAGE_SUFFIXES]
-
-    def tops(self) -> list[str]:
-        """The folders that lie in no other."""
-        return [folder for folder in self.folders if "/" not in folder]
-
-    def below(self, folder: str) -> Tree:
-        """The tree under one of its folders."""
-        start = f"{folder}/"
-        inside = [
-            [path[len(start) :] for path in paths if path.startswith(start)] for paths in (self.files, self.folders)
-        ]
-        return Tree(*inside)
-
-    def loose(self) -> list[str]:
-        """The images that lie in no folder."""
-        return [file for file in self.images if "/" not in file]
-
-
-def open_folder(path: Path) -> Source:
-    """A folder of class folders, or of split folders of class folders. Raises InputError where it is neither."""
+    surely: they are classes, whatever they look like. Raises InputError where it is neither, and for what looks like
+    data with other annotations.
+    """
     tree = walk(path)
     if not tree.files:
         raise InputError(f"{path} is empty; expected class folders with images, or train/val/test folders of them")
+    if not surely:
+        _refuse_annotated(path, tree, path)
     return _build(path.name, "image folders", str(path), tree, lambda file: str(path / file), None)
 
 
-def open_zip(path: Path) -> Source:
-    """A zip of class folders, or of split folders of class folders."""
+def open_zip(path: Path, *, surely: bool = False) -> Source:
+    """A zip of class folders, or of split folders of class folders; see `open_folder`."""
     tree = Tree(*zips.list_members(str(path)))
+    if not surely:
+        _refuse_annotated(path, tree, None)
     return _build(path.stem, "zip of image folders", str(path), tree, lambda file: file, str(path))
 
 
@@ -81,7 +59,26 @@ def open_zips(path: Path, archives: dict[str, Path]) -> Source:
 
 def walk(path: Path) -> Tree:
     """Every file and folder under a folder, links followed, see `opsin.image_files`."""
-    return Tree(*image_files.walk(path))
+    return Tree(*image_files.walk(path), done=True)
+
+
+def describe(path: Path) -> str:
+    """What a folder of no known format looks like, in words to append to an error; "" where that is not seen."""
+    found = _recognize(walk(path), path)
+    return "" if found is None else f"; it looks like {found.name} ({found.evidence}): {CONVERT}"
+
+
+def _refuse_annotated(path: Path, tree: Tree, root: Path | None) -> None:
+    """Raise InputError for data whose folders are no classes. root: where files can be read."""
+    if (found := _recognize(tree, root)) is not None:
+        raise InputError(
+            f"{path} looks like {found.name} ({found.evidence}): {CONVERT}. If its folders are classes, {SURELY}"
+        )
+
+
+def _recognize(tree: Tree, root: Path | None) -> Likeness | None:
+    prefix, inside = _unwrapped(tree)
+    return recognize(tree, inside, root, prefix)
 
 
 class _Part:
@@ -207,10 +204,6 @@ def _oddities(part: _Part, split: str) -> list[Problem]:
     return problems
 
 
-def _hidden(path: str) -> bool:
-    return any(is_left_out(part) for part in path.split("/"))
-
-
 def split_bases(path: Path, holds: Callable[[Path], bool]) -> dict[str, Path]:
     """From splits to the folders of them that hold a format's files; "all" where the folder itself does.
 
@@ -276,16 +269,24 @@ def _claims_zip(path: Path) -> Claim:
     return 1 if files and all(file.suffix.lower() == ".zip" for file in files) else 0
 
 
-def _open_folder(path: Path, multi_label: bool = False) -> Source:
-    return as_several(open_folder(path), multi_label)
+def _open_folder(path: Path, multi_label: bool = False, class_folders: bool = False) -> Source:
+    return as_several(open_folder(path, surely=class_folders), multi_label)
 
 
-def _open_zipped(path: Path, multi_label: bool = False) -> Source:
+def _open_zipped(path: Path, multi_label: bool = False, class_folders: bool = False) -> Source:
     files = main_files(path) if path.is_dir() else {"all": path}
-    opened = open_zip(files["all"]) if "all" in files else open_zips(path, files)
+    opened = open_zip(files["all"], surely=class_folders) if "all" in files else open_zips(path, files)
     return as_several(opened, multi_label)
 
 
-_OPTIONS = ("multi_label",)
-FORMAT = Format("class folders", "class labels", "a folder of class folders", _claims_folder, _open_folder, _OPTIONS)
+_OPTIONS = ("multi_label", "class_folders")
+FORMAT = Format(
+    name="class folders",
+    truth="class labels",
+    expects="a folder of class folders",
+    claims=_claims_folder,
+    open=_open_folder,
+    options=_OPTIONS,
+    insists="class_folders",
+)
 ZIPPED = Format("zip of class folders", "class labels", "a zip of one", _claims_zip, _open_zipped, _OPTIONS)

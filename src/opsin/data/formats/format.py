@@ -19,6 +19,8 @@ class Format:
     name: as people call it. truth: what is known of each image, in a few words. expects: how it is told by its files;
     empty for built-in data. claims: how surely a path, which exists, or a built-in name is of this format. open: a path
     that it claims as a source, with those keywords of `options` that are given. names: of built-in data, for messages.
+    insists: that of `options` which says that a path is of this format although other tasks' formats claim it more
+    surely; where there is none, they are not asked.
     """
 
     name: str
@@ -28,3 +30,4 @@ class Format:
     open: Callable[..., Source]
     options: Sequence[str] = ()
     names: Sequence[str] = ()
+    insists: str = ""

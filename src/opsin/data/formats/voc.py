@@ -93,11 +93,8 @@ def _annotations(base: Path) -> Path:
     inside = [base / name for name in list_folder(base)[1]]
     named = [base / name for name in _NAMED if (base / name).is_dir()]
     others = [one for one in inside if one.name.lower() not in SPLIT_NAMES][:_MOST_FOLDERS]
-    deeper = [one / name for one in named for name in list_folder(one)[1][:_MOST_FOLDERS]]
     found = next((one for one in (*named, base, *others) if any(map(is_voc_xml, _first_xml(one)))), None)
-    if found is None and any(is_voc_xml(file) for one in deeper for file in _first_xml(one)):
-        found = named[0]  # which has them in folders of its own
-    return found or (named or [base])[0]
+    return found or (named or [base])[0]  # a folder of that name may have them in folders of its own
 
 
 def _holds(base: Path) -> bool:
@@ -105,8 +102,15 @@ def _holds(base: Path) -> bool:
     folder = _annotations(base)
     first = _first_xml(folder)
     meant = bool(first) and (folder.name in _NAMED or folder == base) and not any(map(is_cvat, first))
-    deeper = [folder / name for name in list_folder(folder)[1][:_MOST_FOLDERS]] if folder.name in _NAMED else []
-    return meant or any(map(is_voc_xml, [*first, *(file for one in deeper for file in _first_xml(one))]))
+    return meant or any(map(is_voc_xml, first)) or (folder.name in _NAMED and _holds_below(folder))
+
+
+def _holds_below(folder: Path, depth: int = 5) -> bool:
+    """Whether one of the first folders within a folder, or within those, holds VOC's XML."""
+    for inside in (folder / name for name in list_folder(folder)[1][:3]):
+        if any(map(is_voc_xml, _first_xml(inside))) or (depth > 1 and _holds_below(inside, depth - 1)):
+            return True
+    return False
 
 
 def is_voc_xml(file: Path) -> bool:
