@@ -21,6 +21,7 @@ ROOM = Room(
         "opsin.data.formats.csv_labels:FORMAT",
         "opsin.data.formats.npz:FORMAT",
         "opsin.data.formats.idx:FORMAT",
+        "opsin.data.formats.image_lists:FORMAT",
     ),
     reads="opsin.data.dataset_labels:READER",
     adapts="opsin.classify.own_network:OwnClassifier",

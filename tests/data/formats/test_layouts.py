@@ -156,7 +156,13 @@ REFUSED: dict[str, tuple[str, dict[str, str]]] = {
     "CelebA": ("CelebA", {"img_align_celeba/a.jpg": "", "list_attr_celeba.txt": "1\nBald Young\na.jpg -1 1\n"}),
     "CelebA, csv": (
         "CelebA",
-        {"img_align_celeba/img_align_celeba/a.jpg": "", "list_attr_celeba.csv": "image_id,Bald\na.jpg,1\n"},
+        {
+            "img_align_celeba/img_align_celeba/a.jpg": "",
+            "list_attr_celeba.csv": "image_id,Bald\na.jpg,1\n",
+            "list_bbox_celeba.csv": "image_id,x_1,y_1\na.jpg,1,2\n",
+            "list_landmarks_align_celeba.csv": "image_id,lefteye_x\na.jpg,1\n",
+            "list_eval_partition.csv": "image_id,partition\na.jpg,0\n",
+        },
     ),
     "VoTT": ("VoTT", {"a.jpg": "", "0f3e-asset.json": VOTT, "x.vott": "{}"}),
     "VoTT, in a folder": ("VoTT", {"images/a.jpg": "", "vott-json-export/a-asset.json": VOTT}),

@@ -1,14 +1,16 @@
 """CSV tables of images: one row an image, `path,label`, paths relative to the table.
 
 A header is optional. It names the columns: path, file, filename or image; label, class, target or category; split, set
-or subset. Without a label column, the others are one class each and hold 0 or 1. `|` or `;` part labels in a cell.
-The separator is a tab where the first line holds one, else a comma, else a semicolon.
+or subset. Without a label column, the one other is it, or the others are one class each and hold 0 or 1 (or -1). `|`
+or `;` part labels in a cell; with several labels an image blanks too, where that makes classes fewer.
+The separator is a tab where the first line holds one, else a comma, else a semicolon. Names without an ending are
+looked for in folders beside the table, see `table_beside`; a table of the test split without labels is left out.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -16,18 +18,27 @@ import numpy as np
 
 from opsin.data.formats.folders import LABELS, SPLIT_NAMES, main_files
 from opsin.data.formats.format import Claim, Format
-from opsin.data.formats.values import as_posix, read_text
+from opsin.data.formats.table_beside import ImageIndex
+from opsin.data.formats.values import as_posix, is_file, read_text
 from opsin.data.inputs import ImageFiles
 from opsin.data.labels import MULTI_LABEL, ClassLabels, as_several
 from opsin.data.source import Source, Split
+from opsin.data.truth import Problem
 from opsin.errors import InputError
 from opsin.image_files import IMAGE_SUFFIXES
 
 _ROLES = {
-    "path": ("path", "file", "filename", "file_name", "filepath", "image", "image_path", "image_id"),
-    "label": ("label", "labels", "class", "classes", "target", "category", "tags"),
+    "path": (
+        *("path", "file", "filename", "file_name", "filepath", "image", "image_path", "image_id", "img", "image_name"),
+        *("imageid", "image index", "id_code", "id"),
+    ),
+    "label": (
+        *("label", "labels", "class", "classes", "target", "category", "tags", "class_name", "classid", "class_id"),
+        *("breed", "species", "diagnosis", "finding labels", "attribute_ids"),
+    ),
     "split": ("split", "set", "subset", "fold"),
 }
+_ON, _OFF = ("1", "1.0"), ("0", "0.0", "-1", "-1.0")  # of a column of a class
 
 
 @dataclass(frozen=True)
@@ -44,26 +55,64 @@ def open_table(path: Path, multi_label: bool) -> Source:
 
 
 def open_tables(folder: Path, tables: dict[str, Path], multi_label: bool) -> Source:
-    """One CSV file for each split. tables: from split names to files."""
-    return _build(folder.name, {table: _read(table, split) for split, table in tables.items()}, multi_label)
+    """One CSV file for each split. tables: from split names to files. One without labels is left out, but for train."""
+    read, problems = {}, []
+    for split, table in tables.items():
+        try:
+            read[table] = _read(table, split)
+        except _NoLabelsError:
+            if split == "train":
+                raise
+            problems.append(Problem("unlabelled", str(table), "it has no column of labels, left out", "note"))
+    return _build(folder.name, read, multi_label, problems)
 
 
-def _build(name: str, tables: dict[Path, tuple[list[_Row], list[str]]], multi_label: bool) -> Source:
+class _NoLabelsError(InputError):
+    """A table that names images and says nothing of them."""
+
+
+def _build(
+    name: str,
+    tables: dict[Path, tuple[list[_Row], list[str]]],
+    multi_label: bool,
+    problems: Sequence[Problem] = (),
+) -> Source:
+    problems = list(problems)
+    listed = {row.names for rows, _ in tables.values() for row in rows}
+    if multi_label and not any(columns for _, columns in tables.values()) and (parted := _part_by_blanks(listed)):
+        tables = {
+            table: ([replace(row, names=parted[row.names]) for row in rows], columns)
+            for table, (rows, columns) in tables.items()
+        }
+        reason = "labels of one cell are taken as parted by blanks; part them by | if blanks are within names"
+        problems.append(Problem("parted_labels", str(next(iter(tables))), reason, "note"))
     declared = [column for _, columns in tables.values() for column in columns]
     classes = sorted({label for rows, _ in tables.values() for row in rows for label in row.names} | set(declared))
     number = {label: k for k, label in enumerate(classes)}
     files: dict[str, list[str]] = {}
     labels: dict[str, list[np.ndarray | int]] = {}
     for table, (rows, _) in tables.items():
-        for row in rows:
+        places = _locate_all(table, rows)
+        for row, place in zip(rows, places, strict=True):
             if not multi_label and len(row.names) != 1:
                 raise _not_single(table, row)
-            files.setdefault(row.split, []).append(str(locate(row.path, [table.parent])))
+            files.setdefault(row.split, []).append(place)
             ones = [number[label] for label in row.names]
             labels.setdefault(row.split, []).append(_hot(ones, len(classes)) if multi_label else ones[0])
     dtype = np.float32 if multi_label else np.int64
     truths = {key: ClassLabels(np.array(rows, dtype), classes) for key, rows in labels.items()}
-    return Source(name, "csv", {key: Split(ImageFiles(files[key]), truth) for key, truth in truths.items()})
+    splits = {key: Split(ImageFiles(files[key]), truth) for key, truth in truths.items()}
+    return Source(name, "csv", splits, problems=problems)
+
+
+def _locate_all(table: Path, rows: Sequence[_Row]) -> list[str]:
+    """The images of a table's rows: relative to it, or where the first is not there, by their names beside it."""
+    plain = [locate(row.path, [table.parent]) for row in rows]
+    if not rows or is_file(plain[0]):
+        return [str(place) for place in plain]
+    indices = {row.split: ImageIndex(table, row.split) for row in rows}
+    named = (indices[row.split].find(row.path) for row in rows)
+    return [str(found or place) for found, place in zip(named, plain, strict=True)]
 
 
 def _hot(places: Sequence[int], num_classes: int) -> np.ndarray:
@@ -82,7 +131,8 @@ def _not_single(table: Path, row: _Row) -> InputError:
 def _read(table: Path, split: str) -> tuple[list[_Row], list[str]]:
     """The rows of a table, and the classes that are columns of it."""
     cells = read_cells(table)
-    header = [cell.strip().lower() for cell in cells[0][1]]
+    first = cells[0][1]
+    header = [cell.strip().lower() for cell in first]
     if not _is_header(header, table):
         foreign = _foreign_header(cells, table)
         roles, columns = foreign or {"path": 0, "label": 1}, {}
@@ -92,11 +142,13 @@ def _read(table: Path, split: str) -> tuple[list[_Row], list[str]]:
             role: header.index(name) for role, names in _ROLES.items() for name in reversed(names) if name in header
         }
         columns = {}
-        if "path" in roles and "label" not in roles:
-            columns = {k: cells[0][1][k].strip() for k in range(len(header)) if k not in roles.values()}
         cells = cells[1:]
+        if "path" in roles and "label" not in roles:
+            columns = {k: name.strip() for k, name in enumerate(first) if k not in roles.values()}
+            if len(columns) == 1 and _says_names(next(iter(columns)), cells):
+                roles["label"] = columns.popitem()[0]
     if "path" not in roles or ("label" not in roles and len(columns) < 2):
-        raise InputError(
+        raise (_NoLabelsError if "path" in roles and not columns else InputError)(
             f"{table} has the columns {', '.join(header)}; "
             "expected path and label, or path and one column of 0 and 1 for each class"
         )
@@ -113,12 +165,12 @@ def _read(table: Path, split: str) -> tuple[list[_Row], list[str]]:
 
 def _row(table: Path, line: int, row: list[str], roles: dict[str, int], columns: dict[int, str], split: str) -> _Row:
     if columns:
-        wrong = next((k for k in columns if row[k] not in ("0", "1", "0.0", "1.0")), None)
+        wrong = next((k for k in columns if row[k] not in (*_ON, *_OFF)), None)
         if wrong is not None:
             raise InputError(
                 f"{table} line {line}: column {columns[wrong]!r} holds {row[wrong]!r}; a class column holds 0 or 1"
             )
-        names = tuple(name for k, name in columns.items() if row[k].startswith("1"))
+        names = tuple(name for k, name in columns.items() if row[k] in _ON)
     else:
         cell = row[roles["label"]].replace(";", "|")
         names = tuple(dict.fromkeys(part.strip() for part in cell.split("|") if part.strip()))
@@ -130,6 +182,27 @@ def _row(table: Path, line: int, row: list[str], roles: dict[str, int], columns:
             raise InputError(f"{table} line {line}: unknown split {given!r}; expected train, val or test")
         split = SPLIT_NAMES[given.lower()]
     return _Row(line, row[roles["path"]], names, split)
+
+
+def _says_names(column: int, cells: Sequence[tuple[int, list[str]]]) -> bool:
+    """Whether a column holds names, not only numbers, which may be anything."""
+    values = {row[column].strip() for _, row in cells if len(row) > column}
+    return not all(value.replace(".", "", 1).lstrip("-").isdigit() for value in values)
+
+
+def _part_by_blanks(cells: Collection[tuple[str, ...]]) -> dict[tuple[str, ...], tuple[str, ...]]:
+    """What cells are once their labels are parted by blanks; empty where blanks are part of names.
+
+    They are where another sign parts labels, and where no class is shared between the parts of two cells.
+    """
+    if any(len(cell) > 1 for cell in cells) or not any(" " in name for cell in cells for name in cell):
+        return {}
+    parted = {cell: tuple(dict.fromkeys(part for name in cell for part in name.split())) for cell in cells}
+    several = [parts for parts in parted.values() if len(parts) > 1]
+    classes = {part for parts in parted.values() for part in parts}
+    alone = {parts[0] for parts in parted.values() if len(parts) == 1}
+    shared = sum(part in alone or sum(part in other for other in several) > 1 for parts in several for part in parts)
+    return parted if len(classes) < len(cells) or 2 * shared > sum(map(len, several)) else {}
 
 
 def locate(path: str, folders: Sequence[Path]) -> Path:

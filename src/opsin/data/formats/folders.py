@@ -13,6 +13,7 @@ from opsin import image_files, rooms
 from opsin.data import zips
 from opsin.data.formats.format import Claim, Format
 from opsin.data.formats.layouts import Likeness, recognize
+from opsin.data.formats.table_beside import find_table
 from opsin.data.formats.tree import SPLIT_NAMES, Tree
 from opsin.data.inputs import ImageFiles
 from opsin.data.labels import ClassLabels, as_several
@@ -245,7 +246,7 @@ def main_files(folder: Path) -> dict[str, Path]:
     """The tables or archives that a folder's labelled images are in, by split, or one as "all".
 
     A labels.csv; else a CSV or a zip for each split; else an npz, zip or CSV that is alone, but for a licence or a
-    read-me. None of them: the images lie in class folders.
+    read-me; else the one CSV that names the images of folders beside it. None of them: they lie in class folders.
     """
     files = list_files(folder)
     if LABELS in files:
@@ -257,7 +258,8 @@ def main_files(folder: Path) -> dict[str, Path]:
         only = [file for name, file in files.items() if name.lower().endswith(suffix)]
         if len(only) == 1 and not list_folder(folder)[1]:
             return {"all": only[0]}
-    return {}
+    table = find_table(folder, files)
+    return {} if table is None else {"all": table}
 
 
 def _claims_folder(path: Path) -> Claim:
