@@ -13,7 +13,7 @@ from opsin.cli.arguments import SOURCES, AsJson, examples
 from opsin.cli.early_checks import check_data
 from opsin.cli.printing import make_folder, print_json, put
 from opsin.cli.which_task import task_of_options
-from opsin.errors import InputError
+from opsin.errors import InputError, say
 from opsin.progress import Meter
 
 EXAMPLES = examples(
@@ -24,11 +24,15 @@ EXAMPLES = examples(
     "data annotated/ --proposals sliding_windows --set limit=500 --sheet recall.png",
     "data retinanet_scenes --augmented seen.png",
     "data digits --export images/ --split test --limit 8",
+    "data annotated/ --as yolo yolo_set/",
 )
 
 
 def data(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCES, show_default=False)],
+    out: Annotated[
+        Path | None, typer.Argument(metavar="[OUT]", help="With --as: a new folder to write to.", show_default=False)
+    ] = None,
     task: Annotated[
         str | None,
         typer.Option(
@@ -47,6 +51,17 @@ def data(
     export: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Write images as PNG files into class folders here.")
     ] = None,
+    as_format: Annotated[
+        str | None,
+        typer.Option(
+            "--as",
+            metavar="FORMAT",
+            help="Write the data with its splits to the folder OUT in another format: coco, yolo or voc for boxes.",
+        ),
+    ] = None,
+    link: Annotated[
+        bool, typer.Option("--link", help="With --as: link to the images instead of copying them.")
+    ] = False,
     augmented: Annotated[
         Path | None,
         typer.Option(
@@ -71,6 +86,9 @@ def data(
         others = {"--sheet": sheet, "--export": export, "--split": split, "--task": task, **options}
         _draw_augmented(source, augmented, [name for name, value in others.items() if value is not None], as_json)
         return
+    if (as_format is None) != (out is None):
+        missing = "a folder to write to: opsin data SOURCE --as coco OUT" if out is None else f"--as FORMAT for {out}"
+        raise InputError(f"give {missing}")
     check_data(source)
     from opsin import data as opened_by
 
@@ -79,6 +97,9 @@ def data(
     opens = [option.name for option in room.options.get("data", ()) if option.opens]
     opening = {name: options.pop(name) for name in opens if name in options}
     opened = opened_by.open(source, task, **opening)
+    if as_format is not None and out is not None:
+        _write_as(opened, room, as_format, out, link)
+        return
     total = sum(len(one) for one in opened.splits.values())
     with Meter(f"reading {opened.name}", total, "examples") as meter:
         diagnosis = opened_by.inspect(opened, task, progress=meter)
@@ -101,6 +122,21 @@ def data(
             put(one.render(), several=True)
     if any(problem.severity == "error" for problem in diagnosis.problems):
         raise typer.Exit(1)
+
+
+def _write_as(source: Any, room: rooms.Room, name: str, out: Path, link: bool) -> None:
+    """Write a source in another format, and say what of it was not kept."""
+    formats = [rooms.load(place) for place in room.formats]
+    known = {format_.written: format_ for format_ in formats if format_.written}
+    if name not in known:
+        listed = f"takes {', '.join(known)}" if known else "knows no format to write"
+        raise InputError(f"--as {name}: data of the task {room.task} {listed}")
+    left = [problem for problem in source.problems if problem.severity == "error"]
+    if left:
+        say(f"opsin: {len(left)} errors are left out, {left[0].path}: {left[0].reason}")
+    notes = known[name].write(source, out, link)
+    counts = ", ".join(f"{key} {len(split):,}" for key, split in source.splits.items())
+    print("\n".join([f"{source.name} as {known[name].name} in {out}: {counts}", *notes]))
 
 
 def _draw_augmented(recipe: str, path: Path, others: list[str], as_json: bool) -> None:

@@ -34,7 +34,11 @@ def check_recipe(what: str | None) -> None:
 
 
 def check_explained(what: str) -> None:
-    """Raise InputError for the path of a run, a model or a recipe that is not there."""
+    """Raise InputError for the path of a run, a model or a recipe that is not there, and for a Darknet .cfg."""
+    if what.lower().endswith(".cfg"):
+        from opsin.registry import darknet  # imports the networks
+
+        raise InputError(f"{what}: {darknet(what)}")
     if _is_path(what) and not Path(what).exists():
         raise InputError(f"no {'file' if Path(what).suffix else 'run or recipe'} at {what}")
 

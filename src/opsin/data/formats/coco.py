@@ -29,6 +29,7 @@ from opsin.data.formats.values import (
     read_whole,
     shown,
 )
+from opsin.data.formats.write_boxes import write_coco
 from opsin.data.masks import Outline, read_outline
 from opsin.data.source import Source, listed
 from opsin.data.truth import Problem
@@ -293,4 +294,6 @@ def _open(path: Path, stated: bool = False) -> Source:
     return open_coco(find_coco(path), path.name, stated) if path.is_dir() else open_coco([path], path.stem, stated)
 
 
-FORMAT = Format("COCO", "boxes", "COCO (annotations/*.json)", _claims, _open, ("stated",))
+FORMAT = Format(
+    "COCO", "boxes", "COCO (annotations/*.json)", _claims, _open, ("stated",), written="coco", write=write_coco
+)

@@ -20,7 +20,8 @@ class Format:
     empty for built-in data. claims: how surely a path, which exists, or a built-in name is of this format. open: a path
     that it claims as a source, with those keywords of `options` that are given. names: of built-in data, for messages.
     insists: that of `options` which says that a path is of this format although other tasks' formats claim it more
-    surely; where there is none, they are not asked.
+    surely; where there is none, they are not asked. written: its name for `opsin data --as`. write: a source of its
+    truth into a new folder, linking to images or not; returns what was not kept, in words.
     """
 
     name: str
@@ -31,3 +32,5 @@ class Format:
     options: Sequence[str] = ()
     names: Sequence[str] = ()
     insists: str = ""
+    written: str = ""
+    write: Callable[[Source, Path, bool], list[str]] | None = None

@@ -23,6 +23,7 @@ from opsin.data.formats.folders import SPLIT_NAMES, split_bases
 from opsin.data.formats.format import Format
 from opsin.data.formats.npz import read_classes
 from opsin.data.formats.values import as_posix, read_flag, read_head
+from opsin.data.formats.write_boxes import write_voc
 from opsin.data.source import Source
 from opsin.data.truth import Problem
 from opsin.errors import InputError
@@ -296,4 +297,6 @@ FORMAT = Format(
     claims=lambda path: 2 if path.is_dir() and is_voc(path) else 0,
     open=open_voc,
     options=("stated",),
+    written="voc",
+    write=write_voc,
 )

@@ -24,6 +24,7 @@ from opsin.data.formats.folders import SPLIT_NAMES, split_bases
 from opsin.data.formats.format import Claim, Format
 from opsin.data.formats.kitti import is_kitti
 from opsin.data.formats.values import as_posix, find_file, read_head, read_text, read_whole, shown
+from opsin.data.formats.write_boxes import write_yolo
 from opsin.data.source import Source
 from opsin.data.truth import Problem
 from opsin.errors import InputError
@@ -336,4 +337,13 @@ def _open(path: Path, stated: bool = False) -> Source:
     return open_yolo(path, stated) if file is None else replace(open_yolo(file, stated), name=path.name)
 
 
-FORMAT = Format("YOLO", "boxes", "YOLO (data.yaml or obj.data, or images and labels)", _claims, _open, ("stated",))
+FORMAT = Format(
+    name="YOLO",
+    truth="boxes",
+    expects="YOLO (data.yaml or obj.data, or images and labels)",
+    claims=_claims,
+    open=_open,
+    options=("stated",),
+    written="yolo",
+    write=write_yolo,
+)
