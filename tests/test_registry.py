@@ -123,12 +123,3 @@ def test_tasks() -> None:
     assert "classify" in rooms.list_tasks()
     with pytest.raises(InputError, match="unknown task 'detekt'"):
         rooms.find_room("detekt")
-
-
-@pytest.mark.parametrize(
-    ("file", "found"), [("cfg/yolov3.cfg", "it has yolov3 by name"), ("yolov3-tiny.cfg", "yolov3"), ("x.cfg", "yolov4")]
-)
-def test_a_darknet_cfg_says_what_there_is(file: str, found: str) -> None:
-    with pytest.raises(InputError, match=r"builds no network from a Darknet \.cfg") as caught:
-        registry.find_model(file)
-    assert found in str(caught.value) and "\n" not in str(caught.value) and "load_darknet" in str(caught.value)

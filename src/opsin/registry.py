@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -359,8 +358,8 @@ def elsewhere(name: str) -> str | None:
     """
     if name in SCHEMES and SCHEMES[name].names is not None:
         return f"the networks of {name} are `{name}:NAME`, and `opsin models '{name}:*'` lists them"
-    if name.casefold().endswith(".cfg"):
-        return darknet(name)
+    if (place := not_built(name)) is not None:
+        return place
     for pattern, family, libraries in _ELSEWHERE:
         if fnmatchcase(name.casefold(), pattern) and not is_model(name):
             named = " or ".join(f"`{library}:{name.casefold()}`" for library in libraries)
@@ -373,16 +372,13 @@ def elsewhere(name: str) -> str | None:
     return None
 
 
-def darknet(file: str) -> str:
-    """What there is in place of a network that a Darknet .cfg file describes, in words."""
-    stem = re.split(r"[/\\]", file)[-1][: -len(".cfg")].casefold().replace("-", "_")
-    known = [name for name in list_models("yolo") if not name.endswith("_asff")]
-    near = [name for name in known if name in (stem, stem.replace("_tiny", "")) or stem.startswith(f"{name}_")]
-    has = f"it has {near[-1]} by name" if near else f"by name it has {', '.join(known)}"
-    return (
-        f"opsin builds no network from a Darknet .cfg; {has} (opsin models), and its .weights load by load_darknet of "
-        f"opsin.detect.darknet_weights: load_darknet(opsin.create_model({near[-1] if near else 'yolov3'!r}), FILE)"
-    )
+def not_built(file: str) -> str | None:
+    """What there is in place of a network that a file describes and opsin never builds; None of any other name."""
+    for room in rooms.built_in_rooms():
+        for pattern, place in room.not_built.items():
+            if fnmatchcase(file.casefold(), pattern):
+                return rooms.load(place)(file)
+    return None
 
 
 def list_models(pattern: str = "*", task: str | None = None) -> list[str]:

@@ -122,7 +122,9 @@ class Room:
     metrics: every number that its evaluation gives. monitor: that of validation by which the best epoch is chosen.
     options: of the verbs predict, eval and data. checks: a function (source, name, split, options) -> findings by their
     key, which `opsin data` runs beside its own. examples: of calls, shown under the help of a verb. commands: verbs of
-    its own, name -> "module:function". hub_tag: what model hubs call the task, "image-classification".
+    its own, name -> "module:function". not_built: patterns of files that describe networks and are not built -> a
+    function of the file's name that says, in words, what there is in their place. hub_tag: what model hubs call the
+    task, "image-classification".
     """
 
     task: str
@@ -147,6 +149,7 @@ class Room:
     examples: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: _NONE)
     commands: Mapping[str, str] = field(default_factory=lambda: _NONE)
     hub_tag: str | None = None
+    not_built: Mapping[str, str] = field(default_factory=lambda: _NONE)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled by its name: what another process loads is its own room of the task."""

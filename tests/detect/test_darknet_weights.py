@@ -237,3 +237,13 @@ def test_errors(whole: tuple[nn.Module, Path, np.ndarray], tmp_path: Path) -> No
     with pytest.raises(InputError, match="no Darknet file has the layers"):
         load_darknet(create_model("yolov3", backbone="mobilenet_v3_small", width=0.25), path)
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("file", "found"),
+    [("cfg/yolov3.cfg", "it has yolov3 by name"), ("yolov3-tiny.cfg", "yolov3_tiny"), ("x.cfg", "v4")],
+)
+def test_a_cfg_says_what_there_is(file: str, found: str) -> None:
+    with pytest.raises(InputError, match=r"builds no network from a Darknet \.cfg") as caught:
+        create_model(file)
+    assert found in str(caught.value) and "\n" not in str(caught.value) and "load_darknet" in str(caught.value)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from opsin.engine.run import missing_run
 from opsin.errors import InputError
+from opsin.registry import not_built
 
 
 def check_run(run: str | Path) -> None:
@@ -34,11 +35,9 @@ def check_recipe(what: str | None) -> None:
 
 
 def check_explained(what: str) -> None:
-    """Raise InputError for the path of a run, a model or a recipe that is not there, and for a Darknet .cfg."""
-    if what.lower().endswith(".cfg"):
-        from opsin.registry import darknet  # imports the networks
-
-        raise InputError(f"{what}: {darknet(what)}")
+    """Raise InputError for the path of a run, a model or a recipe that is not there, or of what is never built."""
+    if (place := not_built(what)) is not None:
+        raise InputError(f"{what}: {place}")
     if _is_path(what) and not Path(what).exists():
         raise InputError(f"no {'file' if Path(what).suffix else 'run or recipe'} at {what}")
 

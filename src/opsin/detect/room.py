@@ -120,4 +120,5 @@ ROOM = Room(
         "eval": ("eval --predictions results.json --data instances_val2017.json --iou 0.5 --iou 0.75",),
     },
     checks="opsin.detect.data_check:check",
+    not_built={"*.cfg": "opsin.detect.darknet_cfg:describe"},
 )
