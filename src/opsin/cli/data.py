@@ -31,7 +31,7 @@ EXAMPLES = examples(
 def data(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCES, show_default=False)],
     out: Annotated[
-        Path | None, typer.Argument(metavar="[OUT]", help="With --as: a new folder to write to.", show_default=False)
+        Path | None, typer.Argument(metavar="OUT", help="With --as: a new folder to write to.", show_default=False)
     ] = None,
     task: Annotated[
         str | None,
