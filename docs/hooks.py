@@ -70,7 +70,7 @@ def header_to_markdown(comments: list[str]) -> Iterator[str]:
 
 def models() -> Iterator[str]:
     """A table of every registered model."""
-    yield "| name | parameters | multiply-adds | input | year | paper | idea | weights |"
+    yield "| name | parameters | multiply-adds | input | year | paper { .words } | idea { .words } | weights |"
     yield "|---|--:|--:|---|---|---|---|---|"
     for model in _models():
         paper = re.sub(r"arXiv:(\d+\.\d+)", r"[arXiv:\1](https://arxiv.org/abs/\1)", model["paper"])

@@ -83,7 +83,9 @@ def test_offline_takes_what_is_here(hub: FakeHub, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_recipe_alone_downloads_nothing(hub: FakeHub) -> None:
-    with pytest.raises(InputError, match=r"hf:ada/net is not here, and .*recipe alone.*; to fetch it: --data x"):
+    with pytest.raises(
+        InputError, match=r"hf:ada/net is not on this machine, and .*only a recipe.*; to fetch it: --data x"
+    ):
         find_file("ada/net", fetch=False, how="--data x")
     assert hub.asked == []
     path = find_file("ada/net", say=lambda line: None)
@@ -98,8 +100,8 @@ def test_a_hub_that_cannot_be_asked(hub: FakeHub, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     said: list[str] = []
     assert find_file("ada/net", say=said.append) == path
-    assert "cannot be asked" in said[0] and said[0].endswith("the copy that is here is used")
-    with pytest.raises(JobError, match=r"hf:ada/net@v1: http://127.0.0.1:9 cannot be asked: .*; check the network"):
+    assert "cannot be reached" in said[0] and said[0].endswith("the copy that is here is used")
+    with pytest.raises(JobError, match=r"hf:ada/net@v1: http://127.0.0.1:9 cannot be reached: .*; check the network"):
         find_file("ada/net@v1")
 
 

@@ -1,6 +1,6 @@
-"""opsin: the whole canon of deep vision, trained, evaluated, understood and shipped with the same few verbs.
+"""opsin: image classifiers and object detectors, trained, evaluated, explained and exported with the same few verbs.
 
-The verbs, and the rooms such as `opsin.data` and `opsin.losses`, are imported when they are first used, so that
+The verbs, and the packages such as `opsin.data` and `opsin.losses`, are imported when they are first used, so that
 `import opsin` stays fast and needs no torch.
 """
 

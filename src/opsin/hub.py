@@ -81,8 +81,8 @@ def find_file(
         size, digest, terms = _look_up(name, file)
     except OSError as error:  # among them every error of the network
         if (path := _cached(name, file)) is None:
-            raise JobError(f"{name}: {address()} cannot be asked: {_reason(error)}; check the network") from None
-        say(f"{name}: {address()} cannot be asked ({_reason(error)}); the copy that is here is used")
+            raise JobError(f"{name}: {address()} cannot be reached: {_reason(error)}; check the network") from None
+        say(f"{name}: {address()} cannot be reached ({_reason(error)}); the copy that is here is used")
         return _verified(path, _digest_in_name(path), name)
     path = _cached(name, file)
     if path is None or (digest and digest not in (_digest_in_name(path), None)):
@@ -114,7 +114,7 @@ def find_folder(
         say(f"downloading {name} ({len(chosen)} files, {size / 1e6:.1f} MB, {terms}) to {_cache()}")
         places = [_verified(_download(name, file), _facts(files[file])[1], name) for file in chosen]
     except OSError as error:
-        raise JobError(f"{name}: {address()} cannot be asked: {_reason(error)}; check the network") from None
+        raise JobError(f"{name}: {address()} cannot be reached: {_reason(error)}; check the network") from None
     folder = places[0].parents[len(Path(chosen[0]).parts) - 1]
     with atomic(note) as temporary:
         temporary.write_text(json.dumps({"folder": str(folder), "files": chosen, "kept": kept}), encoding="utf-8")
@@ -274,7 +274,7 @@ def _verified(path: Path, digest: str | None, name: HubName) -> Path:
 def _absent(name: HubName, fetch: bool, how: str) -> InputError:
     if not fetch:
         advice = f"; to fetch it: {how}" if how else ""
-        return InputError(f"{name} is not here, and what a recipe alone names is not downloaded{advice}")
+        return InputError(f"{name} is not on this machine, and what only a recipe names is not downloaded{advice}")
     revision = f" --revision {name.revision}" if name.revision else ""
     files = name.file or MODEL if name.kind == "model" else "--repo-type dataset"
     call = f"hf download {name.repo} {files}{revision}"

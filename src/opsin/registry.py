@@ -435,8 +435,8 @@ def create_model(
     weights: a name of published ones, downloaded once into OPSIN_HOME and verified, or a safetensors file of the hub,
     "hf:owner/name"; None starts from random numbers. They may stand behind the name too: resnet50:imagenet1k,
     timm:convnext_tiny.fb_in1k.
-    With another `num_classes` the last layer starts fresh, with another `in_channels` the first; `say` is told which,
-    standard error by default. offline: only what was downloaded before; OPSIN_OFFLINE decides if None.
+    With another `num_classes` the last layer starts fresh, with another `in_channels` the first; `say` gets a line on
+    it, standard error by default. offline: only what was downloaded before; OPSIN_OFFLINE decides if None.
 
     Raises InputError for an unknown name or option, with the nearest known ones, and for weights that do not fit.
     """

@@ -2,7 +2,7 @@
 
 A task is declared by one `Room`, in a file that imports neither torch nor its networks. The built-in ones are listed
 here; another package brings its own by an entry point of the group `opsin.rooms`, by `opsin.register`, or by
-`opsin --import PACKAGE`. What a room names by "module:name" is imported when it is asked for.
+`opsin --import PACKAGE`. What it names by "module:name" is imported when it is asked for.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Option:
 
     type: bool, int, float or str; of a repeatable one that of each value. minimum, maximum: of numbers, both allowed.
     opens: of `data`, that it says how the files are read: it is handed to the formats, and given, it says the task; of
-    `eval` the first, for a file of answers.
+    `eval` the first, for a file of predictions.
     also: another name that it had before, which is taken still.
     """
 
@@ -114,7 +114,7 @@ class Room:
     adapts: an `Adapter` of `opsin.engine.own_parts`, which trains networks of the user's own.
     trains, predicts, evaluates: a `Task`, a `Predictor` and an `Evaluator` of `opsin.engine`. borrows: the task whose
     evaluation it takes, where it has none. scores: a function (path, source, split, **options) -> `Result`, which reads
-    a file of answers, of any tool, and evaluates it against a split of the source; options: those of "eval" that it has
+    a file of predictions and evaluates it against a split of the source; options: those of "eval" that it has
     parameters for. section: its part of a recipe, a pydantic model, which stands there under
     the task's name; moved: keys of recipes that were elsewhere before, old key -> key of the section. defaults: section
     -> keys of a recipe whose defaults differ for this task. starts: a function that chooses what the flags of a
@@ -194,7 +194,7 @@ _CODE_FAILED = (Exception, SystemExit)  # whatever the code of another package r
 
 
 def register(room: Room) -> Room:
-    """Add a task of another package: `opsin.register(Room(...))`. A second room of a task is an error."""
+    """Add a task of another package: `opsin.register(Room(...))`. A second one of a task is an error."""
     if room.task in BUILT_IN:
         raise InputError(f"the task {room.task!r} is opsin's own; give yours another name")
     known = _rooms.setdefault(room.task, room)
@@ -258,7 +258,7 @@ def load(place: str) -> Any:
 
 
 def import_packages(names: Iterable[str]) -> None:
-    """Import modules that register rooms and networks, as `--import` does; this process's children do so too."""
+    """Import modules that register tasks and networks, as `--import` does; this process's children do so too."""
     for name in names:
         if name in _imported:
             continue

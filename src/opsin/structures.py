@@ -1,4 +1,4 @@
-"""The data types that cross rooms: a batch, and the instances in an image.
+"""The data types that packages share: a batch, and the instances in an image.
 
 One coordinate convention everywhere: boxes are xyxy in continuous pixels, x2 and y2 exclusive, so pixel `i` spans
 `[i, i + 1)` and a horizontal flip is `width - x`. Labels are 0-based without a background class; -1 means ignore.

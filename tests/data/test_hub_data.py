@@ -79,7 +79,9 @@ def test_a_data_set_is_downloaded_once_and_read(hub: FakeHub, capsys: pytest.Cap
 def test_a_recipe_alone_and_offline_download_nothing(
     hub: FakeHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match=r"^hf:ada/insects is not here, and .*recipe alone.*: --data hf:ada/insects"):
+    with pytest.raises(
+        InputError, match=r"^hf:ada/insects is not on this machine, and .*only a recipe.*: --data hf:ada/insects"
+    ):
         data.open("hf:ada/insects", fetch=False)
     monkeypatch.setenv("OPSIN_OFFLINE", "1")
     with pytest.raises(InputError, match=r"^offline, and hf:ada/insects is not in .*--repo-type dataset"):

@@ -100,7 +100,9 @@ def test_a_named_data_set_is_downloaded_once(
 def test_a_recipe_alone_and_offline_download_nothing(
     mnist: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(InputError, match=r"^torchvision:MNIST is not here, and .*recipe alone.*: --data torchvision:M"):
+    with pytest.raises(
+        InputError, match=r"^torchvision:MNIST is not on this machine, and .*only a recipe.*: --data torchvision:M"
+    ):
         data.open("torchvision:MNIST", fetch=False)
     monkeypatch.setenv("OPSIN_OFFLINE", "1")
     with pytest.raises(InputError, match=rf"^offline, and torchvision:MNIST is not in {folder}"):
@@ -206,7 +208,7 @@ def test_the_verbs(
     assert len(mnist) == 8
     assert call("eval", str(run), "--data", "torchvision:MNIST")[0] == 0 and len(mnist) == 16
     monkeypatch.setenv("OPSIN_HOME", str(tmp_path / "third"))
-    with pytest.raises(InputError, match="recipe alone"):
+    with pytest.raises(InputError, match="only a recipe"):
         opsin.train(recipe, out=tmp_path / "three")
     opsin.train(recipe, {"data.source": "torchvision:MNIST", "data.limit": 10}, out=tmp_path / "three")
     assert len(mnist) == 24

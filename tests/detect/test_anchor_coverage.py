@@ -1,4 +1,4 @@
-"""What no place answers for: each reason by hand, YOLO's cells in plain loops, RetinaNet's rule on every anchor."""
+"""What no anchor is matched to: each reason by hand, YOLO's cells in plain loops, RetinaNet's rule on every anchor."""
 
 from __future__ import annotations
 
@@ -53,11 +53,13 @@ def test_each_reason_by_hand() -> None:
     assert found.objects == {"cat": 1, "dog": 3} and found.unmatched == {"cat": 1, "dog": 1}
     assert [p.path for p in found.problems] == ["x[0]", "x[0]"]
     first, second = (p.reason for p in found.problems)
-    assert first.startswith("object 1, a cat of 10x13 input pixels, has no place to itself")
+    assert first.startswith("object 1, a cat of 10x13 input pixels, has no anchor or cell to itself")
     assert second.startswith("object 3, a dog of 0.5x10 input pixels, has less than one within the input")
     text = found.render()
-    assert text.startswith("yolov3 at 32x32: 63 places, none for 2 of 4 objects\n  cat  1 of 1\n  dog  1 of 3\n")
-    assert "what may match more: model.anchors, data.size, another model" in text
+    assert text.startswith(
+        "yolov3 at 32x32: 63 anchors or cells, no match for 2 of 4 objects\n  cat  1 of 1\n  dog  1 of 3\n"
+    )
+    assert "what may help: model.anchors, data.size, another model" in text
     assert json.loads(json.dumps(found.to_dict()))["unmatched"]["dog"] == 1
 
 
@@ -83,7 +85,7 @@ def test_yolos_cells_are_those_of_plain_loops() -> None:
     for k, one in enumerate(opened.splits["train"].kind.instances):
         answered = {truths[-1] for truths in plain.owners(every, one).values()}
         expected += [(f"x[{k}]", n + 1) for n in range(len(one)) if n not in answered]
-    assert expected and numbers(found.problems, "no place to itself") == expected
+    assert expected and numbers(found.problems, "no anchor or cell to itself") == expected
     # k-means, from the boxes themselves: of each the best of the anchors, on one centre.
     sides = [
         (x2 - x1, y2 - y1) for one in opened.splits["train"].kind.instances for x1, y1, x2, y2 in one.boxes.tolist()
@@ -108,7 +110,7 @@ def test_retinanets_thresholds_are_those_of_every_anchor() -> None:
             if n not in answered:
                 (apart if reach < 0.5 else taken).append((f"x[{k}]", n + 1))
     assert apart and numbers(found.problems, "overlaps no anchor enough") == apart
-    assert numbers(found.problems, "no place to itself") == taken
+    assert numbers(found.problems, "no anchor or cell to itself") == taken
     assert found.settings == ["model.anchor_scale", "model.octaves", "model.ratios", "data.size"]
     rescued = find_unmatched(opened, recipe(RETINA, **{"data.size": 128}))
     assert not numbers(rescued.problems, "overlaps no anchor enough")
@@ -134,7 +136,7 @@ def test_images_that_cannot_be_read_and_empty_splits_do_not_count(tmp_path: Path
     opened.splits["train"] = train.with_truth(Boxes.of([one[:0], one[:0]], ["cat"]))
     found = find_unmatched(opened, recipe(YOLO, **{"data.size": 64}))
     assert found.objects == {"cat": 0} and found.clusters == []
-    assert found.render() == "yolov3 at 64x64: 252 places, some for each of 0 objects"
+    assert found.render() == "yolov3 at 64x64: 252 anchors or cells, a match for each of 0 objects"
 
 
 def test_refusals() -> None:
@@ -159,7 +161,7 @@ def test_the_command_names_them() -> None:
     assert lost and named == lost
     text = run("data", "scenes:10", *small).stdout
     assert f"warning: unmatchable ({sum(lost.values())})" in text
-    assert f"yolov1_tiny at 128x128: 8 places, none for {sum(lost.values())} of" in text
+    assert f"yolov1_tiny at 128x128: 8 anchors or cells, no match for {sum(lost.values())} of" in text
     for arguments, message in (
         (("data", "scenes:10", "--set", "data.size=64"), "--model NAME"),
         (("data", "scenes:10", "--model", "ssd30"), "did you mean ssd"),

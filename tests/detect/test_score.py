@@ -406,8 +406,8 @@ def test_names_that_may_be_several_images(tmp_path: Path) -> None:
         ("found.json", '[{"image_id": 101, "category_id": 10, "score": 1}]', "has no bbox"),
         ("found.json", '[{"image_id": 101, "category_id": 10, "score": 1, "segmentation": {}}]', "masks are not"),
         ("found.json", "[1", "not readable JSON"),
-        ("found.csv", "a,b\n1,2\n", "lacks columns"),
-        ("found.bin", "", "no file of detections"),
+        ("found.csv", "a,b\n1,2\n", "missing columns"),
+        ("found.bin", "", "not a known file of detections"),
     ],
 )
 def test_files_that_are_none(folder: Path, tmp_path: Path, name: str, text: str, message: str) -> None:

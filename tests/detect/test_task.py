@@ -250,7 +250,12 @@ def test_a_run_from_end_to_end(trained: tuple[opsin.Run, Path]) -> None:
     assert {"val_loss", "val_map", "val_map_50", "train_class", "train_box"} <= run.history[0].keys()
     assert {"map", "map_50", "loss", "cost_missed"} <= run.metrics.keys()
     report = (folder / "report.html").read_text(encoding="utf-8")
-    for title in ("Classes", "Cost of the errors", "Worst images", "Which places answer for which object"):
+    for title in (
+        "Classes",
+        "Cost of the errors",
+        "Worst images",
+        "Which anchors or cells are matched to which object",
+    ):
         assert title in report
     saved = read_model(folder)
     assert saved.values["score_threshold"] is not None

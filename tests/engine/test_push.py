@@ -205,7 +205,9 @@ def test_first_weights_of_the_hub(run: Path, hub: FakeHub, tmp_path: Path, monke
     recipe = {"model": {"name": "lenet5"}, "data": {"source": "digits"}, "train": {"init": "hf:ada/digits_net"}}
     quick = {**QUICK, "train.accelerator": "cpu"}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    with pytest.raises(InputError, match=r"recipe alone names is not downloaded; .*--set train.init=hf:ada/digits_net"):
+    with pytest.raises(
+        InputError, match=r"only a recipe names is not downloaded; .*--set train.init=hf:ada/digits_net"
+    ):
         opsin.train(tmp_path / "recipe.yaml", quick, out=tmp_path / "one", say=lines.append)
     assert hub.asked == []
     opsin.train(recipe, quick, out=tmp_path / "two", say=lines.append)
@@ -215,7 +217,7 @@ def test_first_weights_of_the_hub(run: Path, hub: FakeHub, tmp_path: Path, monke
     assert "first weights: hf:ada/digits_net of the Hugging Face hub (the terms of its repository)" in lines
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "empty"))
-    with pytest.raises(InputError, match=r"recipe alone names is not downloaded; .*--weights hf:ada/digits_net"):
+    with pytest.raises(InputError, match=r"only a recipe names is not downloaded; .*--weights hf:ada/digits_net"):
         opsin.train(tmp_path / "recipe.yaml", {**quick, "data.channels": 1}, out=tmp_path / "four")
     with pytest.raises(InputError, match=r"hf:ada/digits_net does not fit resnet18"):
         opsin.create_model("resnet18", weights="hf:ada/digits_net")

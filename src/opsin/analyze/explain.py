@@ -1,4 +1,4 @@
-"""Gathers all that can be said about a model, a recipe or a run into one `Explanation`."""
+"""Gathers everything about a model, a recipe or a run into one `Explanation`."""
 
 from __future__ import annotations
 

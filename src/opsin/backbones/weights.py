@@ -117,7 +117,7 @@ def load_published(
 ) -> list[str]:
     """Fill a model, built as `name` with these options, with published weights. Returns what did not fit and is fresh.
 
-    Another number of classes leaves the last layer fresh, and of input channels the first; `say` is told.
+    Another number of classes leaves the last layer fresh, and of input channels the first; `say` gets a line.
     Options that change anything else are refused: InputError names the first tensor that does not fit.
     Auxiliary heads that the model leaves out are left in the file. The file is fetched unless it is there.
     """
@@ -151,7 +151,7 @@ def _copy(
     file: str,
     say: Callable[[str], None],
 ) -> list[str]:
-    """Fill a model with tensors by its own names. Returns what is of another shape and stays fresh; `say` is told."""
+    """Fill a model with tensors by its own names. Returns what has another shape and stays fresh; `say` gets a line."""
     own = dict(_weights(model.state_dict()))
     fresh = [key for key, tensor in own.items() if given[key].shape != tensor.shape]
     with torch.no_grad():
@@ -178,7 +178,7 @@ def load_file(
 
     The file's tensors have our names, or stand in our order, or have the names of the network `name` in torchvision or
     timm, whose order they are then walked in; every shape is checked. Another number of classes leaves the last layer
-    fresh, another of channels the first; `say` is told. shown: what messages call the file. Raises InputError.
+    fresh, another of channels the first; `say` gets a line. shown: what messages call the file. Raises InputError.
     """
     shown = shown or str(path)
     state = {key: tensor for key, tensor in read_state(path).items() if not key.startswith("opsin.state/")}

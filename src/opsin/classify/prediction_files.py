@@ -60,7 +60,7 @@ def read_predictions(path: Path, classes: Sequence[str]) -> Predictions:
     """
     suffix = path.suffix.lower()
     if path.is_dir() or suffix not in (".csv", ".tsv", ".json", ".jsonl"):
-        raise InputError(f"{path} is no file of class predictions that is known; expected {FORMS}")
+        raise InputError(f"{path} is not a known file of class predictions; expected {FORMS}")
     return _read_table(path, classes) if suffix in (".csv", ".tsv") else _read_answers(path)
 
 
@@ -77,7 +77,7 @@ def _read_table(path: Path, classes: Sequence[str]) -> Predictions:
         roles = {role: place for role, place in roles.items() if place < len(header)}
     if not columns and not {"label", "class_id"} & roles.keys():
         missing = [name for name in classes if name.lower() not in lower]
-        hint = f"; of the classes it lacks columns for {', '.join(missing[:5])}" if len(missing) < len(classes) else ""
+        hint = f"; there are no columns for the classes {', '.join(missing[:5])}" if len(missing) < len(classes) else ""
         raise InputError(f"{path} has neither a column label nor one for each class{hint}; expected {FORMS}")
     found = Predictions("a CSV", classes=list(columns))
     found.numbered = "label" not in roles and not columns
@@ -125,7 +125,7 @@ def _score(value: Any, place: str) -> float:
     except ValueError as error:
         raise InputError(f"{place}: {error}") from None
     if not math.isfinite(number):
-        raise InputError(f"{place}: the score is {number}; a prediction has a finite score: mend the tool")
+        raise InputError(f"{place}: the score is {number}; a prediction has a finite score: fix the tool that wrote it")
     return number
 
 
@@ -136,7 +136,7 @@ def _read_answers(path: Path) -> Predictions:
         if not isinstance(answer, dict) or not ({"top", "error"} & answer.keys()):
             raise InputError(f"{place} is no answer of a classifier, which has label and top; expected {FORMS}")
         if "frame" in answer:
-            raise InputError(f"{place} is of a video's frame; evaluate answers for images")
+            raise InputError(f"{place} is of a frame of a video; only predictions on images can be evaluated")
         if answer.get("error") is not None:
             found.unread += 1
             continue

@@ -25,7 +25,7 @@ def score(path: Path, source: Source, split: str, *, multi_label: bool = False) 
 
     With the probabilities of all classes every metric; with the best few of each image, as `opsin predict --json` lists
     them, all but nll; with a label and its score not top5_accuracy either, and with labels alone no ece. Every image of
-    the split has one prediction. A class that the data does not have makes a prediction wrong, and is said.
+    the split has one prediction. A class that the data does not have makes a prediction wrong, with a line.
     multi_label: an image has any number of classes. Raises InputError for a file that is none, that lacks images, or
     that has images which the data does not have.
     """

@@ -17,7 +17,7 @@ Device = Annotated[
     str | None,
     typer.Option(
         metavar="DEVICE",
-        help="cpu, cuda, cuda:1, mps; the best there is if not given.",
+        help="cpu, cuda, cuda:1, mps; the best available if not given.",
         autocompletion=completion.devices,
     ),
 ]
@@ -29,8 +29,9 @@ Tile = Annotated[
     str | None,
     typer.Option(
         metavar="auto|SIZE|off",
-        help="Look at images larger than that in overlapping tiles too: auto by the objects it was trained on, or so "
-        "many pixels; off, or as was saved with the model if not given. Of tasks that find things in images.",
+        help="Predict images larger than a tile in overlapping tiles too. SIZE: of a tile, in pixels; auto: by the "
+        "sizes of the training objects. As saved with the model, else off, if not given. For tasks that locate "
+        "objects.",
         show_default=False,
     ),
 ]

@@ -44,7 +44,7 @@ def create_app(room: Room | None = None, commands: Sequence[Room] = ()) -> typer
     made = typer.Typer(
         name="opsin",
         cls=Verbs,
-        help="Train, evaluate, use and understand any published vision network.",
+        help="Train, evaluate, use and explain vision networks: one command from data to exported model.",
         epilog="Start with: opsin train lenet5_digits",
         no_args_is_help=True,
         add_completion=False,
@@ -80,7 +80,7 @@ def root(
         typer.Option(
             "--import",
             metavar="PACKAGE",
-            help="Import a module that brings tasks or networks of its own. Repeatable.",
+            help="Import a module that adds tasks, networks or other parts of your own. Repeatable.",
             show_default=False,
         ),
     ] = None,
@@ -91,7 +91,7 @@ def root(
             callback=completion.install,
             is_eager=True,
             expose_value=False,
-            help="Let the shell that this is complete verbs, flags and names; tells which file it writes.",
+            help="Install completion of verbs, flags and names for this shell; prints which file it writes.",
         ),
     ] = False,
     show: Annotated[
@@ -163,7 +163,7 @@ def main() -> NoReturn:
 
 
 def _complete() -> NoReturn:
-    """Answer a shell that asks how a line can go on: with nothing where that cannot be told."""
+    """Answer a shell that asks how a line can go on; nothing where that is not known."""
     try:
         *before, last = completion.words()
         arguments, packages = _take_imports(before)
@@ -187,7 +187,7 @@ def _take_imports(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         elif word == "--import":
             name = next(words, None)
             if name is None:
-                raise InputError("--import takes the name of a module, for example --import my_package.rooms")
+                raise InputError("--import takes the name of a module, for example --import my_package.my_module")
             packages.append(name)
         else:
             kept.append(word)
@@ -201,7 +201,7 @@ def app_for(arguments: Sequence[str]) -> typer.Typer:
 
 
 def _subject(arguments: Sequence[str], entered: bool = True) -> tuple[str, Room | None]:
-    """The verb of a call, "" where there is none, and the task that it is about, where that can be told.
+    """The verb of a call, "" where there is none, and the task that it is about, where that is known.
 
     entered: whether the line is complete, so that what it names by a scheme may be downloaded.
     """
@@ -228,14 +228,14 @@ def _explain(error: Any, verb: str, room: Room | None, arguments: Sequence[str])
         unknown = why_unknown(sys.argv[1:]) if room is None else ""  # whose options nobody knows
         return unknown or owner_of(verb, flag, room) or error.format_message()
     message = error.format_message()
-    number = re.search(r"valid (integer|number|float)", message)
+    number = re.search(r"valid (integer|number|float)|expected (a (?:whole )?number or auto)", message)
     flags: list[str] = getattr(getattr(error, "param", None), "opts", None) or []
     given = next((value for one in flags if (value := flag_value(arguments, one)) is not None), None)
     if given is None:
         return message
     if number is None:
         return f"{message}; got {given!r}"
-    kind = "a whole number" if number[1] == "integer" else "a number"
+    kind = number[2] or ("a whole number" if number[1] == "integer" else "a number")
     return f"{flags[-1] if len(flags[-1]) > 2 else flags[0]} takes {kind}; got {given!r}"
 
 

@@ -37,7 +37,7 @@ def data(
         str | None,
         typer.Option(
             metavar="TASK",
-            help="What the data is for; what its files say, if not given.",
+            help="The task to read the data for; recognised from its files if not given.",
             show_default=False,
             autocompletion=completion.tasks,
         ),
@@ -45,7 +45,7 @@ def data(
     sheet: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Write a contact sheet of the data, with what is known of each image, to this file."
+            metavar="FILE", help="Write a contact sheet to this file: sample images with their labels or boxes."
         ),
     ] = None,
     export: Annotated[
@@ -66,22 +66,20 @@ def data(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Of a recipe (a name or a file) or a run in the place of SOURCE: draw the first batch that its "
-            "training sees, augmented, with the truth that moved along, to this file.",
+            help="With a recipe (name or file) or a run as SOURCE: draw the first batch of its training, augmented, "
+            "with its labels or boxes, to this file.",
         ),
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option(
-            metavar="SPLIT", help="The split to export, or that a task's own checks are made on: test, if there is one."
-        ),
+        typer.Option(metavar="SPLIT", help="The split to export, or for a task's own checks; test if there is one."),
     ] = None,
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="How many images to export.")] = None,
     as_json: AsJson = False,
     *,
     options: dict[str, Any],
 ) -> None:
-    """What a data set is, how it is balanced, and everything that is wrong with it."""
+    """Check a data set: splits, classes, balance, and everything that is wrong with it."""
     if augmented is not None:
         others = {"--sheet": sheet, "--export": export, "--split": split, "--task": task, **options}
         _draw_augmented(source, augmented, [name for name, value in others.items() if value is not None], as_json)

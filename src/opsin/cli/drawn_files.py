@@ -66,7 +66,7 @@ def plan(found: Sequence[Any], inputs: Sequence[str | Path], out: Path) -> list[
     if changed:
         first = f"{changed[0]} as {out / names[changed[0]]}"
         rest = f", and {len(changed) - 1} more alike" if changed[1:] else ""
-        say(f"opsin: inputs of the same name are told apart: {first}{rest}")
+        say(f"opsin: inputs of the same name are written under different ones: {first}{rest}")
     targets = [out / names[str(one)] for one in found]
     given = {os.path.realpath(one) for one in found if isinstance(one, Path)}
     for target in targets:

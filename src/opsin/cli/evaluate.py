@@ -31,7 +31,7 @@ def evaluate(
         Path | None,
         typer.Argument(
             metavar="RUN",
-            help="A run folder, a model.safetensors, or published weights such as resnet50:imagenet1k. None with "
+            help="A run folder, a model.safetensors, or published weights such as resnet50:imagenet1k. Left out with "
             "--predictions.",
             show_default=False,
         ),
@@ -46,23 +46,24 @@ def evaluate(
             "--predictions",
             "--detections",
             metavar="FILE",
-            help="Evaluate a file or folder of answers, of any tool, on --data: no model is run.",
+            help="Evaluate a file or folder of predictions, of any tool, against --data; no model is run.",
             show_default=False,
         ),
     ] = None,
     task: Annotated[
-        str | None, typer.Option(metavar="TASK", help="Of --predictions; that of the data if not given.")
+        str | None, typer.Option(metavar="TASK", help="With --predictions: the task; that of the data if not given.")
     ] = None,
     tile: Tile = None,
     save: Annotated[
-        bool, typer.Option("--save", help="Keep --tile with the model, which then predicts with it. Not on test data.")
+        bool,
+        typer.Option("--save", help="Save --tile in the model, which then predicts with it. Not allowed on test data."),
     ] = False,
     device: Device = None,
     as_json: AsJson = False,
     *,
     options: dict[str, Any],
 ) -> None:
-    """Evaluate a trained model on its own data or on other data of its classes, or a file of answers on any data."""
+    """Evaluate a trained model on its own or other data with its classes, or a file of predictions of any tool."""
     check_data(data)
     if predictions is not None:
         _refuse(run is not None, f"{run} and --predictions: give one of them", save or tile or device)

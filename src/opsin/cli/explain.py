@@ -34,18 +34,20 @@ def explain(
     size: Annotated[
         str | None, typer.Option("--input", metavar="C,H,W", help="Channels, height and width of one image.")
     ] = None,
-    batch: Annotated[int, typer.Option(metavar="N", min=1, help="Images at once, for memory.")] = 32,
+    batch: Annotated[int, typer.Option(metavar="N", min=1, help="Batch size that memory is estimated for.")] = 32,
     optimizer: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Whose state training holds: sgd, plain_sgd or adamw; the recipe's if it has one."
+            metavar="NAME",
+            help="Optimizer that training memory is for: sgd, plain_sgd or adamw; the recipe's if it has one.",
         ),
     ] = None,
     measure: Annotated[
-        bool, typer.Option("--measure", help="Run it too: latency of one image, and peak memory at the batch.")
+        bool, typer.Option("--measure", help="Run it too: latency of one image, and peak memory at --batch.")
     ] = False,
     html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write one page with images here.", show_default=False)
+        Path | None,
+        typer.Option(metavar="FILE", help="Write it as one HTML page, with plots and images.", show_default=False),
     ] = None,
     images: Annotated[
         list[Path] | None,
@@ -63,11 +65,11 @@ def explain(
     ] = None,
     units: Annotated[
         list[int] | None,
-        typer.Option("--unit", metavar="N", help="For a run's page: units to project back. Repeatable."),
+        typer.Option("--unit", metavar="N", help="For a run's page: units (channels) to visualise. Repeatable."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """What a network is, costs, sees and needs, and what the literature would change. Several are compared."""
+    """Explain a network: layers, parameters, FLOPs, receptive fields, memory and advice. Several are compared."""
     if pictures:
         say("--pictures is called --images now; the old name goes with the next release")
         images = [*(images or []), *pictures]

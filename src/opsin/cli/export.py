@@ -27,7 +27,7 @@ def export(
             "--format",
             "-f",
             metavar="onnx|openvino|torch",
-            help="For which runtime.",
+            help="File format, by the runtime that reads it.",
             autocompletion=completion.export_formats,
         ),
     ] = "onnx",
@@ -39,7 +39,7 @@ def export(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a trained model as a file for other runtimes, if it gives the same answers there as here.
+    """Export a trained model for other runtimes, and check that its outputs there are the same.
 
     Preprocessing and class names travel in the file. It is compared with the model on images of the run's own data.
     """

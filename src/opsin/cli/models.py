@@ -25,7 +25,7 @@ def models(
         str,
         typer.Argument(
             metavar="PATTERN",
-            help="Part of a name, or a shell pattern such as 'resnet*'; upper and lower case are one. With timm: or "
+            help="Part of a name, or a shell pattern such as 'resnet*'; case does not matter. With timm: or "
             "torchvision: before it, networks of these libraries.",
             show_default=False,
             autocompletion=completion.models,
@@ -36,11 +36,11 @@ def models(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the models there are, with their published facts. Any of timm and torchvision can be used beside them.
+    """List the models, with their published facts. Networks of timm and torchvision can be used too.
 
     A table as wide as the terminal, or COLUMNS, always has name, parameters, multiply-adds, input and year, rounded
-    where the exact numbers do not fit; the other columns stand there as far as there is room. What a file or another
-    program gets, without COLUMNS, has all columns in full.
+    where the exact numbers do not fit; the other columns are shown as far as they fit. In a file or a pipe, without
+    COLUMNS, all columns are in full.
     """
     from opsin import registry
 

@@ -46,28 +46,32 @@ def predict(
             "--out",
             "-o",
             metavar="FOLDER",
-            help="Write the images with their answers drawn here, under their own names and folders. Not in, around or "
-            "the same as an input folder.",
+            help="Write the images, with the predictions drawn on them, to this folder, under their own names. "
+            "It cannot be an input folder, lie in one or hold one.",
         ),
     ] = None,
     batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Images at once.")] = 32,
-    every: Annotated[int, typer.Option(min=1, metavar="N", help="Of a video's frames, take every N-th.")] = 1,
+    every: Annotated[int, typer.Option(min=1, metavar="N", help="Of a video, use every N-th frame.")] = 1,
     tile: Tile = None,
     device: Device = None,
     as_json: AsJson = False,
     jsonl: Annotated[
-        bool, typer.Option("--jsonl", help="Print a line of JSON for each answer, as soon as it is there.")
+        bool, typer.Option("--jsonl", help="Print one line of JSON for each input, as soon as it is done.")
     ] = False,
     csv: Annotated[
-        Path | None, typer.Option("--csv", metavar="FILE", help="Write a table of what was found.", show_default=False)
+        Path | None, typer.Option("--csv", metavar="FILE", help="Write the predictions as a table.", show_default=False)
     ] = None,
     coco: Annotated[
         Path | None,
-        typer.Option("--coco", metavar="FILE", help="Write objects as a COCO json, with scores.", show_default=False),
+        typer.Option(
+            "--coco", metavar="FILE", help="Write detected objects as COCO json, with scores.", show_default=False
+        ),
     ] = None,
     crops: Annotated[
         Path | None,
-        typer.Option("--crops", metavar="DIR", help="Write each object, cut out of its image.", show_default=False),
+        typer.Option(
+            "--crops", metavar="DIR", help="Write each detected object, cropped from its image.", show_default=False
+        ),
     ] = None,
     *,
     options: dict[str, Any],

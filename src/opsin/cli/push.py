@@ -38,13 +38,15 @@ def push(
     licence: Annotated[
         str | None,
         typer.Option(
-            "--license", metavar="ID", help="Under what others may use it: apache-2.0, mit, cc-by-4.0, other."
+            "--license",
+            metavar="ID",
+            help="The licence that others may use it under: apache-2.0, mit, cc-by-4.0, other.",
         ),
     ] = None,
-    private: Annotated[bool, typer.Option("--private", help="A new repository is seen by its owner alone.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write the folder by which a model is shared: model, recipe, and a card with its scores. Uploads with --to."""
+    """Write a folder to share a model by: weights, recipe, and a model card with its scores. --to uploads it."""
     check_run(run)
     from opsin.engine.push import push as write
     from opsin.engine.push import use_lines

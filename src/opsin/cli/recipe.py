@@ -46,7 +46,7 @@ def recipe(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """What a recipe can hold, and the recipes that come with opsin."""
+    """Show the keys that a recipe can have, and the recipes that come with opsin."""
     if what not in PARTS:
         raise unknown("part of `opsin recipe`", what, PARTS)
     if what == "show":

@@ -57,7 +57,7 @@ def train(
         typer.Option(
             metavar="N|auto",
             parser=number_or_auto(int),
-            help="Images in a step of one process; auto: as many of the usual batch as fit into memory, accumulated.",
+            help="Images per step and process; auto: what fits into memory, accumulated to the usual batch.",
         ),
     ] = None,
     lr: Annotated[
@@ -65,25 +65,25 @@ def train(
         typer.Option(
             metavar="X|auto",
             parser=number_or_auto(float),
-            help="The highest learning rate; auto: what --find-lr suggests.",
+            help="The peak learning rate; auto: what --find-lr suggests.",
         ),
     ] = None,
     find_lr: Annotated[
         bool,
         typer.Option(
             "--find-lr",
-            help="Try which learning rates work, write the curve into a report, and stop; with --lr auto, train.",
+            help="Run the learning-rate test, plot it in a report, and stop; with --lr auto, train afterwards.",
         ),
     ] = False,
     seed: Annotated[
-        int | None, typer.Option(metavar="N", help="Decides the first weights, the order and every random choice.")
+        int | None, typer.Option(metavar="N", help="Random seed of initial weights, order and augmentation.")
     ] = None,
     workers: Annotated[
         Any,
         typer.Option(
             metavar="N|auto",
             parser=number_or_auto(int),
-            help="Processes that read images, auto by cores; does not change the result.",
+            help="Processes that load images; auto: by the number of cores. Does not change the result.",
         ),
     ] = None,
     device: Device = None,
@@ -93,12 +93,12 @@ def train(
     ] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue this run where it stopped.")] = None,
     skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave unreadable images out instead of refusing.")
+        bool, typer.Option("--skip-bad", help="Leave out images that cannot be read, instead of stopping.")
     ] = False,
     settings: Settings = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train a model on data, or by a recipe. Makes a run folder with the model and a report."""
+    """Train a model on data, or by a recipe. Writes a run folder with the model and a report."""
     if what is None and resume is None and model is None:
         raise InputError(
             "say what to train: a recipe (opsin train lenet5_digits), or a model (opsin train resnet18 --data SOURCE)"

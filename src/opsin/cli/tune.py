@@ -61,7 +61,9 @@ def tune(
     ray: Annotated[bool, typer.Option("--ray", help="Run trials as tasks of Ray, several at once.")] = False,
     parallel: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="With --ray: so many at once; as many as it has room for if not given."),
+        typer.Option(
+            metavar="N", min=1, help="With --ray: how many at once; as many as the cluster can run if not given."
+        ),
     ] = None,
     device: Device = None,
     out: Annotated[
@@ -71,7 +73,7 @@ def tune(
     resume: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Go on with this search.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Search for the settings with the best validation metric, by training with many. Needs Optuna.
+    """Search for the settings with the best validation metric, over many trainings. Needs Optuna.
 
     The test split decides nothing: the best model alone is evaluated on it, at the end.
     """

@@ -22,7 +22,7 @@ _LARGEST_TAIL = 10_000_000  # bytes of an .xml in which its metadata is looked f
 
 
 def find_room(verb: str, arguments: Sequence[str], *, fetch: bool = False) -> Room | None:
-    """The room of the run, the data or the `--task` that a call names; None where none can be told.
+    """The room of the run, the data or the `--task` that a call names; None where that is not known.
 
     fetch: whether a run or data that are named by a scheme may be downloaded for that. A wrong name is left to the
     verb, which says what is wrong with it.

@@ -1,4 +1,4 @@
-"""The data room: formats, splits, preprocessing, augmentation, loading, and the doctor."""
+"""Data: formats, splits, preprocessing, augmentation, loading, and the data check."""
 
 from typing import TYPE_CHECKING
 

@@ -1,6 +1,6 @@
-"""What the doctor says of boxes: how many and how large, and which are odd, each with its image and its number.
+"""What the data check says of boxes: how many and how large, and which are odd, each with its image and its number.
 
-What a format's reader finds wrong (see `annotations`) is told with the annotation's file and line when the source is
+What a format's reader finds wrong (see `annotations`) is listed with the annotation's file and line when the source is
 opened. Here is what shows only over all images.
 """
 

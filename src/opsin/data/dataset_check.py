@@ -1,4 +1,4 @@
-"""The doctor: what a data set is, and everything that is wrong with it, each finding with its file and reason."""
+"""The data check: what a data set is, and everything that is wrong with it, each finding with its file and reason."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _OLD_BOX_FACTS = {"most_in_an_image": "most_in_a_picture", "images_without": "pi
 
 @dataclass
 class Diagnosis:
-    """What the doctor found.
+    """What the data check found.
 
     splits: from split to class to number of images. sizes: {"HxW": images}, the most frequent first; channels and
     encodings likewise. imbalance: the largest class over the smallest, in the training split; None with an empty class.
@@ -211,7 +211,7 @@ def _class_problems(source: Source, summaries: dict[str, Summary]) -> list[Probl
 
 
 def _truth_problems(source: Source, findings: list[_Finding]) -> list[Problem]:
-    """What each split's truth finds odd in itself; what concerns them all is said once."""
+    """What each split's truth finds odd in itself; what concerns them all is listed once."""
     problems = []
     for key, split in source.splits.items():
         sizes = {f.index: f.size for f in findings if f.split == key and f.size is not None}

@@ -186,18 +186,18 @@ def check_trainable(source: Source, val_fraction: float = 0.1, test_fraction: fl
         if len(split) == 0:
             raise InputError(f"{where}: the {name} split holds no {split.inputs.noun}s")
     if truth is not None:
-        parted = val_fraction > 0 and "val" not in source.splits
-        _check_classes(source, key, parted or (key == "all" and test_fraction > 0))
+        cut = val_fraction > 0 and "val" not in source.splits
+        _check_classes(source, key, cut or (key == "all" and test_fraction > 0))
 
 
-def _check_classes(source: Source, key: str, parted: bool) -> None:
-    """Refuse classes that cannot be learned. key: the split to train on. parted: whether others are cut from it."""
+def _check_classes(source: Source, key: str, cut: bool) -> None:
+    """Refuse classes that cannot be learned. key: the split to train on. cut: whether others are cut from it."""
     where = source.name
     summaries = {name: split.truth.summary() for name, split in source.splits.items() if split.truth is not None}
     own, within = summaries[key].counts, bool(summaries[key].objects)  # of objects, one a class is enough
     lost = [name for name, count in own.items() if source.skipped and count == 0 and not within]
     if lost:
-        raise InputError(f"{where}: no readable training images of class {listed(lost)}; mend or remove them")
+        raise InputError(f"{where}: no readable training images of class {listed(lost)}; fix or remove them")
     seen = {name for one in summaries.values() for name, count in one.counts.items() if count}
     unseen = [name for name, count in own.items() if count == 0 and name in seen]
     if unseen:
@@ -205,7 +205,7 @@ def _check_classes(source: Source, key: str, parted: bool) -> None:
             f"{where}: no training images of class {listed(unseen)}, which other splits hold; all must have the same"
         )
     single = [name for name, count in own.items() if count == 1]
-    if parted and single and summaries[key].exclusive:
+    if cut and single and summaries[key].exclusive:
         raise InputError(
             f"{where}: only one image of class {listed(single)}, which cannot be both trained on and evaluated; "
             "add images, remove the class, or give separate splits and data.val_fraction=0"

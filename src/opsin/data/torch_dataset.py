@@ -37,7 +37,7 @@ _PROBED = 3  # examples that are read at once: the first, the last and one betwe
 
 @dataclass(frozen=True)
 class TargetReader:
-    """How a task learns from the targets of a data set; a room names one, see `opsin.rooms.Room.reads`.
+    """How a task learns from the targets of a data set; a task names one, see `opsin.rooms.Room.reads`.
 
     noun: what a target is, in the plural. read: a target as the data set gives it, or a row of its fields without the
     image -> plain values, hashable by their `repr`. column: the targets of all examples where the data set has them
@@ -310,7 +310,7 @@ def _probed(count: int) -> list[int]:
 
 
 def _probe(examples: Examples, reader: TargetReader) -> None:
-    """Read a few examples whole: what is wrong with all of them is said before all of them are read."""
+    """Read a few examples whole: what is wrong with all of them is reported before all of them are read."""
     for i in _probed(len(examples)):
         image, target = examples.read(i)
         examples.as_image(image, i)

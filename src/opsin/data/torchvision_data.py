@@ -184,7 +184,7 @@ def _download(
     """What a class makes of files that it downloads: in one process at a time, of several that ask for them."""
     if not fetch:
         advice = f"; to download it: {how}" if how else ""
-        raise InputError(f"{name} is not here, and what a recipe alone names is not downloaded{advice}")
+        raise InputError(f"{name} is not on this machine, and what only a recipe names is not downloaded{advice}")
     if is_offline():
         raise InputError(f"offline, and {name} is not in {folder}: allow the network once, or put its files there")
     folder.mkdir(parents=True, exist_ok=True)

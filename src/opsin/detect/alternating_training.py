@@ -1,7 +1,7 @@
 """Faster R-CNN's alternating training: four steps, of which each trains a part of the network.
 
 Ren, He, Girshick and Sun 2015, arXiv:1506.01497, section 3.2. The network is `opsin.detect.faster_rcnn`, which is
-trained jointly unless told otherwise. A step is a stage of a run, or a loop of one's own around what `take_step` gives.
+trained jointly by default. A step is a stage of a run, or a loop of one's own around what `take_step` gives.
 """
 
 from __future__ import annotations

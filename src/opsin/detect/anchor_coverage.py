@@ -1,4 +1,4 @@
-"""What of a data set a detector can never learn: the objects that none of its anchors or cells answers for.
+"""What of a data set a detector can never learn: the objects that none of its anchors or cells is matched to.
 
 The detector's own `assign` decides, on the objects as training gives them to it: two of YOLO's in one cell, one that is
 thinner than a pixel of the input, or one that no anchor overlaps enough. k-means tells which anchors would fit better.
@@ -40,8 +40,8 @@ _CLUSTERS = 9  # as in YOLOv3
 class Matches:
     """How a data set's objects and a detector's places fit.
 
-    size: (height, width) of the input. places: that answer for objects there. objects, unmatched: of each class, all of
-    them and those without a place; problems: the latter, one by one. settings: keys of the recipe that change what is
+    size: (height, width) of the input. places: the anchors or cells there. objects, unmatched: of each class, all of
+    them and those without a match; problems: the latter, one by one. settings: keys of the recipe that change what is
     matched. clusters: widths and heights in pixels of the input of anchors that k-means finds for the training objects,
     as many as the detector lists, else 9; none for a detector without anchors. cluster_iou: of each object with the
     nearest of them on one centre, on average; anchor_iou: with the anchors that the detector lists, if it does.
@@ -66,11 +66,11 @@ class Matches:
         """Nothing: it is all in the words."""
 
     def render(self) -> str:
-        """The matches as plain text, a few lines; the problems are the doctor's to list."""
+        """The matches as plain text, a few lines; the data check lists the problems."""
         height, width = self.size
         lost, total = sum(self.unmatched.values()), sum(self.objects.values())
-        answered = f"none for {lost:,} of {total:,} objects" if lost else f"some for each of {total:,} objects"
-        lines = [f"{self.model} at {height}x{width}: {self.places:,} places, {answered}"]
+        answered = f"no match for {lost:,} of {total:,} objects" if lost else f"a match for each of {total:,} objects"
+        lines = [f"{self.model} at {height}x{width}: {self.places:,} anchors or cells, {answered}"]
         named = {name: count for name, count in self.unmatched.items() if count}
         widest = max(map(len, named), default=0)
         lines += [f"  {name:<{widest}}  {count:,} of {self.objects[name]:,}" for name, count in named.items()]
@@ -79,7 +79,7 @@ class Matches:
             own = f", its own {self.anchor_iou:.2f}" if self.anchor_iou is not None else ""
             lines += [f"  {found}{own}:", f"    {', '.join(f'{w}x{h}' for w, h in self.clusters)}"]
         if lost:
-            lines.append(f"  what may match more: {', '.join([*self.settings, 'another model'])}")
+            lines.append(f"  what may help: {', '.join([*self.settings, 'another model'])}")
         if self.anchor_iou is not None and self.anchor_iou < self.cluster_iou:
             lines.append(f"  to take them: --set 'model.anchors={[list(pair) for pair in self.clusters]}'")
         return "\n".join(lines)
@@ -156,7 +156,7 @@ class _NoProducts(TorchDispatchMode):
 
 
 def _unmatched(model: Detector, outputs: Outputs, size: tuple[int, int], one: Instances) -> dict[int, str]:
-    """The objects of an image that no place answers for: size in the input, and why, by their numbers."""
+    """The objects of an image that no anchor or cell is matched to: size in the input, and why, by their numbers."""
     assert one.labels is not None
     learned = usable(replace(one, ids=torch.arange(len(one))), size)
     assert learned.ids is not None
@@ -171,7 +171,7 @@ def _unmatched(model: Detector, outputs: Outputs, size: tuple[int, int], one: In
         if place is None:
             why = "has less than one within the input, down or across: training leaves it out"
         elif _answered(model, outputs, learned[place : place + 1]):
-            why = "has no place to itself: all that could answer for it answer for others"
+            why = "has no anchor or cell to itself: all that could be matched to it are matched to others"
         else:
             why = "overlaps no anchor enough"
         found[number] = f"{width:.3g}x{height:.3g} input pixels, {why}"

@@ -62,7 +62,7 @@ class Detections:
             raise InputError(f"{place}: {error}") from None
         if not math.isfinite(number):
             raise InputError(
-                f"{place}: the score is {number}; a detection has a finite score: remove it, or mend the tool"
+                f"{place}: the score is {number}; a detection has a finite score: remove it, or fix the tool"
             )
         if len(values) != 4 or not all(map(math.isfinite, values)):
             raise InputError(f"{place}: the box is {shown(str(list(box)))}; expected four finite numbers")
@@ -77,7 +77,7 @@ class Detections:
 def read_detections(path: Path, stems: Sequence[str], classes: Sequence[str]) -> Detections:
     """A file or folder of detections, recognised by what is in it.
 
-    stems, classes: of the truth, by which a folder's texts are told apart. Raises InputError for what is none.
+    stems, classes: of the truth, by which a folder's text files are recognised. Raises InputError for what is none.
     """
     if path.is_dir():
         return _read_folder(path, set(stems), set(classes))
@@ -90,7 +90,7 @@ def read_detections(path: Path, stems: Sequence[str], classes: Sequence[str]) ->
         return _read_json(path)
     if suffix == ".txt":
         raise _refuse_text(path)
-    raise InputError(f"{path} is no file of detections that is known; expected {FORMS}")
+    raise InputError(f"{path} is not a known file of detections; expected {FORMS}")
 
 
 # JSON
@@ -182,7 +182,7 @@ def _read_answers(path: Path, answers: Iterator[tuple[str, Any]]) -> Detections:
         if not isinstance(answer, dict) or not ("instances" in answer or "error" in answer):
             raise InputError(f"{place} is no answer of a detector, which has instances; expected {FORMS}")
         if "frame" in answer:
-            raise InputError(f"{place} is of a video's frame; evaluate answers for images")
+            raise InputError(f"{place} is of a frame of a video; only predictions on images can be evaluated")
         if answer.get("error") is not None:
             found.unread += 1
             continue
@@ -211,7 +211,7 @@ def _read_table(path: Path) -> Detections:
     form = next((one for one in (corners, sides) if all(role in columns for role in one)), None)
     by = next((role for role in ("label", "class_id") if role in columns), None)
     if "path" not in columns or form is None or by is None or "score" not in columns:
-        raise InputError(f"{path} lacks columns; expected {','.join(_PLAIN)}, or a header that names these")
+        raise InputError(f"{path} has missing columns; expected {','.join(_PLAIN)}, or a header that names these")
     found = Detections("a CSV", sided=form is sides, numbered=True)
     for line, row in cells:
         place = f"{path} line {line}"
@@ -219,7 +219,7 @@ def _read_table(path: Path) -> Detections:
         if values.get("error"):
             found.unread += 1
         elif values.get("frame"):
-            raise InputError(f"{place} is of a video's frame; evaluate answers for images")
+            raise InputError(f"{place} is of a frame of a video; only predictions on images can be evaluated")
         elif not values.get("path"):
             raise InputError(f"{place}: the path is empty")
         elif not values.get("score") and not values.get(by):
@@ -352,4 +352,4 @@ def _refuse_text(path: Path) -> InputError:
         return InputError(f"{path} looks like MOT's text (frame,id,x,y,...): tracks are not evaluated yet")
     if _VOC_NAME.match(path.stem) or len(first.split()) == 6:
         return InputError(f"{path} is one text of several; give the folder {path.parent} that holds all of them")
-    return InputError(f"{path} is no file of detections that is known; expected {FORMS}")
+    return InputError(f"{path} is not a known file of detections; expected {FORMS}")

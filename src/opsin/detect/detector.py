@@ -24,10 +24,10 @@ Outputs = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Assignment:
-    """Which truth each place of one image answers for, to be drawn and counted.
+    """Which truth each anchor or cell of one image is matched to, to be drawn and counted.
 
     boxes: (A, 4), the anchors, or the cells of a detector without anchors, in pixels of its input. matched: (A,) int64,
-    the place of the truth, -1 for background, -2 where the loss looks away.
+    the place of the truth, -1 for background, -2 where the loss ignores it.
     """
 
     boxes: Tensor

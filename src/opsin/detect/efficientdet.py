@@ -98,8 +98,8 @@ class EfficientDet(Detector):
 
     anchor_scale: side of the smallest anchors of a level in units of its stride; octaves: sizes up to twice that;
     aspects: widths and heights of a size of 1.
-    match_threshold: an anchor whose IoU with a truth is at least that answers for it, and for every truth the best one
-    does; below background_threshold it is background, between the two neither. alpha, gamma: of the focal loss.
+    match_threshold: an anchor with at least that IoU with a truth is matched to it, and so is the best one of every
+    truth; below background_threshold it is background, between the two neither. alpha, gamma: of the focal loss.
     delta: where the Huber loss of boxes turns linear. box_weight: of that loss. prior: the probability of each class
     that an untrained network states.
 

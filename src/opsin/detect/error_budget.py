@@ -9,7 +9,7 @@ A wrong prediction is of the first kind that fits, with IoU thresholds of 0.5 an
 - both: all others; they overlap an object of another class by 0.1 to 0.5.
 
 An object is missed that nothing found and at which no error of class or localisation was aimed. The cost of a kind is
-what AP at IoU 0.5 would gain, were the errors of that kind alone mended: a class or a box put right, where the object
+what AP at IoU 0.5 would gain, were the errors of that kind alone fixed: a class or a box put right, where the object
 is still free, and else the prediction taken away; other wrong predictions taken away; missed objects taken away.
 """
 
@@ -42,7 +42,7 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Budget:
-    """costs: kind -> what mending it would add to AP at IoU 0.5. mistakes: kind -> its errors, the surest first.
+    """costs: kind -> what fixing it would add to AP at IoU 0.5. mistakes: kind -> its errors, the surest first.
 
     Missed objects come largest first.
     """
@@ -123,7 +123,7 @@ def _mended(
     taken: dict[int, set[int]],
     missed: Sequence[Mistake],
 ) -> list[tuple[Array, Array, int]]:
-    """Scores, hits and count of every class, were the errors of one kind mended."""
+    """Scores, hits and count of every class, were the errors of one kind fixed."""
     counts = [ranking.count for ranking in rankings]
     rows: list[list[tuple[float, bool]]] = [[] for _ in rankings]
     corrected: list[Mistake] = []

@@ -61,7 +61,7 @@ class FastRCNN(Detector):
     each way; pooling: "pool", the paper's, or "align". hidden: width of fc6 and fc7; dropout: behind both.
     proposals: the method that makes them, by its name in `opsin.detect.proposals`, with proposal_options; training,
     evaluation and prediction of a run see to it.
-    regions: sampled of each image; positives: the share that answers for an object, at most; threshold: from this IoU
+    regions: sampled of each image; positives: the share that is matched to an object, at most; threshold: from this IoU
     on; background: the range of the others. add_truth: the objects are among the proposals of the training, as in the
     published code. box_weight, beta: of smooth L1, and where it becomes linear.
     scales: an image pyramid (section 2.4): the input at several sizes, each proposal seen at the one where its area is
@@ -179,7 +179,7 @@ class FastRCNN(Detector):
         return {"class": losses["class"], "box": self.box_weight * losses["box"]}
 
     def assign(self, outputs: Outputs, targets: Sequence[Instances]) -> list[Assignment]:
-        """Which object each proposal answers for, and which are near enough to be drawn as background."""
+        """Which object each proposal is matched to, and which are near enough to be drawn as background."""
         pairs = zip(_by_image(outputs, len(targets)), targets, strict=True)
         return [assign_regions(boxes, one, self.sampler, self.num_classes) for boxes, one in pairs]
 

@@ -5,7 +5,7 @@ small network (`opsin.detect.rpn`) find the regions in the same maps, and both c
 
 faster_rcnn_vgg16 and faster_rcnn_zf are the paper's: one map of stride 16, nine anchors a place, RoI pooling, and the
 fully connected layers of the classification network. faster_rcnn is any backbone on any neck, FPN (Lin et al. 2016,
-arXiv:1612.03144) unless told otherwise, with RoIAlign. faster_rcnn_resnet50_fpn and its _v2 (Li et al. 2021,
+arXiv:1612.03144) by default, with RoIAlign. faster_rcnn_resnet50_fpn and its _v2 (Li et al. 2021,
 arXiv:2111.11429) are torchvision's, which their published weights need. mask=True adds the branch of Mask R-CNN (He et
 al. 2017, arXiv:1703.06870), as the mask_rcnn ones have it.
 """

@@ -50,7 +50,7 @@ class M2Det(Detector):
     channels of a TUM; levels: how many there are. shared, sfam: see the module. neck: another one than MLFPN, which
     then has `planes * levels` channels unless neck_options say otherwise. neck_options: more of the neck's own.
     shrink_last: the coarsest scale is a 3x3 without border, and the image larger than 256 pixels; else it is half.
-    match_threshold: a box whose IoU with a truth is at least that answers for it, and so does the best one of every
+    match_threshold: a box whose IoU with a truth is at least that is matched to it, and so is the best one of every
     truth. negatives: so many times as many background boxes count, those of the highest loss.
 
     forward gives logits (B, A, 1 + K), background first, offsets (B, A, 4), anchors (A, 4) and the input's size.

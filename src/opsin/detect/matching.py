@@ -1,4 +1,4 @@
-"""From the truth of a batch to what each anchor should have said: the part that detectors with anchors share."""
+"""From the truth of a batch to the target of each anchor: the part that detectors with anchors share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from opsin.structures import Instances
 
 
 class Positives(NamedTuple):
-    """The anchors of a batch that answer for a truth.
+    """The anchors of a batch that are matched to a truth.
 
     rows, places: (P,), which image and anchor. boxes: (P, 4), labels: (P,), of the truth.
     """
@@ -28,7 +28,7 @@ class Positives(NamedTuple):
 
 @torch.no_grad()
 def assign_anchors(anchors: Tensor, targets: Sequence[Instances], num_classes: int, **rules: Any) -> list[Assignment]:
-    """What each anchor (A, 4) answers for in each image, by `opsin.ops.matching.match_anchors` and its rules.
+    """What each anchor (A, 4) is matched to in each image, by `opsin.ops.matching.match_anchors` and its rules.
 
     Truths with a label of -1, or in an image without labels, are regions to ignore. Raises InputError for a label that
     the model has no class for.

@@ -136,7 +136,7 @@ def evaluate(
 
 
 def check_protocol(protocol: str | None, ious: Sequence[float] | None) -> Literal["coco", "voc"] | None:
-    """A protocol by its name. Raises InputError for an unknown one, and for thresholds that are none or said twice."""
+    """A protocol by its name. Raises InputError for an unknown one, and for thresholds that are none or given twice."""
     if protocol not in ("coco", "voc", None):
         raise unknown("protocol", protocol, ("coco", "voc"))
     for iou in ious or ():

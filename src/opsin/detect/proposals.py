@@ -194,7 +194,7 @@ def find_proposals(
 
     folder: of the cache; by default one in OPSIN_HOME/proposals that is named after the method, its settings and the
     images' fingerprint. What a killed call has finished is not made again. workers: threads, one a core if None;
-    OpenCV lets go of Python's lock. progress: is told (done, total); on a terminal it is shown if None.
+    OpenCV lets go of Python's lock. progress: called with (done, total); on a terminal it is shown if None.
     Raises InputError for a folder whose proposals are of other images or another method, and an unreadable image.
     """
     about = _describe(split, proposer)
@@ -220,7 +220,7 @@ def find_proposals(
 
 
 def cache_folder(split: Split, proposer: Proposer) -> Path:
-    """Where `find_proposals` keeps the proposals of a split unless it is told; nothing need be there yet."""
+    """Where `find_proposals` keeps the proposals of a split unless a folder is given; nothing need be there yet."""
     return _folder_for(_describe(split, proposer))
 
 

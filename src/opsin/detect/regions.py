@@ -269,8 +269,8 @@ def _initialize(head: nn.Module) -> None:
 class RoISampler:
     """Which regions of an image the head learns from. Fast R-CNN, section 2.3.
 
-    count: of an image. positives: the share of those that answer for a truth, at most. threshold: the IoU from which
-    on a region answers. background: from where to where the IoU of the others lies, the upper end excluded; (0.1, 0.5)
+    count: of an image. positives: the share of those that are matched to a truth, at most. threshold: the IoU from
+    which on a region is. background: from where to where the IoU of the others lies, the upper end excluded; (0.1, 0.5)
     is the paper's heuristic for hard ones, (0, 0.5) that of its successors.
     """
 
@@ -292,7 +292,7 @@ class RoISampler:
 class Samples(NamedTuple):
     """The regions of a batch that its loss sees.
 
-    regions: R of them. labels: (R,), of the truth they answer for, -1 for background. boxes: (R, 4), its box; their own
+    regions: R of them. labels: (R,), of the matched truth, -1 for background. boxes: (R, 4), its box; their own
     for background. sources: (R,), its place among the truths of all images, one image after the other, -1 for
     background.
     """
@@ -316,7 +316,7 @@ def draw(matched: Tensor, count: int, positives: float) -> tuple[Tensor, Tensor]
 
 @torch.no_grad()
 def assign_regions(proposals: Tensor, truth: Instances, sampler: RoISampler, num_classes: int) -> Assignment:
-    """Which truth each proposal (P, 4) of an image answers for, and which are near enough to be drawn as background."""
+    """Which truth each proposal (P, 4) of an image is matched to, and which are near enough to be background."""
     low, high = sampler.background
     rules: dict[str, Any] = {"rescue": None, "num_classes": num_classes}
     (own,) = assign_anchors(proposals, [truth], positive=sampler.threshold, negative=high, **rules)

@@ -125,7 +125,7 @@ def budget_chart(evaluation: Evaluation) -> Figure:
         axes.invert_yaxis()
         axes.grid(False)
         axes.set_xlim(min(0.0, *costs), max(1.0, *costs) * 1.15)
-        axes.set_xlabel("points of AP that mending these errors would add")
+        axes.set_xlabel("points of AP that fixing these errors would add")
 
     caption = "The longest bar says what to work on. TIDE, Bolya et al. 2020; the costs do not add up to 100."
     return Figure("Cost of the errors", charts.svg(paint), caption)
@@ -182,7 +182,7 @@ def worst_images(evaluation: Evaluation, examples: Examples, limit: int = 12) ->
 def assignments(
     images: Sequence[Tensor], found: Sequence[Assignment], truth: Sequence[Instances], classes: Sequence[str]
 ) -> Gallery:
-    """Inputs of the network with the anchors or cells that answer for their objects. images: uint8 (C, H, W)."""
+    """Inputs of the network with the anchors or cells that are matched to their objects. images: uint8 (C, H, W)."""
     items = []
     for image, assignment, objects in zip(images, found, truth, strict=True):
         positive, ignored = int((assignment.matched >= 0).sum()), int((assignment.matched == -2).sum())
@@ -190,15 +190,15 @@ def assignments(
         count = len(objects) if objects.labels is None else int((objects.labels >= 0).sum())
         served = len(set(assignment.matched[assignment.matched >= 0].tolist()))
         caption = (
-            f"{positive} places for {served} of {count} objects\n"
+            f"{positive} anchors or cells for {served} of {count} objects\n"
             f"{ignored:,} ignored, {len(assignment.matched) - positive - ignored:,} background"
         )
         items.append(GalleryItem(drawn, caption, wrong=served < count))
     note = (
-        "Training images as the loss sees them. Green: the anchors or cells that answer for an object; orange: those "
-        "the loss ignores; grey: background. An object that no place answers for cannot be learned."
+        "Training images as the loss sees them. Green: the anchors or cells that are matched to an object; orange: "
+        "those the loss ignores; grey: background. An object without a match cannot be learned."
     )
-    return Gallery("Which places answer for which object", items, note, large=True)
+    return Gallery("Which anchors or cells are matched to which object", items, note, large=True)
 
 
 def to_instances(objects: Objects) -> Instances:

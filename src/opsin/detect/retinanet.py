@@ -80,8 +80,8 @@ class RetinaNet(Detector):
 
     anchor_scale: side of the smallest anchors of a level in units of its stride; octaves: sizes up to twice that;
     ratios: height / width. anchors: "paper", or "torchvision", which rounds sides and lays them on corners of cells.
-    match_threshold: an anchor whose IoU with a truth is at least that answers for it; below background_threshold it is
-    background, between the two neither. low_quality: the best anchors of a truth answer whatever the IoU, as in the
+    match_threshold: an anchor with at least that IoU with a truth is matched to it; below background_threshold it is
+    background, between the two neither. low_quality: the best anchors of a truth are matched at any IoU, as in the
     ports; the paper does not say so. alpha, gamma: of the focal loss. box_loss: "smooth_l1", linear beyond `beta`, "l1"
     or "giou". box_weight: of it. prior: the probability of each class that an untrained network states.
 
@@ -237,7 +237,7 @@ def _sides(stride: int, scale: float, octaves: int, form: AnchorForm) -> list[fl
 
 # Published networks
 
-_IDEA = "a loss that looks away from what is right, so that all boxes can be trained on"
+_IDEA = "a loss with little weight on what is right already, so that all anchors are trained on"
 _published = partial(Published, "arXiv:1708.02002", 2017, (3, 800, 1344), idea=_IDEA)
 
 

@@ -92,7 +92,7 @@ class ProposalHead(nn.Module):
     convs: 3x3 ones before the two that predict. anchor_scales, ratios, anchors: see `AnchorGrid`. objectness: one
     logit, "sigmoid", or the paper's two, "softmax", of which only their difference counts.
     candidates: the best so many anchors of each level go into the suppression, at `iou_threshold` within a level.
-    match_threshold: an anchor whose IoU with a truth is at least that answers for it, as do the best anchors of each
+    match_threshold: an anchor whose IoU with a truth is at least that is matched to it, as are the best anchors of each
     truth; below background_threshold it is background. sampled: anchors of an image that the loss sees,
     half of them such as answer if there are so many. inside_only: it sees none that crosses the image's border
     (section 3.1.3). beta: where smooth L1 becomes linear; 1/9 in all ports.
@@ -211,7 +211,7 @@ class ProposalHead(nn.Module):
         return alive.view_as(solid) & solid
 
     def assign(self, outputs: Outputs, targets: Sequence[Instances], num_classes: int) -> list[Assignment]:
-        """Which truth each anchor answers for in each image."""
+        """Which true box each anchor is matched to in each image."""
         anchors = outputs["anchors"]
         if not self.inside_only:
             return assign_anchors(anchors, targets, num_classes, **self.rules)
@@ -276,7 +276,7 @@ class RPN(Detector):
 
     All classes of the truth are one to it, and all answers have label 0. Trained by itself, its one class is "object",
     whatever classes the data have: `map` then says how well it ranks boxes, `mar_100` how many objects a hundred of
-    them find. Decoding suppresses no more than the head has done unless it is told an iou_threshold.
+    them find. Decoding suppresses no more than the head has done unless an iou_threshold is given.
     forward gives what the head gives, and the input's size.
     """
 

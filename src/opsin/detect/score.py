@@ -106,7 +106,7 @@ def _range(scores: Array) -> tuple[float, float]:
 
 
 def _labels(found: Detections, source: Source, stated: StatedBoxes | None, path: Path) -> Array:
-    """The class of each row, -1 for one that the truth does not have, which is said."""
+    """The class of each row, -1 for one that the truth does not have, which a line says."""
     classes = {name: label for label, name in enumerate(source.classes)}
     known: dict[int | str, int] = {}
     numbers = False

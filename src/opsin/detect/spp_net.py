@@ -42,7 +42,7 @@ class PyramidNetwork(Backbone):
     """A classification network's stem and stages, a spatial pyramid, and three fully connected layers.
 
     backbone: name of the classification network, with backbone_options. stride: of its map that is pooled, the last one
-    unless told; what lies behind it is left out. levels: bins of a side at each level of the pyramid. hidden_features:
+    by default; what lies behind it is left out. levels: bins of a side at each level of the pyramid. hidden_features:
     width of the two hidden layers.
     """
 
@@ -92,7 +92,7 @@ class PyramidNetwork(Backbone):
 class SPPNet(RCNN):
     """R-CNN whose regions are pooled from maps of the whole image. Its options are R-CNN's, but for the following.
 
-    backbone: name of any classification network; stride: of its map, the last one unless told; levels,
+    backbone: name of any classification network; stride: of its map, the last one by default; levels,
     hidden_features, dropout: of the pyramid and what stands on it. sizes: of the regions that the classification
     network is trained on, drawn for each batch; the paper changes them with the epoch, 224 and 180 (section 2.3,
     multi-size training). scales: of the image's shorter side; a region is pooled at that where its area is nearest to

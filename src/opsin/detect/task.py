@@ -110,7 +110,7 @@ class DetectTask(Task):
 
     @torch.no_grad()
     def inspections(self, split: Split) -> list[Section]:
-        """Which anchors or cells answer for the objects of a few training images."""
+        """Which anchors or cells are matched to the objects of a few training images."""
         if isinstance(self.model, OwnDetector):
             return []
         full = [place for place, one in enumerate(split.kind.instances) if len(one)]

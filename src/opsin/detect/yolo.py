@@ -1,4 +1,4 @@
-"""What YOLO v2, v3 and v4 share: grids of cells, anchors, logistic offsets, who answers for which truth, decoding.
+"""What YOLO v2, v3 and v4 share: grids of cells, anchors, logistic offsets, matching of anchors and truth, decoding.
 
 A map of stride s is a grid of cells of s x s pixels. Each cell has the anchors of its level, and predicts for each of
 them t_x, t_y, t_w, t_h, an objectness, and the classes:
@@ -73,7 +73,7 @@ class Truths(NamedTuple):
 
 
 class Positives(NamedTuple):
-    """Predictions that answer for a truth, (M,) each: image, place in it, and truth, a place in `Truths`.
+    """Predictions that are matched to a truth, (M,) each: image, place in it, and truth, a place in `Truths`.
 
     pairs: every (positive, truth) that met there, for a place that several truths claim: its box is the last one's, its
     classes are all of theirs.
@@ -132,7 +132,7 @@ def gather_truths(
 
 
 def match(levels: Sequence[Level], truths: Truths, threshold: float | None = None) -> Positives:
-    """The anchor whose shape fits a truth best answers for it, in the cell that holds its centre.
+    """The anchor whose shape fits a truth best is matched to it, in the cell that holds its centre.
 
     threshold: every anchor whose shape overlaps more than that answers as well: YOLOv4's. Anchors of one shape on two
     levels, as the tiny networks have, both answer.
@@ -211,7 +211,7 @@ class GridDetector(Detector):
     anchors: of each level, in pixels. scales: of each level's grid. box_loss: "offsets" is what Darknet's gradient of
     v3 amounts to: cross-entropy of the sigmoids of t_xy and half the squared error of t_wh, times 2 - the truth's share
     of the input, so that small boxes count up to twice as much; or an overlap loss by name. ignore_threshold: a
-    prediction that overlaps any truth by more is not told that it is background. match_threshold: see `match`.
+    prediction that overlaps any truth by more is not trained to be background. match_threshold: see `match`.
     label_smoothing: e moves class targets to 1 - e / 2 and e / 2. prior: the objectness that an untrained network
     states. Darknet starts at 0.5, which its first thousand steps of small learning rates have to unlearn.
 
@@ -330,7 +330,7 @@ class GridDetector(Detector):
     def ignored(self, levels: Sequence[Level], truths: Truths, regions: Truths) -> Tensor:
         """Where a prediction overlaps a truth too well to be background, or half of it is in a region to ignore.
 
-        (B, A) bool; those that answer for a truth may be among them.
+        (B, A) bool; those that are matched to a truth may be among them.
         """
         found = torch.zeros(len(levels[0].rows), sum(level.places for level in levels), dtype=torch.bool)
         found = found.to(levels[0].rows.device)

@@ -13,7 +13,7 @@ object, the first of the image.
 
 yolov1 is the paper's figure 3, which has no norm. yolov1_darknet is the author's yolov1.cfg, another network: batch
 norm, three boxes, and a locally connected layer, a convolution whose weights are others at each place, where the paper
-has 4,096 neurons. yolov1_tiny is yolov1-tiny.cfg, "Fast YOLO": 8 convolutions and a fully connected layer. Told of a
+has 4,096 neurons. yolov1_tiny is yolov1-tiny.cfg, "Fast YOLO": 8 convolutions and a fully connected layer. Given a
 backbone, the first two have it in place of their first 20 convolutions, those that the paper trains to classify.
 """
 
@@ -233,7 +233,7 @@ class YOLOv1(Detector):
 
     @torch.no_grad()
     def _responsible(self, boxes: Tensor, truths: Truths) -> tuple[Tensor, Tensor, Tensor]:
-        """Image, cell and box that answer for each truth."""
+        """Image, cell and box that are matched to each truth."""
         cell = self._cells(truths.boxes)
         own = boxes[truths.image, cell]
         overlap = iou(own, truths.boxes[:, None])

@@ -6,7 +6,7 @@ sigmoid keeps in their cell; batch norm everywhere; and the finer map of Darknet
 passthrough, every 2x2 places of which become channels of one.
 
 The loss is a sum of squared errors as in v1, with Darknet's weights: 1 for the offsets (times 2 - the truth's share of
-the input), 5 for the objectness of what answers for a truth, whose target is its IoU, and 1 for that of what overlaps
+the input), 5 for the objectness of what is matched to a truth, whose target is its IoU, and 1 for that of what overlaps
 none by more than 0.6. Classes exclude each other: a softmax. Darknet squares their errors by name, but its gradient is
 that of cross-entropy, so it is cross-entropy here. For the first 12,800 images it also pulls every box to its anchor;
 here the layer that predicts starts with small weights, so the boxes start there.
@@ -84,7 +84,7 @@ class YOLOv2(GridDetector):
 
     backbone, backbone_options, backbone_weights, width: as in `YOLOv3`; the paper's has 1,024 channels above it.
     passthrough=False leaves the finer map out. anchors: in pixels; `opsin.ops.kmeans_anchors` finds those of other
-    data. iou_target=False makes the target of objectness 1. object_weight: of those that answer for a truth.
+    data. iou_target=False makes the target of objectness 1. object_weight: of those that are matched to a truth.
     ignore_threshold, prior: see `GridDetector`.
     """
 

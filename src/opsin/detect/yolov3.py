@@ -1,6 +1,6 @@
 """YOLOv3: An Incremental Improvement.
 
-Redmon and Farhadi 2018, arXiv:1804.02767. The idea: YOLOv2's grid at three scales, the two finer ones told by the
+Redmon and Farhadi 2018, arXiv:1804.02767. The idea: YOLOv2's grid at three scales, the two finer ones fed by the
 coarser of what they see; Darknet-53 below; and a sigmoid for each class, so that one box may be a woman and a person.
 
 A truth belongs to the one anchor of all nine whose shape fits best, in the cell of its centre; other predictions that
@@ -280,7 +280,7 @@ _published = partial(Published, "arXiv:1804.02767", 2018)
         61_949_149,
         32_932_037_632,
         {"coco test-dev AP": 31.0, "coco test-dev AP50": 55.3},
-        "YOLO's grid at three scales, each told by the coarser one, and a sigmoid for each class",
+        "YOLO's grid at three scales, each fed by the coarser one, and a sigmoid for each class",
         "counted: the author's cfg; results read: the paper's abstract and the author's page",
     ),
 )

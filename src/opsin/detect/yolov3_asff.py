@@ -192,7 +192,7 @@ class YOLOv3ASFF(GridDetector):
         return losses
 
     def _match(self, outputs: Outputs, levels: Sequence[Level], truths: Truths) -> tuple[Positives, tuple[Rows, ...]]:
-        """Who answers for which truth, and the guesses of its anchor and of the free anchor in its cell."""
+        """Which anchor is matched to which truth, and the guesses of its anchor and of the free anchor in its cell."""
         if not self.guided:
             return match(levels, truths), ()
         # A free anchor without size fits no truth.

@@ -35,7 +35,7 @@ class Facts:
     preprocessing: None for a model that takes no images. meaning: what its answers mean, as the truth of its data has
     it, plain JSON: {"classes": [...]}. options: the builder's that followed from the data, such as num_classes.
     objects: how large what it was trained on was, as `opsin.engine.tiles.ObjectSizes` has it; empty where that is not
-    known. tile: how it looks at large images unless told otherwise, see `opsin.engine.tiles.read_tile`.
+    known. tile: how it looks at large images by default, see `opsin.engine.tiles.read_tile`.
     """
 
     recipe: Recipe

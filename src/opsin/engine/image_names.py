@@ -1,4 +1,4 @@
-"""Which image of a split a name in somebody's file of answers means: by id, by path, by file name or by stem."""
+"""Which image of a split a name in somebody's file of predictions means: by id, by path, by file name or by stem."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@
     clip.mp4  0  webcam:1  rtsp://camera/stream             a video: every frame has an answer of its own
 
 A file that is there goes before every other meaning of its name. In a folder, and among what a pattern matches, images
-are found by the rule of `opsin.image_files`. Nothing here imports torch, so that a wrong name is said at once.
+are found by the rule of `opsin.image_files`. Nothing here imports torch, so that a wrong name is reported at once.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def find_inputs(inputs: Sequence[str | Path], *, videos: bool = True) -> list[An
 
 
 def check_inputs(inputs: Sequence[str | Path]) -> None:
-    """Raise InputError for what is certainly not there, whatever model it is for: said before a model is loaded."""
+    """Raise InputError for what is certainly not there, whatever model it is for: reported before a model is loaded."""
     if sum(str(given) == "-" for given in inputs) > 1:
         raise InputError("- is given twice, and standard input can be read but once")
     for given in inputs:

@@ -65,7 +65,7 @@ def create_loggers(names: Sequence[str], folder: RunFolder) -> list[Logger]:
 class Trackers(Callback):
     """Gives every tracker the recipe at the start, and each row of metrics.csv; the first process alone.
 
-    What fails on the way is said once, and the training goes on: metrics.csv has everything.
+    What fails on the way is reported once, and the training goes on: metrics.csv has everything.
     """
 
     def __init__(self, names: Sequence[str], folder: RunFolder, history: History, say: Callable[[str], None]) -> None:

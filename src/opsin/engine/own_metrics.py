@@ -47,7 +47,7 @@ def monitored(recipe: Recipe) -> tuple[str, str]:
 
 
 def find_metrics(recipe: Recipe, *, needed: bool = False) -> dict[str, Any]:
-    """A recipe's own metrics by their names; one that this call was not given is said, and left out.
+    """A recipe's own metrics by their names; one that this call was not given is named in a line, and left out.
 
     needed: raise InputError instead.
     """

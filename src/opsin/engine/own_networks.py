@@ -17,7 +17,7 @@ from opsin.registry import Entry
 
 
 class Adapter(Protocol):
-    """How a task trains a network of the user's own; a class that a room names, see `opsin.rooms.Room.adapts`."""
+    """How a task trains a network of the user's own; a class that a task names, see `opsin.rooms.Room.adapts`."""
 
     @classmethod
     def claims(cls, module: nn.Module) -> bool:

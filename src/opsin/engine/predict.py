@@ -82,7 +82,7 @@ class Predictor:
         """Plain values of what the network says of each input, which the engine makes answers of, see `answer_class`.
 
         sizes: (height, width) of the images as they were given; originals: what was given, read. options: those that
-        the task's room declares for "predict".
+        the task declares for "predict".
         """
         raise InputError(f"models for {self.recipe.task} give no answers")
 

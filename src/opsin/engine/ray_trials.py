@@ -55,7 +55,7 @@ def run_all(search: Search, parallel: int | None, ended: Ended, say: Say) -> Non
         ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
         resources, room = _resources(search, ray.cluster_resources())
-        say(f"Ray has room for {room} trials at once, each with {_words(resources)}")
+        say(f"Ray runs up to {room} trials at once, each with {_words(resources)}")
         _drive(ray, search, min(room, parallel or room), resources, ended, say)
     finally:
         if ours:

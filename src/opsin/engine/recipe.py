@@ -304,7 +304,7 @@ def load_recipe(
     """Read, override and check a recipe. Raises InputError that names the key, and the nearest one if it is unknown.
 
     source: a shipped recipe's name, a YAML file, or a mapping; of an earlier version, too. overrides: {"optim.lr":
-    0.01, ...}. say: is told of keys that have moved and do not have their default; None for nobody.
+    0.01, ...}. say: gets a line on keys that have moved and do not have their default; None for nobody.
     """
     values = read_recipe(source) if isinstance(source, str | Path) else _copy(source)
     task = (overrides or {}).get("task", values.get("task", rooms.DEFAULT_TASK))

@@ -47,7 +47,7 @@ def open_data(recipe: Recipe, source: Any = None, classes: Sequence[str] | None 
 
 
 def open_readable(recipe: Recipe, say: Say, source: str | None = None, **opening: Any) -> Source:
-    """`open_data`, with every file read: InputError names the bad ones, or the recipe skips them and `say` is told.
+    """`open_data`, with every file read: InputError names the bad ones, or the recipe skips them and `say` gets a line.
 
     opening: the task, and keywords of `opsin.data.open`, where they are others than the recipe's.
     """

@@ -28,6 +28,7 @@ __all__ = [
     "Figure",
     "Gallery",
     "GalleryItem",
+    "Own",
     "Section",
     "Table",
     "Text",

@@ -61,7 +61,7 @@ def locked(folder: RunFolder) -> Iterator[None]:
 def find_checkpoint(folder: RunFolder, say: Say) -> tuple[Path, Content] | None:
     """The newest whole checkpoint of a run and what it holds; None where there is none yet.
 
-    Of a damaged one `say` is told, and the one before is taken. Raises InputError where none can be read.
+    On a damaged one `say` gets a line, and the one before is taken. Raises InputError where none can be read.
     """
     damaged: list[str] = []
     for path in (folder.last, folder.previous):
@@ -132,7 +132,7 @@ def why_finished(content: Content, task: Task, trainer: Trainer) -> str | None:
 
 
 def left_to_train(content: Content, task: Task, trainer: Trainer, device: torch.device, say: Say) -> bool:
-    """Whether a training goes on after a checkpoint. `say` is told why it does not, or what differs on this machine.
+    """Whether a training goes on after a checkpoint. `say` gets a line on why not, or what differs here.
 
     Where it does not, the callbacks are given the state that they had, as at the start of a training.
     """

@@ -1,4 +1,4 @@
-"""Evaluate a file of answers, of whatever tool, against data: no model is run, and no image is read."""
+"""Evaluate a file of predictions, of whatever tool, against data: no model is run, and no image is read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from opsin.rooms import Room
 def evaluate_predictions(
     predictions: str | Path, data: str | Path, split: str | None = None, *, task: str | None = None, **options: Any
 ) -> dict[str, float]:
-    """The metrics of a file of answers, or of a folder of them, on a split of data, by the field's official rules.
+    """The metrics of a file of predictions, or of a folder of them, on a split of data, by the field's official rules.
 
     predictions: what another tool or `opsin predict` wrote; the task says which forms it reads. data: what opens with
     the truth. split: as of `evaluate`. task: whose answers they are; that of the data if None. options: the task's, as
@@ -55,19 +55,19 @@ def score(
 
 
 def scoring_room(room: Room) -> Room:
-    """The room that reads a task's files of answers: its own, or that of the task whose evaluation it borrows.
+    """The room that reads a task's files of predictions: its own, or that of the task whose evaluation it borrows.
 
     Raises InputError where none does.
     """
     own = room if room.scores is not None else rooms.evaluating_room(room)
     if own.scores is None:
         able = [one.task for one in rooms.built_in_rooms() if one.scores is not None]
-        raise InputError(f"{room.task} evaluates no file of answers; {' and '.join(able)} do")
+        raise InputError(f"{room.task} evaluates no file of predictions; {' and '.join(able)} do")
     return own
 
 
 def _say_problems(source: Source) -> None:
-    """Errors in the truth change the result, so they are said."""
+    """Errors in the truth change the result, so a line says so."""
     wrong = [problem for problem in source.problems if problem.severity == "error"]
     if wrong:
         more = f", and {len(wrong) - 1:,} more: opsin data {source.name} lists them" if wrong[1:] else ""

@@ -2,7 +2,7 @@
 
 A recipe, shipped or saved or a file, is complete: what it leaves out has the default of `opsin.engine.recipe`, always.
 A training begun by flags names a model, data and perhaps more; what it leaves open is chosen by the function that its
-room declares as `starts`. What was chosen stands in the run's recipe like anything else, and is said in one line.
+room declares as `starts`. What was chosen stands in the run's recipe like anything else, and is printed in one line.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def start(
 
 
 def recipe_of(what: str | None, overrides: Mapping[str, Any]) -> str | dict[str, Any]:
-    """What to train by: a task's name before a recipe's, a recipe's before a model's. A name of two is said.
+    """What to train by: a task's name before a recipe's, a recipe's before a model's. A name of two gets a line.
 
     what: None where overrides name a model. Raises InputError for a name that is none of them, and for a model
     without data.

@@ -516,7 +516,7 @@ def _device(recipe: Recipe) -> torch.device:
 
 @contextmanager
 def _quiet_lightning():
-    """Lightning's hints are for those who write its loops; ours are told in plain words by `say`."""
+    """Lightning's hints are for those who write its loops; ours go to `say` in plain words."""
     loggers = [logging.getLogger(name) for name in ("lightning", "lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -73,7 +73,7 @@ def tune(
     recipe, overrides: as `opsin.train` takes them. space: key of the recipe -> its values, as `log:1e-4..1e-1`,
     `int:16..128`, `choice:sgd,adamw` or a list of choices; see `opsin.engine.search_space`. trials: how many, 20 if not
     given. prune: end a trial early that is worse than the median of the others. ray: run trials as tasks of Ray, as
-    many at once as it has room for, or `parallel`. out: the folder to make, tune/<name> if None. resume: a search to go
+    many at once as it can run, or `parallel`. out: the folder to make, tune/<name> if None. resume: a search to go
     on with; trials then raises their number. Raises InputError before anything is trained, JobError after.
     """
     _check_call(trials, ray=ray, parallel=parallel)

@@ -28,7 +28,7 @@ def detection_focal_loss(
 ) -> Tensor:
     """`focal_loss` of (B, A, K) logits whose targets are 0 but for a few 1, summed with a weight for each place.
 
-    hits: rows, places and classes of the ones, (P,) each, no two alike. weight: (B, A), 0 where the loss looks away.
+    hits: rows, places and classes of the ones, (P,) each, no two alike. weight: (B, A), 0 where the loss ignores it.
     It is the same number and gradient, in a third of the time: targets are not written down, and the gradient of the
     zeros, gamma (1 - p) softplus(x) + p times (1 - alpha) p^gamma, is computed beside the loss.
     """

@@ -1,4 +1,4 @@
-"""Focal losses: cross-entropy that looks away from what is already right."""
+"""Focal losses: cross-entropy with less weight on what is right already."""
 
 from __future__ import annotations
 

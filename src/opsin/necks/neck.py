@@ -1,4 +1,4 @@
-"""What every neck is: the maps of a backbone -> maps for a head, each told of the others' scales."""
+"""What every neck is: the maps of a backbone -> maps for a head, each with what the other scales see."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Matching: which true box each anchor answers for, by two rules on their overlap."""
+"""Matching: which true box each anchor is matched to, by two rules on their overlap."""
 
 from __future__ import annotations
 

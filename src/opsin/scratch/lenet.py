@@ -1,4 +1,4 @@
-"""LeNet-5, trained on handwritten digits with nothing but the files of this room.
+"""LeNet-5, trained on handwritten digits with nothing but the files of this package.
 
 LeCun, Bottou, Bengio and Haffner 1998, Proc. IEEE 86(11), section II-B, with today's layers (full C3, ReLU,
 max pooling, softmax), 61,706 numbers to learn:

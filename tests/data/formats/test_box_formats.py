@@ -140,7 +140,7 @@ def test_voc_what_is_wrong_has_its_line(tmp_path: Path) -> None:
     reasons = {p.path.split()[-1]: p.reason for p in source.problems}
     assert reasons["7"] == "unknown class 'dgo'; classes.txt has 'dog', 'cat'"
     assert "(4, 4, 130, 30) of 100x80; cut at the border" in reasons["9"]
-    assert "mend or remove" in reasons["11"]
+    assert "fix or remove" in reasons["11"]
     with pytest.raises(InputError, match=r"a\.xml line \d+"):
         data.check_trainable(source)
 

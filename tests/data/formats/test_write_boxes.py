@@ -113,7 +113,7 @@ def test_links_and_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="out is not empty; name a new folder"):
         write_coco(given, tmp_path / "out")
     (tmp_path / "in/val/1.png").write_bytes(b"")
-    with pytest.raises(InputError, match=r"1.png: .*; mend or remove it"):
+    with pytest.raises(InputError, match=r"1.png: .*; fix or remove it"):
         write_coco(given, tmp_path / "half")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["in", "out"]  # nothing half done
 

@@ -1,1 +1,1 @@
-"""Formats of data, one a file: each has a `FORMAT`, and the rooms list those of their task."""
+"""Formats of data, one a file: each has a `FORMAT`, and each task lists its own."""

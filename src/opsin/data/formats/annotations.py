@@ -39,12 +39,12 @@ _INSIDE = 0.5  # of a box's area, the least share in the image for it to be beli
 
 @dataclass
 class Annotation:
-    """What is said of one image.
+    """What is annotated in one image.
 
     file: its path. where: the annotation's file. size: (height, width); None to ask the image. boxes: (x1, y1, x2,
     y2) of each object. relative: whether boxes and outlines, which are polygons then, are in units of the image's
     sides. names: their classes. places: of each object within `where`, as "line 12". ignored: the places in `names` of
-    regions to ignore. outlines: of each object what its mask is drawn from, None where nothing is said of it.
+    regions to ignore. outlines: of each object what its mask is drawn from, None where none is annotated.
     """
 
     file: str
@@ -93,13 +93,13 @@ class Annotation:
 
 
 def note_oriented(where: str) -> Problem:
-    """That a format's oriented boxes are read as outlines, said once."""
+    """That a format's oriented boxes are read as outlines, noted once."""
     reason = "oriented boxes, kept as their outlines; a detector of upright boxes learns the box around each"
     return Problem("oriented_boxes", where, reason, "note")
 
 
 def note_unannotated(where: str, images: Sequence[str], why: str) -> list[Problem]:
-    """That images of which nothing is said are left out; none where there are no such."""
+    """That images without any annotation are left out; none where there are no such."""
     if not images:
         return []
     reason = f"{len(images)} images {why} and are left out, {min(images)} the first"
@@ -199,7 +199,7 @@ def _evaluate(
         cut = np.clip(boxes, 0, [width, height, width, height])
         share = (cut[:, 2:] - cut[:, :2]).prod(axis=1) / np.where(kept, (boxes[:, 2:] - boxes[:, :2]).prod(axis=1), 1)
         far = np.abs(cut - boxes).max(axis=1, initial=0) > _ROUNDING
-        outside = "the box of a {name} lies outside of its image: {box} of {size[0]}x{size[1]}; mend or remove it"
+        outside = "the box of a {name} lies outside of its image: {box} of {size[0]}x{size[1]}; fix or remove it"
         refuse((share <= 0) | (far & (share < _INSIDE)), "outside_box", outside)
         for i in np.flatnonzero(far & kept).tolist():
             reason = f"the box of a {image.names[i]} reaches out of its image: {_written(boxes[i])} of {width}x{height}"

@@ -84,7 +84,7 @@ def _build(
             table: ([replace(row, names=parted[row.names]) for row in rows], columns)
             for table, (rows, columns) in tables.items()
         }
-        reason = "labels of one cell are taken as parted by blanks; part them by | if blanks are within names"
+        reason = "the labels in a cell are split at blanks; separate them by | where class names contain blanks"
         problems.append(Problem("parted_labels", str(next(iter(tables))), reason, "note"))
     declared = [column for _, columns in tables.values() for column in columns]
     classes = sorted({label for rows, _ in tables.values() for row in rows for label in row.names} | set(declared))
@@ -191,7 +191,7 @@ def _says_names(column: int, cells: Sequence[tuple[int, list[str]]]) -> bool:
 
 
 def _part_by_blanks(cells: Collection[tuple[str, ...]]) -> dict[tuple[str, ...], tuple[str, ...]]:
-    """What cells are once their labels are parted by blanks; empty where blanks are part of names.
+    """Cells with their labels split at blanks; empty where blanks are part of names.
 
     They are where another sign parts labels, and where no class is shared between the parts of two cells.
     """

@@ -2,7 +2,7 @@
 
 Pixels count from 0 and corners are continuous, as in our convention. A rotated box, an ellipse, a polygon and a mask
 are kept as outlines, with the box around them. `occluded` objects are objects. Tags, points and lines are no objects of
-a detector: how many are left out is said. `subset`, or a folder of a split's name, says the split. CVAT's other XML,
+a detector: a note counts those left out. `subset`, or a folder of a split's name, says the split. CVAT's other XML,
 "for video", has tracks, and is refused. https://docs.cvat.ai/docs/manual/advanced/xml_format/
 
 Classes are the labels of the task, in their order; else the sorted names found.

@@ -16,7 +16,7 @@ Claim = Literal[0, 1, 2, 3]  # no; by shape alone, as class folders; by what onl
 class Format:
     """A way of keeping data.
 
-    name: as people call it. truth: what is known of each image, in a few words. expects: how it is told by its files;
+    name: as people call it. truth: what is known of each image, in a few words. expects: how its files show it;
     empty for built-in data. claims: how surely a path, which exists, or a built-in name is of this format. open: a path
     that it claims as a source, with those keywords of `options` that are given. names: of built-in data, for messages.
     insists: that of `options` which says that a path is of this format although other tasks' formats claim it more

@@ -70,7 +70,7 @@ def _is_number(text: str) -> bool:
 
 
 def _lists(folders: Sequence[Path], problems: list[Problem], known: set[str]) -> dict[str, list[str]]:
-    """From splits to the names in ImageSets; those that have no labels are said."""
+    """From splits to the names in ImageSets; those that have no labels are noted."""
     home = next((base / "ImageSets" for base in folders if (base / "ImageSets").is_dir()), None)
     found: dict[str, list[str]] = {}
     for file in [] if home is None else find_files(home, (".txt",), below=False):

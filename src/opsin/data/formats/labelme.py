@@ -2,7 +2,7 @@
 
 Points are in continuous pixels from 0, as in our convention. A rectangle is two corners; a circle its centre and a
 point on it; a polygon, an oriented rectangle and a circle are kept as outlines, with the box around them; a mask is a
-PNG in its box, of which the box is read. Points and lines are no objects of a detector: how many are left out is said.
+PNG in its box, of which the box is read. Points and lines are no objects of a detector: a note counts those left out.
 
 Classes are the lines of a labels.txt or classes.txt in the folder (labelme's `__ignore__` and `_background_` are none),
 else the sorted names found. Images lie beside their JSON, in a folder `images`, or where `imagePath` leads within the

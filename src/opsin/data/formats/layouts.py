@@ -1,4 +1,4 @@
-"""Annotated data that is no set of class folders, told by what lies in it: files of annotations, maps, their names.
+"""Annotated data that is no set of class folders, found by what lies in it: files of annotations, maps, their names.
 
 An annotated data set has folders too, `images` and `labels`, which are no classes. What is asked: do folders bear the
 names of parts of a layout; do files of annotations lie beside or above the images, with their names and with what
@@ -298,7 +298,7 @@ class _Looked:
         return self._within()
 
     def _within(self) -> Likeness | None:
-        """Images and their masks lie in one folder, told by the ends of their names."""
+        """Images and their masks lie in one folder, recognised by the ends of their names."""
         stems = {image.rpartition(".")[0] for image in self.tree.images}
         masks = [
             one for one in stems if re.search(r"[_\-](?:mask|label|gt|seg|labelids|annotation)$", one, re.IGNORECASE)

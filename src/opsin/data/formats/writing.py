@@ -75,7 +75,7 @@ class ImageWriter:
                 return pixels.shape[0], pixels.shape[1]
             size = split.inputs.size(i)
         except UnreadableImage as error:
-            raise InputError(f"{error.path}: {error.reason}; mend or remove it") from error
+            raise InputError(f"{error.path}: {error.reason}; fix or remove it") from error
         assert size is not None
         source = Path(split.name(i))
         if self.link and source.is_file():

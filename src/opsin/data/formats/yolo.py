@@ -37,7 +37,7 @@ _CLASS_FILES = ("classes.txt", "obj.names", "predefined_classes.txt", "_darknet.
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where splits and classes are said. root: what paths count from. parts: from splits to files, folders or lists.
+    """Where splits and classes are listed. root: what paths count from. parts: from splits to files, folders or lists.
 
     points: how many numbers of points follow the box of a row. numbered: nobody named the classes, they are numbers.
     """

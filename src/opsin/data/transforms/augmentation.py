@@ -305,7 +305,7 @@ _UNSIZE = (Expand, RandomIoUCrop)
 
 
 def _kind(name: str, options: Mapping[str, Any]) -> Any:
-    """What a step is made of. torchvision's ScaleJitter, which sizes to a target, is told from ours by that."""
+    """What a step is made of. torchvision's ScaleJitter, which sizes to a target, is recognised by that."""
     return v2.ScaleJitter if name == "scale_jitter" and "target_size" in options else _KNOWN[name]
 
 

@@ -21,7 +21,7 @@ class Expand:
     """SSD's "zoom out": the image at a random place of a larger one. Liu et al. 2016, arXiv:1512.02325, sec. 3.6.
 
     side_range: how many times as wide and high. fill: "mean", as in SSD, or a grey level, or one of each channel. It is
-    torchvision's RandomZoomOut, draw for draw, which fills with black unless told.
+    torchvision's RandomZoomOut, draw for draw, which fills with black by default.
     """
 
     kernels: ClassVar[Sequence[str]] = ("crop", "resize")

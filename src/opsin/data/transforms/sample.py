@@ -68,7 +68,7 @@ def regions(instances: Instances) -> Tensor:
 
 @dataclass(frozen=True)
 class Frame:
-    """What every step is told: what the network takes, and the rule by which objects leave an image.
+    """What every step is given: what the network takes, and the rule by which objects leave an image.
 
     An object leaves when less than `visible` of its area is left, and in the end when a side is under `least` pixels of
     the input. A region to ignore stays as long as there is any of it.
@@ -148,7 +148,7 @@ def end(scene: Scene, sample: Sample) -> Sample:
 
 
 def moves(key: str, value: Any) -> bool:
-    """Whether a field has a place in the image. Raises InputError where that cannot be told or is not so said."""
+    """Whether a field has a place in the image. Raises InputError where that is not known, or not declared."""
     if isinstance(value, tv_tensors.TVTensor):
         return True
     if isinstance(value, Instances):
