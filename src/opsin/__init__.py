@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from opsin import scratch as scratch
     from opsin import structures as structures
     from opsin.analyze.explain import explain
+    from opsin.backbones.fitting import Fitted, load_weights
     from opsin.engine.evaluate import evaluate
     from opsin.engine.export import export
     from opsin.engine.predict import Predictor, load
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from opsin.rooms import Metric, Option, Room, list_tasks, register
 
 _VERBS = {
+    "Fitted": "opsin.backbones.fitting",
     "InputError": "opsin.errors",
     "JobError": "opsin.errors",
     "Metric": "opsin.rooms",
@@ -60,6 +62,7 @@ _VERBS = {
     "list_models": "opsin.registry",
     "list_tasks": "opsin.rooms",
     "load": "opsin.engine.predict",
+    "load_weights": "opsin.backbones.fitting",
     "optimize": "opsin.nn.inference",
     "push": "opsin.engine.push",
     "register": "opsin.rooms",
@@ -90,6 +93,7 @@ _ROOMS = (
 )
 
 __all__ = [
+    "Fitted",
     "InputError",
     "JobError",
     "Metric",
@@ -109,6 +113,7 @@ __all__ = [
     "list_models",
     "list_tasks",
     "load",
+    "load_weights",
     "optimize",
     "push",
     "register",

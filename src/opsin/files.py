@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from opsin.errors import JobError
 
+_DEEPEST = 100  # levels of nesting of a JSON text from elsewhere
 MAX_BYTES = 1 << 32  # of a file that is read whole; the largest annotations of public data are a tenth of it
 
 
@@ -34,6 +37,21 @@ def check_regular(path: str | os.PathLike[str], most: int = MAX_BYTES) -> None:
         raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
     if found.st_size > most:
         raise OSError(errno.EFBIG, f"it has {found.st_size:,} bytes, more than the {most:,} that are read", str(path))
+
+
+def load_json(text: str | bytes) -> Any:
+    """The value of a JSON text from elsewhere. Raises ValueError for what is none, or nested over 100 levels deep."""
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError(f"it is nested deeper than {_DEEPEST} levels") from None
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [one for held in level if isinstance(held, dict | list)
+                 for one in (held.values() if isinstance(held, dict) else held)]  # fmt: skip
+        if not level:
+            return value
+    raise ValueError(f"it is nested deeper than {_DEEPEST} levels")
 
 
 @contextlib.contextmanager

@@ -12,8 +12,10 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakKeyDictionary
 
 from opsin import errors, objects, rooms
 from opsin.errors import InputError, unknown
@@ -21,12 +23,11 @@ from opsin.rooms import Room
 from opsin.schemes import SCHEMES, Scheme, split_scheme
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from torch import Tensor, nn
 
 
 Builder = TypeVar("Builder", bound=Callable[..., Any])
+WEIGHT_FILES = (".pth", ".pt", ".th", ".ckpt", ".bin", ".safetensors")  # how files of weights end
 
 
 @dataclass(frozen=True)
@@ -173,6 +174,7 @@ _aliases: dict[str, str] = {}
 _objects: dict[str, Entry] = {}  # networks that calls were given as objects
 _loaders: list[Callable[..., Any]] = []  # what fills a model with published weights
 _tried: set[str] = set()  # modules of networks
+_built: WeakKeyDictionary[Any, tuple[str, dict[str, Any]]] = WeakKeyDictionary()  # by `create_model`: name and options
 
 
 def register(
@@ -403,13 +405,15 @@ def list_models(pattern: str = "*", task: str | None = None) -> list[str]:
 def find_weights(name: str, weights: str) -> Weights:
     """Published weights of a model. Raises InputError with the nearest names when there are none of that name.
 
-    Of a file of the hub, `hf:owner/name`, nothing is known but whose it is, and what the model says of itself.
+    Of a file, here or of the hub (`hf:owner/name`), nothing is known but what the model says of itself.
     """
     entry = find_model(name)
     known = entry.weights
+    channels = {} if entry.input_size is None else {"channels": entry.input_size[0]}
     if (found := split_scheme(weights)) is not None and found[0].runs is not None:
-        channels = {} if entry.input_size is None else {"channels": entry.input_size[0]}
         return Weights(weights, "", "the terms of its repository", "the Hugging Face hub", channels, classes="")
+    if is_weight_file(name, weights):
+        return Weights(weights, "", "the terms of its author", "a file", channels, classes="")
     if not known and _of_library(name) is not None:
         raise InputError(f"{name} has no published weights; build it without weights and train it")
     if not known:
@@ -422,19 +426,32 @@ def find_weights(name: str, weights: str) -> Weights:
     return known[weights]
 
 
+def is_weight_file(name: str, weights: str | Path) -> bool:
+    """Whether the weights of a model are the path of a file, there or not, and no name of published ones."""
+    if str(weights) in find_model(name).weights or split_scheme(weights) is not None:
+        return False
+    path = Path(weights)
+    return path.suffix.lower() in WEIGHT_FILES or len(path.parts) > 1 or path.is_file()
+
+
+def built_as(model: nn.Module) -> tuple[str, dict[str, Any]] | None:
+    """The name and the options by which `create_model` built a network; None of any other."""
+    return _built.get(model)
+
+
 def create_model(
     name: str,
     *,
-    weights: str | None = None,
+    weights: str | Path | None = None,
     offline: bool | None = None,
     say: Callable[[str], None] = errors.say,
     **options: Any,
 ) -> nn.Module:
     """Build a model by name, with its builder's options: for classifiers `num_classes` and `in_channels` among them.
 
-    weights: a name of published ones, downloaded once into OPSIN_HOME and verified, or a safetensors file of the hub,
-    "hf:owner/name"; None starts from random numbers. They may stand behind the name too: resnet50:imagenet1k,
-    timm:convnext_tiny.fb_in1k.
+    weights: a name of published ones, downloaded once into OPSIN_HOME and verified, a file of your own, "x.pth", see
+    `opsin.load_weights`, or one of the hub, "hf:owner/name"; None starts from random numbers. Names of published ones
+    may stand behind the model's too: resnet50:imagenet1k, timm:convnext_tiny.fb_in1k.
     With another `num_classes` the last layer starts fresh, with another `in_channels` the first; `say` gets a line on
     it, standard error by default. offline: only what was downloaded before; OPSIN_OFFLINE decides if None.
 
@@ -449,13 +466,16 @@ def create_model(
         if option not in known:
             raise unknown(f"option of {name}", option, known)
     if weights is not None:
+        weights = str(weights)
         options = {**find_weights(name, weights).options, **options}
     try:
         model = entry.builder(**options)
     except (TypeError, ValueError) as error:
         if error.__traceback__ is not None and error.__traceback__.tb_next is None:
             raise
-        raise InputError(f"{name} cannot be built with {options}: {error}") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]  # torch's have a trace of C++ behind it
+        raise InputError(f"{name} cannot be built with {options}: {reason}") from error
+    _built[model] = name, options
     if weights is not None:
         _loaders[0](model, name, weights, options, offline=offline, say=say)
     return model

@@ -20,8 +20,8 @@ from torchvision.transforms.functional import normalize
 from opsin import cli, registry
 from opsin.backbones import googlenet
 from opsin.backbones.backbone import Backbone
+from opsin.backbones.fitting import copy_in_order
 from opsin.backbones.googlenet import AtLeast, Branches
-from opsin.backbones.weights import copy_in_order
 from opsin.classify.evaluate import ClassifyEvaluator
 from opsin.classify.predict import ClassifyPredictor
 from opsin.engine.checkpoint import Facts, read_model, read_tensors

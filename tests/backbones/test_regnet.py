@@ -16,8 +16,8 @@ from torch import nn
 
 from opsin import registry
 from opsin.backbones import regnet
+from opsin.backbones.fitting import copy_in_order
 from opsin.backbones.regnet import AnyNet, Block, Line, Stages, fit_groups, sample_anynetx, sample_regnetx
-from opsin.backbones.weights import copy_in_order
 from opsin.errors import InputError
 from opsin.nn.counting import count_macs, count_parameters
 

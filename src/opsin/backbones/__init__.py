@@ -32,7 +32,7 @@ from opsin.backbones import (
     zfnet,
 )
 from opsin.backbones.backbone import Backbone
-from opsin.backbones.weights import copy_in_order
+from opsin.backbones.fitting import copy_in_order
 from opsin.lazy_modules import lazy_modules
 
 __getattr__, __dir__ = lazy_modules(__name__, __file__)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ from opsin.registry import Published, register
 
 Bottleneck: TypeAlias = Literal["v1", "v1.5", "senet154"] | None
 Stem: TypeAlias = Literal["imagenet", "caffe", "deep", "cifar"]
-Shortcut: TypeAlias = Literal["A", "B", "C"]
+Shortcut: TypeAlias = Literal["A", "A_centred", "B", "C"]
 Norm: TypeAlias = Literal["bn"] | None
 Attention: TypeAlias = Callable[[int], nn.Module] | None  # channels -> what weighs a map of so many
 
@@ -50,18 +50,24 @@ class Block(nn.Module):
 
 
 class ZeroPad(nn.Module):
-    """Shortcut A where the shape changes: every stride-th pixel, and zeros for the new channels. No parameters."""
+    """Shortcut A where the shape changes: every stride-th pixel, and zeros for the new channels. No parameters.
 
-    def __init__(self, new_channels: int, stride: int) -> None:
+    The zeros come behind, or, centred, half of them before: the channels of x then meet others of the body's. Trained
+    anew it is the same; weights of the one answer noise in the other.
+    """
+
+    def __init__(self, new_channels: int, stride: int, centred: bool = False) -> None:
         super().__init__()
         self.new_channels, self.stride = new_channels, stride
+        self.before = new_channels // 2 if centred else 0
 
     def dilate(self, rate: tuple[int, int], stride: tuple[int, int]) -> None:
         """Stride less: `opsin.nn.dilation.Dilatable`. It sees no neighbours, and so has no dilation."""
         self.stride = stride[0]
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.new_channels))
+        behind = self.new_channels - self.before
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.before, behind))
 
 
 @dataclass(frozen=True)
@@ -79,8 +85,8 @@ class BlockDesign:
     def __post_init__(self) -> None:
         check_count("groups", self.groups)
         check_count("width_per_group", self.width_per_group)
-        if self.shortcut not in ("A", "B", "C"):
-            raise unknown("shortcut", self.shortcut, ("A", "B", "C"))
+        if self.shortcut not in get_args(Shortcut):
+            raise unknown("shortcut", self.shortcut, get_args(Shortcut))
         if self.norm not in ("bn", None):
             raise unknown("norm", self.norm, ("bn", "null"))
 
@@ -114,7 +120,7 @@ class BlockDesign:
         if self.shortcut == "C" or (self.shortcut == "B" and changes):
             kernel_size = 3 if self.bottleneck == "senet154" and stride != 1 else 1
             return nn.Sequential(*conv_norm(in_channels, out_channels, kernel_size, stride, self.norm))
-        return ZeroPad(out_channels - in_channels, stride) if changes else nn.Identity()
+        return ZeroPad(out_channels - in_channels, stride, self.shortcut == "A_centred") if changes else nn.Identity()
 
 
 class ResNet(Backbone):
@@ -128,7 +134,8 @@ class ResNet(Backbone):
     with the stages': 64 and one group make it as wide as the stage. attention: made at the end of every body, from the
     number of its maps.
 
-    shortcut (section 4.1): "A" pads with zeros where the shape changes, "B" projects there, "C" projects everywhere.
+    shortcut (section 4.1): "A" pads with zeros behind the channels where the shape changes, "A_centred" on both sides
+    of them, as some ports do; "B" projects there, "C" projects everywhere.
     residual=False leaves shortcuts out: the plain nets that get worse with depth. norm: "bn" or None.
     zero_init_residual starts every block as its shortcut (Goyal et al. 2017, arXiv:1706.02677, section 5.1).
     dropout: before the linear layer.

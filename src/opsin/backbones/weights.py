@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import pickle
-from collections.abc import Callable, Iterator, Mapping
-from importlib.util import find_spec
-from itertools import zip_longest
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file as read_safetensors
 from torch import Tensor, nn
 
 from opsin import errors, registry
-from opsin.backbones.backbone import Backbone, training_options
+from opsin.backbones.backbone import training_options
+from opsin.backbones.fitting import Fitted, copy_fitting, describe_fresh, fit_file, pair_in_order, weights_of
+from opsin.backbones.weight_files import read_state
 from opsin.downloading import fetch
 from opsin.errors import InputError
 from opsin.registry import Weights
@@ -121,7 +117,8 @@ def load_published(
     Options that change anything else are refused: InputError names the first tensor that does not fit.
     Auxiliary heads that the model leaves out are left in the file. The file is fetched unless it is there.
     """
-    if (path := find_local(weights, offline=offline)) is not None:
+    path = Path(weights) if registry.is_weight_file(name, weights) else find_local(weights, offline=offline)
+    if path is not None:
         return load_file(model, name, path, options, shown=weights, say=say)
     entry, published = registry.find_model(name), registry.find_weights(name, weights)
     if published.fetch is None:
@@ -137,31 +134,11 @@ def load_published(
     else:
         given = dict(published.read(path, {**options, **shape}))
     _check_form(asked, given, f"weights {weights!r} of {name}", {k: v for k, v in options.items() if k not in shape})
-    fresh = _copy(model, name, given, shape, path.name, say)
+    kept, fresh = copy_fitting(model, given)
+    if line := describe_fresh(model, name, Fitted(path.name, tuple(kept), tuple(fresh), source=shape)):
+        say(line)
     if getattr(model, "in_channels", None) == shape["in_channels"]:
         model.preprocessing = dict(published.preprocessing)  # type: ignore[assignment]
-    return fresh
-
-
-def _copy(
-    model: nn.Module,
-    name: str,
-    given: Mapping[str, Tensor],
-    shape: Mapping[str, int],
-    file: str,
-    say: Callable[[str], None],
-) -> list[str]:
-    """Fill a model with tensors by its own names. Returns what has another shape and stays fresh; `say` gets a line."""
-    own = dict(_weights(model.state_dict()))
-    fresh = [key for key, tensor in own.items() if given[key].shape != tensor.shape]
-    with torch.no_grad():
-        for key in own.keys() - set(fresh):
-            own[key].copy_(given[key])
-    if fresh:
-        differ = [f"{v} {k.partition('_')[2] if k == 'num_classes' else 'input channels'}" for k, v in shape.items()
-                  if getattr(model, k) != v]  # fmt: skip
-        line = f"{name} keeps {len(own) - len(fresh)} of {len(own)} tensors of {file}, which is for "
-        say(f"{line}{' and '.join(differ)}; fresh: {', '.join(fresh)}")
     return fresh
 
 
@@ -174,79 +151,17 @@ def load_file(
     shown: str = "",
     say: Callable[[str], None] = errors.say,
 ) -> list[str]:
-    """Fill a model, built as `name` with these options, from a safetensors file. Returns what is fresh.
+    """`fit_file` for a model of which only what is not as it seems is said: fresh layers, and parts left in the file.
 
-    The file's tensors have our names, or stand in our order, or have the names of the network `name` in torchvision or
-    timm, whose order they are then walked in; every shape is checked. Another number of classes leaves the last layer
-    fresh, another of channels the first; `say` gets a line. shown: what messages call the file. Raises InputError.
+    Returns what is fresh. Raises InputError where the file is of another network.
     """
-    shown = shown or str(path)
-    state = {key: tensor for key, tensor in read_state(path).items() if not key.startswith("opsin.state/")}
-    entry = registry.find_model(name)
-    tried: list[Exception] = []
-    for arranged in _arrangements(entry, state):
-        shape = _shape_of(arranged, entry)
-        try:
-            with torch.device("meta"):
-                form = entry.builder(**{**options, **{key: n for key, n in shape.items() if key in entry.options}})
-            pairs = pair_in_order(form, arranged)
-        except (TypeError, ValueError, InputError) as error:
-            tried.append(error)
-            continue
-        return _copy(model, name, {ours[0]: theirs[1] for ours, theirs in pairs}, shape, shown, say)
-    raise InputError(
-        f"{shown} does not fit {name}: {tried[0] if tried else 'its tensors have other names'}. A safetensors file is "
-        "sorted by name: its names must be opsin's, or those of this network in torchvision, or in timm if installed"
-    )
-
-
-def _shape_of(state: Mapping[str, Tensor], entry: registry.Entry) -> dict[str, int]:
-    """The classes and channels that a file is for, by its last and its first tensor."""
-    tensors = [tensor for _, tensor in _weights(state)]
-    found = {"num_classes": tensors[-1].shape[0]} if tensors and tensors[-1].ndim else {}
-    if tensors and tensors[0].ndim == 4:
-        found["in_channels"] = tensors[0].shape[1]
-    return {key: n for key, n in found.items() if key in entry.options}
-
-
-def _arrangements(entry: registry.Entry, state: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    """A file's tensors in the orders that may be ours: by our own names, by those of other libraries, as they stand."""
-    weights = dict(_weights(state))
-    with torch.device("meta"):
-        own = [key for key, _ in _weights(entry.builder().state_dict())]
-    if set(own) == weights.keys():
-        yield {key: weights[key] for key in own}
-    for order in (_torchvision_order, _timm_order):
-        names = [key for key, _ in _weights(order(entry.name))]
-        if names and set(names) == weights.keys():
-            yield {key: weights[key] for key in names}
-    for published in entry.weights.values():
-        if published.arrange is not None:
-            with contextlib.suppress(KeyError, ValueError, IndexError, InputError):  # it is for another file's names
-                yield dict(published.arrange(weights))
-    # Sorted by name, a norm's bias would be taken for its weight, which has the same shape.
-    if [key.rpartition(".")[2] for key in weights] == [key.rpartition(".")[2] for key in own]:
-        yield weights
-
-
-def _torchvision_order(name: str) -> Mapping[str, Tensor]:
-    from torchvision import models
-
-    if name not in models.list_models():
-        return {}
-    with torch.device("meta"):
-        return models.get_model(name, weights=None).state_dict()
-
-
-def _timm_order(name: str) -> Mapping[str, Tensor]:
-    if find_spec("timm") is None:
-        return {}
-    import timm
-
-    if not timm.is_model(name):
-        return {}
-    with torch.device("meta"):
-        return timm.create_model(name).state_dict()
+    fitted = fit_file(model, name, path, options, shown=shown)
+    line = describe_fresh(model, name, fitted)
+    if not line and (fitted.left or fitted.note):
+        line = fitted.describe()
+    if line:
+        say(line)
+    return list(fitted.fresh)
 
 
 def _read_in_order(
@@ -266,7 +181,7 @@ def _read_in_order(
 
 def _check_form(asked: nn.Module, given: Mapping[str, Tensor], what: str, options: Mapping[str, Any]) -> None:
     """Refuse a form of the network that is not the published one, but for auxiliary heads left out."""
-    own = dict(_weights(asked.state_dict()))
+    own = dict(weights_of(asked.state_dict()))
     for key in [*own, *given]:
         mine, theirs = own.get(key), given.get(key)
         if mine is None and key.startswith(_AUXILIARY):
@@ -277,72 +192,6 @@ def _check_form(asked: nn.Module, given: Mapping[str, Tensor], what: str, option
                 f"{what} do not fit {shown}: {key} is {_shape(theirs)} in the file and {_shape(mine)} in the model; "
                 "leave that option out, or train without weights"
             )
-
-
-def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors or .pth file by name. Runs no code of the file. Raises InputError if it is neither.
-
-    A state dict that lies under "state_dict" or "model", beside what else a training saves, is found.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            return read_safetensors(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise InputError(f"{path} holds objects that only code can rebuild; it was not loaded") from None
-    except (SafetensorError, OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path} is not a readable file of weights: {reason}; delete it to have it again") from None
-    for key in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise InputError(f"{path} holds no state dict, a mapping of names to tensors")
-    return dict(content)
-
-
-def copy_in_order(model: nn.Module, reference_state: Mapping[str, Tensor]) -> None:
-    """Fill a model from another implementation's state dict, tensor by tensor in order, so that names may differ.
-
-    Every shape is checked before anything is copied. The criterion's tensors, which are the task's, stay as they are,
-    and so do the batch counters of batch norm, which change no output and which old files lack.
-    Raises InputError that names the first tensor that does not fit.
-    """
-    pairs = pair_in_order(model, reference_state)
-    with torch.no_grad():
-        for ours, theirs in pairs:
-            ours[1].copy_(theirs[1])
-
-
-def pair_in_order(
-    model: nn.Module, reference_state: Mapping[str, Tensor]
-) -> list[tuple[tuple[str, Tensor], tuple[str, Tensor]]]:
-    """Our tensors with theirs, in order, every shape checked."""
-    pairs = []
-    for place, (ours, theirs) in enumerate(zip_longest(_weights(model.state_dict()), _weights(reference_state))):
-        if ours is None or theirs is None or ours[1].shape != theirs[1].shape:
-            raise InputError(
-                f"weights do not fit {type(model).__name__}: tensor {place} is {_describe(theirs)} in the file, "
-                f"{_describe(ours)} in the model; they are of another architecture or other options"
-                f"{_suggestion(model, reference_state)}"
-            )
-        pairs.append((ours, theirs))
-    return pairs
-
-
-def _suggestion(model: nn.Module, state: Mapping[str, Tensor]) -> str:
-    said = type(model).suggest(state) if isinstance(model, Backbone) else ""
-    return f"; {said}" if said else ""
-
-
-def _weights(state: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
-    return [
-        (k, v) for k, v in state.items() if not k.endswith("num_batches_tracked") and not k.startswith("criterion.")
-    ]
-
-
-def _describe(entry: tuple[str, Tensor] | None) -> str:
-    return "missing" if entry is None else f"{entry[0]} {tuple(entry[1].shape)}"
 
 
 def _shape(tensor: Tensor | None) -> str:

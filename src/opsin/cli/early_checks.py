@@ -10,7 +10,8 @@ from pathlib import Path
 
 from opsin.engine.run import missing_run
 from opsin.errors import InputError
-from opsin.registry import not_built
+from opsin.registry import WEIGHT_FILES, not_built
+from opsin.schemes import split_scheme
 
 
 def check_run(run: str | Path) -> None:
@@ -32,6 +33,14 @@ def check_recipe(what: str | None) -> None:
     """Raise InputError where the file of a recipe is not there."""
     if what is not None and (_is_path(what) or what.endswith((".yaml", ".yml"))) and not Path(what).exists():
         raise InputError(f"no recipe at {what}; check the path")
+
+
+def check_weights(what: str | None) -> None:
+    """Raise InputError where a file of weights is not there."""
+    if what is None or split_scheme(what) is not None or Path(what).exists():
+        return
+    if Path(what).suffix.lower() in WEIGHT_FILES or len(Path(what).parts) > 1:
+        raise InputError(f"no file of weights at {what}")
 
 
 def check_explained(what: str) -> None:

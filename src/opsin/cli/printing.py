@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from opsin.errors import InputError, is_printable, printable
+from opsin.errors import InputError, JobError, is_printable, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +29,10 @@ def print_json(value: Any, indent: int | None = 1) -> None:
 def to_json(value: Any, indent: int | None = None) -> str:
     """JSON that keeps letters; what steers a terminal or is no Unicode is an escape, which reads back as it was."""
     plain = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
-    text = json.dumps(value, indent=indent, ensure_ascii=plain, allow_nan=False)
+    try:
+        text = json.dumps(value, indent=indent, ensure_ascii=plain, allow_nan=False)
+    except ValueError as error:
+        raise JobError(f"the result holds a value that is no number, which JSON has none for: {error}") from None
     if is_printable(text.replace("\n", "")):
         return text
     return "".join(one if one == "\n" or is_printable(one) else f"\\u{ord(one):04x}" for one in text)

@@ -12,7 +12,7 @@ import typer
 from opsin import rooms
 from opsin.cli import completion
 from opsin.cli.arguments import AsJson, DataSource, Device, Settings, examples, number_or_auto
-from opsin.cli.early_checks import check_data, check_recipe
+from opsin.cli.early_checks import check_data, check_recipe, check_weights
 from opsin.cli.printing import print_json
 from opsin.engine.run import RunFolder
 from opsin.errors import InputError
@@ -47,7 +47,8 @@ def train(
             "--weights",
             "-w",
             metavar="NAME",
-            help="Published weights of the model to start from, such as imagenet1k, or hf:owner/name.",
+            help="Weights of the model to start from: published ones, such as imagenet1k, a file (.pth, .th, "
+            ".safetensors, ...), or hf:owner/name.",
         ),
     ] = None,
     data: DataSource = None,
@@ -105,6 +106,7 @@ def train(
         )
     check_recipe(what)
     check_data(data)
+    check_weights(weights)
     if resume is not None:
         RunFolder.open(resume)
     from opsin.engine.recipe import parse_setting

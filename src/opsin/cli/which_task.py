@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 import struct
 from collections.abc import Collection, Sequence
@@ -13,6 +12,7 @@ from typing import BinaryIO
 from opsin import rooms
 from opsin.cli.early_checks import check_data
 from opsin.errors import InputError
+from opsin.files import load_json
 from opsin.rooms import Room
 from opsin.schemes import find_local
 
@@ -77,8 +77,8 @@ def _task_of_file(path: Path) -> str | None:
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(min(length, _LARGEST_HEADER)))
-        return str(json.loads(header["__metadata__"]["opsin"])["recipe"]["task"])
+            header = load_json(file.read(min(length, _LARGEST_HEADER)))
+        return str(load_json(header["__metadata__"]["opsin"])["recipe"]["task"])
     except (OSError, ValueError, KeyError, TypeError, struct.error):
         return None
 

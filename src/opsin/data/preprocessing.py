@@ -13,6 +13,8 @@ from torch import Tensor
 from opsin.data.resizing import MODES, resize, to_grey
 from opsin.errors import InputError, unknown
 
+_MOST_PIXELS = 1 << 26  # 8192 x 8192; a batch of one is a gigabyte of memory before the first layer
+
 INTERPOLATIONS = tuple(MODES)
 
 
@@ -37,16 +39,21 @@ class Preprocessing:
     def __post_init__(self) -> None:
         for name in ("size", "mean", "std"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        if len(self.size) != 2 or any(not isinstance(n, int) or n < 1 for n in self.size):
+        if len(self.size) != 2 or any(type(n) is not int or n < 1 for n in self.size):
             raise InputError(f"size is {self.size}; expected (height, width) in pixels")
         if self.channels not in (1, 3):
             raise InputError(f"channels is {self.channels}; expected 1 for grey or 3 for colour")
-        if len(self.mean) != self.channels or len(self.std) != self.channels or min(self.std) <= 0:
+        if math.prod(self.size) > _MOST_PIXELS:
+            raise InputError(f"size is {self.size}; expected at most {_MOST_PIXELS:,} pixels")
+        positive = all(0 < n < math.inf for n in self.std)
+        if len(self.mean) != self.channels or len(self.std) != self.channels or not positive:
             raise InputError(f"mean {self.mean} and std {self.std} must be {self.channels} numbers each, std above 0")
         if self.fit not in ("squash", "crop", "pad"):
             raise unknown("fit", self.fit, ("squash", "crop", "pad"))
         if self.interpolation not in INTERPOLATIONS:
             raise unknown("interpolation", self.interpolation, INTERPOLATIONS)
+        if not all(math.isfinite(n) for n in self.mean):
+            raise InputError(f"mean is {self.mean}; expected numbers")
         if not 0 < self.crop_ratio <= 1:
             raise InputError(f"crop_ratio is {self.crop_ratio}; expected a number above 0 and at most 1")
 

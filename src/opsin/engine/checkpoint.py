@@ -14,12 +14,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from opsin import registry
-from opsin.data import Preprocessing, class_names
+from opsin import objects, registry
+from opsin.backbones.weight_files import check_numbers
+from opsin.data import Preprocessing
+from opsin.engine.named_weights import saved_parts
+from opsin.engine.promised import check_promise
 from opsin.engine.recipe import Recipe, load_recipe
 from opsin.engine.run import missing_run
 from opsin.errors import InputError
-from opsin.files import atomic
+from opsin.files import atomic, load_json
 from opsin.nn.capabilities import restore_values, saved_values
 from opsin.schemes import find_local
 from opsin.version import __version__
@@ -35,7 +38,8 @@ class Facts:
     preprocessing: None for a model that takes no images. meaning: what its answers mean, as the truth of its data has
     it, plain JSON: {"classes": [...]}. options: the builder's that followed from the data, such as num_classes.
     objects: how large what it was trained on was, as `opsin.engine.tiles.ObjectSizes` has it; empty where that is not
-    known. tile: how it looks at large images by default, see `opsin.engine.tiles.read_tile`.
+    known. tile: how it looks at large images by default, see `opsin.engine.tiles.read_tile`. first_weights: which its
+    training began with, as {"file": "x.th", "sha256": ...}; empty where they were random.
     """
 
     recipe: Recipe
@@ -44,6 +48,7 @@ class Facts:
     options: dict[str, Any] = field(default_factory=dict)
     objects: dict[str, Any] = field(default_factory=dict)
     tile: str | int | None = None
+    first_weights: dict[str, Any] = field(default_factory=dict)
 
     @property
     def classes(self) -> list[str]:
@@ -71,11 +76,14 @@ class Saved(Facts):
         headed = any(name.startswith("aux_heads.") for name in self.state)
         if headed and "aux_heads" not in {**self.options, **self.recipe.model.options}:
             self.options = {**self.options, "aux_heads": True}  # of files from when they were built unasked
+        check_numbers(f"the saved {self.recipe.model.name}", self.state)
+        if not objects.is_object(self.recipe.model.name):  # which is there already
+            check_promise(super().build, self.state, self.recipe.model.name)
         model = super().build()
         load_exactly(model, self.state, self.recipe.model.name)
         try:
             restore_values(model, self.values)
-        except (TypeError, ValueError, KeyError) as error:
+        except (TypeError, ValueError, KeyError, OverflowError) as error:
             raise InputError(
                 f"what was saved beside the weights of {self.recipe.model.name} is damaged: {error}"
             ) from None
@@ -99,6 +107,7 @@ def save_model(
         "options": facts.options,
         "objects": facts.objects,
         "tile": facts.tile,
+        "first_weights": facts.first_weights,
         "metrics": dict(metrics),
         "values": {name: value for name, value in values.items() if not isinstance(value, Tensor)},
     }
@@ -144,20 +153,34 @@ def read_model(path: str | Path) -> Saved:
             known = registry.find_model(name).weights
             hint = f"; with published weights: {', '.join(f'{name}:{w}' for w in known)}" if known else ""
             raise InputError(f"{name} is a model without weights, not a run{hint}")
-        return _published(name, weights)
+        return Saved(**saved_parts(name, weights))
     if path.is_dir():
         if not (path / "model.safetensors").exists():
             raise InputError(f"no model.safetensors in {path}: {_lacking(path)}")
         path = path / "model.safetensors"
     elif not path.exists():
         raise _absent(path)
+    if path.suffix.lower() in registry.WEIGHT_FILES and path.suffix.lower() != ".safetensors":
+        raise _of_others(path)
     tensors, metadata = read_tensors(path)
+    if "opsin" not in metadata:
+        raise _of_others(path)
     try:
-        return _described(json.loads(metadata["opsin"]), tensors)
+        return _described(load_json(metadata["opsin"]), tensors)
+    except RecursionError:
+        raise InputError(f"{path} has a damaged description: it is nested too deep") from None
     except KeyError as error:
         raise InputError(f"{path} does not describe a model of opsin: it lacks {error.args[0]!r}") from None
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
         raise InputError(f"{path} has a damaged description: {error}") from None
+
+
+def _of_others(path: Path) -> InputError:
+    """The error for weights alone, which say nothing of the network that they are of."""
+    return InputError(
+        f"{path} holds weights, but does not say of which network: give it with the name, MODEL:{path} "
+        f'(opsin predict resnet50:{path} photo.jpg), or opsin.load("{path}", model="resnet50", classes=[...])'
+    )
 
 
 def _of_hub(file: Path, shown: str) -> Saved:
@@ -195,18 +218,26 @@ def _described(text: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Saved:
     """A saved model, of what its file says and holds."""
     described = text if "meaning" in text else _of_version_1(text)
     prepared = described["preprocessing"]
+    try:
+        preprocessing = None if prepared is None else Preprocessing.from_dict(prepared)
+    except InputError as error:
+        raise ValueError(error) from None
     values = dict(described["values"])
     values |= {name.removeprefix(_VALUE): tensor for name, tensor in tensors.items() if name.startswith(_VALUE)}
     meaning = dict(described["meaning"])
     if "classes" in meaning:
         meaning["classes"] = [str(name) for name in meaning["classes"]]
+        named, made = len(meaning["classes"]), described["options"].get("num_classes", len(meaning["classes"]))
+        if named != made:
+            raise ValueError(f"it names {named} classes for a network of {made}")
     return Saved(
         recipe=load_recipe(described["recipe"]),
-        preprocessing=None if prepared is None else Preprocessing.from_dict(prepared),
+        preprocessing=preprocessing,
         meaning=meaning,
         options=dict(described["options"]),
         objects=dict(described.get("objects", {})),  # earlier files lack these two
         tile=described.get("tile"),
+        first_weights=dict(described.get("first_weights", {})),
         state={name: tensor for name, tensor in tensors.items() if not name.startswith(_VALUE)},
         values=values,
         metrics={str(k): float(v) for k, v in described["metrics"].items()},
@@ -221,27 +252,6 @@ def _of_version_1(text: Mapping[str, Any]) -> dict[str, Any]:
     return {**text, "meaning": {"classes": text["classes"]}, "options": options, "values": values}
 
 
-def _published(name: str, weights: str) -> Saved:
-    """A model with published weights, fetched unless they are there, as if it had been trained here."""
-    published = registry.find_weights(name, weights)
-    preprocessing = Preprocessing.from_dict(published.preprocessing)
-    options: dict[str, Any] = {"num_classes": published.num_classes, "in_channels": preprocessing.channels}
-    own = dict(published.options)
-    model = registry.create_model(name, weights=weights, **options, **own)
-    recipe = {
-        "task": registry.find_model(name).task,
-        "model": {"name": name, "weights": weights, **own},
-        "data": {"source": ""},
-    }
-    return Saved(
-        recipe=load_recipe(recipe),
-        preprocessing=preprocessing,
-        meaning={"classes": list(class_names(published.classes, published.num_classes))},
-        options=options,
-        state=model.state_dict(),
-    )
-
-
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors and the metadata of a safetensors file. Raises InputError if it is not one."""
     if not path.is_file():
@@ -250,10 +260,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(
-            f"{path} is not a readable safetensors file ({error}); opsin loads no pickles: "
-            "convert the weights with safetensors.torch.save_file"
-        ) from None
+        raise InputError(f"{path} is not a readable safetensors file ({error})") from None
 
 
 def load_exactly(model: nn.Module, state: Mapping[str, Tensor], name: str) -> None:

@@ -20,7 +20,7 @@ from opsin.engine.predict import Predictor, load
 from opsin.engine.recipe_data import open_data, split_data
 from opsin.engine.run import RunFolder
 from opsin.engine.tiles import TileCount, Tiles, read_tile
-from opsin.errors import InputError
+from opsin.errors import InputError, say
 from opsin.files import atomic
 from opsin.progress import follow
 from opsin.schemes import naming
@@ -173,6 +173,13 @@ def _check_saving(run: str | Path, tile: str | int | None, split: str) -> None:
         raise InputError(f"{run} is no file here that a choice could be saved in; give a run or a model.safetensors")
 
 
+def known_classes(predictor: Predictor) -> list[str]:
+    """The classes of a model by their names; none of a file of weights of which nothing says them."""
+    numbers = [str(place) for place in range(len(predictor.classes))]
+    unnamed = "file" in predictor.facts.first_weights and not predictor.recipe.data.source
+    return [] if unnamed and predictor.classes == numbers else predictor.classes
+
+
 def _choose_split(predictor: Predictor, source_name: Any, split: str | None) -> tuple[Split, str, str]:
     """The split to evaluate on, its truth in the model's terms, its name and that of its source."""
     recipe = predictor.recipe
@@ -180,7 +187,10 @@ def _choose_split(predictor: Predictor, source_name: Any, split: str | None) -> 
         what = "published weights come" if predictor.has_network else f"{recipe.task} comes"
         raise InputError(f"{what} without data; say on which to evaluate, with --data")
     with naming(source_name):
-        source = open_data(recipe, source_name, predictor.classes or None)
+        source = open_data(recipe, source_name, known_classes(predictor) or None)
+    if predictor.classes and not known_classes(predictor) and len(source.classes) == len(predictor.classes):
+        predictor.facts.meaning = {**predictor.facts.meaning, "classes": list(source.classes)}
+        say(f"the weights do not say what their classes are called: those of {source.name} are taken, in their order")
     if recipe.data.skip_bad:
         source = source.without(data.verify(source))
     splits = split_data(recipe, source) if source_name is None else source.splits

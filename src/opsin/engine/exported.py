@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from opsin.data import Preprocessing
 from opsin.engine.checkpoint import Facts
 from opsin.engine.recipe import load_recipe
 from opsin.errors import InputError
+from opsin.files import load_json
 
 # Endings of what `opsin.load` takes, with their formats. "torch" is not there: reading its files may run code in them.
 FILES = {".onnx": "onnx", ".xml": "openvino"}
@@ -49,9 +49,9 @@ def read_exported(path: Path) -> ExportedFile:
     if not {"task", "model"} <= texts.keys():
         raise InputError(f"{path} was not written by opsin export: it does not say its task")
     try:
-        read = {key: text if key in _PLAIN else json.loads(text) for key, text in texts.items()}
+        read = {key: text if key in _PLAIN else load_json(text) for key, text in texts.items()}
         return ExportedFile(run, _facts(read), read)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise InputError(f"{path} has a damaged description: {error}") from None
 
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from opsin import registry
+from opsin import objects, registry
+from opsin.backbones.fitting import fit_file, fit_weights
+from opsin.backbones.weight_files import WeightFile, check_numbers, read_weights, without_prefixes
 from opsin.backbones.weights import load_published
 from opsin.engine.checkpoint import CRITERION, read_model, read_tensors
 from opsin.engine.recipe import ModelSection
 from opsin.engine.task import Task, average_state
 from opsin.errors import InputError, JobError
+from opsin.files import load_json
 from opsin.nn.capabilities import ClassRows, class_rows, initialize
 from opsin.schemes import find_local, is_named
 
@@ -24,15 +28,19 @@ _NAMED = 5  # classes that a line names before it counts
 
 @dataclass(frozen=True)
 class FirstWeights:
-    """Tensors of another training. task, classes: what they were trained for; "" and none where nothing says so."""
+    """Tensors of another training. task, classes: what they were trained for; "" and none where nothing says so.
+
+    file: the file as others wrote it, where it is none of ours.
+    """
 
     state: dict[str, Tensor]
     task: str = ""
     classes: list[str] = field(default_factory=list)
+    file: WeightFile | None = None
 
 
 def read_first_weights(path: str) -> FirstWeights:
-    """Of a run folder, a model.safetensors, any safetensors file, or one of a hub. Raises InputError for anything else.
+    """Of a run folder, a model.safetensors, or any file of weights, here or of a hub. InputError for anything else.
 
     That of a hub is downloaded where the call under way names it, and otherwise used if it is here.
     """
@@ -41,14 +49,14 @@ def read_first_weights(path: str) -> FirstWeights:
     if Path(path).is_dir():
         saved = read_model(path)
         return FirstWeights(saved.state, saved.recipe.task, saved.classes)
-    tensors, metadata = read_tensors(Path(path))
-    if "opsin" not in metadata:
-        return FirstWeights(tensors)
     try:
-        saved = read_model(path)
+        if Path(path).suffix.lower() == ".safetensors" and "opsin" in read_tensors(Path(path))[1]:
+            saved = read_model(path)
+            return FirstWeights(saved.state, saved.recipe.task, saved.classes)
     except InputError:  # its tensors are all that is wanted
-        return FirstWeights(tensors)
-    return FirstWeights(saved.state, saved.recipe.task, saved.classes)
+        pass
+    file = read_weights(Path(path))
+    return FirstWeights(file.tensors, file=file)
 
 
 def described_recipe(path: str) -> Mapping[str, object]:
@@ -60,7 +68,7 @@ def described_recipe(path: str) -> Mapping[str, object]:
     file = Path(path) / "model.safetensors" if Path(path).is_dir() else Path(path)
     try:
         with safe_open(file, framework="pt") as opened:
-            text = json.loads((opened.metadata() or {}).get("opsin", "{}"))
+            text = load_json((opened.metadata() or {}).get("opsin", "{}"))
     except (OSError, ValueError, SafetensorError):
         return {}  # what is wrong with it is said when it is read
     recipe = text.get("recipe", {}) if isinstance(text, dict) else {}
@@ -73,23 +81,58 @@ def load_first_weights(task: Task, path: str) -> list[str]:
     state, lines = first.state, []
     if first.task == task.recipe.task and first.classes and first.classes != task.classes:
         state, lines = _keep_classes(task.model, first, task.classes, path)
-    fresh = initialize(task.model, state)
+    fresh = initialize(task.model, state) if first.file is None else _fill(task, first.file, path)
     own = list(average_state(task.model))
     fresh = [k for k in fresh if k in own]
     if len(fresh) == len(own):
         raise InputError(f"train.init: no tensor of {path} fits {task.recipe.model.name}; it is another architecture's")
+    task.facts.first_weights = _record(path, len(own) - len(fresh), fresh)
     shown = ", ".join(fresh[:4]) + (f" and {len(fresh) - 4} more" if len(fresh) > 4 else "")
     counts = f"initialized {len(own) - len(fresh)} of {len(own)} tensors from {path}"
     return [counts + (f"; fresh: {shown}" if fresh else ""), *lines]
+
+
+def _fill(task: Task, file: WeightFile, path: str) -> list[str]:
+    """Fill a model with somebody's file: all of it by `opsin.load_weights`, else what fits by name and shape."""
+    check_numbers(path, file.tensors)
+    section, fresh = task.recipe.model, list(average_state(task.model))
+    name = "" if objects.is_object(section.name) else section.name
+    try:
+        return list(fit_weights(task.model, name, file, {**section.options, **task.facts.options}, shown=path).fresh)
+    except InputError:
+        for tensors in without_prefixes(file.tensors):
+            fresh = initialize(task.model, tensors)
+            if len(fresh) < len(average_state(task.model)):
+                break
+    return fresh
+
+
+def _record(path: str, kept: int, fresh: Sequence[str]) -> dict[str, Any]:
+    """What a saved model says of the weights that its training began with: whose name alone, not whose folder."""
+    found: dict[str, Any] = {"run" if Path(path).is_dir() else "file": Path(path).name, "kept": kept, "fresh": [*fresh]}
+    if Path(path).is_file():
+        with Path(path).open("rb") as opened:
+            digest = hashlib.sha256()
+            while block := opened.read(1 << 20):
+                digest.update(block)
+        found["sha256"] = digest.hexdigest()
+    return found
 
 
 def load_published_weights(task: Task, section: ModelSection, say: Callable[[str], None]) -> None:
     """First weights from a published file; says what starts fresh, and under what terms the rest was published."""
     assert section.weights is not None
     published = registry.find_weights(section.name, section.weights)
+    if registry.is_weight_file(section.name, section.weights):
+        options, path = {**section.options, **task.facts.options}, Path(section.weights)
+        fitted = fit_file(task.model, section.name, path, options, shown=section.weights)
+        task.facts.first_weights = _record(section.weights, len(fitted.kept), fitted.fresh)
+        say(f"first weights: {fitted.describe()}")
+        return
     find_local(section.weights, fetch=is_named(section.weights), how=f"--weights {section.weights}")
     options = {**section.options, **task.facts.options}
     load_published(task.model, section.name, section.weights, options, say=say)
+    task.facts.first_weights = {"weights": section.weights, "source": published.source, "licence": published.licence}
     say(f"first weights: {section.weights} of {published.source} ({published.licence})")
 
 

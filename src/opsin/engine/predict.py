@@ -21,6 +21,7 @@ from opsin.engine.devices import best_device
 from opsin.engine.exported import FILES, read_exported
 from opsin.engine.inputs import expand, find_inputs, is_live, is_video
 from opsin.engine.load_image import from_bgr, load_image
+from opsin.engine.named_weights import saved_parts
 from opsin.engine.own_networks import entry_of, materialize
 from opsin.engine.recipe import Recipe, load_recipe
 from opsin.engine.run import is_unfinished
@@ -390,14 +391,32 @@ class Predictor:
         return checked if tiles is None else {**checked, _TILES: tiles}
 
 
-def load(run: str | Path, device: str | None = None, *, model: nn.Module | None = None) -> Predictor:
+def load(
+    run: str | Path,
+    device: str | None = None,
+    *,
+    model: nn.Module | str | None = None,
+    classes: Sequence[str] | str | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Predictor:
     """A ready model from a run folder, a model.safetensors, or published weights by name ("resnet50:imagenet1k").
 
     Or from a run of the Hugging Face hub ("hf:owner/name"), downloaded where it is not here. A file of `opsin export`,
     .onnx or .xml, is run by its own runtime, on the CPU, and answers as the run does. A task without networks is
     loaded by its own name. device: "cpu", "cuda", ...; the best there is if None. model: of a run that was given its
     network as an object, the same again; the run's weights are put into it.
+
+    model: of a file of weights of one's own, the name of the network, with `options` of its builder; see
+    `opsin.load_weights` for which files. classes: their names in the order of the file's, or the data set that has them
+    ("imagenet1k", "coco"); numbers if None. preprocessing: what the weights were trained with, keys of
+    `opsin.data.Preprocessing`; the usual one of the network for those left out.
     """
+    if isinstance(model, str):
+        given = {"classes": classes, "preprocessing": preprocessing, "options": options}
+        return _build(Saved(**saved_parts(model, run, **given)), run, device)
+    if classes is not None or preprocessing is not None or options is not None:
+        raise InputError("classes, preprocessing and options are for a file of weights; say which network: model=NAME")
     if model is not None:
         return _load_into(model, run, device)
     if not Path(run).exists() and str(run) in rooms.list_tasks():

@@ -84,7 +84,7 @@ class ModelSection(_Named):
     name: str = Field(description="A name from `opsin models`.")
     weights: str | None = Field(
         default=None,
-        description="Published weights to start from, such as imagenet1k; random numbers if null.",
+        description="Published weights to start from, such as imagenet1k, or a file; random numbers if null.",
     )
     backbone_weights: str | None = Field(
         default=None, description="Of a detector: published weights of the classification network inside."
@@ -249,7 +249,7 @@ class TrainSection(RecipeSection):
         default=None, description="last.ckpt is written at each epoch's end, and this often in between."
     )
     init: str | None = Field(
-        default=None, description="A run or a safetensors file whose fitting tensors are the first weights."
+        default=None, description="A run or a file of weights whose fitting tensors are the first weights."
     )
     logger: Loggers = Field(
         default=["csv"],

@@ -390,6 +390,7 @@ class Task(LightningModule, ABC):
             "position": list(self.trainer.train_dataloader.position),  # type: ignore[union-attr]
             "meaning": self.facts.meaning,
             "values": saved_values(self.model),
+            "first_weights": self.facts.first_weights,
             "machine": describe_machine(self.trainer.world_size, self.device),
         }
 
@@ -398,6 +399,7 @@ class Task(LightningModule, ABC):
         self._schedule_states = state.get("schedules", [state["schedule"]])
         self._sums, self._batches = dict(state["sums"]), state["batches"]
         restore_values(self.model, state.get("values", {}))
+        self.facts.first_weights = dict(state.get("first_weights", {}))
 
     def on_train_start(self) -> None:
         if self._schedule_states is not None:
