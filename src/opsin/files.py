@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from opsin.errors import JobError
+from opsin.errors import InputError, JobError
 
 _DEEPEST = 100  # levels of nesting of a JSON text from elsewhere
 MAX_BYTES = 1 << 32  # of a file that is read whole; the largest annotations of public data are a tenth of it
@@ -98,6 +98,12 @@ def keep_previous(path: Path, previous: Path) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def check_new(folder: Path) -> None:
+    """Raise InputError for a folder to write into that is a file or holds something."""
+    if folder.is_file() or folder.is_symlink() or (folder.is_dir() and any(folder.iterdir())):
+        raise InputError(f"{folder} is {'a file' if folder.is_file() else 'not empty'}; name a new folder")
 
 
 def sweep(folder: Path) -> None:

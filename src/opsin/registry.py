@@ -126,8 +126,8 @@ class Entry:
 
     @property
     def family(self) -> str:
-        """The file that holds the network: `resnet` for resnet50."""
-        return self.builder.__module__.rpartition(".")[2]
+        """The file that holds the network: `resnet` for resnet50; "" of a network given as an object."""
+        return "" if objects.is_object(self.name) else self.builder.__module__.rpartition(".")[2]
 
     @property
     def options(self) -> Mapping[str, inspect.Parameter]:

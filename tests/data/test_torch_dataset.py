@@ -330,3 +330,23 @@ def test_opening_takes_data_sets_too_and_the_check_reads_them() -> None:
     source = opsin.data.open(Ready(), classes=["r", "g", "b"], name="mine")
     assert source.name == "mine" and source.classes == ["r", "g", "b"] and source.task == "classify"
     assert data.inspect(source).images == {"all": 12}
+
+
+def test_names_paths_and_data_sets_are_splits_of_one_source(tmp_path: Path) -> None:
+    for name, count in (("seven", 3), ("three", 2)):
+        (tmp_path / "digits" / name).mkdir(parents=True)
+        for i in range(count):
+            Image.fromarray(np.full((6, 5), 10 * i, np.uint8)).save(tmp_path / "digits" / name / f"{i}.png")
+    numbers = [(np.zeros((6, 5), np.uint8), label) for label in (1, 0, 1, 1)]
+    named = [(np.zeros((6, 5), np.uint8), name) for name in ("three", "seven")]
+    source = data.open({"train": tmp_path / "digits", "val": numbers, "test": named}, "classify")
+    assert source.classes == ["seven", "three"] and [*source.splits] == ["train", "val", "test"]
+    labels = {key: split.kind.labels.tolist() for key, split in source.splits.items()}
+    assert labels == {"train": [0, 0, 0, 1, 1], "val": [1, 0, 1, 1], "test": [1, 0]}
+    assert source.splits["train"].read(2)[0, 0, 0] == 20 and source.format == "image folders and torch data set"
+    swapped = data.open({"val": named, "train": tmp_path / "digits"}, "classify")
+    assert swapped.classes == ["seven", "three"] and swapped.splits["val"].kind.labels.tolist() == [1, 0]
+    with pytest.raises(InputError, match="digits has the splits train, test and no val; give other data as val"):
+        data.open({"train": numbers, "val": "digits"}, "classify")
+    with pytest.raises(InputError, match=r"label .five., which is none of the classes .seven., .three."):
+        data.open({"train": tmp_path / "digits", "val": [(numbers[0][0], "five")]}, "classify")

@@ -271,7 +271,7 @@ def test_a_run_is_reopened_with_its_network(tmp_path: Path, capfd: pytest.Captur
     named = opsin.train(
         "lenet5", {**QUIET, "train.max_steps": 1}, data=Squares(), out=tmp_path / "named", say=lambda _: None
     )
-    with pytest.raises(InputError, match="was trained by the name lenet5: load it without model="):
+    with pytest.raises(InputError, match="was trained by the name lenet5: leave model= out"):
         opsin.load(named.path, model=net())
 
 
@@ -294,6 +294,22 @@ def test_a_backbone_is_taken_as_it_is(tmp_path: Path) -> None:
         train(tmp_path / "wrong", wrong, size=16, classes=["a", "b", "c"], data=Unread())
     with pytest.raises(InputError, match=r"built for 7 classes, and the data has 3; call reset_head\(3\)"):
         train(tmp_path / "wrong", wrong, size=16)
+
+
+class Holds(Callback):
+    """Keeps something from the start, or from the first epoch on."""
+
+    def __init__(self, held: Any = None, later: Any = None) -> None:
+        self.held, self.later = held, later
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        self.held = self.later
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"held": self.held}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.held = state_dict["held"]
 
 
 class Silent(nn.Module):
@@ -329,6 +345,10 @@ def one(logits: Tensor) -> Tensor:
         ({"metrics": [one]}, "metrics is list; expected a mapping"),
         ({"callbacks": [print]}, "a callback is builtin_function_or_method, no subclass of lightning.pytorch.Callback"),
         ({"callbacks": [Seen]}, r"the callback Seen is a class; give Seen\(\.\.\.\)"),
+        (
+            {"callbacks": [Holds({3: [Path("a")]})]},
+            r"callback Holds keeps a pathlib.*Path at state_dict\(\)\['held'\]\[3\]\[0\]",
+        ),
         ({"optimizer": torch.optim.SGD([nn.Parameter(torch.ones(1))], 0.1)}, "give its class, opsin makes it"),
         ({"optimizer": nn.Linear}, "optimizer is type; expected a class of torch.optim"),
         ({"batchsize": 3}, "unknown keyword of opsin.train 'batchsize'; did you mean batch_size"),

@@ -229,3 +229,28 @@ def test_weights_that_are_no_run(hub: FakeHub) -> None:
     hub.repositories["ada/plain"] = Repository({"model.safetensors": save({"a": torch.zeros(1)})})
     with pytest.raises(InputError, match=r'hf:ada/plain holds weights, but no run .*weights="hf:ada/plain"'):
         opsin.load("hf:ada/plain")
+
+
+def test_the_card_names_the_backbone_and_what_it_needs(tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    settings = {
+        **QUICK, "model.name": "retinanet", "model.backbone": "timm:test_resnet", "data.source": "scenes:24",
+        "data.size": 64, "train.max_steps": 1, "train.batch_size": 2, "train.accelerator": "cpu",
+    }  # fmt: skip
+    run = opsin.train({"task": "detect"}, settings, out=tmp_path / "run", say=lambda line: None).path
+    text = (push(run).folder / "README.md").read_text(encoding="utf-8")
+    assert "`retinanet` with the backbone `timm:test_resnet`, for the task detect" in text
+    assert "`pip install 'opsin[hub,timm]'`, then" in text
+    assert yaml.safe_load(text.split("---\n", 2)[1])["tags"] == ["opsin", "detect", "retinanet", "timm:test_resnet"]
+
+
+def test_a_network_that_was_an_object_is_not_shared(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    settings = {**QUICK, "train.accelerator": "cpu", "data.channels": 1}
+    run = opsin.train(model=network, data="digits", size=8, overrides=settings, out=tmp_path / "run", say=print).path
+    for given in (run, run / "model.safetensors"):
+        with pytest.raises(
+            InputError, match=r"no file holds the code of Sequential; train it by a name, opsin\.register"
+        ):
+            push(given)
+    assert not (run / "hub").exists()

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from opsin import data, registry, rooms
+from opsin import data, objects, registry, rooms
 from opsin.analyze.advice import advise
 from opsin.analyze.explain_schema import Explanation, Identity, Result, Training
 from opsin.analyze.families import place
@@ -19,6 +19,7 @@ from opsin.analyze.memory import estimate_memory, measure_latency, with_measurem
 from opsin.analyze.profile import Profile, profile
 from opsin.engine.automatic import set_aside
 from opsin.engine.checkpoint import Saved, read_model
+from opsin.engine.own_networks import check_copies, opened_with, twin_of
 from opsin.engine.recipe import Recipe, list_recipes, load_recipe
 from opsin.engine.recipe_data import create_preprocessing, open_data
 from opsin.errors import InputError, unknown
@@ -46,23 +47,29 @@ class _Subject:
 
 
 def explain(
-    source: str | Path,
+    source: str | Path | nn.Module,
     *,
     input_size: Sequence[int] | None = None,
     batch: int = 32,
     optimizer: str | None = None,
     measure: bool = False,
+    model: nn.Module | None = None,
 ) -> Explanation:
     """Everything about a network: a registered model's name, a run, published weights (resnet50:imagenet1k), a recipe.
 
+    Or about a network of your own, an nn.Module, of which input_size must be given, see `explain_model`.
     input_size: (C, H, W); the published one, or the recipe's or run's, if None. What takes no images is counted by its
     own `example(batch, size=None)`, and has no receptive field. batch: images at once, for memory.
     optimizer: whose state training holds: "sgd", "plain_sgd", "adamw"; the recipe's, else "sgd", if None. measure: run
-    it as well, and add the measured peaks and the latency of one image.
+    it as well, and add the measured peaks and the latency of one image. model: of a run that was given its network as
+    an object, one of the same class, which stays as it is.
 
     Raises InputError for an unknown name, a missing or damaged file, and an input that the network refuses.
     """
-    subject = _open(str(source), None if input_size is None else check_input(input_size), real=measure)
+    size = None if input_size is None else check_input(input_size)
+    if isinstance(source, nn.Module):
+        return _explain_own(source, size, model, batch=batch, optimizer=optimizer or "sgd", measure=measure)
+    subject = _open(str(source), size, real=measure) if model is None else _from_run_of(model, str(source), size)
     optimizer = optimizer or _optimizer(subject.recipe)
     found = _profile(subject)
     memory = estimate_memory(subject.model, subject.input_size, batch, optimizer)
@@ -82,6 +89,19 @@ def explain(
         training=None if subject.recipe is None else _training(subject.recipe),
         latency=latency,
     )
+
+
+def _explain_own(
+    source: nn.Module, size: tuple[int, int, int] | None, model: nn.Module | None, *, measure: bool, **options: Any
+) -> Explanation:
+    if size is None:
+        raise InputError(f"give the input of {type(source).__name__}: input_size=(channels, height, width)")
+    if model is not None or measure:
+        raise InputError(
+            f"{'model=' if model is not None else 'measure='} belongs to a run or a name, not to a network"
+        )
+    check_copies(source)
+    return explain_model(source, size, **options)
 
 
 def explain_model(
@@ -142,8 +162,17 @@ def _from_model(name: str, size: tuple[int, int, int] | None, real: bool) -> _Su
     return _Subject("model", name, name, _build(name, options, real), size, options)
 
 
+def _from_run_of(model: nn.Module, source: str, size: tuple[int, int, int] | None) -> _Subject:
+    """A run whose network was given as an object, in a copy of a network of the same class."""
+    with opened_with(twin_of(model), source) as saved:
+        return _from_saved(saved, source, size)
+
+
 def _from_run(source: str, size: tuple[int, int, int] | None) -> _Subject:
-    saved = read_model(source)
+    return _from_saved(read_model(source), source, size)
+
+
+def _from_saved(saved: Saved, source: str, size: tuple[int, int, int] | None) -> _Subject:
     options = {**saved.recipe.model.options, **saved.options}
     results = _measured(saved, source)
     name = saved.recipe.model.name
@@ -239,7 +268,7 @@ def _identity(subject: _Subject) -> Identity:
     facts = entry.facts
     number = re.search(r"arXiv:(\d{4}\.\d{4,5})", facts.paper) if facts is not None else None
     return Identity(
-        name=subject.name,
+        name=objects.short_name(subject.name),
         kind=subject.kind,
         source=subject.source,
         task=entry.task,

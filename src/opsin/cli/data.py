@@ -13,7 +13,9 @@ from opsin.cli.arguments import SOURCES, AsJson, examples
 from opsin.cli.early_checks import check_data
 from opsin.cli.printing import make_folder, print_json, put
 from opsin.cli.which_task import task_of_options
-from opsin.errors import InputError, say
+from opsin.cli.written_formats import write_source
+from opsin.errors import InputError
+from opsin.files import check_new
 from opsin.progress import Meter
 
 EXAMPLES = examples(
@@ -87,6 +89,8 @@ def data(
     if (as_format is None) != (out is None):
         missing = "a folder to write to: opsin data SOURCE --as coco OUT" if out is None else f"--as FORMAT for {out}"
         raise InputError(f"give {missing}")
+    if out is not None:
+        check_new(out)
     check_data(source)
     from opsin import data as opened_by
 
@@ -96,7 +100,7 @@ def data(
     opening = {name: options.pop(name) for name in opens if name in options}
     opened = opened_by.open(source, task, **opening)
     if as_format is not None and out is not None:
-        _write_as(opened, room, as_format, out, link)
+        print(write_source(opened, room, as_format, out, link))
         return
     total = sum(len(one) for one in opened.splits.values())
     with Meter(f"reading {opened.name}", total, "examples") as meter:
@@ -120,21 +124,6 @@ def data(
             put(one.render(), several=True)
     if any(problem.severity == "error" for problem in diagnosis.problems):
         raise typer.Exit(1)
-
-
-def _write_as(source: Any, room: rooms.Room, name: str, out: Path, link: bool) -> None:
-    """Write a source in another format, and say what of it was not kept."""
-    formats = [rooms.load(place) for place in room.formats]
-    known = {format_.written: format_ for format_ in formats if format_.written}
-    if name not in known:
-        listed = f"takes {', '.join(known)}" if known else "knows no format to write"
-        raise InputError(f"--as {name}: data of the task {room.task} {listed}")
-    left = [problem for problem in source.problems if problem.severity == "error"]
-    if left:
-        say(f"opsin: {len(left)} errors are left out, {left[0].path}: {left[0].reason}")
-    notes = known[name].write(source, out, link)
-    counts = ", ".join(f"{key} {len(split):,}" for key, split in source.splits.items())
-    print("\n".join([f"{source.name} as {known[name].name} in {out}: {counts}", *notes]))
 
 
 def _draw_augmented(recipe: str, path: Path, others: list[str], as_json: bool) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from opsin import rooms
 from opsin.cli.arguments import AsJson, Device, Tile, Trained, examples
 from opsin.cli.drawn_files import WRITTEN, check_out, plan
 from opsin.cli.early_checks import check_run
@@ -24,6 +25,7 @@ EXAMPLES = examples(
     "predict resnet50:imagenet1k 'photos/**/*.jpg' https://example.org/cat.jpg",
     "predict runs/yolov3_scenes clip.mp4 --every 10    (0 in the place of clip.mp4: the first webcam)",
     "predict runs/lenet5_digits - < seven.png",
+    "predict runs/yolov3_scenes photos/ --as coco labelled/",
     "predict runs/ssd_scenes aerial.jpg --tile auto --out drawn/",
     "predict runs/lenet5_digits --help    (shows the options of its task too)",
 )
@@ -73,11 +75,21 @@ def predict(
             "--crops", metavar="DIR", help="Write each detected object, cropped from its image.", show_default=False
         ),
     ] = None,
+    written: Annotated[
+        tuple[str, Path] | None,
+        typer.Option(
+            "--as",
+            metavar="FORMAT OUT",
+            help="Write images and what was found, without scores, as a data set to the new folder OUT: coco, yolo or "
+            "voc for boxes.",
+            show_default=False,
+        ),
+    ] = None,
     *,
     options: dict[str, Any],
 ) -> None:
     """Use a trained model on images and videos: prints what it finds, and draws it with --out."""
-    output = PredictOutput(csv, coco, crops, jsonl)
+    output = PredictOutput(csv, coco, crops, jsonl, written)
     _check(run, inputs or [], out, output, as_json)
     from opsin.engine.predict import load
 
@@ -116,7 +128,7 @@ def predict(
     watched = [
         _watch(predictor, one, targets.get(str(one)), {**options, "every": every}, give, quiet) for one in videos
     ]
-    output.finish(predictor.answer_class)
+    output.finish(predictor.answer_class, rooms.find_room(predictor.recipe.task))
     if as_json:
         print_json(answers)
     if failed := failed + watched.count("unreadable"):
@@ -140,7 +152,7 @@ def _answer_once(
     """The one answer of a model that looks at all of its input together, or needs none."""
     answer = next(predictor.stream(list(inputs), **options))
     output.add(answer, dict(answer))
-    output.finish(predictor.answer_class)
+    output.finish(predictor.answer_class, rooms.find_room(predictor.recipe.task))
     if as_json:
         print_json([answer])
     elif not output.jsonl:

@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from opsin import rooms
 from opsin.cli.printing import print_json
-from opsin.errors import InputError
+from opsin.cli.written_formats import find_writer, write_source
+from opsin.errors import InputError, say
+from opsin.files import check_new
 
 if TYPE_CHECKING:
     from opsin.engine.answers import Answer
@@ -17,12 +20,16 @@ if TYPE_CHECKING:
 
 @dataclass
 class PredictOutput:
-    """Where answers go. csv, coco: files, written at the end; crops: a folder; jsonl: lines on standard output."""
+    """Where answers go. csv, coco: files, written at the end; crops: a folder; jsonl: lines on standard output.
+
+    written: a format and a new folder, into which images and what was found are written at the end.
+    """
 
     csv: Path | None = None
     coco: Path | None = None
     crops: Path | None = None
     jsonl: bool = False
+    written: tuple[str, Path] | None = None
     kept: list[Answer] = field(default_factory=list)
     names: Counter[str] = field(default_factory=Counter)
 
@@ -42,11 +49,12 @@ class PredictOutput:
             raise InputError(f"--csv and --coco both name {self.csv}; name two files")
         if self.crops is not None and self.crops.is_file():
             raise InputError(f"--crops {self.crops} is a file; name a folder")
-        if self.coco is not None or self.crops is not None:
+        if self.written is not None:
+            check_new(self.written[1])
+        if self.coco is not None or self.crops is not None or self.written is not None:
             self._check_task(run)
 
     def _check_task(self, run: Path) -> None:
-        from opsin import rooms
         from opsin.cli.which_task import task_of_run
 
         task = task_of_run(str(run))
@@ -55,7 +63,14 @@ class PredictOutput:
             return  # loading says what is wrong
         from opsin.engine.answers import owners_of
 
-        for flag, path, form in (("--coco", self.coco, "to_coco"), ("--crops", self.crops, "save_crops")):
+        if self.written is not None and room.formats:
+            find_writer(room, self.written[0])
+        forms = (
+            ("--coco", self.coco, "to_coco"),
+            ("--crops", self.crops, "save_crops"),
+            ("--as", self.written, "to_source"),
+        )
+        for flag, path, form in forms:
             owners = owners_of(form, lambda answer_class: answer_class.list_class)
             if (
                 path is not None
@@ -68,7 +83,7 @@ class PredictOutput:
         """Take an answer as it comes. shown: it with what was made of it, for JSON."""
         if self.jsonl:
             print_json(shown, indent=None)
-        if self.csv is not None or self.coco is not None:
+        if self.csv is not None or self.coco is not None or self.written is not None:
             self.kept.append(answer)
         if self.crops is not None and answer.error is None:
             name = "image" if answer.path is None else answer.path.name
@@ -78,10 +93,13 @@ class PredictOutput:
             own = name if self.names[name] < 2 else f"{name}~{self.names[name]}"
             answer.save_crops(self.crops, own)
 
-    def finish(self, answer_class: type[Answer]) -> None:
+    def finish(self, answer_class: type[Answer], room: rooms.Room) -> None:
         """Write what is written at the end."""
         answers: Any = answer_class.list_class(self.kept)
         if self.csv is not None:
             answers.to_csv(self.csv)
         if self.coco is not None:
             answers.to_coco(self.coco)
+        if self.written is not None:
+            name, out = self.written
+            say(write_source(answers.to_source(), room, name, out, False))

@@ -10,8 +10,8 @@ from typing import Any
 from opsin import rooms
 from opsin.data.formats.folders import describe
 from opsin.data.formats.format import Format
-from opsin.data.source import Source, verify
-from opsin.data.torch_dataset import is_dataset, source_of
+from opsin.data.source import Source, Split, verify
+from opsin.data.torch_dataset import is_dataset, name_splits, source_of
 from opsin.data.truth import Problem
 from opsin.errors import InputError, nearest, unknown
 from opsin.image_files import list_folder, remembering
@@ -26,7 +26,7 @@ def open_source(
     """Open a built-in name, a path, a name in the folder that OPSIN_DATA names, or a name with a scheme, in this order.
 
     Or a data set of another library, or several as splits; see `opsin.data.torch_dataset.source_of`, which takes `name`
-    and `classes` too.
+    and `classes` too. A name or a path may be such a split: its own of that name, or its only one.
 
     task: whose formats it may be in; the truth of every split is of the kind that the task learns from. skip_bad: leave
     out files that cannot be read, after reading them all (see `verify`); otherwise nothing is decoded here. options: of
@@ -36,7 +36,8 @@ def open_source(
     Raises InputError for what does not exist or is in no known format.
     """
     if is_dataset(source):
-        opened = source_of(source, task, **options)
+        named = isinstance(source, Mapping) and any(not is_dataset(part) for part in source.values())
+        opened = _open_splits(source, task, fetch, options) if named else source_of(source, task, **options)
         return opened.without(verify(opened)) if skip_bad else opened
     formats = _formats(task)
     if not formats:
@@ -56,6 +57,41 @@ def open_source(
     opened.name = opened.name.strip(".") or Path(source).resolve().name  # of the folder "." too
     opened.task = task
     return opened.without(verify(opened)) if skip_bad else opened
+
+
+def _open_splits(given: Mapping[str, Any], task: str, fetch: bool, options: Mapping[str, Any]) -> Source:
+    """One source of names, paths and data sets, as its splits; their classes are those of the training data.
+
+    A data set whose labels are numbers means the classes of what has names.
+    """
+    parts = name_splits(given, "data")
+    of_paths = {key: value for key, value in options.items() if key not in ("name", "classes", "default_classes")}
+    opened = {
+        key: open_source(part, task, fetch=fetch, **of_paths) for key, part in parts.items() if not is_dataset(part)
+    }
+    first = next(iter(opened.values()))
+    known = {"default_classes": first.classes or None, **options}
+    opened |= {key: source_of(part, task, **known) for key, part in parts.items() if key not in opened}
+    splits = {key: _own_split(opened[key], key) for key in parts}
+    main = opened["train" if "train" in parts else next(iter(parts))]
+    for key, split in splits.items():
+        if split.truth is not None and main.meaning:
+            splits[key] = split.with_truth(split.truth.match(main.meaning))
+    formats = dict.fromkeys(one.format for one in opened.values())
+    found = Source(main.name, " and ".join(formats), splits, task=task)
+    found.problems += [problem for one in opened.values() for problem in one.problems]
+    return found
+
+
+def _own_split(source: Source, key: str) -> Split:
+    """A source's own split of a name, or its only one. Raises InputError where it has several, and none of the name."""
+    if key in source.splits:
+        return source.splits[key]
+    if len(source.splits) > 1:
+        raise InputError(
+            f"{source.name} has the splits {', '.join(source.splits)} and no {key}; give other data as {key}"
+        )
+    return next(iter(source.splits.values()))
 
 
 def _scheme(source: str | Path) -> tuple[Scheme, str] | None:

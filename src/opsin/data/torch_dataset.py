@@ -184,7 +184,7 @@ def source_of(
     several = isinstance(given, Mapping)
     parts = {
         key: Examples(_checked(one, f"{name}/{key}" if several else name), f"{name}/{key}" if several else name)
-        for key, one in _splits(given, name).items()
+        for key, one in name_splits(given, name).items()
     }
     for one in parts.values():
         _probe(one, reader)
@@ -272,8 +272,8 @@ def _unwrapped(dataset: Any) -> Any:
             return dataset
 
 
-def _splits(given: Any, name: str) -> dict[str, Any]:
-    """Of each split its data set; a single one is "all"."""
+def name_splits(given: Any, name: str) -> dict[str, Any]:
+    """Of each split, by our name of it, its data set; a single one is "all". name: of the whole in messages."""
     if not isinstance(given, Mapping):
         return {"all": given}
     found: dict[str, Any] = {}

@@ -15,6 +15,8 @@ import torch
 
 from opsin.data.drawing import save_image, to_pil
 from opsin.data.masks import decode_mask, mask_area
+from opsin.data.source import Source
+from opsin.detect.answered_images import source_of_answers
 from opsin.engine.answers import Answer, Answers, need, write_text
 
 
@@ -165,6 +167,13 @@ class DetectAnswers(Answers):
                 if answer.error is None:
                     write_text(text, Path(folder) / f"{name}.txt")
         return texts
+
+    def to_source(self, name: str = "predictions") -> Source:
+        """A data set of the images that were read, with what was found as their truth, without scores.
+
+        What `opsin predict --as FORMAT OUT` writes. Raises InputError where no image was read.
+        """
+        return source_of_answers(self, name)
 
     def to_supervision(self) -> list[Any]:
         """A supervision.Detections for each image."""

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from opsin.data import Source
-from opsin.engine.devices import accelerator_device
+from opsin.engine.devices import accelerator_device, count_processes
 from opsin.engine.recipe import Recipe, load_recipe
 from opsin.errors import InputError
 
@@ -76,7 +76,7 @@ def count_workers(recipe: Recipe, *, stored: bool) -> int:
     """
     train = recipe.train
     device = accelerator_device(train.accelerator, train.devices)
-    share = available_cores() // max(1, _processes(train.devices, device))
+    share = available_cores() // max(1, count_processes(train.devices, device))
     if not stored or share < 2:
         return 0
     return min(_MOST, share // 2 if device.type == "cpu" else share)
@@ -132,16 +132,6 @@ def _describe_workers(count: int) -> str:
     if count == 0:
         return "no worker processes"
     return f"{count} worker process{'es' if count > 1 else ''} read{'' if count > 1 else 's'} ahead"
-
-
-def _processes(devices: int | str | list[int], device: torch.device) -> int:
-    """Training processes on this machine."""
-    if isinstance(devices, list):
-        return len(devices)
-    text = str(devices)
-    if text.isdigit():
-        return int(text)
-    return torch.cuda.device_count() if device.type == "cuda" else 1  # "auto", -1
 
 
 def _quota(folder: Path) -> float | None:

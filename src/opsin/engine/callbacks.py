@@ -23,6 +23,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from opsin import rooms
 from opsin.data.loading import STOPPING
+from opsin.engine.callback_state import check_state
 from opsin.engine.checkpoint import read_checkpoint
 from opsin.engine.run import RunFolder
 from opsin.engine.task import Task, average_state
@@ -421,6 +422,8 @@ class CheckpointFiles(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         path = Path(path)
+        for key, state in checkpoint.get("callbacks", {}).items():
+            check_state(key, state)
         with atomic(path) as temporary:
             torch.save(checkpoint, temporary)
             if path.name == "last.ckpt":

@@ -29,6 +29,16 @@ def accelerator_device(accelerator: str, devices: object = None) -> torch.device
     return torch.device(chosen)
 
 
+def count_processes(devices: int | str | list[int], device: torch.device) -> int:
+    """Training processes on this machine. devices: `train.devices` of a recipe."""
+    if isinstance(devices, list):
+        return len(devices)
+    text = str(devices)
+    if text.isdigit():
+        return int(text)
+    return torch.cuda.device_count() if device.type == "cuda" else 1  # "auto", -1
+
+
 def describe_machine(processes: int, device: torch.device) -> dict[str, Any]:
     """What of the machine may change the last bits of a training's sums, for its checkpoint."""
     return {"threads": torch.get_num_threads(), "processes": processes, "device": device.type}

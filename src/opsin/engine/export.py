@@ -23,12 +23,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from opsin.data import UnreadableImage
 from opsin.engine.exported import Run, refuse_exported
 from opsin.engine.exported import open_program as _open
+from opsin.engine.own_networks import twin_of
 from opsin.engine.predict import Predictor, Program, load
 from opsin.engine.recipe_data import open_data, split_data
 from opsin.errors import InputError, JobError, unknown
@@ -87,11 +88,12 @@ class Exported:
         return "\n".join([f"{self.path}: {self.format}, compared on {self.checked_on}", *(f"  {x}" for x in lines)])
 
 
-def export(run: str | Path, format: str, out: str | Path | None = None) -> Exported:
+def export(run: str | Path, format: str, out: str | Path | None = None, *, model: nn.Module | None = None) -> Exported:
     """Write a trained model as an ONNX file, an OpenVINO pair (.xml and .bin beside it) or a torch.export program.
 
     run: a run folder, a model.safetensors or published weights by name. out: model.onnx, model.xml or model.pt2 in the
-    run folder if None. The file is run on images of the run's own data, or on noise where they are gone, and replaces
+    run folder if None. model: of a run that was given its network as an object, one of the same class, which stays as
+    it is. The file is run on images of the run's own data, or on noise where they are gone, and replaces
     what was at `out` only if it gives what the model gives. Raises InputError for an unknown format, an `out` that does
     not fit it, packages that are missing and a detector that looks at regions; JobError for a network that cannot be
     exported, a file whose outputs differ by more than TOLERANCE, and one that cannot be written.
@@ -105,7 +107,7 @@ def export(run: str | Path, format: str, out: str | Path | None = None) -> Expor
         raise InputError(f"format {format} needs {listed}: pip install 'opsin[export]'")
     with step("building the model"):
         refuse_exported(run, "export")
-        predictor = load(run, "cpu")
+        predictor = load(run, "cpu", model=None if model is None else twin_of(model))
         program, *_ = predictor.programs()
     predictor.model.requires_grad_(False)
     program.module.eval()

@@ -36,7 +36,7 @@ def write_card(saved: Saved, recipe: Recipe, *, name: str, licence: str, preview
         "## Results",
         "\n".join(table),
         "## How to use it",
-        "`pip install 'opsin[hub]'`, then in Python",
+        f"`pip install 'opsin[{','.join(['hub', *_extras(recipe)])}]'`{_imports(recipe)}, then in Python",
         f"```python\n{code}\n```",
         "or in a shell",
         f"```sh\nopsin predict hf:{name} photo.jpg\n```",
@@ -56,7 +56,7 @@ def _front_matter(
     found: dict[str, Any] = {"license": licence, "library_name": "opsin"}
     if room.hub_tag is not None:
         found["pipeline_tag"] = room.hub_tag
-    found["tags"] = list(dict.fromkeys(["opsin", recipe.task, recipe.model.name]))
+    found["tags"] = list(dict.fromkeys(["opsin", recipe.task, *_networks(recipe)]))
     data = _data_name(recipe)
     of_hub = split_scheme(recipe.data.source)
     if of_hub is not None and of_hub[0].runs is not None:  # a hub knows its own data sets alone
@@ -90,7 +90,9 @@ def _scores(saved: Saved) -> list[tuple[str, str, float, str]]:
 
 
 def _what(saved: Saved, recipe: Recipe) -> str:
-    facts = [f"`{recipe.model.name}`, for the task {recipe.task}"]
+    name, *backbone = _networks(recipe)
+    inside = f" with the backbone `{backbone[0]}`" if backbone else ""
+    facts = [f"`{name}`{inside}, for the task {recipe.task}"]
     if (prepared := saved.preprocessing) is not None:
         facts.append(f"input {prepared.channels}x{prepared.size[0]}x{prepared.size[1]}")
     if saved.classes:
@@ -99,6 +101,23 @@ def _what(saved: Saved, recipe: Recipe) -> str:
     text = "; ".join(facts) + f". Trained with [opsin](https://pypi.org/project/opsin/) {__version__}"
     first = recipe.train.init or recipe.model.weights or recipe.model.backbone_weights
     return f"{text}, from the weights {first}." if first else f"{text}, from random weights."
+
+
+def _networks(recipe: Recipe) -> list[str]:
+    """The model's name, and that of its backbone where the recipe names one."""
+    backbone = recipe.model.options.get("backbone")
+    return [recipe.model.name, *([backbone] if isinstance(backbone, str) else [])]
+
+
+def _extras(recipe: Recipe) -> list[str]:
+    """The extras of opsin that its networks need, such as timm."""
+    found = [split_scheme(name) for name in _networks(recipe)]
+    return list(dict.fromkeys(one[0].extra for one in found if one is not None and one[0].extra))
+
+
+def _imports(recipe: Recipe) -> str:
+    """The packages without which its parts are not known, in words."""
+    return f" and the package{'s' * (len(recipe.imports) > 1)} {', '.join(recipe.imports)}" if recipe.imports else ""
 
 
 def _data(recipe: Recipe) -> str:

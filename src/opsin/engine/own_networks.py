@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -12,7 +15,9 @@ from torch import nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from opsin import objects, registry, rooms
+from opsin.engine.checkpoint import Saved, read_model
 from opsin.errors import InputError
+from opsin.nn.counting import copy_without_data
 from opsin.registry import Entry
 
 
@@ -47,6 +52,30 @@ def check_learns(model: nn.Module) -> None:
         raise InputError(f"{type(model).__name__} has no {kind}: there is nothing to train")
 
 
+def check_copies(model: nn.Module) -> None:
+    """Raise InputError for a network that cannot be copied, as its report and `batch_size="auto"` do."""
+    with _copying(model):
+        copy_without_data(model)
+
+
+def twin_of(model: nn.Module) -> nn.Module:
+    """A copy for what must leave the user's own network as it is. Raises InputError where it cannot be copied."""
+    with _copying(model):
+        return copy.deepcopy(model)
+
+
+@contextmanager
+def _copying(model: nn.Module) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # whatever the user's code raises
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(
+            f"{type(model).__name__} cannot be copied, as a report and an export need: {what}. Keep open files, locks "
+            "and generators out of it, or give it a __deepcopy__"
+        ) from error
+
+
 def task_of(model: nn.Module) -> str:
     """The task of a network by its class; that of plain ones is the usual one. Raises InputError where it is open."""
     able = {room.task: rooms.load(room.adapts) for room in rooms.built_in_rooms() if room.adapts is not None}
@@ -76,6 +105,22 @@ def entry_of(model: nn.Module, task: str) -> Entry:
     remembered = functools.partial(_refuse, entry.name)
     registry.remember_object(replace(entry, builder=remembered))
     return entry
+
+
+@contextmanager
+def opened_with(model: nn.Module, run: str | Path) -> Iterator[Saved]:
+    """A run that was given its network as an object, while another network is lent to take its weights.
+
+    Raises InputError for a run whose network has a name.
+    """
+    with objects.lending({"model.name": entry_of(model, "")}):
+        saved = read_model(run)
+    if not objects.is_object(name := saved.recipe.model.name):
+        raise InputError(f"{run} was trained by the name {name}: leave model= out")
+    if saved.preprocessing is not None:
+        materialize(model, (2, saved.preprocessing.channels, *saved.preprocessing.size))
+    with objects.lending({"model.name": entry_of(model, saved.recipe.task)}):
+        yield saved
 
 
 def _adapt(

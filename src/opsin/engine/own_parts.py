@@ -6,6 +6,7 @@ is read, and turned into what a recipe says of them and what is lent to the trai
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Mapping, Sequence
@@ -18,8 +19,9 @@ from lightning.pytorch import Callback
 from torch import Tensor, nn
 
 from opsin import objects, rooms
+from opsin.engine.callback_state import check_state
 from opsin.engine.own_metrics import check_metric, find_metrics
-from opsin.engine.own_networks import Adapter, check_learns, entry_of, task_of, try_network
+from opsin.engine.own_networks import Adapter, check_copies, check_learns, entry_of, task_of, try_network
 from opsin.engine.recipe import Recipe, load_recipe
 from opsin.engine.recipe_data import GivenData
 from opsin.engine.task import Task
@@ -101,6 +103,7 @@ def _collect_model(parts: Parts, model: Any) -> None:
         shown = f"the class {model.__name__}; give {model.__name__}(...)" if inspect.isclass(model) else repr(model)
         raise InputError(f"model is {shown:.80}; expected an nn.Module, or the name of a model")
     check_learns(model)
+    check_copies(model)
     task = parts.settings.get(_TASKS_OF) or task_of(model)
     parts.settings[_TASKS_OF] = task
     parts.settings["model"] = {"name": parts.lend("model.name", model)}
@@ -124,7 +127,8 @@ def _collect_data(parts: Parts, data: Any, classes: Sequence[str] | None) -> Non
             raise InputError("classes names those of a data set given as an object; folders and files have their own")
         parts.settings["data.source"] = str(data)
         return
-    single = next(iter(data.values()), None) if isinstance(data, Mapping) else data
+    several = data.values() if isinstance(data, Mapping) else [data]
+    single = next((one for one in several if not isinstance(one, str | Path)), data)
     parts.settings["data.source"] = objects.describe(single)
     parts.objects["data.source"] = GivenData(data, classes)
 
@@ -176,14 +180,15 @@ def _collect_callback(parts: Parts, callback: Any, place: int) -> str:
     return parts.lend(f"train.callbacks.{place}", callback)
 
 
-def check_callback(callback: Any) -> None:
-    """Raise InputError for what is no callback of Lightning's."""
+def check_callback(callback: Any) -> Callback:
+    """The callback itself. Raises InputError for what is none of Lightning's."""
     if inspect.isclass(callback) and issubclass(callback, Callback):
         raise InputError(f"the callback {callback.__name__} is a class; give {callback.__name__}(...)")
     if not isinstance(callback, Callback):
         kind = type(callback)
         other = "; it is of the package pytorch_lightning" if kind.__module__.startswith("pytorch_lightning") else ""
         raise InputError(f"a callback is {kind.__name__}, no subclass of lightning.pytorch.Callback{other}")
+    return callback
 
 
 def _named(path: str) -> str:
@@ -198,7 +203,7 @@ def create_callbacks(recipe: Recipe) -> list[Callback]:
 
     Raises InputError for what is none, or was not given again.
     """
-    made = []
+    made: list[Callback] = []
     for place, name in enumerate(recipe.train.callbacks):
         found = objects.find(f"train.callbacks.{place}", name)
         if found is None:
@@ -208,8 +213,9 @@ def create_callbacks(recipe: Recipe) -> list[Callback]:
                 found = found()
             except TypeError as error:
                 raise InputError(f"train.callbacks: {name} cannot be made without arguments: {error}") from error
-        check_callback(found)
-        made.append(found)
+        made.append(check_callback(found))
+        with contextlib.suppress(AttributeError):  # a state that begins with the training is checked when it is saved
+            check_state(made[-1].state_key, made[-1].state_dict())
     return made
 
 

@@ -22,7 +22,7 @@ from opsin.engine.exported import FILES, read_exported
 from opsin.engine.inputs import expand, find_inputs, is_live, is_video
 from opsin.engine.load_image import from_bgr, load_image
 from opsin.engine.named_weights import saved_parts
-from opsin.engine.own_networks import entry_of, materialize
+from opsin.engine.own_networks import opened_with
 from opsin.engine.recipe import Recipe, load_recipe
 from opsin.engine.run import is_unfinished
 from opsin.engine.tiles import Place, Tiles, choose_tiling, read_tile
@@ -428,13 +428,7 @@ def load(
 
 def _load_into(model: nn.Module, run: str | Path, device: str | None) -> Predictor:
     """A run's model, with its weights in a network that is given."""
-    with objects.lending({"model.name": entry_of(model, "")}):
-        saved = read_model(run)
-    if not objects.is_object(name := saved.recipe.model.name):
-        raise InputError(f"{run} was trained by the name {name}: load it without model=")
-    if saved.preprocessing is not None:
-        materialize(model, (2, saved.preprocessing.channels, *saved.preprocessing.size))
-    with objects.lending({"model.name": entry_of(model, saved.recipe.task)}):
+    with opened_with(model, run) as saved:
         return _build(saved, run, device)
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from opsin.data import Split
+from opsin.engine.devices import accelerator_device, count_processes
 from opsin.engine.recipe import Recipe
 from opsin.engine.task import Task
 from opsin.errors import InputError
@@ -26,6 +29,19 @@ def check_settings(recipe: Recipe) -> None:
     if on_processors and isinstance(train.devices, int) and train.devices > max(cores, _MOST_PROCESSES):
         raise InputError(
             f"train.devices is {train.devices}, and each is a process on the CPU; this machine has {cores} cores"
+        )
+    _check_startable(count_processes(train.devices, accelerator_device(train.accelerator, train.devices)))
+
+
+def _check_startable(processes: int) -> None:
+    """Refuse several processes where Lightning, which starts the others by the same program, has no file of it."""
+    started = {"LOCAL_RANK", "RANK", "SLURM_PROCID"} & os.environ.keys()  # by torchrun, SLURM or the first process
+    interactive = getattr(sys, "ps1", None) is not None  # Lightning forks there
+    program = sys.modules["__main__"].__spec__ is not None or Path(sys.argv[0]).is_file()
+    if processes > 1 and not (started or interactive or program):
+        raise InputError(
+            f"{processes} devices are as many processes, each of which runs this program from its beginning, and "
+            f"`python {sys.argv[0]}` has no file to run: write it to a file, or set train.devices=1"
         )
 
 

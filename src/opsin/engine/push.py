@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from opsin import errors
+from opsin import errors, objects
 from opsin.engine.callbacks import read_rows
 from opsin.engine.checkpoint import read_model, read_tensors, write_tensors
 from opsin.engine.model_card import without_paths, write_card
@@ -47,14 +47,16 @@ def push(
     run: a run folder or a model.safetensors. out: the folder, `hub` within the run if None. to: owner/name of the
     Hugging Face hub, where it is uploaded with the user's own login of huggingface_hub; nothing is uploaded without.
     licence: its identifier there, such as apache-2.0. private: of a repository that is new. Paths of this machine are
-    shortened to their last part. Raises InputError for what is no run, and JobError where the upload fails.
+    shortened to their last part. Raises InputError for what is no run
+    and for a network that was given as an object, and JobError where the upload fails.
     """
     path = Path(run)
     if not path.exists():
         raise missing_run(path)
     upload = None if to is None else _uploader(to)
-    saved = read_model(path)
     file = path / "model.safetensors" if path.is_dir() else path
+    _check_network(path, file)
+    saved = read_model(path)
     tensors, metadata = read_tensors(file)
     taken: set[str] = set()
     described = without_paths(json.loads(metadata["opsin"]), taken)
@@ -74,6 +76,20 @@ def push(
     files = tuple(one for one in _FILES if (folder / one).exists())
     address = None if upload is None else _upload(upload, str(to), folder, files, private)
     return Pushed(folder, files, address)
+
+
+def _check_network(run: Path, file: Path) -> None:
+    """Raise InputError for a run whose network is an object: those who took the run could not build it."""
+    if not file.is_file():
+        return  # reading the model says what is wrong
+    text = json.loads(read_tensors(file)[1].get("opsin", "{}"))
+    name = text["recipe"]["model"]["name"] if "recipe" in text else ""
+    if objects.is_object(name):
+        kind = objects.short_name(name)
+        raise InputError(
+            f"{run} cannot be shared: its network was given as an object, and no file holds the code of {kind}; train "
+            f"it by a name, opsin.register_model(NAME, task=...)({kind}) in a module that --import names"
+        )
 
 
 def _folder(folder: Path) -> Path:

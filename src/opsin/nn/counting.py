@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from opsin.nn.capabilities import example_input, whole_forward
 
@@ -78,11 +79,16 @@ def layer_table(model: nn.Module, input_size: tuple[int, int, int] | None) -> li
 
 def meta_twin(model: nn.Module, input_size: Sequence[int] | None) -> tuple[nn.Module, Tensor]:
     """A copy of the model without data, in eval, and one input of (C, H, W) for it: running it computes shapes only."""
-    # A deep copy takes what its memo already holds: here, for every tensor, one on the meta device.
-    tensors = [*model.parameters(), *model.buffers()]
-    memo = {id(t): _meta(t) for t in tensors}
-    twin = copy.deepcopy(model, memo).eval()
+    twin = copy_without_data(model).eval()
     return twin, example_input(twin, input_size)
+
+
+def copy_without_data(model: nn.Module) -> nn.Module:
+    """A copy of the model whose tensors are on the meta device, also those that a forward pass left on its modules."""
+    # A deep copy takes what its memo already holds: here, for every tensor, one on the meta device.
+    kept = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
+    tensors = [t for t in [*model.parameters(), *model.buffers(), *kept] if not is_lazy(t)]
+    return copy.deepcopy(model, {id(t): _meta(t) for t in tensors})
 
 
 def whole_twin(model: nn.Module, input_size: tuple[int, int, int] | None) -> tuple[nn.Module, Tensor]:

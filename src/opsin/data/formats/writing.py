@@ -15,7 +15,7 @@ from PIL import Image
 from opsin.data.images import UnreadableImage
 from opsin.data.source import Split
 from opsin.errors import InputError
-from opsin.files import write_failure
+from opsin.files import check_new, write_failure
 from opsin.image_files import IMAGE_SUFFIXES
 
 
@@ -25,8 +25,7 @@ def new_folder(out: Path) -> Iterator[Path]:
 
     Raises InputError where `out` is a file or holds something, and JobError where it cannot be written.
     """
-    if out.is_file() or out.is_symlink() or (out.is_dir() and any(out.iterdir())):
-        raise InputError(f"{out} is {'a file' if out.is_file() else 'not empty'}; name a new folder")
+    check_new(out)
     temporary = out.absolute().with_name(f".{out.absolute().name}.{os.getpid()}.tmp")
     try:
         temporary.mkdir(parents=True)
