@@ -185,3 +185,16 @@ def test_calibration_error_is_that_of_the_scores_given() -> None:
 
     scores = torch.tensor([[0.9, 0.1], [0.4, 0.6]])
     assert expected_calibration_error(calibration_of(scores, torch.tensor([0, 0]))) == pytest.approx((0.1 + 0.6) / 2)
+
+
+def test_folders_that_look_like_other_data_are_classes_where_that_is_said(tmp_path: Path) -> None:
+    for number, name in enumerate(("images", "masks")):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for k in range(2):
+            Image.new("L", (4, 4), 9 * number).save(tmp_path / "data" / name / f"{number}{k}.png")
+    rows = [["00.png", "images"], ["01.png", "masks"], ["10.png", "masks"], ["11.png", "masks"]]
+    found = table(tmp_path / "found.csv", "path,label", rows)
+    metrics = evaluate_predictions(found, tmp_path / "data", task="classify", class_folders=True)
+    assert metrics["accuracy"] == 0.75
+    with pytest.raises(InputError, match=r"class_folders|class-folders"):
+        evaluate_predictions(found, tmp_path / "data", task="classify")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -196,11 +197,10 @@ def seen_sections(
     """What a trained network sees in images."""
     stages = {s.name: s.field for s in explanation.stages if s.name not in ("stem", "head")}
     rows = {layer.name: layer.field for layer in explanation.layers}
-    names = (
-        visualize.called_names(subject.model, explanation.identity.input, list(stages))
-        if layers is None
-        else list(layers)
-    )
+    names = list(layers or ())
+    if layers is None:
+        names = visualize.called_names(subject.model, explanation.identity.input, list(stages))
+        names = names or _last_of_sizes(explanation.layers)
     fields = {name: stages.get(name, rows.get(name)) for name in names}
     first = subject.images[0].name
     where = f"{len(subject.scanned()):,} images of its {subject.split_name} split" if subject.split else "the images"
@@ -215,6 +215,12 @@ def seen_sections(
     if subject.missing:
         sections.insert(0, Text("Its data", f"The run's own data cannot be opened: {subject.missing}"))
     return sections
+
+
+def _last_of_sizes(layers: Sequence[Layer]) -> list[str]:
+    """Of a network without stages the last layer of each size of its maps, as its stages would end; five at most."""
+    last = {tuple(one.output_shape[1:]): one.name for one in layers if len(one.output_shape) == 3}
+    return [name for size, name in last.items() if math.prod(size) > 1][-5:]
 
 
 _EVIDENCE = (

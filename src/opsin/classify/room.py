@@ -56,6 +56,7 @@ ROOM = Room(
         ),
         "eval": (
             Option("multi_label", bool, "With --predictions: an image may have any number of classes.", opens=True),
+            Option("class_folders", bool, "With --predictions: each folder of the data is a class.", opens=True),
         ),
         "data": (
             Option("multi_label", bool, "An image may have any number of classes.", opens=True),

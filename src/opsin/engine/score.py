@@ -37,16 +37,16 @@ def score(
     read: Any = rooms.load(room.scores or "")
     given = room.check_options("eval", options, f"evaluation of {predictions}")
     known = inspect.signature(read).parameters
-    for name in given:
+    opening = {one.name: given[one.name] for one in room.options.get("eval", ()) if one.opens and one.name in given}
+    for name in given.keys() - opening.keys():
         if name not in known:
             raise InputError(f"{name} is for the evaluation of a run; {predictions} holds answers")
-    opening = {one.name: given[one.name] for one in room.options.get("eval", ()) if one.opens and one.name in given}
     source = data_.open(data, room.task, stated=True, **opening)
     _say_problems(source)
     name = split or next((n for n in ("test", "val", "all") if n in source.splits), "train")
     if name not in source.splits:
         raise InputError(f"{source.name} has no split {name!r}; it has {', '.join(source.splits)}")
-    result: Result = read(path, source, name, **given)
+    result: Result = read(path, source, name, **{key: value for key, value in given.items() if key in known})
     chosen = source.splits[name]
     result.shown = {key: room.format(key, value) for key, value in result.metrics.items()}
     classes = f", {len(source.classes):,} classes" if source.classes else ""
