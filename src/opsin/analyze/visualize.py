@@ -22,10 +22,11 @@ from opsin.analyze.gradcam import class_logits, grad_cam
 from opsin.data import Preprocessing, Split
 from opsin.data.sample_files import read_photograph
 from opsin.engine.checkpoint import read_model
+from opsin.engine.membership import divide_as_trained
 from opsin.engine.predict import find_images, load_image
 from opsin.engine.recipe import Recipe
-from opsin.engine.recipe_data import open_own, split_data
-from opsin.errors import InputError
+from opsin.engine.recipe_data import open_own
+from opsin.errors import InputError, say
 from opsin.nn.counting import meta_twin
 
 PHOTOGRAPHS = ("astronaut", "coffee", "chelsea", "rocket")  # coloured ones of those that come with opsin
@@ -93,7 +94,7 @@ def open_subject(explanation: Explanation, images: Sequence[str | Path] = (), co
     subject = Subject(saved.build(), preprocessing, True, [], saved.classes)
     if saved.recipe.data.source:
         try:
-            subject.split_name, subject.split = _open_split(saved.recipe)
+            subject.split_name, subject.split = _open_split(saved.recipe, saved.members)
         except InputError as error:
             subject.missing = str(error)
     if images:
@@ -145,9 +146,9 @@ def _settle_norms(model: nn.Module, images: Tensor) -> None:
         norm.eval()
 
 
-def _open_split(recipe: Recipe) -> tuple[str, Split]:
+def _open_split(recipe: Recipe, members: bytes | None) -> tuple[str, Split]:
     """The data to look at: validation, or else test or training."""
-    splits = split_data(recipe, open_own(recipe))
+    splits = divide_as_trained(recipe, open_own(recipe), members, say)
     name = next(name for name in ("val", "test", *splits) if name in splits and len(splits[name]))
     return name, splits[name]
 

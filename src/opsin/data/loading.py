@@ -19,6 +19,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from opsin import rooms
+from opsin.data.digests import of_value
 from opsin.data.preprocessing import Preprocessing
 from opsin.data.source import Split
 from opsin.data.transforms.augmentation import prepare_sample
@@ -119,6 +120,7 @@ def create_loader(
     world_size: int = 1,
     drop_last: bool | None = None,
     pin_memory: bool = False,
+    digests: bool = False,
 ) -> ImageLoader:
     """A loader of a split's batches.
 
@@ -133,6 +135,8 @@ def create_loader(
     fields, and `Partners` as many as its attribute `partners` says, and gives the changed sample; it is to draw from
     torch's global CPU generator alone, which is seeded for it. Without one, see `prepare_sample`.
     workers: processes that load ahead; 0 loads in this one. An unreadable file raises InputError that names it.
+    digests: without an augmentation, batches have `digest`, of each example as it was read, see
+    `opsin.data.digests.of_value`.
     """
     for name, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0), ("world_size", world_size, 1)):
         if value < least:
@@ -141,7 +145,7 @@ def create_loader(
         raise InputError(f"rank is {rank}; expected 0 to {world_size - 1}")
     if training and len(split) == 0:
         raise InputError("the split to train on holds no images")
-    samples = _Samples(split, preprocessing, augmentation, seed)
+    samples = _Samples(split, preprocessing, augmentation, seed, digests=digests)
     if order is not None:
         batches = _Batches(order, rank, world_size)
     elif training:
@@ -156,9 +160,17 @@ def create_loader(
 class _Samples(Dataset):
     """Whole batches by their keys. An InputError is returned, not raised: workers would wrap it in their traceback."""
 
-    def __init__(self, split: Split, preprocessing: Preprocessing | None, augmentation: Any, seed: int) -> None:
+    def __init__(
+        self,
+        split: Split,
+        preprocessing: Preprocessing | None,
+        augmentation: Any,
+        seed: int,
+        *,
+        digests: bool = False,
+    ) -> None:
         self.split, self.preprocessing, self.augmentation, self.seed = split, preprocessing, augmentation, seed
-        self.everything = np.arange(len(split))
+        self.everything, self.digests = np.arange(len(split)), digests
 
     def __len__(self) -> int:
         return len(self.split)
@@ -181,6 +193,8 @@ class _Samples(Dataset):
                 random.setstate(others[0])
                 np.random.set_state(others[1])
         batch[key] = collate_values([sample.pop(key) for sample in samples])
+        if self.digests:
+            batch["digest"] = [sample.pop("digest") for sample in samples]
         return batch | (truth.collate(samples) if truth is not None else {})  # type: ignore[return-value]
 
     def _sample(self, epoch: int, index: int) -> Sample:
@@ -188,7 +202,9 @@ class _Samples(Dataset):
             seed_reading(derive_seed(self.seed, epoch, index, _READING))
         sample = self._read(index)
         if self.augmentation is None:
-            return sample if self.preprocessing is None else prepare_sample(sample, self.preprocessing)
+            seen = {"digest": of_value(sample[self.split.inputs.key])} if self.digests else {}
+            sample = sample if self.preprocessing is None else prepare_sample(sample, self.preprocessing)
+            return {**sample, **seen}
         count = getattr(self.augmentation, "partners", 0)
         pool = None if self.split.truth is None or not count else self.split.truth.partners(index)
         pool = self.everything if pool is None else pool

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,9 @@ def open_source(
     else:
         if not Path(source).exists():
             _refuse_built_in(source, task)
-        opened = _open_path(_find(source, _names(formats)), task, formats, options)
+        path = _find(source, _names(formats))
+        opened = _open_path(path, task, formats, options)
+        opened.root = str(path if path.is_dir() or zipfile.is_zipfile(path) else path.parent)
     opened.name = opened.name.strip(".") or Path(source).resolve().name  # of the folder "." too
     opened.task = task
     return opened.without(verify(opened)) if skip_bad else opened
@@ -92,6 +95,11 @@ def _own_split(source: Source, key: str) -> Split:
             f"{source.name} has the splits {', '.join(source.splits)} and no {key}; give other data as {key}"
         )
     return next(iter(source.splits.values()))
+
+
+def is_built_in(source: str, task: str) -> bool:
+    """Whether a source is built-in data of a task, by its name."""
+    return _built_in(source, _formats(task)) is not None
 
 
 def _scheme(source: str | Path) -> tuple[Scheme, str] | None:

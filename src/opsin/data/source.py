@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from opsin import errors
+from opsin.data import digests
 from opsin.data.images import UnreadableImage
 from opsin.data.inputs import Inputs
 from opsin.data.truth import Problem, Truth, name_problem
@@ -24,10 +25,15 @@ Progress = Callable[[int, int], None]  # (done, total)
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """One part of a source: its examples, and what is known of each, as many. truth: None where nothing is known."""
+    """One part of a source: its examples, and what is known of each, as many. truth: None where nothing is known.
+
+    digests: (N, 3) uint64 where they were looked at, see `examine`: of each file's bytes, of its pixels, and of its
+    length and time.
+    """
 
     inputs: Inputs
     truth: Truth | None = None
+    digests: np.ndarray | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.truth is not None and len(self.truth) != len(self.inputs):
@@ -47,7 +53,11 @@ class Split:
     def subset(self, indices: Sequence[int] | np.ndarray) -> Split:
         """The examples at `indices`, in that order."""
         places = np.asarray(indices, dtype=np.int64)
-        return Split(self.inputs.select(places), None if self.truth is None else self.truth.select(places))
+        return Split(
+            self.inputs.select(places),
+            None if self.truth is None else self.truth.select(places),
+            None if self.digests is None else self.digests[places],
+        )
 
     def with_truth(self, truth: Truth | None) -> Split:
         """The same examples, of which something else is known."""
@@ -84,7 +94,8 @@ class Source:
     """A data set, opened. splits: those of "train", "val" and "test" that it separates itself, or else only "all".
 
     skipped: files left out because they could not be read. problems: what was found while opening. task: what it was
-    opened for.
+    opened for. root: the folder or archive that the names of its examples are within, "" where there is none.
+    division: what who divided it has noted of that.
     """
 
     name: str
@@ -93,6 +104,8 @@ class Source:
     skipped: list[Problem] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     task: str = ""
+    root: str = ""
+    division: Any = field(default=None, repr=False)
 
     @property
     def meaning(self) -> Mapping[str, Any]:
@@ -124,29 +137,65 @@ class Source:
         return replace(self, splits=splits, skipped=skipped)
 
 
+FULL = 20_000  # files of a source up to which each is decoded before a training; of more, headers are read
+
+
 def verify(
-    source: Source, workers: int | None = None, progress: Progress | None = None, full: int = 20_000
+    source: Source, workers: int | None = None, progress: Progress | None = None, full: int = FULL
 ) -> list[Problem]:
     """Every unreadable file of a source. What lies in memory is always readable.
 
     Decodes every file where there are at most `full`, else it reads headers only: a file that is truncated then makes
     itself known when the loader comes to it. workers: threads, one a core if None.
     """
-    jobs = [(split, i) for split in source.splits.values() if split.inputs.stored for i in range(len(split))]
+    return examine(source, workers, progress, full)[1]
+
+
+def examine(
+    source: Source, workers: int | None = None, progress: Progress | None = None, full: int = FULL
+) -> tuple[Source, list[Problem]]:
+    """The source with digests of its examples, and every unreadable file, as `verify` has them; no file is read twice.
+
+    Of more than `full` files the length stands for the bytes, and nothing is known of their pixels. Of what is neither
+    in files nor in memory, as a data set of Python, nothing is known.
+    """
+    parts = list(source.splits.values())
+    jobs = [(split, i) for split in parts if split.inputs.stored for i in range(len(split))]
     deep = len(jobs) <= full
 
-    def check(job: tuple[Split, int]) -> Problem | None:
+    def check(job: tuple[Split, int]) -> tuple[Problem | None, tuple[int, int, int]]:
         split, index = job
         try:
             if not deep:
                 split.inputs.size(index)
-            elif reason := misfit(split, index, split.read(index)):
-                return Problem("unreadable", split.name(index), reason)
+                length, time = split.inputs.stamp(index)
+                return None, (digests.of_numbers(length), digests.UNKNOWN, digests.of_numbers(length, time))
+            value, found = _digested(split, index)
+            reason = misfit(split, index, value)
+            return (Problem("unreadable", split.name(index), reason) if reason else None), found
         except UnreadableImage as error:
-            return Problem("unreadable", error.path, error.reason)
-        return None
+            return Problem("unreadable", error.path, error.reason), (0, 0, 0)
 
-    return [problem for problem in map_threads(check, jobs, workers, progress) if problem is not None]
+    checked = iter(map_threads(check, jobs, workers, progress))
+    problems, splits = [], {}
+    for key, split in source.splits.items():
+        rows = np.zeros((len(split), 3), np.uint64)
+        for i in range(len(split)) if split.inputs.stored else ():
+            problem, rows[i] = next(checked)
+            problems += [] if problem is None else [problem]
+        if split.inputs.held:
+            rows[:, :2] = [[digests.of_value(split.read(i))] * 2 for i in range(len(split))]
+        splits[key] = replace(split, digests=rows)
+    return source.with_splits(splits), problems
+
+
+def _digested(split: Split, index: int) -> tuple[Any, tuple[int, int, int]]:
+    """An example as it is read, and the digests of its bytes, of its pixels and of its stamp."""
+    stamp = split.inputs.stamp(index)
+    value, encoded = split.inputs.read_encoded(index)
+    pixels = digests.of_value(value)
+    content = pixels if encoded is None else digests.of_bytes(encoded)
+    return value, (content, pixels, digests.of_numbers(*stamp) if any(stamp) else digests.UNKNOWN)
 
 
 def misfit(split: Split, index: int, value: Any) -> str | None:

@@ -1,40 +1,76 @@
-"""Splits: kept where a source has them, else cut from it, stratified and seeded."""
+"""Splits: kept where a source has them, else cut from it: by a hash of each name, or stratified and seeded."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
+from opsin.data.hash_division import divide_by_hash
 from opsin.data.labels import strata
 from opsin.data.source import Source, Split
 from opsin.errors import InputError
 
 
-def divide(source: Source, *, val_fraction: float = 0.1, test_fraction: float = 0.2, seed: int = 0) -> dict[str, Split]:
+def divide(
+    source: Source,
+    *,
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.2,
+    seed: int = 0,
+    split: Literal["hash", "stratified"] = "stratified",
+) -> dict[str, Split]:
     """The splits "train", "val" and "test" of a source.
 
-    Its own splits are kept. A missing val is cut from train: `val_fraction` of it, rounded up; 0 gives none. A source
-    without splits is cut into all three, fractions of the whole. One with train but no test stays without a test.
+    Its own splits are kept. A missing val is cut from train: `val_fraction` of it; 0 gives none. A source without
+    splits is cut into all three, fractions of the whole. One with train but no test stays without a test.
+    split: how it is cut. "stratified": classes in proportion, sizes rounded up; another file divides all anew. "hash":
+    see `opsin.data.hash_division`; another file moves no other.
     The truth says what is kept in proportion and what is kept together; see `Truth.strata` and `Truth.groups`.
     """
+    return divide_source(source, fractions_of(val_fraction, test_fraction), seed, split)[0]
+
+
+def fractions_of(val_fraction: float, test_fraction: float) -> dict[str, float]:
+    """The shares of "test" and "val", in the order in which they are cut. Raises InputError for impossible ones."""
     for name, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
         if not 0 <= fraction < 1:
             raise InputError(f"{name} is {fraction}; expected a number from 0 to below 1")
     if val_fraction + test_fraction >= 1:
         raise InputError(f"val_fraction {val_fraction} and test_fraction {test_fraction} leave nothing to train on")
-    splits = dict(source.splits)
-    if "all" in splits:
-        whole = splits.pop("all")
-        test, val, train = _cut(whole, [test_fraction, val_fraction], seed)
-    elif "train" in splits and "val" not in splits:
-        whole = splits["train"]
-        test, (val, train) = np.arange(0), _cut(whole, [val_fraction], seed)
+    return {"test": test_fraction, "val": val_fraction}
+
+
+def cut_split(source: Source) -> tuple[str, tuple[str, ...]]:
+    """The split of a source that others are cut from, and those in order; "" and none of one that has all."""
+    if "all" in source.splits:
+        return "all", ("test", "val")
+    if "train" in source.splits and "val" not in source.splits:
+        return "train", ("val",)
+    return "", ()
+
+
+def divide_source(
+    source: Source, fractions: Mapping[str, float], seed: int, split: str
+) -> tuple[dict[str, Split], list[str]]:
+    """What `divide` gives, and a line for what was done so that no class is left empty.
+
+    fractions: of `fractions_of`. split: how it is cut.
+    """
+    key, cut = cut_split(source)
+    if not cut:
+        return ordered(source.splits), []
+    whole, shares, lines = source.splits[key], {name: fractions[name] for name in cut}, []
+    if split == "hash":
+        number, lines = divide_by_hash(source, whole, shares, seed)
+        parts = {name: np.flatnonzero(number == place) for place, name in enumerate(("train", *cut))}
     else:
-        return _ordered(splits)
-    splits |= {name: whole.subset(part) for name, part in (("train", train), ("val", val), ("test", test)) if len(part)}
-    return _ordered(splits)
+        *others, train = _cut(whole, list(shares.values()), seed)
+        parts = {"train": train, **dict(zip(cut, others, strict=True))}
+    rest = {name: one for name, one in source.splits.items() if name not in (key, "train")}
+    return ordered({**rest, **{name: whole.subset(part) for name, part in parts.items() if len(part)}}), lines
 
 
 def _cut(split: Split, fractions: Sequence[float], seed: int) -> list[np.ndarray]:
@@ -93,5 +129,6 @@ def _joined(parts: list[np.ndarray]) -> np.ndarray:
     return np.sort(np.concatenate(parts)) if parts else np.arange(0)
 
 
-def _ordered(splits: dict[str, Split]) -> dict[str, Split]:
+def ordered(splits: Mapping[str, Split]) -> dict[str, Split]:
+    """The splits "train", "val" and "test" of those that there are, in this order."""
     return {name: splits[name] for name in ("train", "val", "test") if name in splits}

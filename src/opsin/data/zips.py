@@ -44,6 +44,15 @@ def read_member(archive: str, name: str) -> bytes:
         raise UnreadableImage(path, f"damaged in the zip: {error}") from error
 
 
+def stamp_member(archive: str, name: str) -> tuple[int, int]:
+    """The bytes of a member once unpacked, and their checksum, as the archive says; zeros where it does not."""
+    try:
+        info = _opened(archive, os.getpid()).getinfo(_names(archive, os.getpid())[name])
+    except (KeyError, zipfile.BadZipFile, OSError, ValueError):
+        return 0, 0
+    return info.file_size, info.CRC
+
+
 @lru_cache(maxsize=16)
 def _names(archive: str, process: int) -> dict[str, str]:
     """From the members' paths to their names in the archive, where backslashes may part folders, as Windows has it."""

@@ -29,6 +29,7 @@ from opsin.version import __version__
 
 CRITERION = "criterion."  # what only training needs
 _VALUE = "opsin.state/"  # before the names of tensors that are no weights
+MEMBERS = "opsin.members"  # the tensor that holds the members of the splits, see `opsin.data.members`
 
 
 @dataclass
@@ -39,7 +40,8 @@ class Facts:
     it, plain JSON: {"classes": [...]}. options: the builder's that followed from the data, such as num_classes.
     objects: how large what it was trained on was, as `opsin.engine.tiles.ObjectSizes` has it; empty where that is not
     known. tile: how it looks at large images by default, see `opsin.engine.tiles.read_tile`. first_weights: which its
-    training began with, as {"file": "x.th", "sha256": ...}; empty where they were random.
+    training began with, as {"file": "x.th", "sha256": ...}; empty where they were random. members: of the splits that
+    it was trained with, packed, see `opsin.data.members.Members`; None where nobody knows.
     """
 
     recipe: Recipe
@@ -49,6 +51,7 @@ class Facts:
     objects: dict[str, Any] = field(default_factory=dict)
     tile: str | int | None = None
     first_weights: dict[str, Any] = field(default_factory=dict)
+    members: bytes | None = field(default=None, repr=False)
 
     @property
     def classes(self) -> list[str]:
@@ -114,8 +117,15 @@ def save_model(
     state = model.state_dict() if state is None else state
     tensors = {name: tensor for name, tensor in state.items() if not name.startswith(CRITERION)}
     tensors |= {_VALUE + name: value for name, value in values.items() if isinstance(value, Tensor)}
+    if facts.members is not None:
+        tensors[MEMBERS] = as_tensor(facts.members)
     copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     write_tensors(path, copies, described)
+
+
+def as_tensor(content: bytes) -> Tensor:
+    """Bytes as a tensor, (N,) uint8, which a checkpoint can hold."""
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8)
 
 
 def save_tile(run: str | Path, tile: str | int | None) -> Path:
@@ -238,7 +248,8 @@ def _described(text: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Saved:
         objects=dict(described.get("objects", {})),  # earlier files lack these two
         tile=described.get("tile"),
         first_weights=dict(described.get("first_weights", {})),
-        state={name: tensor for name, tensor in tensors.items() if not name.startswith(_VALUE)},
+        members=tensors[MEMBERS].numpy().tobytes() if MEMBERS in tensors else None,
+        state={name: tensor for name, tensor in tensors.items() if not name.startswith((_VALUE, MEMBERS))},
         values=values,
         metrics={str(k): float(v) for k, v in described["metrics"].items()},
     )
@@ -285,12 +296,18 @@ def load_exactly(model: nn.Module, state: Mapping[str, Tensor], name: str) -> No
     model.load_state_dict({k: v for k, v in state.items() if k in own}, strict=False)
 
 
+class HoldsCodeError(InputError):
+    """A file that is no damaged checkpoint, but one that would run code."""
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """A training's state. Raises InputError if the file is damaged or holds anything but plain values and tensors."""
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise InputError(f"{path} holds objects that only code can rebuild; it was not loaded") from None
+    except pickle.UnpicklingError as error:
+        if "nsupported" not in str(error):  # a global that is not among those of tensors, or an instruction
+            raise InputError(f"{path} is not a readable checkpoint: its values are damaged") from None
+        raise HoldsCodeError(f"{path} holds objects that only code can rebuild; it was not loaded") from None
     except Exception as error:  # a damaged pickle can raise nearly any
         reason = "it is empty" if path.is_file() and not path.stat().st_size else str(error).strip().partition("\n")[0]
         raise InputError(f"{path} is not a readable checkpoint: {reason or type(error).__name__}") from None

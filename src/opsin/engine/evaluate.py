@@ -15,9 +15,10 @@ from opsin.data import Split
 from opsin.engine.checkpoint import save_tile
 from opsin.engine.evaluator import Evaluated, Evaluator, Result, create_evaluator
 from opsin.engine.exported import refuse_exported
+from opsin.engine.membership import describe_known, divide_as_trained
 from opsin.engine.own_metrics import check_metric
 from opsin.engine.predict import Predictor, load
-from opsin.engine.recipe_data import open_data, split_data
+from opsin.engine.recipe_data import open_data
 from opsin.engine.run import RunFolder
 from opsin.engine.tiles import TileCount, Tiles, read_tile
 from opsin.errors import InputError, say
@@ -28,9 +29,17 @@ from opsin.schemes import naming
 
 @torch.no_grad()
 def evaluate_split(
-    evaluator: Evaluator, split: Split, *, calibrate: bool = False, batch_size: int | None = None
+    evaluator: Evaluator,
+    split: Split,
+    *,
+    calibrate: bool = False,
+    batch_size: int | None = None,
+    digests: bool = False,
 ) -> Evaluated:
-    """Run the evaluator's model over a split. calibrate: fit the model's calibration on this split first."""
+    """Run the evaluator's model over a split. calibrate: fit the model's calibration on this split first.
+
+    digests: see on the way which images the model was trained on.
+    """
     predictor = evaluator.predictor
     train = predictor.recipe.train
     if predictor.has_network:
@@ -40,12 +49,17 @@ def evaluate_split(
         predictor.preprocessing,
         batch_size=batch_size or train.batch_size,
         workers=train.workers,
+        digests=digests,
     )
+    pixels: list[int] = []
     for batch in follow(loader, "evaluating", "batches"):
+        pixels += batch.get("digest", [])
         evaluator.update(predictor.outputs(batch), batch)
     if calibrate:
         evaluator.calibrate()
-    return Evaluated(split, _result(evaluator))
+    result = _result(evaluator)
+    result.known = describe_known(predictor.facts.members, pixels, split.inputs.noun)
+    return Evaluated(split, result)
 
 
 @torch.no_grad()
@@ -58,12 +72,15 @@ def evaluate_tiled(evaluator: Evaluator, split: Split, tiles: Tiles, tile: str |
     predictor.model.eval()
     workers = predictor.recipe.train.workers
     options = {"tile": tile, "batch_size": tiles.batch_size, **evaluator.answer_options()}
-    for batch in data.create_loader(predictor.prepare_split(split), None, batch_size=1, workers=workers):
+    known, pixels = predictor.facts.members, list[int]()
+    split = predictor.prepare_split(split)
+    for batch in data.create_loader(split, None, batch_size=1, workers=workers, digests=known is not None):
+        pixels += batch.get("digest", [])
         images = list(batch["image"])
         evaluator.update_answers(list(predictor.stream(images, **options)), batch)
         count.add(images[0])
     result = _result(evaluator)
-    result.tiles = count
+    result.tiles, result.known = count, describe_known(known, pixels, split.inputs.noun)
     return result
 
 
@@ -144,11 +161,14 @@ def evaluate_run(
     chosen, name, source = _choose_split(predictor, data, split)
     if save:
         _check_saving(run, tile, name)
-    result = (
-        evaluate_split(evaluator, chosen).result if tiles is None else evaluate_tiled(evaluator, chosen, tiles, tile)
-    )
+    if tiles is None:
+        result = evaluate_split(evaluator, chosen, digests=predictor.facts.members is not None).result
+    else:
+        result = evaluate_tiled(evaluator, chosen, tiles, tile)
     if save:
         save_tile(run, read_tile(tile))
+    if result.known:
+        say(result.known)
     result.data = f"{source}, {name}: {len(chosen):,} {chosen.inputs.noun}s"
     if predictor.classes:
         result.data += f", {len(predictor.classes):,} classes"
@@ -193,7 +213,8 @@ def _choose_split(predictor: Predictor, source_name: Any, split: str | None) -> 
         say(f"the weights do not say what their classes are called: those of {source.name} are taken, in their order")
     if recipe.data.skip_bad:
         source = source.without(data.verify(source))
-    splits = split_data(recipe, source) if source_name is None else source.splits
+    members = predictor.facts.members
+    splits = divide_as_trained(recipe, source, members, say) if source_name is None else source.splits
     name = split or next((n for n in ("test", "val", "all") if n in splits), "train")
     if name not in splits:
         raise InputError(f"{source.name} has no split {name!r}; it has {', '.join(splits)}")

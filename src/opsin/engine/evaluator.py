@@ -37,7 +37,8 @@ class Result:
     """What an evaluation found. details: what it writes beside its metrics, as plain JSON values.
 
     evidence: whatever `Evaluator.sections` draws the report from. data: what was evaluated on, in words. shown: the
-    metrics as people read them. tiles: what was looked at in tiles, where large images were.
+    metrics as people read them. tiles: what was looked at in tiles, where large images were. known: that the model was
+    trained on some of the images, in words.
     """
 
     metrics: dict[str, float]
@@ -47,6 +48,7 @@ class Result:
     data: str = ""
     shown: dict[str, str] = field(default_factory=dict)
     tiles: TileCount | None = None
+    known: str | None = None
 
     def lines(self) -> dict[str, str]:
         """Every metric as a terminal shows it, in its unit and with its digits."""

@@ -29,10 +29,11 @@ from torch.export import Dim, ExportedProgram
 from opsin.data import UnreadableImage
 from opsin.engine.exported import Run, refuse_exported
 from opsin.engine.exported import open_program as _open
+from opsin.engine.membership import divide_as_trained
 from opsin.engine.own_networks import twin_of
 from opsin.engine.predict import Predictor, Program, load
-from opsin.engine.recipe_data import open_data, split_data
-from opsin.errors import InputError, JobError, unknown
+from opsin.engine.recipe_data import open_data
+from opsin.errors import InputError, JobError, say, unknown
 from opsin.files import atomic
 from opsin.nn.capabilities import example_input, saved_values
 from opsin.progress import step
@@ -185,7 +186,7 @@ def _examples(predictor: Predictor) -> tuple[Tensor, str]:
     if predictor.recipe.data.source:
         try:
             source = open_data(predictor.recipe)
-            splits = split_data(predictor.recipe, source)
+            splits = divide_as_trained(predictor.recipe, source, predictor.facts.members, say)
             name = next(name for name in ("test", "val", "all", "train") if name in splits)
             split, reason = splits[name], f"none of the run's {splits[name].inputs.noun}s can be read"
             for place in np.unique(np.linspace(0, len(split) - 1, _IMAGES).astype(int)).tolist():

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from opsin import errors, objects
+from opsin.data.members import Members
 from opsin.engine.callbacks import read_rows
-from opsin.engine.checkpoint import read_model, read_tensors, write_tensors
+from opsin.engine.checkpoint import MEMBERS, as_tensor, read_model, read_tensors, write_tensors
 from opsin.engine.model_card import without_paths, write_card
 from opsin.engine.recipe import load_recipe
 from opsin.engine.report import draw_losses
@@ -66,6 +67,8 @@ def push(
     if licence is None:
         errors.say("the card says license: unknown; add --license, such as apache-2.0, if others may use the model")
     folder = _folder(Path(out) if out is not None else file.parent / "hub")
+    if saved.members is not None:  # names of files are nobody else's business
+        tensors[MEMBERS] = as_tensor(Members.unpack(saved.members).nameless().pack())
     write_tensors(folder / "model.safetensors", tensors, described)
     preview = _draw(RunFolder(file.parent), folder)
     name = to or f"OWNER/{file.resolve().parent.name}"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
@@ -27,13 +26,20 @@ from pydantic import (
 )
 
 from opsin import registry, rooms
+from opsin.engine.recipe_versions import (
+    TENSORBOARD,
+    VERSION,
+    current_logger,
+    pin_built_in,
+    pin_division,
+    version_of,
+)
 from opsin.errors import InputError, unknown
 from opsin.files import read_regular
 from opsin.rooms import Room
 from opsin.schemes import split_scheme
 from opsin.yaml_text import load_yaml
 
-VERSION = 2  # of what a recipe holds; see `_MIGRATIONS`
 RECIPES = Path(__file__).parents[1] / "recipes"
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -118,6 +124,11 @@ class DataSection(RecipeSection):
     source: str = Field(description="A built-in name (digits, scenes), a folder or a file; see the page on data.")
     val_fraction: Fraction = Field(default=0.1, description="Share for validation, where the data has no such split.")
     test_fraction: Fraction = Field(default=0.2, description="Share for the test, where the data has no such split.")
+    split: Literal["hash", "stratified"] = Field(
+        default="hash",
+        description="How data without splits is divided: hash, by each image's name, so that another file moves no "
+        "other; stratified, with the classes in proportion, as built-in data is if nothing is said.",
+    )
     split_seed: Annotated[int, Field(ge=0, lt=1 << 32)] = Field(
         default=0, description="Decides which examples go into which split."
     )
@@ -146,6 +157,10 @@ class DataSection(RecipeSection):
         default=None, description="Divides what the mean was subtracted from; ImageNet's, or 0.5 for grey, if null."
     )
     skip_bad: bool = Field(default=False, description="Leave unreadable images out instead of refusing.")
+    changes: Literal["refuse", "accept"] = Field(
+        default="refuse",
+        description="What a resumed run does where its data has changed since it was begun; accept holds for once.",
+    )
     limit: Positive | None = Field(
         default=None, description="Use only that many examples of each split, for a quick look; all if null."
     )
@@ -263,7 +278,7 @@ class TrainSection(RecipeSection):
 class Recipe(RecipeSection):
     """One training, completely. A recipe of a task with a section of its own has that too, under the task's name."""
 
-    version: Literal[2] = Field(default=VERSION, description="Of what a recipe holds; older ones are brought to this.")
+    version: Literal[3] = Field(default=VERSION, description="Of what a recipe holds; older ones are brought to this.")
     task: str = Field(
         default=rooms.DEFAULT_TASK,
         description="The task that is learned, by name.",
@@ -309,11 +324,15 @@ def load_recipe(
     values = read_recipe(source) if isinstance(source, str | Path) else _copy(source)
     task = (overrides or {}).get("task", values.get("task", rooms.DEFAULT_TASK))
     room = _find_room(task, values)
+    overrides = dict(overrides or {})
+    if "version" in overrides:
+        values["version"] = overrides.pop("version")
     _migrate(values, room, say)
-    for key, value in (overrides or {}).items():
-        key, value = _current_logger(key, value)
+    for key, value in overrides.items():
+        key, value = current_logger(key, value)
         _assign(values, _current_key(key, room, value, say), value)
     _complete(values, room)
+    pin_built_in(values, room.task)
     try:
         recipe = recipe_class(room).model_validate(values)
     except ValidationError as error:
@@ -423,9 +442,10 @@ def _made_with(error: InputError, packages: Any) -> InputError:
 def _migrate(values: dict[str, Any], room: Room, say: Callable[[str], None] | None) -> None:
     """Bring the values of a recipe of an earlier version to this one, in place.
 
-    Version 1 had what belongs to one task among the keys of all, and every saved recipe holds them.
+    Version 1 had what belongs to one task among the keys of all, and every saved recipe holds them. Before version 3
+    data was always divided stratified.
     """
-    version = values.get("version", 1)
+    version = version_of(values)
     if isinstance(version, int) and version > VERSION:
         raise InputError(f"the recipe is of version {version}, and this opsin knows {VERSION}: a newer one made it")
     for old in _moved_keys():
@@ -440,24 +460,11 @@ def _migrate(values: dict[str, Any], room: Room, say: Callable[[str], None] | No
             if isinstance(place, dict):
                 place.setdefault(new.partition(".")[2], value)
     train = values.get("train")
-    if isinstance(train, dict) and _TENSORBOARD in train:
-        key, value = _current_logger(f"train.{_TENSORBOARD}", train.pop(_TENSORBOARD))
+    if isinstance(train, dict) and TENSORBOARD in train:
+        key, value = current_logger(f"train.{TENSORBOARD}", train.pop(TENSORBOARD))
         train.setdefault(key.partition(".")[2], value)
+    pin_division(values, version)
     values["version"] = VERSION
-
-
-_TENSORBOARD = "tensorboard"  # the key that `train.logger` was, true or false
-
-
-def _current_logger(key: str, value: Any) -> tuple[str, Any]:
-    """A key and its value, of `train.tensorboard` as `train.logger` has it: every earlier recipe holds it.
-
-    True meant event files beside metrics.csv, when TensorBoard came with opsin; now, where it is installed.
-    """
-    if key != f"train.{_TENSORBOARD}" or not isinstance(value, bool):
-        return key, value
-    wanted = value and find_spec(_TENSORBOARD) is not None
-    return "train.logger", ["csv", _TENSORBOARD] if wanted else ["csv"]
 
 
 def _current_key(key: str, room: Room, value: Any, say: Callable[[str], None] | None) -> str:
@@ -495,6 +502,8 @@ def migrate_flat(flat: Mapping[str, Any], task: str) -> dict[str, Any]:
         new = _current_key(key, room, value, None)
         if new != key or key not in _moved_keys():
             found[new] = value
+    found.setdefault("data.split", "stratified")
+    found.setdefault("data.changes", "refuse")
     return found
 
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from opsin import data, objects, registry
 from opsin.backbones.extraction import find_backbone
-from opsin.data import Preprocessing, Source, Split, divide, stratified
+from opsin.data import Preprocessing, Source, Split
+from opsin.data.source import examine
+from opsin.engine.membership import divide_for_training
 from opsin.engine.recipe import ModelSection, Recipe, own_section
 from opsin.errors import InputError
 from opsin.progress import Meter
@@ -54,7 +55,7 @@ def open_readable(recipe: Recipe, say: Say, source: str | None = None, **opening
     name = source or recipe.data.source
     opened = data.open(name, fetch=is_named(name), **opening) if opening else open_data(recipe, source)
     with Meter("checking files", None, "files") as meter:
-        problems = data.verify(opened, progress=meter)
+        opened, problems = examine(opened, progress=meter)
     if problems and not recipe.data.skip_bad:
         listed = "; ".join(f"{p.path}: {p.reason}" for p in problems[:5])
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
@@ -71,20 +72,8 @@ def open_own(recipe: Recipe) -> Source:
 
 
 def split_data(recipe: Recipe, source: Source) -> dict[str, Split]:
-    """The train, val and test splits that a recipe makes of a source."""
-    section = recipe.data
-    splits = divide(
-        source, val_fraction=section.val_fraction, test_fraction=section.test_fraction, seed=section.split_seed
-    )
-    if section.limit is None:
-        return splits
-    return {name: split.subset(_spread(split, section.limit)) for name, split in splits.items()}
-
-
-def _spread(split: Split, limit: int) -> np.ndarray:
-    """Places of at most `limit` examples, of the classes in proportion where the truth has some."""
-    strata = None if split.truth is None else split.truth.strata()
-    return stratified(np.zeros(len(split), np.int64) if strata is None else strata, limit)
+    """The train, val and test splits that a recipe makes of a source; see `opsin.engine.membership`."""
+    return divide_for_training(recipe, source)
 
 
 def _stated_preprocessing(model: ModelSection) -> Mapping[str, Any]:

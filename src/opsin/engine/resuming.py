@@ -15,8 +15,9 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
 from opsin.data.loading import STOPPING
+from opsin.data.members import Members
 from opsin.engine.callbacks import StoppedError
-from opsin.engine.checkpoint import read_checkpoint
+from opsin.engine.checkpoint import HoldsCodeError, read_checkpoint
 from opsin.engine.devices import describe_machine
 from opsin.engine.run import RunFolder
 from opsin.engine.task import Task
@@ -69,6 +70,8 @@ def find_checkpoint(folder: RunFolder, say: Say) -> tuple[Path, Content] | None:
             continue
         try:
             content = _whole(path)
+        except HoldsCodeError:
+            raise
         except InputError as error:
             damaged.append(str(error))
             continue
@@ -81,6 +84,22 @@ def find_checkpoint(folder: RunFolder, say: Say) -> tuple[Path, Content] | None:
     if folder.best.exists():
         hint = f"to go on from the best epoch: cp {folder.best} {folder.last}"
     raise InputError(f"{'; '.join(damaged)}; {hint}")
+
+
+def find_members(folder: RunFolder) -> Members | None:
+    """The members of the splits that an interrupted run was begun with; None of one that has saved none.
+
+    Of a training in stages, those of any stage. A damaged checkpoint gives way to the next here; `find_checkpoint`
+    says so.
+    """
+    for path in (folder.last, folder.previous, *sorted(folder.path.glob("stages/*/last.ckpt"))):
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # of which little is read
+            packed = content["opsin"].get("members")
+            return None if packed is None else Members.unpack(packed.numpy().tobytes())
+        except Exception:  # there is none, or it is damaged in any way
+            continue
+    return None
 
 
 def _whole(path: Path) -> Content:

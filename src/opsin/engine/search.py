@@ -18,6 +18,7 @@ import yaml
 from opsin import rooms
 from opsin.engine.own_metrics import monitored
 from opsin.engine.recipe import Recipe, load_recipe, parse_yaml, read_recipe
+from opsin.engine.recipe_versions import version_of
 from opsin.engine.search_space import Between, Range, parse_space
 from opsin.engine.starting import given_keys
 from opsin.engine.trial import Job, Outcome
@@ -318,7 +319,8 @@ def read_values(recipe: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     """The values of a recipe as a search keeps them: a file's with their version, which makes them a recipe."""
     if isinstance(recipe, Mapping):
         return json.loads(json.dumps(dict(recipe)))
-    return {"version": 1, **read_recipe(recipe)}
+    values = read_recipe(recipe)
+    return {"version": version_of(values), **values}
 
 
 def describe(params: Mapping[str, Any]) -> str:

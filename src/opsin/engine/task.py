@@ -17,7 +17,7 @@ from opsin import data, optim, registry, rooms
 from opsin.backbones.extraction import find_backbone
 from opsin.data import Preprocessing, Source, Split, create_augmentation, describe_augmentation
 from opsin.data.loading import derive_seed
-from opsin.engine.checkpoint import CRITERION, Facts
+from opsin.engine.checkpoint import CRITERION, Facts, as_tensor
 from opsin.engine.devices import describe_machine
 from opsin.engine.evaluator import Evaluator, create_evaluator
 from opsin.engine.own_metrics import monitored
@@ -393,6 +393,8 @@ class Task(LightningModule, ABC):
             "first_weights": self.facts.first_weights,
             "machine": describe_machine(self.trainer.world_size, self.device),
         }
+        if self.facts.members is not None:
+            checkpoint["opsin"]["members"] = as_tensor(self.facts.members)
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         state = checkpoint["opsin"]

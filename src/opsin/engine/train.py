@@ -20,6 +20,7 @@ from torch import nn
 from opsin import errors, objects, rooms
 from opsin.data import Source, Split
 from opsin.data.loading import ImageLoader, create_loader
+from opsin.data.members import Members
 from opsin.engine import automatic, callbacks, own_parts
 from opsin.engine.callbacks import CheckpointFiles
 from opsin.engine.checkpoint import read_checkpoint, read_model, save_model
@@ -31,12 +32,14 @@ from opsin.engine.input_size import choose_size
 from opsin.engine.learning_rate import LearningRates
 from opsin.engine.loggers import Trackers, check_installed, create_loggers
 from opsin.engine.measured import find_learning_rate, measure
+from opsin.engine.membership import Division, restoring
 from opsin.engine.preflight import check_fit, check_settings
 from opsin.engine.recipe import Recipe, load_recipe, read_recipe
 from opsin.engine.resuming import (
     check_fits,
     ended_by_another,
     find_checkpoint,
+    find_members,
     left_to_train,
     locked,
     stopped_in_words,
@@ -144,7 +147,8 @@ def run_recipe(
         loaded = own_parts.check_recipe(loaded)
         resumed = folder is not None and (folder.last.exists() or folder.previous.exists())
         with naming(overrides, None if isinstance(recipe, str | Path) else recipe):
-            task, source, splits = prepare(loaded, say, resumed=resumed, given=given)
+            members = find_members(folder) if folder is not None else None
+            task, source, splits = prepare(loaded, say, resumed=resumed, given=given, members=members)
         loaded = task.recipe
         stages = task.stages()  # before anything is written: they may need what is not installed
         if folder is None:
@@ -219,12 +223,18 @@ def _read(
 
 
 def prepare(
-    recipe: Recipe, say: Say, *, resumed: bool = False, given: Collection[str] | None = None
+    recipe: Recipe,
+    say: Say,
+    *,
+    resumed: bool = False,
+    given: Collection[str] | None = None,
+    members: Members | None = None,
 ) -> tuple[Task, Source, dict[str, Split]]:
     """Open and check the data, divide it, and build the task's model for it.
 
     resumed: the weights come from a checkpoint, so that none are fetched or read here. given: the keys that flags gave,
-    where the task may choose the others; see `opsin.engine.starting`. The recipe in effect is the task's.
+    where the task may choose the others; see `opsin.engine.starting`. members: of the splits of a run under way. The
+    recipe in effect is the task's.
     """
     room = rooms.find_room(recipe.task)
     if room.trains is None:
@@ -234,7 +244,9 @@ def prepare(
     check_settings(recipe)
     kind: type[Task] = rooms.load(room.trains)
     recipe, _ = automatic.set_aside(recipe)
-    source = kind.open(recipe, say)
+    with restoring(members):
+        source = kind.open(recipe, say)
+    recipe.data.changes = "refuse"  # what was accepted was this once
     recipe, sized = choose_size(recipe, source, kind)
     preprocessing = kind.create_preprocessing(recipe, source)
     recipe, started = (recipe, []) if given is None else start(recipe, source, preprocessing, given)
@@ -245,8 +257,7 @@ def prepare(
     task = kind.build(recipe, preprocessing, source)
     check_fit(task, splits)
     own_parts.check_task(task)
-    sizes = measure_objects(splits["train"], preprocessing)
-    task.facts.objects = {} if sizes is None else sizes.to_dict()
+    division = _note(task, source)
     task.create_optimizers(steps_per_epoch=1)  # a wrong option is refused before anything is written
     if not resumed and recipe.train.init is not None:
         for line in load_first_weights(task, recipe.train.init):
@@ -255,10 +266,19 @@ def prepare(
         load_published_weights(task, recipe.model, say)
     elif not resumed and recipe.model.backbone_weights is not None:
         task.load_backbone(recipe.model.backbone_weights, say)
-    chosen = [*sized, *started, *machine, *completed, *extended]
+    chosen = [*division.lines, *sized, *started, *machine, *completed, *extended]
     for line in _announce(task, source, splits, chosen, task.describe_fit(splits["train"])):
         say(line)
     return task, source, splits
+
+
+def _note(task: Task, source: Source) -> Division:
+    """What a model is used with that follows from its data; how that was divided."""
+    sizes = measure_objects(source.splits["train"], task.preprocessing)
+    task.facts.objects = {} if sizes is None else sizes.to_dict()
+    division: Division = source.division or Division()  # a task may divide in its own way
+    task.facts.members = None if division.members is None else division.members.pack()
+    return division
 
 
 def _announce(

@@ -13,9 +13,10 @@ from typing import Any
 
 from opsin import errors
 from opsin.engine.callbacks import StoppedError
+from opsin.engine.checkpoint import read_model
 from opsin.engine.evaluate import evaluate_run
-from opsin.engine.recipe import load_recipe
-from opsin.engine.recipe_data import open_data, split_data
+from opsin.engine.membership import divide_as_trained
+from opsin.engine.recipe_data import open_data
 from opsin.engine.search import TRIALS, Say, Search, Settings, Trial, describe, read_values
 from opsin.engine.trial import Outcome, run_trial
 from opsin.engine.tune_report import write_tune_report
@@ -221,7 +222,7 @@ def _finish(search: Search, say: Say) -> Tuning:
 
 def _test(run: Path) -> dict[str, float]:
     """The metrics of a run on the test split; none where there is no such split."""
-    recipe = load_recipe(run / "recipe.yaml")
-    if "test" not in split_data(recipe, open_data(recipe)):
+    saved = read_model(run)
+    if "test" not in divide_as_trained(saved.recipe, open_data(saved.recipe), saved.members, errors.say):
         return {}
     return evaluate_run(run, split="test").metrics
