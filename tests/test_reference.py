@@ -74,8 +74,9 @@ def in_reference() -> set[tuple[str, str]]:
 def public(file: Path) -> Iterator[str]:
     """Functions and classes of a file, but for builders of models: those are in the tables of models, by name."""
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
-        named = isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_")
-        if named and not any("register" in ast.unparse(one) for one in node.decorator_list):
+        if not isinstance(node, (ast.FunctionDef, ast.ClassDef)) or node.name.startswith("_"):
+            continue
+        if not any("register" in ast.unparse(one) for one in node.decorator_list):
             yield node.name
 
 
