@@ -51,7 +51,7 @@ from opsin.engine.starting import given_keys, recipe_of, start
 from opsin.engine.task import Task
 from opsin.engine.tiles import measure_objects
 from opsin.errors import InputError, JobError
-from opsin.schemes import naming
+from opsin.schemes import naming, split_scheme
 
 _RUN_VARIABLE = "OPSIN_RUN_FOLDER"  # tells the processes that Lightning starts which folder the first one made
 
@@ -323,10 +323,11 @@ def _create_folder(out: str | Path | None, recipe: str | Path | Mapping[str, Any
         if made is None:
             raise InputError("processes that were not started by opsin itself need --out, to agree on the run folder")
         return RunFolder(Path(made))
-    source = Path(objects.short_name(loaded.data.source)).name.split(".")[0].rpartition(":")[2]
+    named = objects.short_name(loaded.data.source)
+    source = Path((split_scheme(named) or ("", named))[1]).name.split(".")[0]
     model = objects.short_name(loaded.model.name)
     name = Path(recipe).stem if isinstance(recipe, str | Path) else f"{model}_{source}"
-    folder = RunFolder.create(out, name.replace(":", "_"))  # of timm:NAME; no sign for a file's name everywhere
+    folder = RunFolder.create(out, name.replace(":", "_"))  # of timm:NAME, scenes:60; no sign for every file's name
     os.environ[_RUN_VARIABLE] = str(folder.path.resolve())
     return folder
 

@@ -1,0 +1,190 @@
+"""What the pages assume that a reader has: small images, boxes, films, runs and published weights, all made up."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+import struct
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+CLASSES = {"photos": ("dark", "light"), "IMAGENET": ("n01440764", "n01443537"), "other": ("cat", "dog")}
+BOXES = ("boxes", "cells", "bccd", "aerial")
+XML = """<annotation><filename>{name}.jpg</filename><size><width>96</width><height>64</height><depth>3</depth></size>
+{objects}</annotation>"""
+OBJECT = """<object><name>{label}</name><difficult>0</difficult><bndbox><xmin>{0}</xmin><ymin>{1}</ymin><xmax>{2}</xmax>
+<ymax>{3}</ymax></bndbox></object>"""
+
+
+def image(number: int, height: int = 64, width: int = 64) -> Image.Image:
+    """Noise, another for every number."""
+    return Image.fromarray(np.random.default_rng(number).integers(0, 255, (height, width, 3), np.uint8))
+
+
+def class_folders(folder: Path, classes: tuple[str, ...], count: int = 10) -> None:
+    for place, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            image(100 * place + number).save(folder / name / f"{number}.png")
+
+
+def voc(folder: Path) -> None:
+    """Pascal VOC, three classes, with the splits of ImageSets."""
+    for name in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (folder / name).mkdir(parents=True)
+    splits = {"train": range(12), "val": range(12, 18), "test": range(18, 24)}
+    for split, numbers in splits.items():
+        names = [f"BloodImage_{number:05}" for number in numbers]
+        (folder / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(names) + "\n")
+        for number, name in zip(numbers, names, strict=True):
+            image(number, 64, 96).save(folder / "JPEGImages" / f"{name}.jpg")
+            places = [(5 + number, 5, 35 + number, 40), (50, 20, 90, 50)]
+            labels = [("RBC", "WBC", "Platelets")[(number + k) % 3] for k in range(2)]
+            objects = [OBJECT.format(*place, label=label) for place, label in zip(places, labels, strict=True)]
+            (folder / "Annotations" / f"{name}.xml").write_text(XML.format(name=name, objects="".join(objects)))
+
+
+def others_answers(folder: Path) -> None:
+    """Files of answers that other tools have written, each with the truth that belongs to it."""
+    (folder / "annotations").mkdir()
+    images = [{"id": 1, "file_name": "a.jpg", "width": 96, "height": 64}]
+    truth = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 20, 20, 20], "area": 400, "iscrowd": 0}]
+    coco = {"images": images, "annotations": truth, "categories": [{"id": 1, "name": "cat"}]}
+    (folder / "annotations" / "instances_val2017.json").write_text(json.dumps(coco))
+    found = [{"image_id": 1, "category_id": 1, "bbox": [11, 20, 20, 20], "score": 0.9}]
+    (folder / "results.json").write_text(json.dumps(found))
+    (folder / "results").mkdir()
+    for name in ("RBC", "WBC", "Platelets"):
+        (folder / "results" / f"comp4_det_test_{name}.txt").write_text("BloodImage_00018 0.9 23 5 53 40\n")
+    for split in ("train", "val"):
+        for kind in ("images", "labels"):
+            (folder / "yolo" / kind / split).mkdir(parents=True)
+        image(3).save(folder / "yolo" / "images" / split / f"{split}.png")
+        (folder / "yolo" / "labels" / split / f"{split}.txt").write_text("0 0.5 0.5 0.4 0.4\n")
+    (folder / "data.yaml").write_text("train: yolo/images/train\nval: yolo/images/val\nnames: [thing]\n")
+    (folder / "runs" / "detect" / "predict").mkdir(parents=True)
+    (folder / "runs" / "detect" / "predict" / "val.txt").write_text("0 0.5 0.5 0.4 0.3 0.8\n")
+    rows = [f"{path.relative_to(folder / 'photos')},dark\n" for path in sorted((folder / "photos").rglob("*.png"))]
+    (folder / "submission.csv").write_text("path,label\n" + "".join(rows))
+
+
+def film(path: Path) -> None:
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=5)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        for number in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.asarray(image(number)), format="rgb24")))
+        container.mux(stream.encode())
+
+
+def make_folder(folder: Path) -> None:
+    """A reader's folder, without runs."""
+    for name, classes in CLASSES.items():
+        class_folders(folder / name, classes)
+    class_folders(folder / "imagenet" / "val", CLASSES["IMAGENET"], count=2)
+    for name in BOXES:
+        voc(folder / name)
+    shutil.copytree(folder / "bccd", folder / "VOCdevkit" / "VOC2007")
+    shutil.copytree(folder / "bccd", folder / "VOC")
+    others_answers(folder)
+    fashion_mnist(folder / "fashion_mnist")
+    for name in ("new_images", "images", "new"):
+        (folder / name).mkdir()
+        for number in range(2):
+            image(number, 48, 64).save(folder / name / f"BloodImage_{7 + 4 * number:05}.jpg")
+    for name in ("seven.png", "photo.jpg"):
+        image(7, 60, 80).save(folder / name)
+    image(8, 300, 400).save(folder / "aerial.jpg")
+    film(folder / "clip.mp4")
+
+
+def classifier(folder: Path, data: str, model: str = "lenet5", **options: Any) -> None:
+    train(folder, {"task": "classify", "model": {"name": model, **options}, "data": {"source": data, "size": 32}})
+
+
+def detector(folder: Path, data: str, model: str = "yolov3_tiny", **options: Any) -> None:
+    train(folder, {"task": "detect", "model": {"name": model, **options}, "data": {"source": data, "size": 96}})
+
+
+def digits(folder: Path) -> None:
+    train(folder, "lenet5_digits")
+
+
+def train(folder: Path, recipe: Any) -> None:
+    import opsin
+
+    settings = {"train.max_steps": 2, "data.limit": 20}
+    opsin.train(recipe, settings, out=folder, say=lambda line: None)
+
+
+SMALL = {"backbone": "mobilenet_v3_small"}
+RUNS: Mapping[str, Callable[[Path], None]] = {
+    "digits": digits,
+    "photos": lambda folder: classifier(folder, "photos"),
+    "other": lambda folder: classifier(folder, "other", "resnet18"),
+    "resnet18": lambda folder: classifier(folder, "photos", "resnet18"),
+    "yolo": lambda folder: detector(folder, "bccd"),
+    "retinanet": lambda folder: detector(folder, "boxes", "retinanet", **SMALL, channels=32, head_repeats=1),
+    "fast_rcnn": lambda folder: detector(
+        folder, "bccd", "fast_rcnn", **SMALL, proposals="sliding_windows", proposal_options={"limit": 50}
+    ),
+    "faster_rcnn": lambda folder: detector(folder, "bccd", "faster_rcnn", **SMALL, channels=32),
+}
+
+
+def torchvision_weights(url: str, folder: Path) -> Path:
+    """A file of weights at random in the layout of the one that torchvision has at a URL."""
+    from torchvision import models
+
+    path = folder / url.rpartition("/")[2]
+    if not path.exists():
+        for name in models.list_models(module=models):
+            if any(weights.url == url for weights in models.get_model_weights(name)):
+                network = models.get_model(name, **({"init_weights": False} if name in INCEPTIONS else {}))
+                torch.save(network.state_dict(), path)
+                break
+    return path
+
+
+INCEPTIONS = ("googlenet", "inception_v3")
+
+
+def timm_weights(name: str, folder: Path) -> Path:
+    """Weights at random of a network of timm, as its hub has them."""
+    import timm
+    from safetensors.torch import save_file
+
+    path = folder / f"{name}.safetensors"
+    if not path.exists():
+        save_file(timm.create_model(name.partition(".")[0]).state_dict(), path)
+    return path
+
+
+def cifar10(folder: Path) -> None:
+    """A few images in the layout of CIFAR-10, for training and test."""
+    (folder / "cifar-10-batches-py").mkdir(parents=True)
+    random = np.random.default_rng(0)
+    names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+    for file in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
+        batch = {"data": random.integers(0, 255, (20, 3072), np.uint8), "labels": [*range(10)] * 2}
+        (folder / "cifar-10-batches-py" / file).write_bytes(pickle.dumps(batch))
+    (folder / "cifar-10-batches-py" / "batches.meta").write_bytes(pickle.dumps({"label_names": names}))
+
+
+def fashion_mnist(folder: Path) -> None:
+    """IDX files of ten classes."""
+    folder.mkdir()
+    images = np.random.default_rng(0).integers(0, 255, (40, 28, 28), np.uint8)
+    labels = np.arange(40, dtype=np.uint8) % 10
+    for split in ("train", "t10k"):
+        for name, array in (("images-idx3", images), ("labels-idx1", labels)):
+            head = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+            (folder / f"{split}-{name}-ubyte").write_bytes(head + array.tobytes())
