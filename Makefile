@@ -6,13 +6,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 DEMO := runs/demo
 
-.PHONY: help demo test lint types tests docs serve format clean
+.PHONY: help demo test lint types tests docs fuzz soak serve format clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    train, evaluate and use LeNet-5 on real handwritten digits: under a minute after the install"
 	@echo "make test    lint, types, tests and the documentation: what continuous integration runs"
 	@echo "             (each alone: make lint, make types, make tests, make docs)"
+	@echo "make fuzz    read thousands of damaged files; make soak: kill trainings a hundred times, and resume them"
 	@echo "make serve   the documentation at http://127.0.0.1:8000"
 	@echo "make format  put the code into the house's layout"
 	@echo "make clean   remove what was built; .venv and runs stay"
@@ -64,6 +65,13 @@ tests: $(VENV)/.installed-dev
 
 docs: $(VENV)/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# What the tests do a little of, at length: thousands of damaged files, a hundred kills.
+fuzz: $(VENV)/.installed-dev
+	OPSIN_FUZZ=25 OMP_NUM_THREADS=1 $(BIN)/pytest -n auto tests/fuzz
+
+soak: $(VENV)/.installed-dev
+	OPSIN_SOAK=100 OMP_NUM_THREADS=1 $(BIN)/pytest tests/engine/test_soak.py tests/engine/test_resume.py
 
 serve: $(VENV)/.installed-dev
 	$(BIN)/mkdocs serve

@@ -30,7 +30,10 @@ def read_regular(path: str | os.PathLike[str], most: int = MAX_BYTES) -> bytes:
 
 def check_regular(path: str | os.PathLike[str], most: int = MAX_BYTES) -> None:
     """Raise OSError for what is no regular file, or a larger one; see `read_regular`."""
-    found = Path(path).stat()
+    try:
+        found = Path(path).stat()
+    except ValueError:  # of a null byte
+        raise OSError(errno.EINVAL, "no file can have this name", os.fspath(path)) from None
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
     if not stat.S_ISREG(found.st_mode):
