@@ -12,7 +12,7 @@ from opsin import data
 from opsin.data.inputs import ImageArray
 from opsin.data.labels import ClassLabels
 from opsin.data.source import Source, Split
-from opsin.data.splits import stratify
+from opsin.data.splits import stratified, stratify
 from opsin.errors import InputError
 
 RANDOM = np.random.RandomState(0)
@@ -115,3 +115,8 @@ def test_a_stratified_few() -> None:
     few = data.stratified(labels, 20)
     assert np.bincount(labels[few]).tolist() == [18, 2]
     assert data.stratified(labels, 500).tolist() == list(range(100))
+
+
+def test_so_many_are_taken_also_where_each_class_has_but_one() -> None:
+    assert len(set(stratified(np.arange(10), 8).tolist())) == 8
+    assert len(set(stratified(np.array([0, 0, 1]), 2).tolist())) == 2

@@ -109,7 +109,12 @@ def stratified(labels: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
     """`count` places of a split, stratified, sorted; all of them where there are no more."""
     if count >= len(labels):
         return np.arange(len(labels))
-    return stratify(labels, [count / len(labels)], seed)[0]
+    taken = stratify(labels, [count / len(labels)], seed)[0]
+    if len(taken) < count:  # where classes have no more than the one that `stratify` leaves
+        rest = np.setdiff1d(np.arange(len(labels)), taken)
+        evenly = np.linspace(0, len(rest) - 1, count - len(taken)).round().astype(np.int64)
+        taken = np.sort(np.concatenate([taken, rest[evenly]]))
+    return taken
 
 
 def _shares(sizes: np.ndarray, free: np.ndarray, total: int) -> np.ndarray:
