@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -85,3 +86,20 @@ def test_names_that_are_left_out(name: str) -> None:
 @pytest.mark.parametrize("name", ["a.jpg", "_x.png", "thumbs", "macosx", "@home"])
 def test_names_that_are_not(name: str) -> None:
     assert not is_left_out(name)
+
+
+def test_folders_1500_deep(tmp_path: Path) -> None:
+    place = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("d", dir_fd=place)
+        inner = os.open("d", os.O_RDONLY, dir_fd=place)
+        os.close(place)
+        place = inner
+    os.close(os.open("a.png", os.O_CREAT | os.O_WRONLY, dir_fd=place))
+    os.symlink("..", "up", dir_fd=place)
+    os.close(place)
+    try:
+        files, folders = walk(tmp_path)
+    finally:  # Python's own way is a call for each level
+        subprocess.run(["rm", "-rf", tmp_path / "d"], check=True)
+    assert files == ["d/" * 1500 + "a.png"] and max(map(len, folders)) == 2999  # not the link, to one above

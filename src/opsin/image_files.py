@@ -58,7 +58,10 @@ def walk(folder: str | Path) -> tuple[list[str], list[str]]:
     waiting: list[tuple[str, str, tuple[str, ...]]] = [(os.fspath(folder), "", ())]
     while waiting:
         place, prefix, above = waiting.pop()
-        real = os.path.realpath(place)
+        if above and not os.path.islink(place):  # noqa: PTH114  # realpath asks for every folder above
+            real = os.path.join(above[-1], os.path.basename(place))  # noqa: PTH118, PTH119
+        else:
+            real = os.path.realpath(place)
         if real in above:
             continue
         if prefix:

@@ -28,7 +28,7 @@ class Meter:
     def __init__(self, title: str, total: int | None, noun: str = "", *, quiet: bool = False) -> None:
         self.title, self.total, self.noun = title, total, noun
         self._off = quiet or not is_first_process()
-        self._stream, self._started = sys.stderr, time.monotonic()
+        self._started = time.monotonic()
         self._last, self._bar = self._started, None
         self._task: Any = None
 
@@ -49,7 +49,7 @@ class Meter:
             self._bar.update(self._task, completed=done, total=self.total)
         elif now - self._last >= INTERVAL:
             self._last = now
-            _print(self._line(done, now - self._started), self._stream)
+            _print(self._line(done, now - self._started), sys.stderr)
 
     def _line(self, done: int, spent: float) -> str:
         noun = f" {self.noun}" if self.noun else ""
@@ -65,7 +65,7 @@ class Meter:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        bar = Progress(*columns, console=Console(file=self._stream), transient=True)
+        bar = Progress(*columns, console=Console(file=sys.stderr), transient=True)
         self._task = bar.add_task(escape(printable(self.title)), total=self.total)
         bar.start()
         return bar

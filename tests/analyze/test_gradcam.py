@@ -107,3 +107,16 @@ def test_what_is_no_classifier_or_has_no_places() -> None:
         grad_cam(nn.Sequential(nn.Conv2d(1, 1, 1)), torch.randn(1, 1, 4, 4))
     with pytest.raises(InputError, match="no layer has feature maps"):
         grad_cam(nn.Sequential(nn.Flatten(), nn.Linear(16, 2)), torch.randn(1, 1, 4, 4))
+
+
+def test_inference_mode_makes_no_difference():
+    torch.manual_seed(0)
+    model, images = create_model("lenet5", num_classes=3, in_channels=1), torch.rand(2, 1, 32, 32)
+    expected = grad_cam(model, images)
+    with torch.inference_mode():
+        made = create_model("lenet5", num_classes=3, in_channels=1)  # its parameters know no gradients
+        made.load_state_dict(model.state_dict())
+        for network, given in ((model, images), (model, images.clone()), (made, images.clone())):
+            found = grad_cam(network, given)
+            torch.testing.assert_close(found.maps, expected.maps)
+            assert found.classes.tolist() == expected.classes.tolist()

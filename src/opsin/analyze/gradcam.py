@@ -54,9 +54,9 @@ def grad_cam(
     layer: None finds the last one whose maps still have places (more than 1x1) and decide about the class, not counting
     pooling. Raises InputError for an unknown layer or class, and where no layer is left with places.
     """
-    images = images.detach().clone().requires_grad_()  # so that even a frozen network has gradients inside
-    with torch.enable_grad(), evaluating(model), _last_maps(model, layer) as outputs:
-        logits = class_logits(model(images))
+    with torch.inference_mode(False), torch.enable_grad(), evaluating(model), _last_maps(model, layer) as outputs:
+        images = images.detach().clone().requires_grad_()  # so that even a frozen network has gradients inside
+        logits = class_logits(_forward(model, images))
         chosen = _check_classes(classes, logits)
         picked = logits.gather(1, chosen[:, None])[:, 0]
         names = list(reversed(outputs)) if layer is None else [layer]
@@ -71,6 +71,14 @@ def grad_cam(
                 return Evidence(evidence, chosen, picked.detach(), name)
     where = f"layer {layer}" if layer else "no layer"
     raise InputError(f"{where} has feature maps with places that lead to the class; give a larger image or a layer")
+
+
+def _forward(model: nn.Module, images: Tensor) -> Any:
+    """The network's outputs; with copies of parameters that were made in inference mode, which know no gradients."""
+    values = dict([*model.named_parameters(), *model.named_buffers()])
+    if not any(value.is_inference() for value in values.values()):
+        return model(images)
+    return torch.func.functional_call(model, {name: value.clone() for name, value in values.items()}, (images,))
 
 
 def class_logits(outputs: Any) -> Tensor:

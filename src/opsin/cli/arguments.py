@@ -13,6 +13,15 @@ from opsin.cli import completion
 from opsin.rooms import Option, Room
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+AllowedFolders = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow",
+        metavar="FOLDER",
+        help="A folder besides the data's own whose files its lists and annotations may name; may be given again.",
+        show_default=False,
+    ),
+]
 Device = Annotated[
     str | None,
     typer.Option(

@@ -9,7 +9,7 @@ import typer
 
 from opsin import rooms
 from opsin.cli import completion
-from opsin.cli.arguments import SOURCES, AsJson, examples
+from opsin.cli.arguments import SOURCES, AllowedFolders, AsJson, examples
 from opsin.cli.early_checks import check_data
 from opsin.cli.printing import make_folder, print_json, put
 from opsin.cli.which_task import task_of_options
@@ -77,6 +77,7 @@ def data(
         typer.Option(metavar="SPLIT", help="The split to export, or for a task's own checks; test if there is one."),
     ] = None,
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="How many images to export.")] = None,
+    allow: AllowedFolders = None,
     as_json: AsJson = False,
     *,
     options: dict[str, Any],
@@ -98,7 +99,7 @@ def data(
     room = rooms.find_room(task)
     opens = [option.name for option in room.options.get("data", ()) if option.opens]
     opening = {name: options.pop(name) for name in opens if name in options}
-    opened = opened_by.open(source, task, **opening)
+    opened = opened_by.open(source, task, allow=allow or (), **opening)
     if as_format is not None and out is not None:
         print(write_source(opened, room, as_format, out, link))
         return

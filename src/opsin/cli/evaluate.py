@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from opsin import rooms
-from opsin.cli.arguments import AsJson, DataSource, Device, Tile, examples
+from opsin.cli.arguments import AllowedFolders, AsJson, DataSource, Device, Tile, examples
 from opsin.cli.early_checks import check_data, check_files, check_run
 from opsin.cli.printing import print_json, print_table, put, terminal_width
 from opsin.errors import InputError
@@ -59,12 +59,31 @@ def evaluate(
         typer.Option("--save", help="Save --tile in the model, which then predicts with it. Not allowed on test data."),
     ] = False,
     device: Device = None,
+    allow: AllowedFolders = None,
     as_json: AsJson = False,
     *,
     options: dict[str, Any],
 ) -> None:
     """Evaluate a trained model on its own or other data with its classes, or a file of predictions of any tool."""
     check_data(data)
+    from opsin.data.allowed_folders import allowing
+
+    with allowing(allow or ()):
+        _evaluate(run, data, split, predictions, task, tile, save, device, as_json, options)
+
+
+def _evaluate(
+    run: Path | None,
+    data: str | None,
+    split: str | None,
+    predictions: Path | None,
+    task: str | None,
+    tile: str | None,
+    save: bool,
+    device: str | None,
+    as_json: bool,
+    options: dict[str, Any],
+) -> None:
     if predictions is not None:
         _refuse(run is not None, f"{run} and --predictions: give one of them", save or tile or device)
         if data is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -12,9 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from opsin.data.decoder_messages import listening
 from opsin.data.images import ENDINGS, UnreadableImage, decode, read_header
 from opsin.data.open_source import open_source
-from opsin.data.source import Progress, Source, Split, check_trainable, map_threads, misfit
+from opsin.data.source import Progress, Source, Split, check_trainable, map_threads, misfit, with_messages
 from opsin.data.truth import Problem, Size, Summary, name_problem
 from opsin.errors import InputError, is_printable, printable
 from opsin.rooms import DEFAULT_TASK
@@ -105,15 +107,8 @@ def inspect(
 ) -> Diagnosis:
     """Read every image of a source and tell what it is and what is wrong. Pixels are compared, not files."""
     opened = source if isinstance(source, Source) else open_source(source, task, multi_label=multi_label)
-    findings: list[_Finding] = []
-    for key, split in opened.splits.items():
-        look = partial(_look, key, split)
-        if split.inputs.stored:
-            before, total = len(findings), sum(map(len, opened.splits.values()))
-            shown = None if progress is None else lambda done, _, n=before, of=total: progress(n + done, of)
-            findings += map_threads(look, range(len(split)), workers, shown)
-        else:
-            findings += [look(i) for i in range(len(split))]
+    with listening() as heard:
+        findings = _look_at_all(opened, workers, progress)
     summaries = {
         key: Summary() if split.truth is None else split.truth.summary() for key, split in opened.splits.items()
     }
@@ -136,8 +131,8 @@ def inspect(
             *opened.problems,
             *_unfit(opened),
             *_odd_names(opened, findings),
-            *_class_problems(opened, summaries),
-            *_image_problems(opened, findings),
+            *class_problems(opened, summaries),
+            *_image_problems(opened, findings, heard),
             *_truth_problems(opened, findings),
         ],
         objects={key: dict(one.objects) for key, one in summaries.items() if one.objects},
@@ -145,6 +140,19 @@ def inspect(
         summary=main,
         noun=next((split.inputs.noun for split in opened.splits.values()), "image"),
     )
+
+
+def _look_at_all(source: Source, workers: int | None, progress: Progress | None) -> list[_Finding]:
+    findings: list[_Finding] = []
+    for key, split in source.splits.items():
+        look = partial(_look, key, split)
+        if split.inputs.stored:
+            before, total = len(findings), sum(map(len, source.splits.values()))
+            shown = None if progress is None else lambda done, _, n=before, of=total: progress(n + done, of)
+            findings += map_threads(look, range(len(split)), workers, shown)
+        else:
+            findings += [look(i) for i in range(len(split))]
+    return findings
 
 
 def _look(key: str, split: Split, index: int) -> _Finding:
@@ -195,8 +203,8 @@ def _odd_names(source: Source, findings: list[_Finding]) -> list[Problem]:
     ]
 
 
-def _class_problems(source: Source, summaries: dict[str, Summary]) -> list[Problem]:
-    """Classes without examples, and some with many more than others."""
+def class_problems(source: Source, summaries: Mapping[str, Summary]) -> list[Problem]:
+    """Classes without examples, and some with many more than others. summaries: of the splits' truths."""
     problems = []
     named = any(problem.kind in ("empty_class", "class_mismatch") for problem in source.problems)
     for key, summary in summaries.items():
@@ -221,8 +229,10 @@ def _truth_problems(source: Source, findings: list[_Finding]) -> list[Problem]:
     return list(dict.fromkeys(problems))
 
 
-def _image_problems(source: Source, findings: list[_Finding]) -> list[Problem]:
+def _image_problems(source: Source, findings: list[_Finding], heard: Mapping[str, str]) -> list[Problem]:
+    """What is wrong with each image, and what it is equal to. heard: what decoders said, by name."""
     problems = [finding.problem for finding in findings if finding.problem is not None]
+    problems = with_messages(problems, heard)
     same: dict[bytes, list[_Finding]] = defaultdict(list)
     for finding in findings:
         if finding.digest is not None:
@@ -230,28 +240,23 @@ def _image_problems(source: Source, findings: list[_Finding]) -> list[Problem]:
     for group in same.values():
         first, *others = group
         for other in others:
-            problems += _twins(source, first, other)
+            problems += twins(source, (first.split, first.index), (other.split, other.index))
     return problems
 
 
-def _twins(source: Source, first: _Finding, other: _Finding) -> list[Problem]:
-    """What it means that two examples are equal."""
-    found, same = [], f"the same {source.splits[first.split].inputs.noun} as {first.name}"
-    reason = _contradiction(source, first, other)
+def twins(source: Source, first: tuple[str, int], other: tuple[str, int]) -> list[Problem]:
+    """What it means that two examples, each by its split and its place there, are equal."""
+    one, two = source.splits[first[0]], source.splits[other[0]]
+    found, same, name = [], f"the same {one.inputs.noun} as {one.name(first[1])}", two.name(other[1])
+    reason = None if one.truth is None or two.truth is None else one.truth.same(first[1], two.truth, other[1])
     if reason is not None:
-        found.append(Problem("conflicting_labels", other.name, f"{same}, but {reason}"))
-    if first.split != other.split:
-        found.append(Problem("leak", other.name, f"in {other.split}, {same} in {first.split}"))
+        found.append(Problem("conflicting_labels", name, f"{same}, but {reason}"))
+    if first[0] != other[0]:
+        found.append(Problem("leak", name, f"in {other[0]}, {same} in {first[0]}"))
     elif reason is None:
-        later = "; it can end up both in train and in test" if other.split == "all" else ""
-        found.append(Problem("duplicate", other.name, f"{same}{later}", "warning"))
+        later = "; it can end up both in train and in test" if other[0] == "all" else ""
+        found.append(Problem("duplicate", name, f"{same}{later}", "warning"))
     return found
-
-
-def _contradiction(source: Source, first: _Finding, other: _Finding) -> str | None:
-    """How the truth of two equal examples differs; None if it does not."""
-    one, two = (source.splits[finding.split].truth for finding in (first, other))
-    return None if one is None or two is None else one.same(first.index, two, other.index)
 
 
 def _tally(values: Any) -> dict[str, int]:

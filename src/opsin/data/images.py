@@ -17,17 +17,19 @@ from functools import cache
 from itertools import count
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from opsin.data.decoder_messages import in_loop, say_once, watch
 from opsin.errors import InputError
 from opsin.files import check_regular, read_regular
 from opsin.image_files import ENDINGS
 
+T = TypeVar("T")
 _MANY = 50  # JPEGs from which on a faster decoder is worth the second or more that importing it takes
 MAX_PIXELS = 178_956_970  # twice Image.MAX_IMAGE_PIXELS, where Pillow refuses too: half a gigabyte once decoded
 MAX_BYTES = 1 << 31  # of an encoded image: more than MAX_PIXELS of 16 bits and three channels take without encoding
@@ -109,7 +111,28 @@ def _reason(error: OSError, otherwise: str = "") -> str:
 
 
 def decode(data: bytes, path: str) -> Tensor:
-    """An encoded image -> uint8 (C, H, W), in the memory layout of its decoder. path: its name in messages."""
+    """An encoded image -> uint8 (C, H, W), in the memory layout of its decoder. path: its name in messages.
+
+    Raises UnreadableImage. What a decoder says of an image that it reads all the same is said in one line, see
+    `opsin.data.decoder_messages`.
+    """
+    return _decode(data, path) if in_loop() else _heard(path, _decode, data, path)
+
+
+def _heard(path: str, read: Callable[..., T], *given: Any) -> T:
+    """What a reader gives, while what its libraries say becomes a part of the reason, or a line of ours."""
+    try:
+        found, heard = watch(path, read, *given)
+    except UnreadableImage as error:
+        if text := getattr(error, "heard", ""):
+            raise UnreadableImage(error.path, f"{error.reason} ({text})") from error
+        raise
+    if heard:
+        say_once(heard)
+    return found
+
+
+def _decode(data: bytes, path: str) -> Tensor:
     if data[:3] == b"\xff\xd8\xff":
         image = _decode_jpeg(data)
         if image is not None:
@@ -142,6 +165,10 @@ def _channels_first(array: np.ndarray) -> Tensor:
 
 def read_header(data: bytes | Path, path: str) -> Header:
     """What an encoded image, or the file at a Path, says of itself, not decoded. Raises UnreadableImage."""
+    return _read_header(data, path) if in_loop() else _heard(path, _read_header, data, path)
+
+
+def _read_header(data: bytes | Path, path: str) -> Header:
     with _opened(data, path) as image:
         turn, (height, width) = _turn(image), _stored_size(image)
         sides = (width, height) if turn in _SIDEWAYS else (height, width)

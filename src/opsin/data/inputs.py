@@ -66,6 +66,10 @@ class Inputs(ABC):
         """The bytes of an example on disk, and what changes with them: a time, a checksum. Zeros where not known."""
         return 0, 0
 
+    def paths(self) -> Sequence[str]:
+        """The files that hold the examples, of those that lie on disk each in its own."""
+        return ()
+
 
 @dataclass(frozen=True, eq=False)
 class ImageArray(Inputs):
@@ -134,6 +138,9 @@ class ImageFiles(Inputs):
             return 0, 0
         return found.st_size, found.st_mtime_ns
 
+    def paths(self) -> Sequence[str]:
+        return self.files if self.archive is None else ()
+
     def select(self, places: np.ndarray) -> ImageFiles:
         return ImageFiles([self.files[i] for i in places.tolist()], self.archive)
 
@@ -168,6 +175,9 @@ class Concatenated(Inputs):
 
     def select(self, places: np.ndarray) -> Concatenated:
         return Concatenated(self.parts, self.places[places])
+
+    def paths(self) -> Sequence[str]:
+        return [path for part in self.parts for path in part.paths()]
 
     def _find(self, i: int) -> tuple[Inputs, int]:
         place = int(self.places[i])

@@ -12,6 +12,7 @@ from __future__ import annotations
 import random
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, overload
 
 import numpy as np
@@ -19,6 +20,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from opsin import rooms
+from opsin.data.decoder_messages import listening, say_once, trace
 from opsin.data.digests import of_value
 from opsin.data.preprocessing import Preprocessing
 from opsin.data.source import Split
@@ -183,8 +185,12 @@ class _Samples(Dataset):
             "index": torch.tensor(indices),
             "path": [self.split.inputs.name(index) for index in indices],
         }
+        heard: dict[str, str] = {}
         try:
-            samples = [self._sample(epoch, index) for epoch, index in keys]
+            with listening() as heard:
+                samples = [self._sample(epoch, index) for epoch, index in keys]
+                if self.split.inputs.stored:
+                    trace(partial(self.split.inputs.read, index) for index in indices)
         except InputError as error:
             return error
         finally:
@@ -192,6 +198,8 @@ class _Samples(Dataset):
             if others is not None:
                 random.setstate(others[0])
                 np.random.set_state(others[1])
+        if heard:
+            say_once(heard)
         batch[key] = collate_values([sample.pop(key) for sample in samples])
         if self.digests:
             batch["digest"] = [sample.pop("digest") for sample in samples]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from opsin import rooms
+from opsin.data.allowed_folders import bounded, check_allowed
 from opsin.data.formats.folders import describe
 from opsin.data.formats.format import Format
 from opsin.data.source import Source, Split, verify
@@ -22,7 +23,13 @@ _SHAPE, _SIGNATURE, _BUILT_IN = 1, 2, 3  # the claims of a format
 
 
 def open_source(
-    source: Any, task: str = rooms.DEFAULT_TASK, *, skip_bad: bool = False, fetch: bool = True, **options: Any
+    source: Any,
+    task: str = rooms.DEFAULT_TASK,
+    *,
+    skip_bad: bool = False,
+    fetch: bool = True,
+    allow: str | Path | Sequence[str | Path] = (),
+    **options: Any,
 ) -> Source:
     """Open a built-in name, a path, a name in the folder that OPSIN_DATA names, or a name with a scheme, in this order.
 
@@ -33,7 +40,8 @@ def open_source(
     out files that cannot be read, after reading them all (see `verify`); otherwise nothing is decoded here. options: of
     the formats, of which each takes those that it knows. multi_label, of class labels: they are (N, K) of 0 and 1, and
     sources with one label an image are converted. fetch: whether what a name with a scheme names, torchvision:CIFAR10
-    or hf:owner/name, is downloaded where it is not here.
+    or hf:owner/name, is downloaded where it is not here. allow: folders besides the data's own whose files lists and
+    annotations may name, see `opsin.data.allowed_folders`.
     Raises InputError for what does not exist or is in no known format.
     """
     if is_dataset(source):
@@ -55,7 +63,10 @@ def open_source(
         if not Path(source).exists():
             _refuse_built_in(source, task)
         path = _find(source, _names(formats))
-        opened = _open_path(path, task, formats, options)
+        with bounded(path, [allow] if isinstance(allow, str | Path) else allow):
+            opened = _open_path(path, task, formats, options)
+            for split in opened.splits.values():
+                check_allowed(split.inputs.paths(), path)
         opened.root = str(path if path.is_dir() or zipfile.is_zipfile(path) else path.parent)
     opened.name = opened.name.strip(".") or Path(source).resolve().name  # of the folder "." too
     opened.task = task

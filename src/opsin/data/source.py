@@ -6,13 +6,14 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any, TypeVar
 
 import numpy as np
 
 from opsin import errors
 from opsin.data import digests
+from opsin.data.decoder_messages import listening, mark_said, trace
 from opsin.data.images import UnreadableImage
 from opsin.data.inputs import Inputs
 from opsin.data.truth import Problem, Truth, name_problem
@@ -198,6 +199,23 @@ def _digested(split: Split, index: int) -> tuple[Any, tuple[int, int, int]]:
     return value, (content, pixels, digests.of_numbers(*stamp) if any(stamp) else digests.UNKNOWN)
 
 
+def with_messages(problems: Iterable[Problem], heard: Mapping[str, str]) -> list[Problem]:
+    """Problems with what decoders said: in the reason of what is unreadable, and one more for each other image.
+
+    heard: by the names of the images, see `opsin.data.decoder_messages`.
+    """
+    said, known = [], set()
+    for problem in problems:
+        if problem.kind == "unreadable" and problem.path in heard:
+            known.add(problem.path)
+            problem = replace(problem, reason=f"{problem.reason} ({heard[problem.path]})")
+        said.append(problem)
+    rest = {name: text for name, text in heard.items() if name not in known}
+    mark_said(heard)
+    said += [Problem("damaged_image", name, f"its decoder says: {text}", "warning") for name, text in rest.items()]
+    return said
+
+
 def misfit(split: Split, index: int, value: Any) -> str | None:
     """Why the truth of an example that was read cannot be its own; None where it can."""
     if split.truth is None or split.inputs.key != "image":
@@ -210,12 +228,14 @@ def map_threads(
 ) -> list:
     """The function's results in the order of the jobs. Decoding releases Python's lock, so threads use every core."""
     results = []
-    with ThreadPoolExecutor(workers or min(16, os.cpu_count() or 1)) as pool:
+    with listening(), ThreadPoolExecutor(workers or min(16, os.cpu_count() or 1)) as pool:
         for start in range(0, len(jobs), 1024):  # in pieces, so that Ctrl-C and errors do not wait for the last file
-            for result in pool.map(function, jobs[start : start + 1024]):
+            piece = jobs[start : start + 1024]
+            for result in pool.map(function, piece):
                 results.append(result)
                 if progress is not None:
                     progress(len(results), len(jobs))
+            trace(partial(function, job) for job in piece)
     return results
 
 

@@ -156,6 +156,10 @@ class DataSection(RecipeSection):
     std: list[Annotated[float, Field(gt=0)]] | None = Field(
         default=None, description="Divides what the mean was subtracted from; ImageNet's, or 0.5 for grey, if null."
     )
+    allow: list[str] | str = Field(
+        default=[],
+        description="Folders besides the data's own whose files its lists and annotations may name.",
+    )
     skip_bad: bool = Field(default=False, description="Leave unreadable images out instead of refusing.")
     changes: Literal["refuse", "accept"] = Field(
         default="refuse",

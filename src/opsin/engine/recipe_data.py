@@ -12,7 +12,9 @@ import torch
 from opsin import data, objects, registry
 from opsin.backbones.extraction import find_backbone
 from opsin.data import Preprocessing, Source, Split
-from opsin.data.source import examine
+from opsin.data.decoder_messages import listening
+from opsin.data.said_problems import describe_problems
+from opsin.data.source import examine, with_messages
 from opsin.engine.membership import divide_for_training
 from opsin.engine.recipe import ModelSection, Recipe, own_section
 from opsin.errors import InputError
@@ -42,7 +44,7 @@ def open_data(recipe: Recipe, source: Any = None, classes: Sequence[str] | None 
         if objects.is_object(source):
             source = objects.find("data.source", source)
     if isinstance(source, str | Path):
-        return data.open(source, recipe.task, fetch=is_named(source), **opening)
+        return data.open(source, recipe.task, fetch=is_named(source), allow=recipe.data.allow, **opening)
     given = source if isinstance(source, GivenData) else GivenData(source)
     return data.open(given.dataset, recipe.task, classes=given.classes, default_classes=classes, **opening)
 
@@ -53,16 +55,22 @@ def open_readable(recipe: Recipe, say: Say, source: str | None = None, **opening
     opening: the task, and keywords of `opsin.data.open`, where they are others than the recipe's.
     """
     name = source or recipe.data.source
-    opened = data.open(name, fetch=is_named(name), **opening) if opening else open_data(recipe, source)
-    with Meter("checking files", None, "files") as meter:
+    opening = opening and {"fetch": is_named(name), "allow": recipe.data.allow, **opening}
+    opened = data.open(name, **opening) if opening else open_data(recipe, source)
+    with listening() as heard, Meter("checking files", None, "files") as meter:
         opened, problems = examine(opened, progress=meter)
+    opened.problems += with_messages((), {k: v for k, v in heard.items() if k not in {one.path for one in problems}})
+    problems = [one for one in with_messages(problems, heard) if one.kind == "unreadable"]
     if problems and not recipe.data.skip_bad:
         listed = "; ".join(f"{p.path}: {p.reason}" for p in problems[:5])
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise InputError(f"{len(problems)} unreadable files in {name}: {listed}{more}; remove them or pass --skip-bad")
     for problem in problems:
         say(f"skipped {problem.path}: {problem.reason}")
-    return opened.without(problems) if problems else opened
+    opened = opened.without(problems) if problems else opened
+    for line in describe_problems(opened):
+        say(line)
+    return opened
 
 
 def open_own(recipe: Recipe) -> Source:

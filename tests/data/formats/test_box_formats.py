@@ -298,6 +298,7 @@ def yolo(root: Path, labels: str = "1 0.5 0.5 0.2 0.25\n") -> None:
         for name in "ab":
             image(root / f"images/{split}/{name}.png")
         write(root / f"labels/{split}/a.txt", labels)
+        write(root / f"labels/{split}/b.txt", "")
 
 
 def test_yolo_with_data_yaml(tmp_path: Path) -> None:

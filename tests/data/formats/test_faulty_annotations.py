@@ -172,10 +172,12 @@ def test_voc_lists_as_people_write_them(line: str, tmp_path: Path) -> None:
     assert boxes(source, "train") == [[BOX], [BOX]] and not source.problems
 
 
-def test_voc_list_in_another_encoding(tmp_path: Path) -> None:
-    voc(tmp_path, "图一")
+@pytest.mark.parametrize("encoding", ["gbk", "utf-16", "utf-8-sig", "big5"])
+def test_voc_list_in_another_encoding(encoding: str, tmp_path: Path) -> None:
+    name = "圖一" if encoding == "big5" else "图一"
+    voc(tmp_path, name)
     (tmp_path / "ImageSets/Main").mkdir(parents=True)
-    (tmp_path / "ImageSets/Main/train.txt").write_bytes("图一\n".encode("gbk"))
+    (tmp_path / "ImageSets/Main/train.txt").write_bytes(f"{name}\n".encode(encoding))
     assert boxes(data.open(tmp_path, "detect"), "train") == [[BOX]]
 
 
@@ -184,6 +186,29 @@ def test_voc_image_that_its_filename_names_is_not_left_out(tmp_path: Path) -> No
     (tmp_path / "Annotations/a.xml").rename(tmp_path / "Annotations/other.xml")
     source = data.open(tmp_path, "detect")
     assert not source.problems and boxes(source) == [[BOX]]
+
+
+def test_voc_lists_of_images_in_folders(tmp_path: Path) -> None:
+    for k, folder in enumerate("ab"):
+        voc(tmp_path / folder, "1", name=f"class {folder}")
+        (tmp_path / f"JPEGImages/{folder}").mkdir(parents=True)
+        (tmp_path / f"Annotations/{folder}").mkdir(parents=True)
+        (tmp_path / f"{folder}/JPEGImages/1.jpg").rename(tmp_path / f"JPEGImages/{folder}/1.jpg")
+        (tmp_path / f"{folder}/Annotations/1.xml").rename(tmp_path / f"Annotations/{folder}/1.xml")
+        (tmp_path / "ImageSets/Main").mkdir(parents=True, exist_ok=True)
+        line = (f"{folder}/1\n", f"JPEGImages/{folder}/1.jpg\n")[k]
+        (tmp_path / f"ImageSets/Main/{('train', 'val')[k]}.txt").write_text(line)
+    source = data.open(tmp_path, "detect")
+    assert not source.problems and source.classes == ["class a", "class b"]
+    assert [source.splits[key].kind.at(0).labels.tolist() for key in ("train", "val")] == [[0], [1]]
+
+
+@pytest.mark.parametrize("name", ["", "  "])
+def test_voc_names_that_are_empty(name: str, tmp_path: Path) -> None:
+    voc(tmp_path, "a", name=name)
+    source = data.open(tmp_path, "detect")
+    assert [(one.severity, one.reason) for one in source.problems] == [("error", "an object with an empty name")]
+    assert not source.classes and boxes(source) == [[]]
 
 
 def yolo(root: Path, row: str, settings: str) -> Path:

@@ -317,6 +317,7 @@ def test_yolo_text_beside_the_images(tmp_path: Path, names: str | None) -> None:
         image(tmp_path / split / "a.jpg")
         image(tmp_path / split / "b.jpg")
         write(tmp_path / split / "a.txt", "1 0.2 0.375 0.2 0.25\n")
+        write(tmp_path / split / "b.txt", "")
         if names:
             write(tmp_path / split / names, "cat\ndog\n")
     source = data.open(tmp_path, "detect")

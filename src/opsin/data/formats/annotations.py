@@ -23,6 +23,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from opsin.data.allowed_folders import check_allowed, is_allowed
 from opsin.data.boxes import Boxes
 from opsin.data.images import UnreadableImage, read_header
 from opsin.data.inputs import ImageFiles
@@ -122,6 +123,10 @@ def build(
     classes: where the data declares them, in the place that `declared` names; else they are the sorted names found.
     stated: keep the objects as the file states them too, for official evaluation; class_keys: the file's class ids.
     """
+    for images in parts.values():
+        for image in images:
+            if not is_allowed(image.file):
+                check_allowed([one.file for one in images], image.where)
     known = list(classes) if classes is not None else _found(parts)
     numbers, found = {name: k for k, name in enumerate(known)}, list(problems)
     splits: dict[str, Split] = {}

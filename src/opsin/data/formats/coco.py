@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from opsin.data.allowed_folders import trust
 from opsin.data.formats.annotations import Annotation, build
 from opsin.data.formats.createml import is_createml
 from opsin.data.formats.folders import SPLIT_NAMES
@@ -264,6 +265,12 @@ def _folders(file: Path, images: list[Mapping[str, Any]], split: str) -> list[Pa
     folders = [base / name for base in (home, above) for name in inside if (base / name).is_dir()]
     names = [as_posix(name) for image in images[:20] if isinstance(name := image.get("file_name"), str)]
     best = max(folders, key=lambda folder: sum(_is_file(folder / name) for name in names))
+    for folder in folders:  # beside the file's own, and called as one of images: the data's too
+        if folder != above:
+            trust(folder)
+    if best == above:
+        for first in {name.parts[0] for name in names if len(name.parts) > 1 and ".." not in name.parts}:
+            trust(above / first)
     return [best, *(folder for folder in folders if folder != best)]
 
 

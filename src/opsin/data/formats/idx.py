@@ -74,9 +74,7 @@ def read_idx(path: Path) -> np.ndarray:
         raise InputError(f"{path} is damaged or truncated: {error}; download it again") from error
     rank = data[3] if len(data) > 3 else 0
     if data[:3] != b"\x00\x00\x08" or rank == 0 or len(data) < 4 + 4 * rank:
-        raise InputError(
-            f"{path} is no IDX file of unsigned bytes; it begins with {data[:4].hex(' ')}, expected 00 00 08"
-        )
+        raise InputError(f"{path} is no IDX file of unsigned bytes; expected one that starts with the bytes 00 00 08")
     shape = [int.from_bytes(data[4 + 4 * i : 8 + 4 * i], "big") for i in range(rank)]
     body = len(data) - 4 - 4 * rank
     if body != math.prod(shape):

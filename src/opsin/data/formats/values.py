@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from opsin.data.allowed_folders import is_allowed
 from opsin.files import check_regular, read_regular
 
 _TRUE, _FALSE = ("1", "true", "yes", "t", "y"), ("0", "false", "no", "f", "n", "")
@@ -95,18 +96,20 @@ def as_posix(path: str) -> PurePosixPath:
 
 
 def find_file(path: PurePosixPath, bases: Sequence[Path]) -> Path | None:
-    """What another computer named: from each base, with fewer and fewer of its first folders; None where it is not."""
-    if path.is_absolute() and Path(path).exists():
-        return Path(path)
-    parts = [part for part in path.parts if part != "/"]
-    if any((base / path).exists() for base in bases if not path.is_absolute()):
-        return next(base / path for base in bases if (base / path).exists())
-    parts = [part for part in parts if part not in ("..", ".")]
+    """What another computer named: from each base, with fewer and fewer of its first folders; None where it is not.
+
+    What lies outside of the data's folder comes last, to be refused; see `opsin.data.allowed_folders`.
+    """
+    places = [Path(path)] if path.is_absolute() else [base / path for base in bases]
+    named = [place for place in places if place.exists()]
+    if (found := next(filter(is_allowed, named), None)) is not None:
+        return found
+    parts = [part for part in path.parts if part not in ("/", "..", ".")]
     for skipped in range(len(parts)):
         for base in bases:
-            if (place := base.joinpath(*parts[skipped:])).exists():
+            if (place := base.joinpath(*parts[skipped:])).exists() and is_allowed(place):
                 return place
-    return None
+    return named[0] if named else None
 
 
 def read_head(file: Path, most: int = 4096) -> bytes:

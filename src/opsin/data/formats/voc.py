@@ -10,6 +10,7 @@ Classes are the lines of a classes.txt in the folder, else the sorted names foun
 
 from __future__ import annotations
 
+import codecs
 import math
 import re
 from collections.abc import Collection, Mapping
@@ -168,7 +169,8 @@ def _lists(base: Path, known: Collection[str]) -> dict[str, dict[str, str]]:
 def _read_list(file: Path, known: Collection[str]) -> list[str]:
     """The lines of a list, in the first encoding by which most of its names are known."""
     data, read = read_regular(file), []
-    for encoding in ("utf-8-sig", *_LEGACY):
+    marked = ("utf-16",) if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else ()
+    for encoding in (*marked, "utf-8-sig", *_LEGACY):
         try:
             lines = data.decode(encoding).splitlines()
         except UnicodeDecodeError:
@@ -182,10 +184,12 @@ def _read_list(file: Path, known: Collection[str]) -> list[str]:
 def _named(line: str, known: Collection[str]) -> str:
     """The annotation that a line of a list means: its text or first word, quoted or not, with an ending or without."""
     text = line.strip().strip("\"'").strip()
-    words = [as_posix(text).name, as_posix(text.split()[0] if text else "").name]
-    endings = (*IMAGE_SUFFIXES, ".xml")
-    names = [*words, *(Path(word).stem for word in words if Path(word).suffix.lower() in endings)]
-    return next((name for name in names if name in known), names[-1])
+    endings, names = (*IMAGE_SUFFIXES, ".xml"), []
+    for word in dict.fromkeys((text, text.split()[0].strip("\"'") if text else "")):
+        parts = as_posix(word).parts
+        for tail in ("/".join(parts[k:]) for k in range(len(parts))):  # with its folders, and with fewer
+            names += [tail, tail.rpartition(".")[0]] if Path(tail).suffix.lower() in endings else [tail]
+    return next((name for name in names if name in known), names[-1] if names else "")
 
 
 def _read(name: str, file: Path, base: Path, images: Mapping[str, Path], problems: list[Problem]) -> Annotation | None:
@@ -194,7 +198,8 @@ def _read(name: str, file: Path, base: Path, images: Mapping[str, Path], problem
         parsed = _parse(file)
     except (expat.ExpatError, LookupError, ValueError, OSError) as error:  # of encodings that Python lacks, too
         place = f"{file} line {error.lineno}" if isinstance(error, expat.ExpatError) else str(file)
-        problems.append(Problem("broken_annotation", place, f"not readable XML: {error}"))
+        why = "it declares an unknown encoding; save it as UTF-8" if isinstance(error, LookupError) else error
+        problems.append(Problem("broken_annotation", place, f"not readable XML: {why}"))
         return None
     named = as_posix(parsed.filename)
     missing = (base / "JPEGImages" if (base / "JPEGImages").is_dir() else base) / (named.name or f"{file.stem}.jpg")
@@ -217,10 +222,12 @@ def _read(name: str, file: Path, base: Path, images: Mapping[str, Path], problem
             click = x1 == x2 or y1 == y2
             box = (x1, y1, x2, y2) if click else (x1 - 1, y1 - 1, x2, y2)
             try:
+                if not label:
+                    raise ValueError("an object with an empty name")
                 annotation.add(box, label, place, ignored=read_flag(found.values.get("difficult")))
                 continue
             except ValueError as error:
-                reason = f"difficult is {error}"
+                reason = f"difficult is {error}" if label else str(error)
         problems.append(Problem("broken_annotation", f"{file} {place}", reason))
     return annotation
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from opsin.data.allowed_folders import trust
 from opsin.data.formats.annotations import Annotation, build
 from opsin.data.formats.folders import SPLIT_NAMES
 from opsin.data.formats.format import Claim, Format
@@ -35,7 +36,11 @@ def open_wider_face(path: Path) -> Source:
         folders = [base / f"WIDER_{name}" / part for base in bases for name in names for part in inside]
         folders += [base / name / part for base in bases for name in names for part in inside]
         folders += [base / part for base in bases for part in inside]
-        parts[split] = _read(file, [folder for folder in folders if folder.is_dir()], problems)
+        folders = [folder for folder in folders if folder.is_dir()]
+        for folder in folders:  # of its name, beside the list's own
+            if folder not in bases:
+                trust(folder)
+        parts[split] = _read(file, folders, problems)
     for name in list_folder(root)[1]:
         if name.lower() == "wider_test":
             problems.append(Problem("unlabelled", str(root / name), "it has no boxes, left out", "note"))

@@ -3,27 +3,32 @@
 Splits and classes are in a data.yaml (train, val, test, names) or a darknet obj.data (train, valid, names). The box in
 our convention is ((cx - w / 2) W, (cy - h / 2) H, (cx + w / 2) W, (cy + h / 2) H); W and H are asked of the image. A
 line of an outline, `class x1 y1 x2 y2 x3 y3...`, gives the box around it, and is kept; one of four corners is an
-oriented box. An image without a text file has no objects. The format knows no regions to ignore.
+oriented box. The format knows no regions to ignore.
+
+An image without a text file counts as one without objects, as in ultralytics and darknet, and how many do is said; a
+split of which none has one is no background: val and test are left out, a training on it is refused.
 
 Without either file, images and text files lie beside one another, or in `images` and `labels`, also in train and val
 folders; classes are then the lines of a classes.txt, obj.names or _darknet.labels, or else numbers.
 
-The text file of images/a/1.jpg is labels/a/1.txt, or lies beside the image, or beside the place that a list names.
+The text file of images/a/1.jpg is labels/a/1.txt, or lies beside the image, or beside the place that a list names;
+`Images`, `Labels` and `.TXT` are the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from opsin.data.allowed_folders import check_allowed, trust, trust_beside
 from opsin.data.formats.annotations import Annotation, build, note_oriented
 from opsin.data.formats.dota import is_dota
 from opsin.data.formats.folders import SPLIT_NAMES, split_bases
 from opsin.data.formats.format import Claim, Format
 from opsin.data.formats.kitti import is_kitti
-from opsin.data.formats.values import as_posix, find_file, read_head, read_text, read_whole, shown
+from opsin.data.formats.values import as_posix, find_file, is_file, read_head, read_text, read_whole, shown
 from opsin.data.formats.write_boxes import write_yolo
 from opsin.data.source import Source
 from opsin.data.truth import Problem
@@ -67,9 +72,12 @@ def open_yolo(path: Path, stated: bool = False) -> Source:
         layout = _from_yaml(path) if path.suffix.lower() in (".yaml", ".yml") else _from_data(path)
     problems: list[Problem] = []
     parts: dict[str, list[Annotation]] = {}
+    texts = _TextFiles()
     for split, entries in layout.parts.items():
-        pairs = [pair for entry in entries for pair in _pairs(layout, entry)]
-        parts[split] = [_read(image, label, layout, problems) for image, label in pairs]
+        pairs = [pair for entry in entries for pair in _pairs(layout, entry, texts)]
+        check_allowed((file for pair in pairs for file in pair if file is not None), layout.file)
+        if not _unlabelled(split, pairs, layout, problems):
+            parts[split] = [_read(image, label, layout, problems) for image, label in pairs]
     name = path.name if path.is_dir() else path.resolve().parent.name
     classes = [layout.classes[number] for number in sorted(layout.classes)]
     if layout.numbered:
@@ -108,6 +116,8 @@ def _from_yaml(file: Path) -> _Layout:
     for entry in (root, *(entry for entries in parts.values() for entry in entries)):
         if not isinstance(entry, str):
             raise InputError(f"{file}: {shown(entry)} stands where a path is expected")
+    trust_beside(file, [root, *(entry for entries in parts.values() for entry in entries)])
+    check_allowed([file.parent / root], file)
     return _checked(_Layout(file, file.parent / root, parts, classes, _points(file, content.get("kpt_shape"))))
 
 
@@ -128,7 +138,7 @@ def _classes(file: Path, named: Any, count: int | None) -> dict[int, str]:
     """Names of the classes by their numbers: as they are listed or in the file that is named; else the numbers."""
     classes: dict[int, Any]
     if isinstance(named, str):
-        classes = dict(enumerate(_lines(file.parent / named)))
+        classes = dict(enumerate(_lines(file.parent / named, file)))
     elif named is None and count is not None:
         classes = {k: str(k) for k in range(count)}
     else:
@@ -165,32 +175,38 @@ def _from_data(file: Path) -> _Layout:
     if names is None:
         raise InputError(f"{file}: there is no file {settings['names']!r} with the names of the classes")
     parts = {SPLIT_NAMES[key]: [settings[key]] for key in settings if key in SPLIT_NAMES}
-    return _checked(_Layout(file, file.parent, parts, dict(enumerate(_lines(names)))))
+    return _checked(_Layout(file, file.parent, parts, dict(enumerate(_lines(names, file)))))
 
 
 def _from_folder(path: Path) -> _Layout:
     bases = {"all": path} if _is_pair(path) else _loose_bases(path)
-    homes = [home for base in dict.fromkeys((path, *bases.values())) for home in (base, base / "labels")]
+    homes = [home for base in dict.fromkeys((path, *bases.values())) for home in (base, base / _cased(base, "labels"))]
     listed = next((home / name for home in homes for name in _CLASS_FILES if (home / name).is_file()), None)
     if _is_pair(path):
+        images = _cased(path, "images")
         parts = {
-            SPLIT_NAMES[folder.name.lower()]: [f"images/{folder.name}"]
-            for folder in sorted((path / "images").iterdir())
-            if folder.is_dir() and folder.name.lower() in SPLIT_NAMES
+            SPLIT_NAMES[name.lower()]: [f"{images}/{name}"]
+            for name in list_folder(path / images)[1]
+            if name.lower() in SPLIT_NAMES
         }
-        parts = parts or {"all": ["images"]}
+        parts = parts or {"all": [images]}
     else:
-        inside = {split: base / "images" if _is_pair(base) else base for split, base in bases.items()}
+        inside = {split: base / _cased(base, "images") if _is_pair(base) else base for split, base in bases.items()}
         parts = {split: [folder.relative_to(path).as_posix()] for split, folder in inside.items()}
     if listed is None:
         return _checked(_Layout(path, path, parts, {}, numbered=True))
     return _checked(_Layout(listed, path, parts, dict(enumerate(_lines(listed)))))
 
 
+def _cased(base: Path, name: str) -> str:
+    """A folder's name as it is written in a base, in capitals or small letters."""
+    return next((one for one in list_folder(base)[1] if one.lower() == name), name)
+
+
 def _is_pair(base: Path) -> bool:
     """Whether a folder has images and labels, of which the text files, if any, are no other format's."""
-    labels = base / "labels"
-    if not labels.is_dir() or not (base / "images").is_dir():
+    labels = base / _cased(base, "labels")
+    if not labels.is_dir() or not (base / _cased(base, "images")).is_dir():
         return False
     folders = [labels, *(labels / name for name in list_folder(labels)[1][:8])]
     files = [folder / name for folder in folders for name in first_files(folder)]
@@ -223,6 +239,8 @@ def _checked(layout: _Layout) -> _Layout:
     names = list(layout.classes.values())
     if not layout.parts:
         raise InputError(f"{layout.file} names no train, val or test images")
+    if not all(name.strip() for name in names):
+        raise InputError(f"{layout.file} has a class without a name; name each class")
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InputError(f"{layout.file} names the class {twice[0]!r} twice; each must be named once")
     order = [key for key in ("train", "val", "test", "all") if key in layout.parts]
@@ -234,43 +252,94 @@ def _settings(file: Path) -> dict[str, str]:
     return {key.strip(): value.strip() for key, value in pairs}
 
 
-def _lines(file: Path) -> list[str]:
+def _lines(file: Path, named_by: Path | None = None) -> list[str]:
+    """The lines of a text file that are not blank. named_by: the file that names it."""
+    check_allowed([file], named_by or file)
     try:
         return [line.strip() for line in read_text(file).splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file} cannot be read as text: {error}") from error
 
 
-def _pairs(layout: _Layout, entry: str) -> list[tuple[Path, Path | None]]:
+def _pairs(layout: _Layout, entry: str, texts: _TextFiles) -> list[tuple[Path, Path | None]]:
     """The images that an entry of a split means, each with its text file if it has one."""
     bases = tuple(dict.fromkeys((layout.root, layout.file.parent)))
     found = find_file(as_posix(entry), bases)
     if found is None:
         raise InputError(f"{layout.file}: there is no file or folder {entry!r} with images")
+    check_allowed([found], layout.file)
     if found.is_dir():
         images = find_files(found, IMAGE_SUFFIXES)
         if not images:
             raise InputError(f"{layout.file}: {found} holds no images")
-        return [(image, _label_of(image)) for image in images]
-    lines = [as_posix(line) for line in _lines(found)]
+        return [(image, texts.find(image)) for image in images]
+    lines = [as_posix(line) for line in _lines(found, layout.file)]
     bases = tuple(dict.fromkeys((*bases, found.parent)))
     folders = [base / name for base in (layout.root, layout.root.parent) for name in ("images", "JPEGImages", "")]
+    for folder in folders[3:5]:
+        trust(folder)
     pairs = []
     for line in lines:
         image = find_file(line, bases) or next((f / line.name for f in folders if (f / line.name).is_file()), None)
         beside = find_file(line.with_suffix(".txt"), bases)
         image = image or layout.root / line
-        pairs.append((image, beside or _label_of(image)))
+        pairs.append((image, beside or texts.find(image)))
     return pairs
 
 
-def _label_of(image: Path) -> Path | None:
-    parts = list(image.parts)
-    places = [k for k, part in enumerate(parts[:-1]) if part in ("images", "JPEGImages")]
-    tried = [image]
-    if places:  # the last one counts: data/images/images/1.jpg
-        tried.insert(0, Path(*parts[: places[-1]], "labels", *parts[places[-1] + 1 :]))
-    return next((one.with_suffix(".txt") for one in tried if one.with_suffix(".txt").is_file()), None)
+class _TextFiles:
+    """Text files by the images that they are of: one look into a folder for all of its images."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, dict[str, Path]] = {}
+
+    def find(self, image: Path) -> Path | None:
+        """The text file of an image's name in the folder of labels, whatever its case, else beside the image."""
+        folder = image.parent
+        if folder not in self._known:
+            self._known[folder] = self._look(folder)
+        return self._known[folder].get(image.stem)
+
+    def _look(self, folder: Path) -> dict[str, Path]:
+        found: dict[str, Path] = {}
+        for place in reversed([*self._label_folders(folder), folder]):
+            for name in sorted(list_folder(place)[0]) if place.is_dir() else ():  # .TXT before .txt, which stays
+                stem, dot, ending = name.rpartition(".")
+                if dot and ending.lower() == "txt":
+                    found[stem] = place / name
+        return found
+
+    def _label_folders(self, folder: Path) -> Iterator[Path]:
+        """Where a folder called images, the last of several first, is one called labels instead."""
+        parts = folder.parts
+        for k in reversed([k for k, part in enumerate(parts) if part.lower() in ("images", "jpegimages")]):
+            above = Path(*parts[:k])
+            for name in sorted(list_folder(above)[1], reverse=True) if above.is_dir() else ():
+                if name.lower() == "labels":
+                    yield above.joinpath(name, *parts[k + 1 :])
+
+
+def _unlabelled(
+    split: str, pairs: Sequence[tuple[Path, Path | None]], layout: _Layout, problems: list[Problem]
+) -> bool:
+    """Say how many images have no text file. True where that is a split to leave out, since none of it has one."""
+    missing = [image for image, label in pairs if label is None and is_file(image)]
+    if not missing:
+        return False
+    where, first = str(layout.file), f"{min(missing)} the first"
+    if len(missing) < len(pairs):
+        reason = (
+            f"{len(missing)} of {len(pairs)} {split} images have no text file and count as without objects, {first}"
+        )
+        problems.append(Problem("unlabelled", where, reason, "warning"))
+        return False
+    out = split in ("val", "test") and len(layout.parts) > 1
+    expected = "expected labels/NAME.txt for images/NAME, or a text file beside it"
+    reason = (
+        f"none of the {len(pairs)} {split} images has a text file{', left out' if out else ''}; {expected}, {first}"
+    )
+    problems.append(Problem("unlabelled", where, reason, "warning" if out else "error"))
+    return out
 
 
 def _read(image: Path, label: Path | None, layout: _Layout, problems: list[Problem]) -> Annotation:

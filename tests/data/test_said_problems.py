@@ -1,0 +1,181 @@
+"""What `opsin data` finds, a training refuses or says: every kind of problem, on the least data that has it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from opsin import data, rooms
+from opsin.engine.recipe import load_recipe
+from opsin.errors import InputError
+
+
+def image(path: Path, shade: int = 0, size: tuple[int, int] = (40, 30)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(abs(hash((str(path), shade))) % 2**32).integers(0, 255, (*size[::-1], 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def classes(root: Path, *names: str, count: int = 3) -> None:
+    for name in names:
+        for i in range(count):
+            image(root / name / f"{i}.png")
+
+
+def folders(change: Callable[[Path], object], *names: str) -> Callable[[Path], Path]:
+    def make(root: Path) -> Path:
+        classes(root, *(names or ("cat", "dog")))
+        change(root)
+        return root
+
+    return make
+
+
+def coco(*boxes: Any, size: tuple[int, int] = (40, 30), **more: Any) -> Callable[[Path], Path]:
+    def make(root: Path) -> Path:
+        image(root / "images/a.png")
+        entries = [
+            {"id": k, "image_id": 1, "category_id": one[4] if len(one) > 4 else 1, "bbox": list(one[:4])} | more
+            for k, one in enumerate(boxes)
+        ]
+        files = [{"id": 1, "file_name": "a.png", "width": size[0], "height": size[1]}]
+        named = [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
+        (root / "annotations").mkdir()
+        content = {"images": files, "annotations": entries, "categories": named}
+        (root / "annotations/instances.json").write_text(json.dumps(content))
+        return root
+
+    return make
+
+
+def yolo(rows: str | None, images: int = 1) -> Callable[[Path], Path]:
+    def make(root: Path) -> Path:
+        for i in range(images):
+            image(root / f"images/{i}.png")
+        (root / "labels").mkdir()
+        if rows is not None:
+            (root / "labels/0.txt").write_text(rows)
+        (root / "data.yaml").write_text("train: images\nnames: [cat]\n")
+        return root
+
+    return make
+
+
+def voc(listed: str, annotated: str = "a", images: str = "a") -> Callable[[Path], Path]:
+    def make(root: Path) -> Path:
+        for name in images:
+            image(root / f"JPEGImages/{name}.png")
+        (root / "Annotations").mkdir()
+        for name in annotated:
+            corners = "<xmin>2</xmin><ymin>2</ymin><xmax>20</xmax><ymax>20</ymax>"
+            text = f"<annotation><object><name>cat</name><bndbox>{corners}</bndbox></object></annotation>"
+            (root / f"Annotations/{name}.xml").write_text(text)
+        if listed:
+            (root / "ImageSets/Main").mkdir(parents=True)
+            (root / "ImageSets/Main/train.txt").write_text("\n".join(listed))
+        return root
+
+    return make
+
+
+def npz(root: Path) -> Path:
+    arrays = {"x": np.zeros((4, 8, 8), np.uint8), "y": np.array([0, 1, 0, 7]), "classes": np.array(["a", "b"])}
+    np.savez(root / "a.npz", **arrays)
+    return root / "a.npz"
+
+
+def two_categories(root: Path) -> Path:
+    for split, name in (("train", "cat"), ("val", "ox")):
+        image(root / f"{split}/a.png")
+        content = {
+            "images": [{"id": 1, "file_name": "a.png"}],
+            "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [2, 2, 9, 9]}],
+            "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": name + "x"}],
+        }
+        (root / f"{split}/_annotations.coco.json").write_text(json.dumps(content))
+    return root
+
+
+def fax(path: Path) -> None:
+    """A TIFF that libtiff reads with complaints."""
+    Image.fromarray(np.random.default_rng(0).integers(0, 2, (30, 40), np.uint8) * 255).convert("1").save(
+        path, compression="group4"
+    )
+    content = bytearray(path.read_bytes())
+    content[40:50] = bytes([255]) * 10
+    path.write_bytes(content)
+
+
+BOX = (2, 2, 9, 9)
+SPLITS = ("train/cat", "train/dog", "val/cat", "val/dog")
+REFUSED, SAID = "refused", "said"
+CASES: list[tuple[str, str, str, str, Callable[[Path], Path]]] = [
+    ("broken_annotation", "error", REFUSED, "detect", yolo("0 .5 .5 .5\n")),
+    ("missing_annotation", "error", REFUSED, "detect", voc("ab")),
+    ("unknown_class", "error", REFUSED, "detect", coco(BOX, (*BOX, 7))),
+    ("not_finite", "error", REFUSED, "detect", coco(BOX, ("nan", 2, 9, 9))),
+    ("outside_box", "error", REFUSED, "detect", coco(BOX, (90, 2, 9, 9))),
+    ("declared_size", "error", REFUSED, "detect", coco(BOX, size=(30, 40))),
+    ("unlabelled", "error", REFUSED, "detect", yolo(None)),
+    ("untrainable", "error", REFUSED, "detect", coco(BOX, iscrowd=1)),
+    ("untrainable", "error", REFUSED, "classify", folders(lambda root: shutil.rmtree(root / "dog"))),
+    ("class_mismatch", "error", REFUSED, "classify", folders(lambda root: shutil.rmtree(root / "val/dog"), *SPLITS)),
+    ("empty_class", "error", REFUSED, "classify", folders(lambda root: (root / "ox").mkdir())),
+    ("label_out_of_range", "error", REFUSED, "classify", npz),
+    ("unreadable", "error", REFUSED, "classify", folders(lambda root: (root / "cat/x.png").write_bytes(b"\x89PNG"))),
+    ("conflicting_labels", "error", SAID, "classify", folders(lambda r: shutil.copy(r / "cat/0.png", r / "dog/x.png"))),
+    ("leak", "error", SAID, "classify", folders(lambda r: shutil.copy(r / "train/cat/0.png", r / "val/cat"), *SPLITS)),
+    ("clipped_box", "warning", SAID, "detect", coco(BOX, (32, 2, 12, 9))),
+    ("degenerate_box", "warning", SAID, "detect", coco(BOX, (2, 2, 0, 9))),
+    ("duplicate_box", "warning", SAID, "detect", coco(BOX, BOX)),
+    ("conflicting_boxes", "warning", SAID, "detect", coco(BOX, (*BOX, 2))),
+    ("broken_mask", "warning", SAID, "detect", coco(BOX, segmentation=[[1, 2, 3]])),
+    ("class_mismatch", "warning", SAID, "detect", two_categories),
+    ("unlabelled", "warning", SAID, "detect", yolo("0 .5 .5 .5 .5\n", images=3)),
+    ("unannotated", "warning", SAID, "detect", voc("", images="ab")),
+    ("empty_class", "warning", SAID, "detect", coco(BOX)),
+    ("ignored", "warning", SAID, "classify", folders(lambda root: classes(root, "extra"), *SPLITS)),
+    ("stray", "warning", SAID, "classify", folders(lambda root: image(root / "x.png"))),
+    ("unlabelled", "warning", SAID, "classify", folders(lambda r: image(r / "test/1.png"), *SPLITS)),
+    ("imbalance", "warning", SAID, "classify", folders(lambda root: classes(root, "cat", count=40))),
+    ("damaged_image", "warning", SAID, "classify", folders(lambda root: fax(root / "cat/x.tif"))),
+    ("not_an_image", "note", SAID, "classify", folders(lambda root: (root / "cat/x.heic").write_text("x"))),
+    ("unlisted", "note", SAID, "detect", voc("a", annotated="ab", images="ab")),
+]
+
+
+@pytest.mark.parametrize(("kind", "severity", "answer", "task", "make"), CASES)
+def test_what_data_finds_a_training_refuses_or_says(
+    kind: str, severity: str, answer: str, task: str, make: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    source = make(tmp_path)
+    found = data.inspect(data.open(source, task), task).problems
+    assert (kind, severity) in {(problem.kind, problem.severity) for problem in found}
+    model = {"classify": "lenet5", "detect": "yolov3_tiny"}[task]
+    recipe = load_recipe({"task": task, "model": {"name": model}, "data": {"source": str(source)}})
+    said: list[str] = []
+    begins = rooms.load(rooms.find_room(task).trains or "").open
+    if answer == REFUSED:
+        with pytest.raises(InputError):
+            begins(recipe, said.append)
+    else:
+        begins(recipe, said.append)
+        assert [line for line in said if line.startswith(f"{severity}: {kind.replace('_', ' ')} (")], said
+
+
+def test_files_of_other_endings_are_counted(tmp_path: Path) -> None:
+    classes(tmp_path, "cat", "dog")
+    for name in ("a.heic", "b.HEIC", "c.psd", "d"):
+        (tmp_path / "cat" / name).write_text("x")
+    recipe = load_recipe({"task": "classify", "model": {"name": "lenet5"}, "data": {"source": str(tmp_path)}})
+    said: list[str] = []
+    rooms.load(rooms.find_room("classify").trains or "").open(recipe, said.append)
+    (line,) = said
+    assert line.startswith("note: not an image (4): ") and "; 2 of .heic, 1 of .psd, 1 of no ending" in line
