@@ -30,7 +30,7 @@ def damaged(tmp_path: Path) -> Callable[[Change], Path]:
     path = tmp_path / "model.safetensors"
     recipe = load_recipe({"model": {"name": "lenet5"}, "data": {"source": "digits"}})
     preprocessing = opsin.data.Preprocessing(size=(32, 32), channels=1, mean=(0.5,), std=(0.5,))
-    options = {"num_classes": 10, "in_channels": 1}
+    options: dict[str, Any] = {"num_classes": 10, "in_channels": 1}
     facts = Facts(recipe, preprocessing, {"classes": list("abcdefghij")}, options)
     save_model(path, registry.create_model("lenet5", **options), facts, {})
 
