@@ -38,7 +38,8 @@ def test_types_are_in_words():
     assert types["train.epochs"] == "whole number above 0"
     assert types["data.val_fraction"] == "number at least 0 and below 1"
     assert types["data.fit"] == "squash or crop or pad or null"
-    assert types["data.size"] == "whole number above 0 or [whole number above 0, whole number above 0] or null"
+    side = "whole number above 0"
+    assert types["data.size"] == f'{side} or [{side}, {side}] or "auto" or null'
     assert types["data.mean"] == "list of numbers or null"
     assert types["classify.multi_label"] == "true or false"
 

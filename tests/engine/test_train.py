@@ -191,9 +191,7 @@ def test_multi_label(tmp_path: Path):
             images[place, 10 * number : 10 * number + 10] = 200 * there
     np.savez(tmp_path / "bars.npz", images=images, labels=labels)
     settings = {"data.source": str(tmp_path / "bars.npz"), "data.multi_label": True, "data.limit": None}
-    settings |= {
-        "data.split": "stratified"
-    }  # there are eight different images, and those of one kind stay together else
+    settings["data.split"] = "stratified"  # there are eight different images, which a hash would divide as eight groups
     run = train(tmp_path / "run", {**settings, "train.epochs": 12, "train.batch_size": 8})
     assert run.metrics["map"] > 0.95
     answer = opsin.load(run.path).predict(images[0])

@@ -5,15 +5,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from opsin.data.dataset_check import class_problems, twins
+from opsin.data.digests import UNKNOWN
 from opsin.data.source import Source
 from opsin.data.truth import Problem
-from opsin.files import read_regular
 
 _MOST_ENDINGS = 5
 
@@ -31,23 +30,19 @@ def describe_problems(source: Source) -> list[str]:
 
 
 def find_equal(source: Source) -> list[Problem]:
-    """Equal files that are labelled otherwise, or lie in two splits. Files of equal length are read and compared."""
-    lengths: dict[int, list[tuple[str, int, str]]] = defaultdict(list)
+    """Images that are equal, pixel for pixel, and labelled otherwise; of a source with digests, see `examine`.
+
+    Those in two splits are said where the splits are made, see `opsin.engine.membership`.
+    """
+    same: dict[int, list[tuple[str, int]]] = defaultdict(list)
     for key, split in source.splits.items():
-        for index, path in enumerate(split.inputs.paths()):
-            try:
-                lengths[Path(path).stat().st_size].append((key, index, path))
-            except OSError:  # `verify` names it
-                continue
-    same: dict[bytes, list[tuple[str, int]]] = defaultdict(list)
-    for group in lengths.values():
-        for key, index, path in group if len(group) > 1 else ():
-            try:
-                same[hashlib.blake2b(read_regular(path), digest_size=16).digest()].append((key, index))
-            except OSError:
-                continue
+        pixels = [] if split.digests is None else split.digests[:, 1].tolist()
+        for index, digest in enumerate(pixels):
+            if digest != UNKNOWN:
+                same[digest].append((key, index))
     pairs = ((group[0], other) for group in same.values() for other in group[1:])
-    return [problem for first, other in pairs for problem in twins(source, first, other) if problem.kind != "duplicate"]
+    found = [problem for first, other in pairs for problem in twins(source, first, other)]
+    return [problem for problem in found if problem.kind == "conflicting_labels"]
 
 
 def _line(found: Sequence[Problem]) -> str:
