@@ -166,6 +166,7 @@ def test_few_open_files_are_enough_or_said(tmp_path: Path) -> None:
     )
     code += "; sys.argv = ['opsin', 'train', 'lenet5_digits', '--set', 'data.limit=40', '--epochs', '1', *sys.argv[1:]]"
     words = ["--set", "train.workers=4", "--out", str(tmp_path / "run")]
-    done = subprocess.run([sys.executable, "-c", f"{code}; main()", *words], capture_output=True, text=True)
+    command = [sys.executable, "-c", f"{code}; main()", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)  # no worker is waited for at the end
     assert "Traceback" not in done.stderr and "unexpected" not in done.stderr, done.stderr
-    assert done.returncode in (0, 1, 2)
+    assert done.returncode == 0 or "too many open files for the workers: raise ulimit -n" in done.stderr

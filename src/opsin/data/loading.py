@@ -9,10 +9,12 @@ kinds bring. Every batch has `index`, the places of its samples in their split, 
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing
 import random
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, overload
 
 import numpy as np
@@ -147,6 +149,8 @@ def create_loader(
         raise InputError(f"rank is {rank}; expected 0 to {world_size - 1}")
     if training and len(split) == 0:
         raise InputError("the split to train on holds no images")
+    if workers:
+        _end_workers_at_exit()
     samples = _Samples(split, preprocessing, augmentation, seed, digests=digests)
     if order is not None:
         batches = _Batches(order, rank, world_size)
@@ -296,6 +300,18 @@ def _unpacked(batches: Iterator[Any], truth: Truth | None) -> Iterator[Any]:
         if truth is not None:
             truth.unpack(batch)
         yield batch
+
+
+@cache
+def _end_workers_at_exit() -> None:
+    """Python ends and awaits them by a signal that they leave to this process."""
+
+    def end() -> None:
+        for process in multiprocessing.active_children():
+            if process.daemon:
+                process.kill()
+
+    atexit.register(end)
 
 
 def _prepare_worker(worker: int) -> None:

@@ -184,6 +184,8 @@ def ended_by_another(error: RuntimeError, folder: RunFolder, world_size: int) ->
     """The error for a training whose loading process or other process has ended; None for any other."""
     text = " ".join(str(error).split())
     go_on = f"go on from the last checkpoint with: opsin train --resume {folder.path}"
+    if "Too many open files" in text:
+        return JobError(f"too many open files for the workers: raise ulimit -n, or set fewer train.workers; {go_on}")
     if "DataLoader worker" in text:
         if "shared memory" in text or "Bus error" in text:
             return JobError(f"too little shared memory (/dev/shm) for workers: enlarge it, or train.workers=0; {go_on}")

@@ -545,7 +545,8 @@ def _quiet_lightning():
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"lightning\..*")
-            warnings.filterwarnings("ignore", message=r".*(num_workers|GPU available|LeafSpec|pin_memory).*")
+            known = r".*(num_workers|worker processes|GPU available|LeafSpec|pin_memory).*"
+            warnings.filterwarnings("ignore", message=known)
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
