@@ -241,7 +241,7 @@ def test_resnet50_is_torchvisions(output_stride: int, replaced: list[bool]) -> N
 
 def test_every_parameter_gets_a_gradient() -> None:
     torch.manual_seed(0)
-    model: Any = create_model("googlenet_bn", num_classes=3, output_stride=8)
+    model: Any = create_model("googlenet_bn", num_classes=3, output_stride=8, aux_heads=True)
     outputs = model(torch.randn(2, 3, 64, 64))
     assert {k: v.shape for k, v in outputs.items()} == dict.fromkeys(("logits", "aux1", "aux2"), (2, 3))
     torch.stack(list(model.loss(outputs, torch.tensor([0, 2])).values())).sum().backward()

@@ -201,7 +201,8 @@ def test_joint_training_stays_as_it_was(tmp_path: Path) -> None:
     assert {"train_objectness", "train_rpn_box", "train_class", "train_box"} <= run.history[0].keys()
 
 
-def test_stages_take_one_process(tmp_path: Path) -> None:
+def test_stages_take_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", [__file__])  # a program that could start the other process
     recipe = opsin.engine.recipe.load_recipe(RECIPE, {"train.devices": 2})
     task, _, splits = engine.prepare(recipe, lambda line: None)
     with pytest.raises(InputError, match=r"in stages, which takes one process, not 2; set train.devices=1"):

@@ -97,7 +97,7 @@ def test_an_unfinished_training_says_so_and_has_a_threshold(
 ) -> None:
     from opsin.engine import train
 
-    def killed(*args: Any) -> None:
+    def killed(*args: Any, **named: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):

@@ -148,9 +148,9 @@ def test_an_unknown_tracker_is_refused() -> None:
 def test_the_key_of_earlier_recipes_means_tensorboard_where_it_is_installed(
     installed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from opsin.engine import recipe as module
+    from opsin.engine import recipe_versions
 
-    monkeypatch.setattr(module, "find_spec", lambda name: object() if installed else None)
+    monkeypatch.setattr(recipe_versions, "find_spec", lambda name: object() if installed else None)
     wanted = ["csv", "tensorboard"] if installed else ["csv"]
     lines: list[str] = []
     old = {**RECIPE, "version": 2, "train": {"tensorboard": True}}

@@ -377,7 +377,7 @@ def test_what_does_not_fit_is_said_before_the_data_is_read(given: dict[str, Any]
         ({"metrics": {"accuracy": lambda a, b: 1.0}}, "the metric accuracy has the name of one of the task's own"),
         (
             {"metrics": {"mine": lambda a, b: a}},
-            r"the metric mine gives a tensor of shape \(6, 3\); expected one number",
+            r"the metric mine gives a tensor of shape \(\d+, 3\); expected one number",
         ),
         ({"metrics": {"mine": lambda a, b: 1 / 0}}, "the metric mine fails: ZeroDivisionError"),
     ],

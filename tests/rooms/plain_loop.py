@@ -20,7 +20,7 @@ LR, HEAD_LR, ACCUMULATE, CLIP, DECAY = 0.0005, 0.002, 2, 60.0, 0.9
 RECIPE = {
     "task": "dots",
     "model": {"name": "dots_net"},
-    "data": {"source": "dots.csv", "mean": [0.4], "std": [0.3]},
+    "data": {"source": "dots.csv", "mean": [0.4], "std": [0.3], "split": "stratified"},
     "optim": {"name": "sgd", "lr": LR, "momentum": 0.9},
     "schedule": {"name": "constant"},
     "train": {

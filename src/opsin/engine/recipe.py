@@ -127,7 +127,7 @@ class DataSection(RecipeSection):
     split: Literal["hash", "stratified"] = Field(
         default="hash",
         description="How data without splits is divided: hash, by each image's name, so that another file moves no "
-        "other; stratified, with the classes in proportion, as built-in data is if nothing is said.",
+        "other; stratified, with classes in proportion, the default of built-in data.",
     )
     split_seed: Annotated[int, Field(ge=0, lt=1 << 32)] = Field(
         default=0, description="Decides which examples go into which split."
