@@ -14,7 +14,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-CLASSES = {"photos": ("dark", "light"), "IMAGENET": ("n01440764", "n01443537"), "other": ("cat", "dog")}
+import opsin
+
+CIFAR = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CLASSES = {
+    "photos": ("dark", "light"),
+    "labelled": CIFAR,
+    "IMAGENET": ("n01440764", "n01443537"),
+    "other": ("cat", "dog"),
+}
 BOXES = ("boxes", "cells", "bccd", "aerial")
 XML = """<annotation><filename>{name}.jpg</filename><size><width>96</width><height>64</height><depth>3</depth></size>
 {objects}</annotation>"""
@@ -104,6 +112,8 @@ def make_folder(folder: Path) -> None:
         image(7, 60, 80).save(folder / name)
     image(8, 300, 400).save(folder / "aerial.jpg")
     film(folder / "clip.mp4")
+    theirs = opsin.create_model("resnet20", num_classes=len(CIFAR)).state_dict()
+    torch.save({"state_dict": theirs, "state_dict_ema": theirs}, folder / "theirs.th")
 
 
 def classifier(folder: Path, data: str, model: str = "lenet5", **options: Any) -> None:
@@ -119,8 +129,6 @@ def digits(folder: Path) -> None:
 
 
 def train(folder: Path, recipe: Any) -> None:
-    import opsin
-
     settings = {"train.max_steps": 2, "data.limit": 20}
     opsin.train(recipe, settings, out=folder, say=lambda line: None)
 

@@ -17,6 +17,7 @@ from opsin.engine.checkpoint import read_model
 from opsin.engine.evaluator import create_evaluator
 from opsin.engine.predict import load
 from opsin.engine.recipe_data import split_data
+from opsin.errors import JobError
 from opsin.ops.iou import numpy_iou
 from opsin.structures import Instances
 
@@ -100,7 +101,7 @@ def test_an_unfinished_training_says_so_and_has_a_threshold(
     def killed(*args: Any, **named: Any) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched, pytest.raises(JobError, match="stopped"):
         patched.setattr(train, "_finish", killed)
         opsin.train(copy.deepcopy(RECIPE), {"train.epochs": 3}, out=tmp_path / "run", say=lambda line: None)
     capsys.readouterr()

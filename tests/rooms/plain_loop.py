@@ -91,6 +91,7 @@ def main() -> None:
     dots.task.DotsTask = Record
     opsin.train(RECIPE, out="plain", say=lambda line: None)
     saved = load_file(Path("plain") / "model.safetensors")
+    saved = {name: value for name, value in saved.items() if not name.startswith("opsin.")}
     found = train_plainly(SEEN["first"], SEEN["batches"])
 
     def apart(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:

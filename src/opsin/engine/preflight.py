@@ -56,6 +56,12 @@ def check_fit(task: Task, splits: Mapping[str, Split]) -> None:
             raise InputError(f"schedule.name is plateau, which needs a validation split, and there is none; {remedy}")
         if train.monitor is not None:
             raise InputError(f"train.monitor is {train.monitor}, and there is no validation split; {remedy}")
+    processes = count_processes(train.devices, accelerator_device(train.accelerator, train.devices)) * train.num_nodes
+    if "val" in splits and len(splits["val"]) < processes:
+        raise InputError(
+            f"the validation split has {len(splits['val'])}, fewer than the {processes} processes that train; raise "
+            "data.val_fraction, or lower train.devices"
+        )
     if not isinstance(train.batch_size, int):
         return
     size, images = train.batch_size, len(splits["train"])
