@@ -12,6 +12,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -25,6 +26,7 @@ from torch.utils.data import DataLoader
 
 import opsin
 from opsin import rooms
+from opsin.backbones import timm_networks
 from opsin.data import Split
 from opsin.engine.batch_size import create_probe_trainer, create_train_batches
 from opsin.engine.task import Task
@@ -159,10 +161,8 @@ def hub(kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable
 
     @contextmanager
     def opened() -> Iterator[None]:
-        monkeypatch.setattr(
-            "opsin.backbones.timm_networks._fetch",
-            lambda name, *_: stand_ins.timm_weights(name, kept / "weights"),
-        )
+        monkeypatch.setattr(timm_networks, "_fetch", lambda name, *_: stand_ins.timm_weights(name, kept / "weights"))
+        monkeypatch.setattr(timm_networks, "find", cache(timm_networks.find.__wrapped__))  # others were found before
         stand_ins.cifar10(tmp_path / "home" / "data" / "torchvision")
         monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
         monkeypatch.setattr("opsin.engine.push._uploader", lambda to: mock.MagicMock())

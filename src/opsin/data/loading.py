@@ -74,6 +74,8 @@ class ImageLoader(DataLoader):
     """
 
     def __init__(self, samples: _Samples, batches: _Batches, workers: int, pin_memory: bool) -> None:
+        if workers:
+            _end_workers_at_exit()
         super().__init__(
             samples,
             batch_sampler=batches,
@@ -149,8 +151,6 @@ def create_loader(
         raise InputError(f"rank is {rank}; expected 0 to {world_size - 1}")
     if training and len(split) == 0:
         raise InputError("the split to train on holds no images")
-    if workers:
-        _end_workers_at_exit()
     samples = _Samples(split, preprocessing, augmentation, seed, digests=digests)
     if order is not None:
         batches = _Batches(order, rank, world_size)
