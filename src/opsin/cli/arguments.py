@@ -49,15 +49,40 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Any key of the recipe, for example optim.lr=0.01. Repeatable."),
 ]
-Trained = Annotated[
-    Path,
+RUNS = (
+    "A run folder, a model.safetensors, published weights such as resnet50:imagenet1k, or a run of the Hugging Face "
+    "hub, hf:owner/name."
+)
+Trained = Annotated[Path, typer.Argument(metavar="RUN", help=RUNS, show_default=False)]
+
+# What is trained: of `train` and `tune`
+
+Trainable = Annotated[
+    str | None,
     typer.Argument(
-        metavar="RUN",
-        help="A run folder, a model.safetensors, published weights such as resnet50:imagenet1k, or a run of the "
-        "Hugging Face hub, hf:owner/name.",
+        metavar="TASK|RECIPE|MODEL",
+        help="A shipped recipe's name, a recipe file, a model's name (`opsin models` lists them), or a task.",
         show_default=False,
+        autocompletion=completion.trainable,
     ),
 ]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model", "-m", metavar="MODEL", help="A name from `opsin models`.", autocompletion=completion.models
+    ),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        "-w",
+        metavar="NAME",
+        help="Weights of the model to start from: published ones, such as imagenet1k, a file (.pth, .th, "
+        ".safetensors, ...), or hf:owner/name.",
+    ),
+]
+Epochs = Annotated[int | None, typer.Option(metavar="N", help="Passes over the training images.")]
 
 
 def number_or_auto(kind: type[int] | type[float]) -> Callable[[str], Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from opsin import rooms
-from opsin.cli.arguments import AllowedFolders, AsJson, DataSource, Device, Tile, examples
+from opsin.cli.arguments import RUNS, AllowedFolders, AsJson, DataSource, Device, Tile, examples
 from opsin.cli.early_checks import check_data, check_files, check_run
 from opsin.cli.printing import print_json, print_table, put, terminal_width
 from opsin.errors import InputError
@@ -32,8 +32,7 @@ def evaluate(
         Path | None,
         typer.Argument(
             metavar="RUN",
-            help="A run folder, a model.safetensors, or published weights such as resnet50:imagenet1k. Left out with "
-            "--predictions.",
+            help=f"{RUNS} Left out with --predictions.",
             show_default=False,
         ),
     ] = None,

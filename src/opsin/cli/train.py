@@ -10,8 +10,18 @@ from typing import Annotated, Any
 import typer
 
 from opsin import rooms
-from opsin.cli import completion
-from opsin.cli.arguments import AsJson, DataSource, Device, Settings, examples, number_or_auto
+from opsin.cli.arguments import (
+    AsJson,
+    DataSource,
+    Device,
+    Epochs,
+    Model,
+    Settings,
+    Trainable,
+    Weights,
+    examples,
+    number_or_auto,
+)
 from opsin.cli.early_checks import check_data, check_recipe, check_weights
 from opsin.cli.printing import print_json
 from opsin.engine.run import RunFolder
@@ -26,33 +36,11 @@ EXAMPLES = examples(
 
 
 def train(
-    what: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="TASK|RECIPE|MODEL",
-            help="A shipped recipe's name, a recipe file, a model's name (`opsin models` lists them), or a task.",
-            show_default=False,
-            autocompletion=completion.trainable,
-        ),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model", "-m", metavar="MODEL", help="A name from `opsin models`.", autocompletion=completion.models
-        ),
-    ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            "--weights",
-            "-w",
-            metavar="NAME",
-            help="Weights of the model to start from: published ones, such as imagenet1k, a file (.pth, .th, "
-            ".safetensors, ...), or hf:owner/name.",
-        ),
-    ] = None,
+    what: Trainable = None,
+    model: Model = None,
+    weights: Weights = None,
     data: DataSource = None,
-    epochs: Annotated[int | None, typer.Option(metavar="N", help="Passes over the training images.")] = None,
+    epochs: Epochs = None,
     batch_size: Annotated[
         Any,
         typer.Option(

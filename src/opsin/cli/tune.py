@@ -7,9 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from opsin.cli import completion
-from opsin.cli.arguments import AsJson, DataSource, Device, examples
-from opsin.cli.early_checks import check_data, check_recipe
+from opsin.cli.arguments import AsJson, DataSource, Device, Epochs, Model, Trainable, Weights, examples
+from opsin.cli.early_checks import check_data, check_recipe, check_weights
 from opsin.cli.printing import print_json
 from opsin.cli.train import devices_of
 from opsin.errors import InputError
@@ -22,15 +21,7 @@ EXAMPLES = examples(
 
 
 def tune(
-    what: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="TASK|RECIPE|MODEL",
-            help="As `opsin train` takes it: a recipe's name or file, a model, or a task.",
-            show_default=False,
-            autocompletion=completion.trainable,
-        ),
-    ] = None,
+    what: Trainable = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -43,17 +34,10 @@ def tune(
     trials: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Trainings in all; 20 if not given.", show_default=False)
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model", "-m", metavar="MODEL", help="A name from `opsin models`.", autocompletion=completion.models
-        ),
-    ] = None,
-    weights: Annotated[
-        str | None, typer.Option("--weights", "-w", metavar="NAME", help="Published weights to start from.")
-    ] = None,
+    model: Model = None,
+    weights: Weights = None,
     data: DataSource = None,
-    epochs: Annotated[int | None, typer.Option(metavar="N", help="Passes over the training images.")] = None,
+    epochs: Epochs = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Decides which values are drawn.")] = 0,
     no_prune: Annotated[
         bool, typer.Option("--no-prune", help="Train each trial to its end, also one that falls behind the median.")
@@ -81,6 +65,7 @@ def tune(
         raise InputError("say what to tune: a recipe (opsin tune lenet5_digits --set optim.lr=log:1e-4..1e-1)")
     check_recipe(what)
     check_data(data)
+    check_weights(weights)
     space, overrides = read_settings(settings or [])
     flags = {"model.name": model, "model.weights": weights, "data.source": data, "train.epochs": epochs}
     overrides = {**{key: value for key, value in flags.items() if value is not None}, **overrides}
