@@ -198,6 +198,27 @@ def test_a_run_whose_data_is_gone_is_shown_photographs(
     assert "cannot be opened: no data at photos/" in text and "astronaut" in text
 
 
+def test_damaged_images_of_its_data_are_left_out(
+    tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for k in range(12):
+        path = tmp_path / "set" / f"{k % 2}" / f"{k}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(k).integers(0, 255, (28, 28), np.uint8)).save(path)
+    whole = path.read_bytes()
+    source = visualize.open_own(load_recipe({"model": {"name": "lenet5"}, "data": {"source": str(tmp_path / "set")}}))
+    monkeypatch.setattr(visualize, "_open_split", lambda *_: ("val", source.splits["all"]))
+    path.write_bytes(whole[:-30])
+    text = read(tmp_path, [explanation("lenet5", "run", run)])
+    assert "11 images of its val split" in text and "astronaut" not in text
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"left out, since it cannot be read: {path}: damaged or truncated PNG")
+    for other in (tmp_path / "set").rglob("*.png"):
+        other.write_bytes(whole[:-30])
+    text = read(tmp_path, [explanation("lenet5", "run", run)])
+    assert "cannot be opened: none of its images can be read: cannot read" in text and "astronaut" in text
+
+
 def test_comparison(tmp_path: Path) -> None:
     latency = Latency(1, 3.5, 3.0, 4.0, 10, "cpu", 1)
     both = [explanation("resnet20"), replace(explanation("resnet32"), latency=latency), explanation("lenet5")]

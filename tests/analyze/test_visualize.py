@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from opsin.analyze import visualize
+from opsin.analyze import sections, visualize
 from opsin.analyze.explain_schema import Field
 from opsin.analyze.visualize import Image, Subject, called_names, photographs
 from opsin.data import Preprocessing
@@ -109,3 +111,21 @@ def test_a_stage_that_is_not_run_as_a_whole_is_its_last_layer() -> None:
             return self.stages[1](x)
 
     assert called_names(Parts(), (1, 4, 4), ["stages.0", "stages.1", "stages.2"]) == ["stages.0.1", "stages.1"]
+
+
+class Detector(Auxiliary):
+    """Gives boxes and no class of the image."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"boxes": self.head(self.body(x).flatten(2).transpose(1, 2))}
+
+
+def test_a_network_without_classes_of_images_is_shown_all_but_their_evidence() -> None:
+    shown = replace(subject(), model=Detector())
+    assert visualize.show_evidence(subject()) and visualize.show_evidence(shown) == []
+    found = sections.seen_sections(fake_explanation(), shown, ["body"], None)
+    assert [one.title for one in found] == ["Feature maps", "What excites units", "Dead units"]
+
+
+def fake_explanation() -> Any:
+    return SimpleNamespace(stages=(), layers=(), identity=SimpleNamespace(input=(1, 28, 28)))

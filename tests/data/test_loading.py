@@ -8,6 +8,8 @@ import os
 import pickle
 import random
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -189,6 +191,36 @@ def test_unreadable_file_is_one_clear_line(workers: int, tmp_path: Path) -> None
         next(batches)
     assert caught.value.path == str(tmp_path / "b.png")
     assert "truncated" in str(caught.value) and "\n" not in str(caught.value)
+
+
+ENDS = """
+import multiprocessing, sys
+sys.path.insert(0, {tests!r})
+from test_loading import loader
+
+def fail():
+    kept.append(iter(loader(workers=2)))  # as a traceback keeps it
+    next(kept[0])
+    sys.exit(3)
+
+kept = []
+if __name__ == "__main__":
+    if {forked}:
+        loader(workers=1)  # what the process before has arranged is not enough
+        child = multiprocessing.get_context("fork").Process(target=fail)
+        child.start()
+        child.join(60)
+        sys.exit(child.exitcode)
+    fail()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="nothing is forked")
+@pytest.mark.parametrize("forked", [False, True])
+def test_a_process_that_fails_ends_with_its_workers_and_in_silence(forked: bool) -> None:
+    code = ENDS.format(tests=str(Path(__file__).parent), forked=forked)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (3, "")
 
 
 def test_workers_leave_an_interrupt_to_the_main_process() -> None:

@@ -96,6 +96,7 @@ CASES: dict[str, tuple[Change, str]] = {
     "mean huge": (with_value("preprocessing", "mean", value=[10**400]), "damaged description: int too large"),
     "std": (with_value("preprocessing", "std", value=[float("inf")]), "std above 0"),
     "metrics": (with_value("metrics", value={"accuracy": 10**400}), "damaged description: int too large"),
+    "recipe": (with_value("recipe", "schedule", value={"warmup_epochs": float("nan")}), "safetensors: recipe key"),
     "classes": (with_value("meaning", "classes", value=["a"]), "it names 1 classes for a network of 10"),
     "10^8 classes": (of_many(num_classes=10**8), r"is \(100000000, 84\) by the file's options and \(10, 84\)"),
     "10^12 classes": (of_many(num_classes=10**12), "by the file's options"),

@@ -83,10 +83,15 @@ def _forward(model: nn.Module, images: Tensor) -> Any:
 
 def class_logits(outputs: Any) -> Tensor:
     """The (B, K) logits of what a classifier's forward gives: the tensor itself, or "logits" beside auxiliary ones."""
-    logits = outputs.get("logits") if isinstance(outputs, Mapping) else outputs
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
+    if not has_class_logits(outputs):
         raise InputError("class evidence needs a classifier: a network that gives logits of shape (B, classes)")
-    return logits
+    return outputs["logits"] if isinstance(outputs, Mapping) else outputs
+
+
+def has_class_logits(outputs: Any) -> bool:
+    """Whether a network's outputs are those of a classifier."""
+    logits = outputs.get("logits") if isinstance(outputs, Mapping) else outputs
+    return isinstance(logits, Tensor) and logits.ndim == 2
 
 
 def _check_classes(classes: Sequence[int] | Tensor | None, logits: Tensor) -> Tensor:

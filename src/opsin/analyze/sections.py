@@ -204,8 +204,9 @@ def seen_sections(
     fields = {name: stages.get(name, rows.get(name)) for name in names}
     first = subject.images[0].name
     where = f"{len(subject.scanned()):,} images of its {subject.split_name} split" if subject.split else "the images"
+    evidence = visualize.show_evidence(subject)
     sections: list[Section] = [
-        Tiles("Class evidence", _EVIDENCE, [TileGroup("", visualize.show_evidence(subject), size=15.0)]),
+        *([Tiles("Class evidence", _EVIDENCE, [TileGroup("", evidence, size=15.0)])] if evidence else ()),
         Tiles("Feature maps", f"Of {first}, by layer; the number is the unit's. Each map over its own range.",
               visualize.show_feature_maps(subject, names)),
         Tiles("What excites units", _EXCITEMENT.format(where=where),

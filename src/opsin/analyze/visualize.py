@@ -18,9 +18,11 @@ from opsin.analyze.dead_units import LayerActivity, find_dead_units
 from opsin.analyze.deconvolution import Excitation, as_image, check_unit, project, strongest
 from opsin.analyze.explain_schema import Explanation, Field
 from opsin.analyze.feature_maps import as_grey, feature_maps, most_active
-from opsin.analyze.gradcam import class_logits, grad_cam
+from opsin.analyze.gradcam import class_logits, grad_cam, has_class_logits
 from opsin.data import Preprocessing, Split
+from opsin.data.images import UnreadableImage
 from opsin.data.sample_files import read_photograph
+from opsin.data.source import map_threads
 from opsin.engine.checkpoint import read_model
 from opsin.engine.membership import divide_as_trained
 from opsin.engine.predict import find_images, load_image
@@ -94,7 +96,8 @@ def open_subject(explanation: Explanation, images: Sequence[str | Path] = (), co
     subject = Subject(saved.build(), preprocessing, True, [], saved.classes)
     if saved.recipe.data.source:
         try:
-            subject.split_name, subject.split = _open_split(saved.recipe, saved.members)
+            subject.split_name, split = _open_split(saved.recipe, saved.members)
+            subject.split = _readable(split)
         except InputError as error:
             subject.missing = str(error)
     if images:
@@ -151,6 +154,28 @@ def _open_split(recipe: Recipe, members: bytes | None) -> tuple[str, Split]:
     splits = divide_as_trained(recipe, open_own(recipe), members, say)
     name = next(name for name in ("val", "test", *splits) if name in splits and len(splits[name]))
     return name, splits[name]
+
+
+def _readable(split: Split) -> Split:
+    """The part of a split that is looked at, less what cannot be read, which is said. Raises InputError without any."""
+    part = _spread(split, _MOST_SCANNED)
+
+    def why_not(index: int) -> UnreadableImage | None:
+        try:
+            part.read(index)
+        except UnreadableImage as error:
+            return error
+        return None
+
+    damaged = [] if part.inputs.held else map_threads(why_not, range(len(part)))
+    if first := next(filter(None, damaged), None):
+        left = [index for index, error in enumerate(damaged) if error is None]
+        if not left:
+            raise InputError(f"none of its images can be read: {first}")
+        more = f", and {len(part) - len(left) - 1} more" if len(part) - len(left) > 1 else ""
+        say(f"left out, since it cannot be read: {first.path}: {first.reason}{more}")
+        return part.subset(left)
+    return part
 
 
 def called_names(model: nn.Module, input_size: tuple[int, ...], stages: Sequence[str]) -> list[str]:
@@ -274,8 +299,14 @@ def show_excitements(
 
 
 def show_evidence(subject: Subject) -> list[Tile]:
-    """Grad-CAM of every image: for the most probable class, and for the true one where that is another."""
+    """Grad-CAM of every image: for the most probable class, and for the true one where that is another.
+
+    None of a network that gives an image no class.
+    """
     images, model = subject.normalized(subject.images), cast("Any", subject.model)
+    with torch.no_grad():
+        if not has_class_logits(model(images[:1])):
+            return []
     evidence = grad_cam(subject.model, images)
     with torch.no_grad():
         logits = class_logits(model(images))

@@ -9,12 +9,13 @@ kinds bring. Every batch has `index`, the places of its samples in their split, 
 
 from __future__ import annotations
 
-import atexit
 import multiprocessing
+import os
 import random
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
+from multiprocessing.util import Finalize
 from typing import Any, overload
 
 import numpy as np
@@ -75,7 +76,7 @@ class ImageLoader(DataLoader):
 
     def __init__(self, samples: _Samples, batches: _Batches, workers: int, pin_memory: bool) -> None:
         if workers:
-            _end_workers_at_exit()
+            _end_workers_at_exit(os.getpid())
         super().__init__(
             samples,
             batch_sampler=batches,
@@ -303,15 +304,20 @@ def _unpacked(batches: Iterator[Any], truth: Truth | None) -> Iterator[Any]:
 
 
 @cache
-def _end_workers_at_exit() -> None:
-    """Python ends and awaits them by a signal that they leave to this process."""
+def _end_workers_at_exit(process: int) -> None:
+    """Python ends and awaits them by a signal that they leave to this process; so it does after an error.
+
+    process: the id of this one, of which each may be forked from one with workers of its own.
+    """
 
     def end() -> None:
-        for process in multiprocessing.active_children():
-            if process.daemon:
-                process.kill()
+        if (child_ends := getattr(signal, "SIGCHLD", None)) is not None:
+            signal.signal(child_ends, signal.SIG_DFL)  # torch's raises for a worker that was killed
+        for worker in multiprocessing.active_children():
+            if worker.daemon:
+                worker.kill()
 
-    atexit.register(end)
+    Finalize(None, end, exitpriority=100)  # as for `atexit`, which processes of multiprocessing do without
 
 
 def _prepare_worker(worker: int) -> None:

@@ -177,6 +177,8 @@ def read_model(path: str | Path) -> Saved:
         raise _of_others(path)
     try:
         return _described(load_json(metadata["opsin"]), tensors)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     except RecursionError:
         raise InputError(f"{path} has a damaged description: it is nested too deep") from None
     except KeyError as error:
