@@ -98,6 +98,30 @@ def test_missing_data_is_called_missing(opsin, monkeypatch: pytest.MonkeyPatch) 
     refused(opsin("train", "lenet5", "--data", "photos/"), "no file or folder at photos/")
 
 
+LONG = "/".join(["x" * 200] * 25)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("data", LONG),
+        ("train", "classify", "--model", "lenet5", "--data", LONG),
+        ("train", LONG),
+        ("train", "--resume", LONG),
+        ("eval", LONG),
+        ("predict", str(DETECTOR), LONG),
+        ("explain", "y" * 300),
+        ("export", LONG),
+        ("export", str(DETECTOR), "--out", f"{LONG}.onnx"),
+    ],
+    ids=lambda words: " ".join(one[:12] for one in words),
+)
+def test_paths_that_are_too_long_are_one_line(words: tuple[str, ...], opsin) -> None:
+    done = opsin(*words)
+    assert done.status == 2 and done.err.count("\n") == 1 and len(done.err) < 200
+    assert re.search(r"the path [xy]{30}\.\.\.\S{30}, of [\d,]+ characters, is too long here", done.err)
+
+
 def test_unknown_tasks_list_the_tasks(opsin) -> None:
     tasks = ", ".join(rooms.list_tasks())
     expected = f"unknown task 'clasify'; did you mean classify? The tasks are {tasks}"

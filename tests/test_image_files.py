@@ -78,6 +78,17 @@ def test_a_folder_that_cannot_be_looked_into_is_named(tmp_path: Path) -> None:
         walk(tmp_path / "nothing")
 
 
+def test_folders_deeper_than_a_path_can_say_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(25):
+        os.mkdir("d" * 200)  # noqa: PTH102
+        monkeypatch.chdir("d" * 200)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"^the path .{30}\.\.\.d{30}, of 4,\d\d\d characters, is too long here$"):
+        walk(tmp_path)
+    subprocess.run(["rm", "-rf", str(tmp_path / ("d" * 200))], check=True)  # Python's own removal fails at it
+
+
 @pytest.mark.parametrize("name", [".a", "._b.jpg", "__MACOSX", "@eaDir", "Thumbs.db", "thumbs.db", "desktop.ini"])
 def test_names_that_are_left_out(name: str) -> None:
     assert is_left_out(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import re
 import sys
@@ -49,6 +50,18 @@ def nearest(name: object, known: Iterable[str], cutoff: float = 0.5) -> list[str
         by_letters.setdefault(one.casefold(), []).append(one)
     near = difflib.get_close_matches(str(name).casefold(), by_letters, n=3, cutoff=cutoff)
     return [one for letters in near for one in by_letters[letters]][:3]
+
+
+def name_too_long(error: OSError) -> str:
+    """What to say of a path that is longer than the system takes, without all of it; "" for any other error.
+
+    >>> name_too_long(OSError(errno.ENAMETOOLONG, "", "a" * 5000))
+    'the path aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa...aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa, of 5,000 characters, is too long here'
+    """
+    if error.errno != errno.ENAMETOOLONG:
+        return ""
+    path = str(error.filename)
+    return f"the path {path[:30]}...{path[-30:]}, of {len(path):,} characters, is too long here"
 
 
 def printable(text: object, keep: str = "") -> str:

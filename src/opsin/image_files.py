@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TypeAlias
 
-from opsin.errors import InputError
+from opsin.errors import InputError, name_too_long
 
 # The encodings that are read, by Pillow's names, and how their files end. Pillow's other readers are left out: some run
 # programs (EPS), some are no images (video, fonts, containers).
@@ -145,5 +145,6 @@ def _look_into(folder: str | Path) -> tuple[list[str], list[str]]:
                 else:
                     files.append(entry.name)
     except OSError as error:
-        raise InputError(f"cannot look into {error.filename}: {(error.strerror or str(error)).lower()}") from error
+        why = f"cannot look into {error.filename}: {(error.strerror or str(error)).lower()}"
+        raise InputError(name_too_long(error) or why) from error
     return files, [name for _, name in sorted(folders)]

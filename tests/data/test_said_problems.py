@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -85,6 +87,12 @@ def voc(listed: str, annotated: str = "a", images: str = "a") -> Callable[[Path]
     return make
 
 
+def boxes_csv(root: Path) -> Path:
+    image(root / "train/a.png")
+    (root / "train/_annotations.csv").write_text("filename,class,xmin,ymin,xmax,ymax\na.png,cat,2,2,9,9\n")
+    return root
+
+
 def npz(root: Path) -> Path:
     arrays = {"x": np.zeros((4, 8, 8), np.uint8), "y": np.array([0, 1, 0, 7]), "classes": np.array(["a", "b"])}
     np.savez(root / "a.npz", **arrays)
@@ -123,6 +131,7 @@ CASES: list[tuple[str, str, str, str, Callable[[Path], Path]]] = [
     ("not_finite", "error", REFUSED, "detect", coco(BOX, ("nan", 2, 9, 9))),
     ("outside_box", "error", REFUSED, "detect", coco(BOX, (90, 2, 9, 9))),
     ("declared_size", "error", REFUSED, "detect", coco(BOX, size=(30, 40))),
+    ("size_mismatch", "error", REFUSED, "detect", coco((2, 25, 9, 14), size=(30, 40))),
     ("unlabelled", "error", REFUSED, "detect", yolo(None)),
     ("untrainable", "error", REFUSED, "detect", coco(BOX, iscrowd=1)),
     ("untrainable", "error", REFUSED, "classify", folders(lambda root: shutil.rmtree(root / "dog"))),
@@ -176,6 +185,23 @@ def test_what_data_finds_a_training_refuses_or_says(
         assert [one for one in said if one.startswith(line)], said
 
 
+FOUND_AS_UNTRAINABLE = {"no_boxes", "one_class"}  # what a truth says to a training; `opsin data` wraps it
+
+
+def test_every_kind_of_error_is_among_the_cases() -> None:
+    kinds = set()
+    for path in Path(data.__file__).parents[1].rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(call, ast.Call) or getattr(call.func, "id", "") != "Problem":
+                continue
+            severity = call.args[3] if len(call.args) > 3 else None
+            said = {one.value for one in ast.walk(severity) if isinstance(one, ast.Constant)} if severity else {"error"}
+            if isinstance(call.args[0], ast.Constant) and ("error" in said or isinstance(severity, ast.Name)):
+                kinds.add(call.args[0].value)
+    assert len(kinds) > 12
+    assert kinds - FOUND_AS_UNTRAINABLE <= {kind for kind, severity, *_ in CASES if severity == "error"}
+
+
 def test_files_of_other_endings_are_counted(tmp_path: Path) -> None:
     classes(tmp_path, "cat", "dog")
     for name in ("a.heic", "b.HEIC", "c.psd", "d"):
@@ -185,3 +211,27 @@ def test_files_of_other_endings_are_counted(tmp_path: Path) -> None:
     rooms.load(rooms.find_room("classify").trains or "").open(recipe, said.append)
     (line,) = said
     assert line.startswith("note: not an image (4): ") and "; 2 of .heic, 1 of .psd, 1 of no ending" in line
+
+
+BOXES_BY_FOLDER: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "COCO": (coco(BOX), "images"),
+    "YOLO": (yolo("0 .5 .5 .5 .5\n"), "images"),
+    "VOC": (voc("a"), "JPEGImages"),
+    "CSV": (boxes_csv, "train"),
+}
+
+
+@pytest.mark.parametrize("layout", BOXES_BY_FOLDER)
+def test_files_of_other_endings_beside_boxes_are_counted(layout: str, tmp_path: Path) -> None:
+    make, folder = BOXES_BY_FOLDER[layout]
+    source = make(tmp_path)
+    for name in ("a.heic", "b.HEIC", "c.dng", "notes.txt", ".hidden", "LICENSE"):
+        (tmp_path / folder / name).write_text("x")
+    found = [one for one in data.inspect(data.open(source, "detect"), "detect").problems if one.kind == "not_an_image"]
+    assert [one.path for one in found] == [str(tmp_path / folder / name) for name in ("a.heic", "b.HEIC", "c.dng")]
+    recipe = load_recipe({"task": "detect", "model": {"name": "yolov3_tiny"}, "data": {"source": str(source)}})
+    said: list[str] = []
+    with contextlib.suppress(InputError):  # there is too little to divide
+        rooms.load(rooms.find_room("detect").trains or "").open(recipe, said.append)
+    (line,) = [one for one in said if one.startswith("note: not an image (3): ")]
+    assert "; 2 of .heic, 1 of .dng" in line

@@ -24,7 +24,6 @@ from opsin.engine.recipe import load_recipe
 from opsin.engine.resuming import ended_by_another, locked
 from opsin.engine.run import RunFolder
 from opsin.errors import InputError, JobError
-from opsin.files import sweep
 from opsin.optim import create_schedule
 
 RECIPE: dict[str, Any] = {
@@ -179,13 +178,14 @@ def test_a_run_is_trained_by_one_process_at_a_time(finished: Path, tmp_path: Pat
 def test_temporaries_of_dead_processes_are_swept(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", "pass"])
     process.wait()
-    dead, alive, other = (
-        tmp_path / name for name in (f".last.ckpt.{process.pid}.tmp", f".a.{os.getpid()}.tmp", ".x.tmp")
-    )
-    for path in (dead, alive, other):
+    name = f".last.ckpt.{process.pid}.tmp"
+    paths = [tmp_path / one for one in (name, f"stages/tune/{name}", f".a.{os.getpid()}.tmp", ".x.tmp")]
+    paths[1].parent.mkdir(parents=True)
+    for path in paths:
         path.write_bytes(b"half")
-    sweep(tmp_path)
-    assert [path.exists() for path in (dead, alive, other)] == [False, True, True]
+    with locked(RunFolder(tmp_path)):
+        pass
+    assert [path.exists() for path in paths] == [False, False, True, True]
 
 
 # Signals

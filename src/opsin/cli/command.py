@@ -17,7 +17,7 @@ from opsin.cli.arguments import with_options
 from opsin.cli.help import Verb, Verbs
 from opsin.cli.printing import show_anything
 from opsin.cli.which_task import find_room, flag_value, owner_of, why_unknown
-from opsin.errors import InputError, JobError, printable
+from opsin.errors import InputError, JobError, name_too_long, printable
 from opsin.rooms import Room
 from opsin.version import __version__
 
@@ -158,7 +158,10 @@ def main() -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
     except Exception as error:
-        status = _fail(f"unexpected {type(error).__name__}: {error} (opsin --debug ... shows where)", 1)
+        if too_long := name_too_long(error) if isinstance(error, OSError) else "":
+            status = _fail(too_long, 2)
+        else:
+            status = _fail(f"unexpected {type(error).__name__}: {error} (opsin --debug ... shows where)", 1)
     sys.exit(status)
 
 

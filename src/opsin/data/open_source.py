@@ -15,7 +15,7 @@ from opsin.data.formats.format import Format
 from opsin.data.source import Source, Split, verify
 from opsin.data.torch_dataset import is_dataset, name_splits, source_of
 from opsin.data.truth import Problem
-from opsin.errors import InputError, nearest, unknown
+from opsin.errors import InputError, name_too_long, nearest, unknown
 from opsin.image_files import list_folder, remembering
 from opsin.schemes import Scheme, split_scheme
 
@@ -181,7 +181,14 @@ def _claimed(path: Path, formats: Sequence[Format]) -> tuple[int, Path, list[For
             found = max(_claimed(inside, formats), found, key=lambda one: (one[0], one is found))
         return found
     except OSError as error:
-        raise InputError(f"cannot look into {path}: {(error.strerror or str(error)).lower()}") from error
+        raise _unseen(path, error) from error
+
+
+def _unseen(path: Path, error: OSError) -> InputError:
+    """The error for a source of which the system does not show something."""
+    if too_long := name_too_long(error):
+        return InputError(f"{path}: {too_long}")
+    return InputError(f"cannot look into {path}: {(error.strerror or str(error)).lower()}")
 
 
 def _only_folder(path: Path) -> Path | None:
@@ -206,7 +213,7 @@ def _open_path(path: Path, task: str, formats: Sequence[Format], options: Mappin
     try:
         opened = _open(taken, where, options)
     except OSError as error:
-        raise InputError(f"cannot look into {path}: {(error.strerror or str(error)).lower()}") from error
+        raise _unseen(path, error) from error
     if others and claim >= _SIGNATURE:
         listed = " and ".join(format_.name for format_ in others)
         reason = f"it also looks like {listed}; {taken.name} is read. Give the file itself for another"

@@ -52,7 +52,8 @@ def locked(folder: RunFolder) -> Iterator[None]:
         yield
         return
     try:
-        sweep(folder.path)
+        for place in (folder.path, *folder.path.glob("stages/*/")):
+            sweep(place)
         yield
     finally:
         (folder.path / ".lock").unlink(missing_ok=True)

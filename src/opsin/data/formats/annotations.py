@@ -15,6 +15,7 @@ exclusive. `build` makes a source of them, by one rule for all formats:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,10 +32,15 @@ from opsin.data.masks import Outline, Outlines
 from opsin.data.source import Source, Split, listed, map_threads
 from opsin.data.stated_boxes import StatedBoxes
 from opsin.data.truth import Problem
+from opsin.image_files import IMAGE_SUFFIXES, list_folder
 from opsin.structures import Instances
 
 _ROUNDING = 1.0  # pixels outside that pass without a word: 0-based or 1-based, inclusive or exclusive, six digits
 _FARTHEST = 1e9  # pixels; no image is as large
+_BESIDE_IMAGES = (  # of lists, annotations and read-me files
+    *(".txt", ".xml", ".json", ".csv", ".tsv", ".yaml", ".yml", ".names", ".data", ".cfg", ".cache", ".md", ".html"),
+    *(".rst", ".pdf", ".jsonl", ".ini", ".labels"),
+)
 _INSIDE = 0.5  # of a box's area, the least share in the image for it to be believed
 
 
@@ -128,7 +134,7 @@ def build(
             if not is_allowed(image.file):
                 check_allowed([one.file for one in images], image.where)
     known = list(classes) if classes is not None else _found(parts)
-    numbers, found = {name: k for k, name in enumerate(known)}, list(problems)
+    numbers, found = {name: k for k, name in enumerate(known)}, [*problems, *_note_unread(parts)]
     splits: dict[str, Split] = {}
     for key, images in parts.items():
         found += _check_sizes(images)
@@ -140,6 +146,19 @@ def build(
             truth = replace(truth, stated=_stated(images, numbers, class_keys or {}))
         splits[key] = Split(ImageFiles([image.file for image in images]), truth)
     return Source(name, format_, splits, problems=found)
+
+
+def _note_unread(parts: Mapping[str, Sequence[Annotation]]) -> list[Problem]:
+    """The files beside the images whose endings are neither an image's nor an annotation's, such as .heic."""
+    folders = {os.path.dirname(image.file) for images in parts.values() for image in images}  # noqa: PTH120  # in bulk
+    known, reason = (*IMAGE_SUFFIXES, *_BESIDE_IMAGES), "its ending is not an image's, left out"
+    return [
+        Problem("not_an_image", f"{folder}/{name}", reason, "note")
+        for folder in sorted(folders)
+        if is_allowed(folder) and os.path.isdir(folder)  # noqa: PTH112
+        for name in sorted(list_folder(folder)[0])
+        if not name.lower().endswith(known) and "." in name
+    ]
 
 
 def _found(parts: Mapping[str, Sequence[Annotation]]) -> list[str]:
