@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -15,6 +16,7 @@ import yaml
 from PIL import Image
 
 from opsin import data
+from opsin.data.formats import annotations
 from opsin.errors import InputError
 
 SECRET = "root:x:0:0:secret"
@@ -67,6 +69,51 @@ def darknet(root: Path, named: str) -> Path:
     return root / "set/obj.data"
 
 
+def cvat(root: Path, named: str) -> Path:
+    images = "".join(
+        f'<image id="{k}" name="{name}" width="40" height="30">'
+        '<box label="cat" xtl="1" ytl="1" xbr="9" ybr="9"/></image>'
+        for k, name in enumerate(("images/a.png", named))
+    )
+    (root / "set/c.xml").write_text(f"<annotations><version>1.1</version>{images}</annotations>")
+    return root / "set/c.xml"
+
+
+def labelme(root: Path, named: str) -> Path:
+    shape = {"label": "cat", "points": [[2, 2], [20, 20]], "shape_type": "rectangle"}
+    for stem, name in (("a", "images/a.png"), ("c", named)):
+        content = {"version": "5.0", "flags": {}, "shapes": [shape], "imagePath": name, "imageData": None}
+        (root / f"set/{stem}.json").write_text(json.dumps(content | {"imageHeight": 30, "imageWidth": 40}))
+    return root / "set"
+
+
+def createml(root: Path, named: str) -> Path:
+    box = {"label": "cat", "coordinates": {"x": 9, "y": 9, "width": 4, "height": 4}}
+    content = [{"image": name, "annotations": [box]} for name in ("images/a.png", named)]
+    (root / "set/c.json").write_text(json.dumps(content))
+    return root / "set/c.json"
+
+
+def open_images(root: Path, named: str) -> Path:
+    header = (
+        "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside"
+    )
+    rows = [f"{name.removesuffix('.png')},x,/m/01,1,0.1,0.5,0.1,0.5,0,0,0,0,0" for name in ("a", named)]
+    (root / "set/train-annotations-bbox.csv").write_text("\n".join([header, *rows, ""]))
+    (root / "set/images").rename(root / "set/train")
+    return root / "set"
+
+
+def wider_face(root: Path, named: str) -> Path:
+    (root / "set/WIDER_train").mkdir()
+    (root / "set/images").rename(root / "set/WIDER_train/images")
+    (root / "set/wider_face_split").mkdir()
+    rows = "".join(f"{name}\n1\n1 1 9 9 0 0 0 0 0 0\n" for name in ("a.png", named))
+    (root / "set/wider_face_split/wider_face_train_bbx_gt.txt").write_text(rows)
+    return root / "set"
+
+
+NAMING = [coco, boxes_csv, yolo_list, darknet]
 WRITERS = [
     (coco, "detect"),
     (boxes_csv, "detect"),
@@ -90,6 +137,30 @@ def test_images_outside_are_refused_until_their_folder_is_allowed(
     (split,) = data.open(source, task, allow=allowed).splits.values()
     assert [Path(split.name(i)).resolve().name for i in range(2)] == ["a.png", "c.png"]
     assert data.open(source, task, allow=str(root)).splits  # one folder, not in a list
+
+
+@pytest.mark.parametrize("named", ["{root}/away/c.png", "{up}away/c.png", "link/../c.png"])
+@pytest.mark.parametrize(
+    "write", [coco, boxes_csv, yolo_list, darknet, cvat, labelme, createml, open_images, wider_face]
+)
+def test_no_byte_outside_is_read(
+    write: Callable[[Path, str], Path], named: str, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even for its size, before it is refused."""
+    up = "../../../" if write is wider_face else "../../" if write is open_images else "../"
+    (root / "set/link").symlink_to(root / "away/deep")
+    read: list[Path] = []
+    source = write(root, named.format(root=root, up=up))
+    header = annotations.read_header
+    monkeypatch.setattr(annotations, "read_header", lambda path, name: (read.append(path), header(path, name))[1])
+    if write in NAMING:
+        with pytest.raises(InputError, match="outside of the data's folder"):
+            data.open(source, "detect")
+    else:  # these look for images in their own folders alone
+        (split,) = data.open(source, "detect").splits.values()
+        named_images = {Path(os.path.abspath(split.name(k))) for k in range(len(split))}  # noqa: PTH100
+        assert all(path.is_relative_to(root / "set") for path in named_images)
+    assert not [path for path in read if path.name == "c.png" and path.exists()]
 
 
 @pytest.mark.parametrize(("write", "task"), WRITERS)
