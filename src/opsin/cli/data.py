@@ -58,7 +58,8 @@ def data(
         typer.Option(
             "--as",
             metavar="FORMAT",
-            help="Write the data with its splits to the folder OUT in another format: coco, yolo or voc for boxes.",
+            help="Write the data with its splits to the folder OUT in another format: coco, yolo or voc for boxes, "
+            "folders or csv for class labels.",
         ),
     ] = None,
     link: Annotated[

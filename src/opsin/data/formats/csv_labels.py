@@ -20,6 +20,7 @@ from opsin.data.formats.folders import LABELS, SPLIT_NAMES, main_files
 from opsin.data.formats.format import Claim, Format
 from opsin.data.formats.table_beside import ImageIndex
 from opsin.data.formats.values import as_posix, is_file, read_text
+from opsin.data.formats.write_labels import write_csv
 from opsin.data.inputs import ImageFiles
 from opsin.data.labels import MULTI_LABEL, ClassLabels, as_several
 from opsin.data.source import Source, Split
@@ -274,4 +275,8 @@ def _open(path: Path, multi_label: bool = False) -> Source:
     return as_several(opened, multi_label)
 
 
-FORMAT = Format("CSV", "class labels", "a CSV", _claims, _open, ("multi_label",))
+def _write(source: Source, out: Path, link: bool = False) -> list[str]:
+    return write_csv(source, out, link, columns={name for names in _ROLES.values() for name in names})
+
+
+FORMAT = Format("CSV", "class labels", "a CSV", _claims, _open, ("multi_label",), written="csv", write=_write)

@@ -15,6 +15,7 @@ from opsin.data.formats.format import Claim, Format
 from opsin.data.formats.layouts import Likeness, recognize
 from opsin.data.formats.table_beside import find_table
 from opsin.data.formats.tree import SPLIT_NAMES, Tree
+from opsin.data.formats.write_labels import write_folders
 from opsin.data.inputs import ImageFiles
 from opsin.data.labels import ClassLabels, as_several
 from opsin.data.source import Source, Split, listed
@@ -290,5 +291,7 @@ FORMAT = Format(
     open=_open_folder,
     options=_OPTIONS,
     insists="class_folders",
+    written="folders",
+    write=write_folders,
 )
 ZIPPED = Format("zip of class folders", "class labels", "a zip of one", _claims_zip, _open_zipped, _OPTIONS)
