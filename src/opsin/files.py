@@ -25,13 +25,14 @@ def read_regular(path: str | os.PathLike[str], most: int = MAX_BYTES) -> bytes:
     socket, which could block or never end, and for a larger file.
     """
     check_regular(path, most)
-    return Path(path).read_bytes()
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123  # a Path and a buffer take longer than a small file
+        return file.readall()
 
 
 def check_regular(path: str | os.PathLike[str], most: int = MAX_BYTES) -> None:
     """Raise OSError for what is no regular file, or a larger one; see `read_regular`."""
     try:
-        found = Path(path).stat()
+        found = os.stat(path)  # noqa: PTH116  # a Path takes five times as long
     except ValueError:  # of a null byte
         raise OSError(errno.EINVAL, "no file can have this name", os.fspath(path)) from None
     if stat.S_ISDIR(found.st_mode):

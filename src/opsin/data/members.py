@@ -143,7 +143,7 @@ def marks_of(split: Split, names: Sequence[str]) -> np.ndarray:
     if split.digests is not None:
         marks[:, 1:4] = split.digests
     if (truth := split.truth) is not None:
-        marks[:, 4] = [digests.of_bytes(truth.digest(i)) for i in range(len(split))]
+        marks[:, 4] = digests.of_each(truth.digest(i) for i in range(len(split)))
     return marks
 
 
