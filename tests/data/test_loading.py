@@ -10,7 +10,9 @@ import random
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from opsin import data
 from opsin.data import ImageLoader, Preprocessing, UnreadableImage, create_augmentation, create_loader
 from opsin.data.inputs import ImageArray, ImageFiles
 from opsin.data.labels import ClassLabels
+from opsin.data.loading import WorkerError
 from opsin.data.source import Split
 from opsin.errors import InputError
 from opsin.structures import Batch
@@ -244,3 +247,23 @@ def test_workers_leave_an_interrupt_to_the_main_process() -> None:
 def test_wrong_calls(options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         loader(**options)
+
+
+def _no_room(tensor: torch.Tensor) -> torch.Tensor:
+    raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+
+
+def _killed(tensor: torch.Tensor) -> torch.Tensor:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return tensor
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked with what is patched here")
+@pytest.mark.parametrize(("share", "words"), [(_no_room, "/dev/shm"), (_killed, "maybe for want of memory")])
+def test_a_worker_that_fails_is_one_line(
+    share: Callable[..., Any], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Without room the thread that sends a batch loses it, and who waits for it waits for ever: workers share it before.
+    monkeypatch.setattr(torch.Tensor, "share_memory_", share)
+    with pytest.raises(WorkerError, match=words):
+        list(loader(workers=1))

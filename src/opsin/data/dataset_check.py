@@ -196,7 +196,7 @@ def _odd_names(source: Source, findings: list[_Finding]) -> list[Problem]:
     """Names of classes and files that cannot be shown as they are; see `opsin.errors.printable`."""
     rest = "characters that steer a terminal, break a line or are no text"
     classes = [printable(name) for name in source.classes if not is_printable(name)]
-    files = [finding.name for finding in findings if not is_printable(PurePosixPath(finding.name).name)]
+    files = [finding.name for finding in findings if not is_printable(finding.name.rpartition("/")[2])]
     return [
         *(Problem("odd_name", source.name, f"the class {name} has {rest}", "note") for name in classes),
         *(Problem("odd_name", name, f"its name has {rest}", "note") for name in files),

@@ -20,7 +20,7 @@ from typing import Any, overload
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from opsin import rooms
 from opsin.data.decoder_messages import listening, say_once, trace
@@ -29,7 +29,7 @@ from opsin.data.preprocessing import Preprocessing
 from opsin.data.source import Split
 from opsin.data.transforms.augmentation import prepare_sample
 from opsin.data.truth import Truth, collate_values
-from opsin.errors import InputError
+from opsin.errors import InputError, JobError
 from opsin.structures import Batch
 
 # Signals that ask a process to end; Windows has fewer.
@@ -67,6 +67,10 @@ class Partners(Sequence[Sample]):
         return self._read(self.indices[place])
 
 
+class WorkerError(JobError):
+    """A process that loads ahead has ended, or has no room for what it loads."""
+
+
 class ImageLoader(DataLoader):
     """A DataLoader of `Batch`: images uint8 (B, C, h, w), index, path, and what the truth gives. See `create_loader`.
 
@@ -81,7 +85,7 @@ class ImageLoader(DataLoader):
             samples,
             batch_sampler=batches,
             num_workers=workers,
-            collate_fn=_as_is,
+            collate_fn=_shared,
             pin_memory=pin_memory,
             worker_init_fn=_prepare_worker,
             persistent_workers=workers > 0,
@@ -295,12 +299,32 @@ class _Batches(Sampler[list[Key]]):
 
 
 def _unpacked(batches: Iterator[Any], truth: Truth | None) -> Iterator[Any]:
-    for batch in batches:
+    while True:
+        try:
+            batch = next(batches, None)
+        except RuntimeError as error:
+            raise _failed_worker(error) or error from error
+        if batch is None:
+            return
         if isinstance(batch, InputError):
             raise batch
         if truth is not None:
             truth.unpack(batch)
         yield batch
+
+
+def _failed_worker(error: RuntimeError) -> WorkerError | None:
+    """The error for a worker that has ended or has no room for a batch; None for any other."""
+    text = " ".join(str(error).split())
+    if "Too many open files" in text:
+        return WorkerError("too many open files for the workers: raise ulimit -n, or set fewer train.workers")
+    if "DataLoader worker" not in text:
+        return None
+    if "shared memory" in text or "Bus error" in text:
+        return WorkerError("too little shared memory (/dev/shm) for workers: enlarge it, or set train.workers=0")
+    if "is killed by signal" in text or "exited unexpectedly" in text:
+        return WorkerError("a worker that loads images has ended, maybe for want of memory")
+    return None
 
 
 @cache
@@ -332,8 +356,22 @@ def _prepare_worker(worker: int) -> None:
     rooms.import_inherited()
 
 
-def _as_is(batch: Any) -> Any:
+def _shared(batch: Any) -> Any:
+    """A batch as it is, its tensors in shared memory where a worker has made it.
+
+    Else the thread that sends it would put them there: without room it loses the batch, and the training waits for it.
+    """
+    if get_worker_info() is not None:
+        _share(batch)
     return batch
+
+
+def _share(value: Any) -> None:
+    if isinstance(value, torch.Tensor):
+        value.share_memory_()
+    elif isinstance(value, dict | list | tuple):
+        for inner in value.values() if isinstance(value, dict) else value:
+            _share(inner)
 
 
 def seed_reading(seed: int) -> None:

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
-from opsin.data.loading import STOPPING
+from opsin.data.loading import STOPPING, WorkerError
 from opsin.data.members import Members
 from opsin.engine.callbacks import StoppedError
 from opsin.engine.checkpoint import HoldsCodeError, read_checkpoint
@@ -181,16 +181,12 @@ def describe_move(content: Content, here: Mapping[str, Any]) -> str | None:
     return f"resumed with {', '.join(changed)}: {equal}"
 
 
-def ended_by_another(error: RuntimeError, folder: RunFolder, world_size: int) -> JobError | None:
+def ended_by_another(error: Exception, folder: RunFolder, world_size: int) -> JobError | None:
     """The error for a training whose loading process or other process has ended; None for any other."""
-    text = " ".join(str(error).split())
     go_on = f"go on from the last checkpoint with: opsin train --resume {folder.path}"
-    if "Too many open files" in text:
-        return JobError(f"too many open files for the workers: raise ulimit -n, or set fewer train.workers; {go_on}")
-    if "DataLoader worker" in text:
-        if "shared memory" in text or "Bus error" in text:
-            return JobError(f"too little shared memory (/dev/shm) for workers: enlarge it, or train.workers=0; {go_on}")
-        return JobError(f"a worker that loads images has ended, maybe for want of memory; {go_on}")
+    if isinstance(error, WorkerError):
+        return JobError(f"{error}; {go_on}")
+    text = " ".join(str(error).split())
     distributed = ("Connection closed", "Connection reset", "gloo", "NCCL", "Broken pipe", "Socket", "TCPStore")
     if world_size > 1 and any(word.lower() in text.lower() for word in distributed):
         return JobError(f"another process of this training has ended; {go_on}")

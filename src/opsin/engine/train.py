@@ -19,7 +19,7 @@ from torch import nn
 
 from opsin import errors, objects, rooms
 from opsin.data import Source, Split
-from opsin.data.loading import ImageLoader, create_loader
+from opsin.data.loading import ImageLoader, WorkerError, create_loader
 from opsin.data.members import Members
 from opsin.engine import automatic, callbacks, own_parts
 from opsin.engine.callbacks import CheckpointFiles
@@ -373,7 +373,7 @@ def _fit(
         raise _stopped_at_once(folder) from None
     except SystemExit as exit_:  # Lightning turns a second Ctrl-C into an exit
         raise _stopped_at_once(folder) from exit_
-    except RuntimeError as error:
+    except (RuntimeError, WorkerError) as error:
         raise ended_by_another(error, folder, world) or error from error
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()
