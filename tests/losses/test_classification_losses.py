@@ -215,3 +215,10 @@ def test_weights_follow_the_module() -> None:
     criterion = CrossEntropy(weight=torch.ones(3)).to(torch.float64).to("meta")
     assert criterion.weight is not None
     assert criterion.weight.device.type == "meta"
+
+
+def test_weights_of_classes_are_not_in_the_state_dict() -> None:
+    """They come from the recipe or the data: a model saved with them loads where there are others, or none."""
+    ones = torch.ones(4)
+    assert not CrossEntropy(weight=ones).state_dict()
+    assert not BinaryCrossEntropy(weight=ones, pos_weight=ones).state_dict()
