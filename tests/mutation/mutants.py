@@ -12,7 +12,7 @@ from __future__ import annotations
 import ast
 import copy
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +59,7 @@ SPEAKS = {"Published", "warn", "print", "echo", "say", "debug", "info", "warning
 
 @dataclass(frozen=True)
 class Mutant:
-    """One fault: bytes `start` to `end` of a file become `text`; `probe` is the same place, unchanged but watched."""
+    """One fault: bytes `start` to `end` of a file become `text`."""
 
     file: str  # within src/opsin
     line: int
@@ -68,7 +68,7 @@ class Mutant:
     end: int
     before: str
     text: str
-    probe: str  # with {call} where the watching call goes
+    statement: bool  # no expression
     called: bool  # not while the module is imported, as defaults and constants are
     rank: str  # sorts mutants at random, by the seed, and alike when other lines change
 
@@ -81,9 +81,18 @@ class Mutant:
         """The file's source with this fault; lines keep their numbers."""
         return _replace(source, self.start, self.end, self.text)
 
-    def watch(self, source: bytes, call: str) -> bytes:
-        """The file's source with a call where the fault would be."""
-        return _replace(source, self.start, self.end, self.probe.replace("{call}", call))
+
+def watched(source: bytes, calls: Iterable[tuple[Mutant, str]]) -> bytes:
+    """A file's source, unchanged but for a call before the place of each of its mutants. Places may lie in another."""
+    inserted = []
+    for mutant, call in calls:
+        head, tail = (f"{call}; ", "") if mutant.statement else (f"({call}, (", "))[1]")  # a tuple needs parentheses
+        size = mutant.end - mutant.start
+        # From the end of the file to its begin; where two meet, what is inserted last comes first.
+        inserted += [(mutant.start, 1, -size, not mutant.statement, head), (mutant.end, 0, size, False, tail)]
+    for at, _, _, _, text in sorted(inserted, reverse=True):
+        source = source[:at] + text.encode() + source[at:]
+    return source
 
 
 def _short(text: str) -> str:
@@ -252,10 +261,8 @@ def of_file(path: Path, package: Path, seed: int) -> list[Mutant]:
             key = (name, change.kind, source.splitlines()[line - 1].decode(), before, change.text)
             seen[key] = seen.get(key, 0) + 1
             rank = hashlib.sha256(repr((seed, key, seen[key])).encode()).hexdigest()
-            probe = f"({{call}}, ({before}))[1]"  # a tuple needs its own parentheses
-            if isinstance(at, ast.stmt):
-                probe = f"{{call}}; {before}"
-            found.append(Mutant(name, line, change.kind, start, end, before, change.text, probe, called, rank))
+            statement = isinstance(at, ast.stmt)
+            found.append(Mutant(name, line, change.kind, start, end, before, change.text, statement, called, rank))
     return found
 
 

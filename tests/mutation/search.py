@@ -26,12 +26,12 @@ import signal
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import watching
-from mutants import Mutant, sample
+from mutants import Mutant, sample, watched
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ["losses", "ops", "detect", "data", "engine"]
@@ -45,8 +45,8 @@ OPTIONS = ["-x", "-q", "-p", "no:cacheprovider", "--no-header", "--tb=line"]
 class Reached:
     """What the watched run found: the tests of each place, and the seconds of each test that passes."""
 
-    tests: dict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
-    files: dict[int, set[str]] = field(default_factory=lambda: defaultdict(set))  # of fixtures that tests share
+    tests: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    files: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # of fixtures that tests share
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -104,44 +104,42 @@ class Copy:
 
 def watch(copy: Copy, mutants: list[Mutant], test_seconds: int, all_seconds: float) -> Reached:
     """Run the packages' tests once over a source whose mutants' places are watched; read again if it was done."""
-    places, tests = copy.out / "places.tsv", copy.out / "tests.jsonl"
-    names = copy.out / "watched.json"
-    if not (names.exists() and json.loads(names.read_text()) == [mutant.name for mutant in mutants]):
+    places, tests, names = (copy.out / name for name in ("places.tsv", "tests.jsonl", "watched.json"))
+    known = json.loads(names.read_text(encoding="utf-8")) if names.exists() else []
+    if not {mutant.name for mutant in mutants} <= set(known):
+        known = [mutant.name for mutant in mutants]
         for path in (places, tests):
             path.unlink(missing_ok=True)
-        (copy.root / "src" / "opsin_watched.py").write_text(watching.PROBE.format(path=str(places)))
-        by_file = defaultdict(list)
+        (copy.root / "src" / "opsin_watched.py").write_text(watching.PROBE.format(path=str(places)), encoding="utf-8")
+        calls = defaultdict(list)
         for number, mutant in enumerate(mutants):
-            by_file[mutant.file].append((number, mutant))
-        for file, own in by_file.items():
-            source = copy.original(file)
-            for number, mutant in sorted(own, key=lambda pair: -pair[1].start):
-                source = mutant.watch(source, watching.CALL.format(place=number))
-            copy.write(file, source)
+            calls[mutant.file].append((mutant, watching.CALL.format(place=number)))
+        for file, own in calls.items():
+            copy.write(file, watched(copy.original(file), own))
         ignored = [f"--ignore={file}" for file in SLOW]
         arguments = [*OPTIONS[1:], *ignored, *(f"tests/{package}" for package in PACKAGES)]
         plugin = watching.Watch(tests, test_seconds, all_seconds)
         copy.pytest(arguments, plugin, all_seconds, copy.out / "watched.log")
-        for file in by_file:
+        for file in calls:
             copy.write(file, copy.original(file))
-        names.write_text(json.dumps([mutant.name for mutant in mutants]))
-    return read(places, tests)
+        names.write_text(json.dumps(known), encoding="utf-8")
+    return read(places, tests, known)
 
 
-def read(places: Path, tests: Path) -> Reached:
-    """What the watched run wrote; tests that fail without a fault are left out."""
+def read(places: Path, tests: Path, names: Sequence[str]) -> Reached:
+    """What the watched run wrote; tests that fail without a fault are left out. names: of the places, in order."""
     reached = Reached()
     for line in tests.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         if not row["failed"]:
             reached.seconds[row["test"]] = row["seconds"]
     for line in places.read_text(encoding="utf-8").splitlines():
-        number, _, test = line.partition("\t")
-        name, _, phase = test.rpartition(" ")
-        if name in reached.seconds:
-            reached.tests[int(number)].add(name)
+        number, _, running = line.partition("\t")
+        place, (test, _, phase) = names[int(number)], running.rpartition(" ")
+        if test in reached.seconds:
+            reached.tests[place].add(test)
             if phase != "(call)":
-                reached.files[int(number)].add(name.split("::")[0])
+                reached.files[place].add(test.split("::")[0])
     return reached
 
 
@@ -158,11 +156,11 @@ def named_tests(mutant: Mutant) -> list[str]:
     return [path.relative_to(ROOT).as_posix() for path in own]
 
 
-def plan(number: int, mutant: Mutant, reached: Reached, budget: float) -> list[tuple[list[str], float]]:
+def plan(mutant: Mutant, reached: Reached, budget: float) -> list[tuple[list[str], float]]:
     """The runs that a mutant meets: tests and seconds after which it hangs."""
     named, seconds = named_tests(mutant), reached.seconds
-    reaching: Iterable[str] = reached.tests[number] if mutant.called else []
-    files = [file for file in sorted(reached.files[number]) if file not in SLOW]
+    reaching: Iterable[str] = reached.tests[mutant.name] if mutant.called else []
+    files = [file for file in sorted(reached.files[mutant.name]) if file not in SLOW]
     if not reaching:
         # What runs while a module is imported, as defaults do, any test of the package may reach.
         seconds = defaultdict(float)
@@ -181,13 +179,13 @@ def plan(number: int, mutant: Mutant, reached: Reached, budget: float) -> list[t
     return [*runs, (files[:8], 4 * budget)] if files else runs
 
 
-def meet(copy: Copy, number: int, mutant: Mutant, reached: Reached, budget: float) -> dict[str, object]:
+def meet(copy: Copy, mutant: Mutant, reached: Reached, budget: float) -> dict[str, object]:
     """Put one fault into the copy, run its tests, take it out again."""
     began, result, by, why = time.monotonic(), "survived", "", ""
     log, first = copy.out / "last.log", copy.out / "first_failure"
     copy.write(mutant.file, mutant.apply(copy.original(mutant.file)))
     try:
-        for place, (tests, seconds) in enumerate(plan(number, mutant, reached, budget)):
+        for place, (tests, seconds) in enumerate(plan(mutant, reached, budget)):
             first.unlink(missing_ok=True)
             status = copy.pytest([*OPTIONS, *tests], watching.FirstFailure(first), seconds, log)
             if status == 4:  # a test of before is not there: the fault is in what tests are made of, or a name changes
@@ -204,7 +202,7 @@ def meet(copy: Copy, number: int, mutant: Mutant, reached: Reached, budget: floa
     finally:
         copy.write(mutant.file, copy.original(mutant.file))
     seconds = round(time.monotonic() - began, 1)
-    reaching = len(reached.tests[number])
+    reaching = len(reached.tests[mutant.name])
     row = {"mutant": mutant.name, "result": result, "by": by, "why": why}
     return {**row, "reaching": reaching, "seconds": seconds}
 
@@ -255,9 +253,9 @@ def main() -> None:
     copy, results = Copy(options.out.resolve()), options.out / "results.jsonl"
     reached = watch(copy, mutants, options.test_seconds, options.watch_seconds)
     rows = load_results(results)
-    for number, mutant in enumerate(mutants):
+    for mutant in mutants:
         if any(part in mutant.name for part in options.only) if options.only else mutant.name not in rows:
-            row = meet(copy, number, mutant, reached, options.budget)
+            row = meet(copy, mutant, reached, options.budget)
             rows[mutant.name] = row
             with results.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")

@@ -92,6 +92,20 @@ class TestClusters:
             found = kmeans_anchors(sizes, 8, seed=seed, restarts=1)
             assert found.counts.min() > 0 and found.counts.sum() == 520
 
+    def test_second_centres_are_drawn_by_their_squared_distance(self) -> None:
+        """k-means++ (Arthur and Vassilvitskii 2007), the distance 1 - IoU; the last box as well as the others."""
+        sides = [8.0, 4.0, 2.0]  # nested squares: the IoU of two is the ratio of their areas
+        expected = torch.zeros(3, 3, dtype=torch.float64)
+        for i, one in enumerate(sides):
+            squares = [(1 - (min(one, other) / max(one, other)) ** 2) ** 2 for other in sides]
+            expected[i] = torch.tensor(squares) / sum(squares) / 3
+        points, drawn = torch.tensor(sides)[:, None].expand(3, 2), torch.zeros(3, 3, dtype=torch.float64)
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(3000):
+            first, second = anchors._spread(points, 2, generator)[:, 0].tolist()
+            drawn[sides.index(first), sides.index(second)] += 1 / 3000
+        torch.testing.assert_close(drawn, expected, rtol=0, atol=0.025)
+
 
 @pytest.mark.parametrize(
     ("call", "message"),

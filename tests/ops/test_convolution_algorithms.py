@@ -88,6 +88,26 @@ class TestEveryAlgorithm:
         assert (result.double() - expected).norm() < tolerance * expected.norm()
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "step"),
+    [("torch", "F.conv2d"), ("im2col", "_im2col"), ("fft", "_fft"), ("winograd2", "winograd_conv2d")],
+)
+def test_an_algorithm_is_the_one_asked_for(algorithm: Algorithm, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results are equal, whichever computes them; so each must fail where its own step does, and only there."""
+
+    def fail(*_: Any) -> Tensor:
+        raise ArithmeticError
+
+    monkeypatch.setattr(f"opsin.ops.convolution.{step}", fail)
+    images, weight = torch.ones(1, 2, 5, 5), torch.ones(3, 2, 3, 3)
+    for other in ("torch", "im2col", "fft", "winograd2"):
+        if other == algorithm:
+            with pytest.raises(ArithmeticError):
+                conv2d(images, weight, algorithm=other)
+        else:
+            assert conv2d(images, weight, algorithm=other).shape == (1, 3, 3, 3)
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 class TestDefinition:
     def test_is_the_plain_loops(self, algorithm: Algorithm) -> None:
