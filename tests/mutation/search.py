@@ -175,8 +175,8 @@ def plan(mutant: Mutant, reached: Reached, budget: float) -> list[tuple[list[str
         if tests and total > budget:
             break
         tests.append(name)
-    runs = [(tests[:500], max(2 * budget, 4 * total) + 20)] if tests else []
-    return [*runs, (files[:8], 4 * budget)] if files else runs
+    runs = [(tests[:500], max(budget, 4 * total) + 10)] if tests else []
+    return [*runs, (files[:8], budget)] if files else runs
 
 
 def meet(copy: Copy, mutant: Mutant, reached: Reached, budget: float) -> dict[str, object]:

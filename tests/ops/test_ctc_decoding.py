@@ -138,10 +138,21 @@ class TestPrefixBeam:
                 assert_same(strings, plain_prefix_beam(log_probs[:, 0].tolist(), 0, width))
 
     def test_batches_are_searched_in_parts(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        log_probs, lengths = outputs(12, 7, 5), [12, 3, 0, 12, 8, 1, 11]
-        whole = ctc_prefix_beam(log_probs, lengths, width=6)
-        monkeypatch.setattr(decoding, "_PREFIXES", 2 * 6 * 12)
-        assert ctc_prefix_beam(log_probs, lengths, width=6) == whole
+        """As many sequences at a time as their prefixes allow, at least one; the answers are the same."""
+        log_probs, parts = outputs(6, 7, 4), []
+        whole = ctc_prefix_beam(log_probs, [6, 1, 4, 0, 6, 2, 5], width=12)
+
+        class Search(decoding._Search):
+            def __init__(self, values: np.ndarray, *rest: Any) -> None:
+                parts.append(values.shape[1])
+                super().__init__(values, *rest)
+
+        monkeypatch.setattr(decoding, "_Search", Search)
+        for prefixes, sizes in ((1, [1] * 7), (2 * 6 * 12, [2, 2, 2, 1]), (99 * 6 * 12, [7])):
+            monkeypatch.setattr(decoding, "_PREFIXES", prefixes)
+            parts.clear()
+            assert ctc_prefix_beam(log_probs, [6, 1, 4, 0, 6, 2, 5], width=12) == whole
+            assert parts == sizes
 
     def test_beats_the_best_path(self) -> None:
         """Graves et al. 2006, figure 2: the best path is empty, the best string is not."""
