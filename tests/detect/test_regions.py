@@ -20,6 +20,7 @@ from opsin.detect.regions import (
     RoISampler,
     Samples,
     TwoLayerHead,
+    any_regions,
     decode_regions,
     draw,
     region_losses,
@@ -331,3 +332,10 @@ def test_soft_suppression_and_cut() -> None:
 def test_errors(make: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         make()
+
+
+def test_regions_without_values_have_the_types_of_real_ones() -> None:
+    boxes = torch.zeros(5, 4, dtype=torch.float16, device="meta")
+    regions = any_regions(boxes, 3)
+    assert (regions.boxes.shape, regions.boxes.dtype, regions.boxes.device) == ((3, 4), boxes.dtype, boxes.device)
+    assert (regions.rows.shape, regions.rows.dtype, regions.rows.device) == ((3,), torch.int64, boxes.device)

@@ -10,6 +10,7 @@ import torch
 
 from opsin.detect import report
 from opsin.detect.metrics import Evaluation, evaluate
+from opsin.engine.report import Gallery, Text
 from opsin.structures import Instances
 
 Curve = Callable[[int], tuple[list[float], list[float]]]
@@ -47,3 +48,31 @@ def test_a_class_of_which_nothing_was_found_is_drawn() -> None:
     evaluation = scene()
     for figure in (report.precision_recall(evaluation), report.f1_curves(evaluation)):
         assert b"<svg" in figure.image
+
+
+class Grey:
+    """An image of one colour for each place."""
+
+    def read(self, index: int) -> torch.Tensor:
+        return torch.full((3, 10, 70), 128, dtype=torch.uint8)
+
+    def name(self, index: int) -> str:
+        return f"{index}.png"
+
+
+def test_worst_images_are_those_with_errors() -> None:
+    boxes, label = torch.tensor([[0.0, 0, 10, 10]]), torch.zeros(1, dtype=torch.int64)
+    right = Instances(boxes, label, torch.ones(1))
+    both = torch.cat([boxes + 30, boxes + 50])  # beside the object, which is missed: three errors
+    wrong = Instances(both, torch.zeros(2, dtype=torch.int64), torch.ones(2))
+    truth = Instances(boxes, label)
+    none = report.worst_images(evaluate([truth], [right], ["a"]), Grey())
+    assert isinstance(none, Text) and none.body == "None: all 1 objects were found, and nothing else."
+    found = report.worst_images(
+        evaluate([truth] * 3, [right, Instances(boxes[:0], label[:0], torch.ones(0)), wrong], ["a"]), Grey()
+    )
+    assert isinstance(found, Gallery)
+    assert [item.caption for item in found.items] == [
+        "2 wrong, 1 missed, 0 right\n2.png",
+        "0 wrong, 1 missed, 0 right\n1.png",
+    ]

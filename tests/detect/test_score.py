@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from opsin import data
+from opsin.detect import detection_files
 from opsin.detect.answers import DetectAnswer, DetectAnswers
 from opsin.detect.average_precision import Objects
 from opsin.engine.score import evaluate_predictions, score
@@ -239,6 +240,18 @@ def test_a_difficult_object_is_ignored_for_its_own_class_alone(tmp_path: Path) -
     assert found["voc_map"] == pytest.approx((1 / 2 + 1) / 2)  # cat: wrong, right; dog: right
 
 
+def test_files_named_after_classes_in_ones_own_way(folder: Path, tmp_path: Path) -> None:
+    rows = rows_of(folder)
+    expected = score(as_voc(rows, tmp_path / "results"), folder / "voc", protocol="voc").metrics
+    for own in ("{}.txt", "mine_v2_{}.txt"):
+        path = as_voc(rows, tmp_path / own.format("all"))
+        for name in CLASSES:
+            (path / f"comp4_det_test_{name}.txt").rename(path / own.format(name))
+        assert score(path, folder / "voc", protocol="voc").metrics == expected
+    assert detection_files._ending("mine_traffic_light", {"light", "traffic_light"}) == "traffic_light"  # the longest
+    assert detection_files._ending("mine_traffic_light", {"traffic"}) is None
+
+
 FORMS: dict[str, Callable[[list[Row], Path], Path]] = {
     "found.json": as_coco,
     "voc": as_voc,
@@ -444,3 +457,13 @@ def test_a_run_takes_the_same_thresholds() -> None:
     metrics = evaluate(truth, found, ["a", "b"], ious=[0.6, 0.7]).metrics
     assert (metrics["map"], metrics["map_60"], metrics["map_70"]) == pytest.approx((0.5, 1, 0))
     assert (metrics["voc_map"], metrics["voc_map_60"], metrics["voc_map_11_70"]) == pytest.approx((0.5, 1, 0))
+
+
+def test_an_image_that_could_not_be_read_hides_no_other(folder: Path, tmp_path: Path) -> None:
+    truth, rows = folder / "coco" / "instances.json", rows_of(folder)
+    expected = score(as_json(rows, tmp_path / "found.json"), truth)
+    answered = json.loads((tmp_path / "found.json").read_text())
+    failed = {"path": "000000.jpg", "error": "cannot read it", "instances": []}
+    (tmp_path / "with.json").write_text(json.dumps([failed, *answered]))
+    found = score(tmp_path / "with.json", truth)
+    assert found.metrics == expected.metrics and found.metrics["map"] > 0

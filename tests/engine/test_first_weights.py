@@ -26,6 +26,14 @@ DETECTORS: dict[str, dict[str, Any]] = {
     "yolov2": {**SMALL, "width": 0.0625},
     "retinanet": {**SMALL, "channels": 16, "head_repeats": 1},
     "ssdlite": {},
+    "m2det": {
+        **SMALL,
+        "planes": 8,
+        "levels": 2,
+        "fractions": (0.2, 0.4, 0.6, 0.8),
+        "shrink_last": False,
+        "neck_options": {"base_channels": (16, 16)},
+    },
     "faster_rcnn_resnet50_fpn": {"backbone": "mobilenet_v3_small", "channels": 16},
 }
 
@@ -104,7 +112,7 @@ def test_a_detector_answers_as_before_for_the_classes_it_keeps(name: str) -> Non
             ]
             pairs = [(a.movedim(0, 1), b.movedim(0, 1), 5) for a, b in zip(*views, strict=True)]
         else:
-            first = 1 if name == "ssdlite" else 0
+            first = 1 if name in ("ssdlite", "m2det") else 0
             pairs = [(left["logits"][0, :, :, None], right["logits"][0, :, :, None], first)]
             torch.testing.assert_close(left["offsets"], right["offsets"])
     for was, now, start in pairs:
