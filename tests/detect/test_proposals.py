@@ -85,6 +85,7 @@ def test_windows_lie_in_the_image_and_differ(size: tuple[int, int]) -> None:
     assert ((boxes[:, 2:] - boxes[:, :2]) > 0).all()
     assert len(boxes.unique(dim=0)) == len(boxes)
     assert torch.equal(boxes, SlidingWindows().lay_out(*size))
+    assert torch.equal(boxes, SlidingWindows()(torch.zeros(3, *size)))  # (C, H, W): rows first
 
 
 def test_fewer_windows_are_the_best_of_more() -> None:

@@ -28,6 +28,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 
 import watching
@@ -207,6 +208,12 @@ def meet(copy: Copy, mutant: Mutant, reached: Reached, budget: float) -> dict[st
     return {**row, "reaching": reaching, "seconds": seconds}
 
 
+def in_turn(mutants: Sequence[Mutant]) -> list[Mutant]:
+    """One of each package after the other, so that a search that was ended has met as many of each."""
+    waiting = {package: [one for one in mutants if one.file.startswith(f"{package}/")] for package in PACKAGES}
+    return [one for turn in zip_longest(*waiting.values()) for one in turn if one is not None]
+
+
 def summary(rows: dict[str, dict[str, object]], mutants: list[Mutant]) -> str:
     """How many of each package were caught, and who was not."""
     lines, caught_of_all = [], 0
@@ -245,7 +252,7 @@ def main() -> None:
         print("\n".join(mutant.name for mutant in mutants))
         return
     os.environ.update(OMP_NUM_THREADS="1", MPLBACKEND="Agg", HF_HUB_OFFLINE="1")
-    os.nice(10)
+    os.nice(max(0, 10 - os.nice(0)))
     for name in ("lightning", "timm", "torchmetrics", "torchvision.transforms.v2"):
         importlib.import_module(name)  # once, for all forks
 
@@ -253,7 +260,7 @@ def main() -> None:
     copy, results = Copy(options.out.resolve()), options.out / "results.jsonl"
     reached = watch(copy, mutants, options.test_seconds, options.watch_seconds)
     rows = load_results(results)
-    for mutant in mutants:
+    for mutant in in_turn(mutants):
         if any(part in mutant.name for part in options.only) if options.only else mutant.name not in rows:
             row = meet(copy, mutant, reached, options.budget)
             rows[mutant.name] = row
