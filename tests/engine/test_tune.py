@@ -109,6 +109,17 @@ def test_a_metric_that_falls_is_minimised(tmp_path: Path, pretend: Any):
     assert done.best.value == min(one.value or 1 for one in done.trials)
 
 
+def test_each_trial_says_how_long_it_took(tmp_path: Path, pretend: Any, monkeypatch: pytest.MonkeyPatch):
+    clock = iter([100.0, 103.0, 110.0, 121.0])
+    monkeypatch.setattr(tuning, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    pretend(lambda values: values["optim.lr"])
+    said: list[str] = []
+    options: dict[str, Any] = {"trials": 2, "prune": False, "out": tmp_path / "t", "say": said.append}
+    opsin.tune("lenet5_digits", {"optim.lr": "0.01..0.2"}, **options)
+    ended = [line for line in said if line.startswith("trial") and line.endswith(" s")]
+    assert [line.rsplit(", ", 1)[1] for line in ended] == ["3 s", "11 s"]
+
+
 def test_a_search_that_was_stopped_draws_what_it_would_have_drawn(tmp_path: Path, pretend: Any):
     def score(values: dict[str, Any]) -> float:
         return -abs(values["optim.lr"] - 0.03)
