@@ -202,3 +202,16 @@ def test_mlflow_keeps_one_run_over_a_resume(tmp_path: Path, monkeypatch: pytest.
     identity = json.loads((tmp_path / "run" / "trackers.json").read_text())["mlflow"]
     assert [one.value for one in client.get_metric_history(identity, "epoch")] == [1, 2, 3]
     assert client.get_run(identity).data.params["model/name"] == "lenet5"
+
+
+def test_an_event_file_holds_what_was_logged_and_nothing_else(tmp_path: Path) -> None:
+    """Lightning's logger would add a metric hp_metric of -1, which nobody measured."""
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    logger: Any = loggers._tensorboard(RunFolder(tmp_path), None)
+    logger.log_hyperparams({"lr": 0.1})
+    logger.log_metrics({"train_loss": 2.0}, step=3)
+    logger.finalize("success")
+    read = events.EventAccumulator(str(tmp_path / "tensorboard"))
+    read.Reload()
+    assert read.Tags()["scalars"] == ["train_loss"]
+    assert [(one.step, one.value) for one in read.Scalars("train_loss")] == [(3, 2.0)]

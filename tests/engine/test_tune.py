@@ -15,13 +15,15 @@ from typing import Any
 
 import pytest
 import yaml
+from matplotlib.figure import Figure
 
 import opsin
 from opsin.engine import search as searching
 from opsin.engine import trial as training
 from opsin.engine import tune as tuning
+from opsin.engine import tune_report
 from opsin.engine.callbacks import StoppedError
-from opsin.engine.search import Search
+from opsin.engine.search import Search, Trial
 from opsin.engine.trial import Job, Outcome
 from opsin.errors import InputError, JobError
 
@@ -118,6 +120,26 @@ def test_each_trial_says_how_long_it_took(tmp_path: Path, pretend: Any, monkeypa
     opsin.tune("lenet5_digits", {"optim.lr": "0.01..0.2"}, **options)
     ended = [line for line in said if line.startswith("trial") and line.endswith(" s")]
     assert [line.rsplit(", ", 1)[1] for line in ended] == ["3 s", "11 s"]
+
+
+def test_the_history_shows_the_best_so_far_over_whole_trials(monkeypatch: pytest.MonkeyPatch):
+    canvases: list[Any] = []
+
+    def keep(draw: Callable[[Any], None]) -> bytes:
+        canvases.append(Figure(figsize=(9, 4)))
+        draw(canvases[-1])
+        return b""
+
+    monkeypatch.setattr(tune_report.charts, "svg", keep)
+    values = [("failed", None), ("complete", 0.5), ("pruned", 0.9), ("complete", 0.4)]
+    trials = [Trial(f"trial_{k}", state, value, {}, 1, 1.0, {}) for k, (state, value) in enumerate(values, 1)]
+    nothing = SimpleNamespace(metric=lambda name: None)
+    for mode, best in (("max", [0.5, 0.5, 0.5]), ("min", [0.5, 0.5, 0.4])):
+        tune_report._history(SimpleNamespace(mode=mode, monitor="x", room=nothing), trials)  # type: ignore[arg-type]
+        (axes,) = canvases[-1].axes
+        assert axes.lines[0].get_xdata().tolist() == [1, 2, 3, 4]
+        assert axes.lines[0].get_ydata().tolist()[1:] == best  # a pruned trial is none to be the best
+        assert all(float(tick).is_integer() for tick in axes.get_xticks())
 
 
 def test_a_search_that_was_stopped_draws_what_it_would_have_drawn(tmp_path: Path, pretend: Any):

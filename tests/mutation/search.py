@@ -36,6 +36,7 @@ from mutants import Mutant, sample, watched
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ["losses", "ops", "detect", "data", "engine"]
+TESTS = [*PACKAGES, "rooms"]  # whose folders are run; what trains with several optimizers is tested in that of rooms
 # Each takes minutes by its nature: kills, soaks, several processes.
 SLOW = [f"tests/engine/test_{name}.py" for name in ("soak", "interruptions", "distributed")]
 WAITING = 10  # seconds by the clock for each second of the processor that a run may take
@@ -118,7 +119,7 @@ def watch(copy: Copy, mutants: list[Mutant], test_seconds: int, all_seconds: flo
         for file, own in calls.items():
             copy.write(file, watched(copy.original(file), own))
         ignored = [f"--ignore={file}" for file in SLOW]
-        arguments = [*OPTIONS[1:], *ignored, *(f"tests/{package}" for package in PACKAGES)]
+        arguments = [*OPTIONS[1:], *ignored, *(f"tests/{folder}" for folder in TESTS)]
         plugin = watching.Watch(tests, test_seconds, all_seconds)
         copy.pytest(arguments, plugin, all_seconds, copy.out / "watched.log")
         for file in calls:
