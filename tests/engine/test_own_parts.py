@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 import opsin
 from opsin.data.loading import derive_seed
+from opsin.engine import own_metrics
 from opsin.engine.checkpoint import read_checkpoint, read_model
 from opsin.engine.recipe import load_recipe
 from opsin.errors import InputError
@@ -541,3 +543,11 @@ def test_a_metric_says_which_way_is_up(higher: bool, best: int, tmp_path: Path) 
     settings = {"train.monitor": "val_falling", "train.keep": "best"}
     run = train(tmp_path / "run", metrics={"falling": falling}, overrides=settings, epochs=3)
     assert read_checkpoint(run.path / "best.ckpt")["epoch"] + 1 == best
+
+
+def test_a_metric_that_is_not_there_takes_no_other_with_it(capfd: pytest.CaptureFixture[str]) -> None:
+    recipe: Any = SimpleNamespace(metrics={"gone": "no_such_module.metric", "error": "torch.nn.functional.l1_loss"})
+    assert own_metrics.find_metrics(recipe) == {"error": F.l1_loss}
+    assert "without gone: " in "".join(capfd.readouterr())
+    with pytest.raises(InputError, match="no_such_module"):
+        own_metrics.find_metrics(recipe, needed=True)

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from opsin import data
+from opsin.data.formats import image_lists
 from opsin.errors import InputError
 
 
@@ -156,3 +157,11 @@ def test_class_folders_called_by_codes_take_the_names_beside_them(tmp_path: Path
     assert content(source)["train"] == {"1": "tench", "2": "crane"}
     (tmp_path / "synset_words.txt").unlink()
     assert data.open(tmp_path).classes == ["n01440764", "n02012849"]
+
+
+def test_an_empty_line_of_an_image_list_ends_nothing(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        Image.new("RGB", (4, 4)).save(tmp_path / f"{name}.png")
+    (tmp_path / "train.txt").write_text("a.png 0\n\nb.png 1\n   \nc.png 0\n")
+    read = list(image_lists._read(tmp_path / "train.txt", "train", tmp_path))
+    assert read == [(str(tmp_path / f"{name}.png"), label) for name, label in (("a", 0), ("b", 1), ("c", 0))]
