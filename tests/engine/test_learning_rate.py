@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 import opsin
 from opsin.engine import train
@@ -139,3 +140,14 @@ def test_auto_trains_as_the_number_would(tmp_path: Path) -> None:
     given = opsin.train(RECIPE, {"optim.lr": rate}, out=tmp_path / "given", say=lambda line: None)
     for name in ("train_loss", "val_loss", "val_accuracy"):
         assert [row[name] for row in auto.history] == [row[name] for row in given.history]
+
+
+def test_the_curve_shows_the_fall_and_where_it_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a tenth of the fall below the lowest loss; what diverges does not press the rest flat."""
+    found = LearningRates([1e-4, 1e-3, 1e-2, 1e-1], [3.0, 1.0, 2.0, 500.0], 1e-3)
+    monkeypatch.setattr(LearningRates, "smoothed", [3.0, 1.0, 2.0, 400.0])
+    canvas = Figure()
+    found._draw(canvas)
+    (axes,) = canvas.axes
+    assert axes.get_ylim() == pytest.approx((1 - 0.2, 3 + 1))
+    assert axes.get_xscale() == "log"
