@@ -350,3 +350,10 @@ def test_names_paths_and_data_sets_are_splits_of_one_source(tmp_path: Path) -> N
         data.open({"train": numbers, "val": "digits"}, "classify")
     with pytest.raises(InputError, match=r"label .five., which is none of the classes .seven., .three."):
         data.open({"train": tmp_path / "digits", "val": [(numbers[0][0], "five")]}, "classify")
+    # Names and classes are of the data set, whose 1 is then a seven, and no options of a path.
+    other = data.open(
+        {"train": tmp_path / "digits", "val": numbers}, "classify", name="mine", classes=["three", "seven"]
+    )
+    assert other.splits["val"].kind.labels.tolist() == [0, 1, 0, 0] and other.classes == ["seven", "three"]
+    several = data.open({"train": tmp_path / "digits", "val": numbers}, "classify", multi_label=True)
+    assert several.splits["train"].kind.labels.tolist() == [[1, 0]] * 3 + [[0, 1]] * 2

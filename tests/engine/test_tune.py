@@ -18,12 +18,12 @@ import yaml
 from matplotlib.figure import Figure
 
 import opsin
+from opsin.engine import ray_trials, tune_report
 from opsin.engine import search as searching
 from opsin.engine import trial as training
 from opsin.engine import tune as tuning
-from opsin.engine import tune_report
 from opsin.engine.callbacks import StoppedError
-from opsin.engine.search import Search, Trial
+from opsin.engine.search import Search, Settings, Trial
 from opsin.engine.trial import Job, Outcome
 from opsin.errors import InputError, JobError
 
@@ -140,6 +140,23 @@ def test_the_history_shows_the_best_so_far_over_whole_trials(monkeypatch: pytest
         assert axes.lines[0].get_xdata().tolist() == [1, 2, 3, 4]
         assert axes.lines[0].get_ydata().tolist()[1:] == best  # a pruned trial is none to be the best
         assert all(float(tick).is_integer() for tick in axes.get_xticks())
+
+
+@pytest.mark.parametrize(("mode", "best"), [("max", 0.8), ("min", 0.2)])
+def test_the_best_trial_is_the_strongest_line(mode: str, best: float, monkeypatch: pytest.MonkeyPatch):
+    canvas = Figure(figsize=(9, 4))
+    monkeypatch.setattr(tune_report.charts, "svg", lambda draw, *size: draw(canvas) or b"")
+    trials = [Trial(str(v), "complete", v, {"optim.lr": v}, 1, 1.0, {}) for v in (0.5, 0.2, 0.8)]
+    search: Any = SimpleNamespace(mode=mode, monitor="x", format=str, settings=Settings({}, {"optim.lr": "0.1..0.9"}))
+    tune_report._parallel(search, trials)
+    lines = {
+        line.get_ydata()[1]: line for line in canvas.axes[0].lines if len(line.get_ydata()) == 2 and line.get_alpha()
+    }
+    place = (best - 0.2) / 0.6
+    assert sorted(lines) == pytest.approx([0, 0.5, 1])
+    strongest = max(lines, key=lambda height: lines[height].get_alpha() or 0)
+    assert strongest == pytest.approx(place) and lines[strongest].get_color() == tune_report.charts.ORANGE
+    assert canvas.axes[0].lines.index(lines[strongest]) == 2  # drawn last, above the others
 
 
 def test_a_search_that_was_stopped_draws_what_it_would_have_drawn(tmp_path: Path, pretend: Any):
@@ -367,3 +384,13 @@ def test_flags_leave_to_the_data_what_they_do_not_give(tmp_path: Path, pretend: 
     opsin.tune(recipe, {"optim.lr": "0.001..0.2"}, trials=1, out=tmp_path / "t", say=quiet)
     assert "version" not in jobs[0].recipe and searching.read_values(recipe) == recipe
     assert jobs[0].overrides["optim.lr"] != 0.1  # the default of recipes is not what such a training starts with
+
+
+def test_a_process_of_ray_imports_what_the_command_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    imported: list[str] = []
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace())
+    monkeypatch.setattr(ray_trials.rooms, "import_packages", imported.extend)
+    job: Any = SimpleNamespace(folder=str(tmp_path / "gone" / "trial_1"))
+    outcome = ray_trials.run_job(job, None, ["my_package", "another"])
+    assert imported == ["my_package", "another"]
+    assert outcome.state == "failed" and "this node does not see" in outcome.error

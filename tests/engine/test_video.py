@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import struct
+from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from opsin.engine import video
 from opsin.engine.video import Damage, open_video
 from opsin.errors import InputError
 
@@ -120,3 +123,13 @@ def test_a_film_without_an_index_is_no_video(tmp_path: Path) -> None:
     cut = tmp_path / "cut.mp4"
     with pytest.raises(InputError, match=r"cut\.mp4 cannot be read as a video"), open_video(cut) as frames:
         next(frames)
+
+
+def test_frames_without_a_time_follow_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = [SimpleNamespace(time=None, is_corrupt=False)] * 4
+    monkeypatch.setattr(video, "_decoded", lambda *_: iter(frames))
+    monkeypatch.setattr(video, "_upright", lambda frame: np.zeros((1, 1, 3), np.uint8))
+    stream = SimpleNamespace(average_rate=Fraction(5), thread_type="", duration=None)
+    container = SimpleNamespace(streams=SimpleNamespace(video=[stream]), duration=None)
+    read = list(video._frames(av, container, "film.mp4", 1, Damage()))
+    assert [(frame.index, frame.time) for frame in read] == [(0, 0.0), (1, 0.2), (2, 0.4), (3, 0.6)]
