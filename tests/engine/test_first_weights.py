@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import opsin
 from opsin import registry
+from opsin.engine import first_weights
 from opsin.engine.checkpoint import read_model
 from opsin.engine.first_weights import FirstWeights, _keep_classes, described_recipe
 from opsin.engine.recipe import load_recipe
 from opsin.engine.train import prepare
+from opsin.errors import InputError
 from opsin.nn.capabilities import class_rows, initialize
 
 BEFORE, NOW = ["cat", "dog", "owl"], ["ant", "owl", "cat", "yak"]
@@ -127,3 +131,18 @@ def test_a_head_of_another_form_starts_fresh() -> None:
     state, lines = _keep_classes(new, FirstWeights(dict(old.state_dict()), "detect", BEFORE), NOW, "x")
     assert "starts fresh" in lines[0]
     assert set(initialize(new, state)) == set(class_rows(new))
+
+
+def test_of_several_readings_of_the_names_the_first_that_fits_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What shares a prefix is read with it, then without: names that fit with it are not lost to the second reading."""
+
+    def refuse(*_: object, **options: object) -> None:
+        raise InputError("other names")
+
+    monkeypatch.setattr(first_weights, "fit_weights", refuse)
+    model = nn.ModuleDict({"net": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
+    recipe = SimpleNamespace(model=SimpleNamespace(name="mine", options={}))
+    task: Any = SimpleNamespace(model=model, recipe=recipe, facts=SimpleNamespace(options={}))
+    file: Any = SimpleNamespace(tensors={"net.weight": torch.ones(2, 2), "net.bias": torch.ones(2)})
+    assert sorted(first_weights._fill(task, file, "x")) == ["head.bias", "head.weight"]
+    assert torch.equal(model.state_dict()["net.weight"], torch.ones(2, 2))

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from matplotlib.figure import Figure
@@ -149,13 +150,11 @@ def test_the_best_trial_is_the_strongest_line(mode: str, best: float, monkeypatc
     trials = [Trial(str(v), "complete", v, {"optim.lr": v}, 1, 1.0, {}) for v in (0.5, 0.2, 0.8)]
     search: Any = SimpleNamespace(mode=mode, monitor="x", format=str, settings=Settings({}, {"optim.lr": "0.1..0.9"}))
     tune_report._parallel(search, trials)
-    lines = {
-        line.get_ydata()[1]: line for line in canvas.axes[0].lines if len(line.get_ydata()) == 2 and line.get_alpha()
-    }
-    place = (best - 0.2) / 0.6
+    rows = [(np.asarray(line.get_ydata()), line) for line in canvas.axes[0].lines if line.get_alpha()]
+    lines = {float(heights[1]): line for heights, line in rows}
     assert sorted(lines) == pytest.approx([0, 0.5, 1])
     strongest = max(lines, key=lambda height: lines[height].get_alpha() or 0)
-    assert strongest == pytest.approx(place) and lines[strongest].get_color() == tune_report.charts.ORANGE
+    assert strongest == pytest.approx((best - 0.2) / 0.6) and lines[strongest].get_color() == tune_report.charts.ORANGE
     assert canvas.axes[0].lines.index(lines[strongest]) == 2  # drawn last, above the others
 
 

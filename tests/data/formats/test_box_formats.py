@@ -12,8 +12,6 @@ import torch
 from PIL import Image
 
 from opsin import data
-from opsin.data.formats import kitti
-from opsin.data.truth import Problem
 from opsin.errors import InputError
 
 Truth = dict[str, list[tuple[str, list[float]]]]
@@ -594,17 +592,3 @@ def test_ids_and_classes_of_another_kind_have_their_place(tmp_path: Path) -> Non
     assert len(truth(source)["a"]) == 1
     reasons = [p.reason for p in source.problems]
     assert reasons == [f"the class is {written}; expected a whole number" for written in ("nan", "inf", ".5")]
-
-
-def test_names_in_a_list_of_kitti_without_labels_are_noted(tmp_path: Path) -> None:
-    (tmp_path / "ImageSets").mkdir()
-    for split, names in (("train", "000001\n000007\n000002\n"), ("val", "000003\n"), ("test", "000008\n000009\n")):
-        (tmp_path / "ImageSets" / f"{split}.txt").write_text(names)
-    (tmp_path / "ImageSets" / "older").mkdir()
-    (tmp_path / "ImageSets" / "older" / "val.txt").write_text("000001\n")  # beside the lists, not one of them
-    problems: list[Problem] = []
-    found = kitti._lists([tmp_path], problems, {"000001", "000002", "000003"})
-    assert found == {"train": ["000001", "000002"], "val": ["000003"]}
-    (problem,) = problems  # nothing of the test split has labels: that is no fault
-    assert (problem.kind, Path(problem.path).name) == ("missing_annotation", "train.txt")
-    assert problem.reason == "1 names have no file of labels, '000007' the first"
