@@ -35,6 +35,7 @@ from opsin.data.drawing import (
     to_pil,
     to_tensor,
 )
+from opsin.data.labels import ClassLabels
 from opsin.detect.drawing import annotate
 from opsin.errors import InputError, JobError
 from opsin.structures import Instances
@@ -249,6 +250,16 @@ def test_a_caption_has_a_row_for_each_line_and_bars_for_shares() -> None:
     assert set(bars[bars > 0].tolist()) == {200} and int((bars > 0).sum()) == 9
     assert not colored(add_caption(image, [Line("cat", "2.5 m")]), (86, 180, 233)).any()
     np.testing.assert_array_equal(np.asarray(three)[:240], np.asarray(image))
+
+
+def test_the_caption_of_labels_has_the_largest_shares_first() -> None:
+    image = to_pil(blank())
+    truth = ClassLabels(np.zeros((2, 5), np.float32), ["ant", "bee", "cat", "dog", "eel"])
+    shares = torch.tensor([[0.1, 0.0, 0.5, 0.15, 0.25], [0.0] * 5])
+    expected = ([Line("cat", "50 %"), Line("eel", "25 %"), Line("dog", "15 %")], [Line("no label")])
+    for k, lines in enumerate(expected):
+        drawn = truth.draw_batch(image, {"label": shares}, k)
+        np.testing.assert_array_equal(np.asarray(drawn), np.asarray(add_caption(image, lines, narrowest=400)))
 
 
 @pytest.mark.parametrize("width", [40, 400])

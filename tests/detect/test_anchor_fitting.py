@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -136,3 +137,5 @@ def test_says_a_bad_fit_and_objects_below_a_stride() -> None:
     below = next(line for line in lines if "smaller than 8x8 pixels" in line)
     assert below.startswith("90 % of the training boxes") and "data.size=[96, 96]" in below
     assert not describe_fit(recipe(), model, split(*[(20.0, 20.0)] * 3), preprocessing(64))
+    regions: Any = SimpleNamespace(strides=())  # one that looks at regions has no finest map to say anything of
+    assert describe_fit(recipe({"name": "fast_rcnn"}), regions, small, preprocessing(64)) == []

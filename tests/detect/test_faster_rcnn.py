@@ -238,6 +238,7 @@ def test_pasting_by_hand() -> None:
         pasted[1].nonzero().amax(dim=0).tolist() == [3, 3] and int(pasted[1].sum()) == 15
     )  # its corner has 5/8 of 5/8
     assert not pasted[2].any()
+    assert torch.equal(paste_masks(masks.flip(0), boxes.flip(0), (8, 8)), pasted.flip(0))  # whatever came before
     assert paste_masks(masks[:0], boxes[:0], (8, 8)).shape == (0, 8, 8)
 
 

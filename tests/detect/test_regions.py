@@ -175,6 +175,9 @@ def test_heads_of_several_views_keep_the_largest() -> None:
     expected = torch.stack([fc(view.flatten(1)) for fc, view in zip(head.fc6, views, strict=True)]).amax(0).relu()
     assert torch.allclose(head(views), head.fc7(expected).relu())
     assert ConvHead(2, 3, 8, convs=2, norm="batch", views=3)(views).shape == (4, 8)
+    for wrong in (views[:2], [*views, views[0]]):  # a view is not left out in silence
+        with pytest.raises(ValueError, match="zip"):
+            head(wrong)
 
 
 def test_predictor_starts_without_an_opinion() -> None:

@@ -393,6 +393,14 @@ def test_coordinates_of_another_kind(folder: Path, tmp_path: Path) -> None:
     inside = [r for r in rows if r[3] >= 0 and r[4] >= 0 and r[3] + r[5] <= WIDTH and r[4] + r[6] <= HEIGHT]
     corners = [(*row[:3], row[3], row[4], row[3] + row[5], row[4] + row[6]) for row in inside]
     assert "a COCO bbox is x, y, width, height" in refusal(as_coco(corners, tmp_path / "corners.json"), truth)
+    content = json.loads(truth.read_text())
+    named = {row[0] for row in inside}
+    unsized = next(one for one in content["images"] if Path(one["file_name"]).stem in named)
+    del unsized["width"], unsized["height"]
+    (tmp_path / "truth").mkdir()
+    (tmp_path / "truth" / "instances.json").write_text(json.dumps(content))
+    message = refusal(tmp_path / "corners.json", tmp_path / "truth" / "instances.json")
+    assert "a COCO bbox is x, y, width, height" in message  # the other images' sizes say enough
     far = [row for row in rows if row[3] > row[5] or row[4] > row[6]]
     lines = [f"{s}.jpg,{CLASSES[n]},{v},{x},{y},{w},{h}\n" for s, n, v, x, y, w, h in far]
     (tmp_path / "sides.csv").write_text("path,class,score,x1,y1,x2,y2\n" + "".join(lines))

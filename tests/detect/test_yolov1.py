@@ -40,6 +40,16 @@ def test_published_counts(name: str) -> None:
         assert count_macs(model, published.input) == published.macs
 
 
+def test_starts_in_the_middle_of_cells_with_small_weights() -> None:
+    """Weights of a deviation of 0.01, so that what is found hardly depends on the image: a quarter of it each."""
+    torch.manual_seed(0)
+    model: Any = create_model("yolov1_tiny", num_classes=3, size=64)
+    last = model.head[-1]
+    assert last.weight.std().item() == pytest.approx(0.01, rel=0.05)
+    assert last.weight.abs().max() > 0.03  # normal, not uniform
+    assert last.bias.tolist() == [0] * (3 + 2) + [0.5] * 8
+
+
 def test_an_image_by_hand(small: YOLOv1) -> None:
     """A box of 32x64 at (96, 32), the middle of cell 1. It is half of box 0; box 1, 32x32, is half of it: box 0 first.
 

@@ -274,6 +274,31 @@ def test_a_stream_holds_a_batch_and_no_more(runs: dict[str, Path], photos: Path,
         predictor.predict(many, stream=True, threshhold=0.5)  # at once, not when the first is asked for
 
 
+def test_blue_first_is_said_once_and_holds_for_all(runs: dict[str, Path]) -> None:
+    predictor = opsin.load(runs["classify"], "cpu")
+    images = list(np.random.default_rng(1).integers(0, 256, (3, 32, 32, 3), np.uint8))
+    turned = [np.ascontiguousarray(image[..., ::-1]) for image in images]
+    right = [answer["top"] for answer in predictor.predict(images)]
+    assert right != [answer["top"] for answer in predictor.predict(turned)]
+    for given in (turned, iter(turned), np.stack(turned)):
+        assert [answer["top"] for answer in predictor.predict(given, bgr=True)] == right
+    assert [answer["top"] for answer in predictor.predict(turned, bgr=True, stream=True)] == right
+    assert predictor.predict(turned[1], bgr=True)["top"] == predictor.predict(images[1])["top"]
+
+
+def test_objects_are_cut_out_into_files_of_their_own(tmp_path: Path) -> None:
+    cut = (1, 0.9, (2.0, 3.0, 6.0, 8.0))
+    images = DetectAnswers([objects(cut, path="x/a.png"), objects(cut, cut, path="y/a.png"), objects(path="b.png")])
+    written = images.save_crops(tmp_path / "images")
+    assert len(set(written)) == 3 and sorted((tmp_path / "images/dog").iterdir()) == sorted(written)
+    expected = np.arange(200).reshape(10, 20)[3:8, 2:6]
+    assert all(np.array_equal(np.asarray(Image.open(file).convert("L")), expected) for file in written)
+    image = torch.arange(200, dtype=torch.uint8).reshape(1, 10, 20)
+    frames = [DetectAnswer({**objects(cut, path="v.mp4"), "frame": k}, Stub(), image, (10, 20)) for k in (0, 7)]
+    names = [file.name for file in DetectAnswers(frames).save_crops(tmp_path / "video")]
+    assert names == ["v.mp4-000000-1.png", "v.mp4-000007-1.png"]  # their frames tell them apart
+
+
 def test_a_predictor_says_what_it_is(runs: dict[str, Path]) -> None:
     predictor = opsin.load(runs["classify"], "cpu")
     assert repr(predictor) == "<ClassifyPredictor lenet5 on cpu, 3 classes, 3x32x32>"

@@ -17,7 +17,7 @@ from PIL import Image
 import opsin
 from opsin.classify.task import ClassifyTask
 from opsin.detect.task import DetectTask
-from opsin.engine.augmented import FirstBatch, first_batch
+from opsin.engine.augmented import _MARGIN, FirstBatch, _grid, first_batch
 from opsin.engine.task import Task
 from opsin.errors import InputError
 
@@ -110,6 +110,16 @@ def test_boxes_are_drawn_where_the_objects_are(tmp_path: Path) -> None:
     for x, y in ((x1, (y1 + y2) // 2), (x2 - 1, (y1 + y2) // 2), ((x1 + x2) // 2, y2 - 1)):
         assert max(pixels[left + x, top + y]) > 60
     assert max(pixels[left + 1, top + 190]) == 0 or len(seen.batch["instances"][0]) > 3
+
+
+@pytest.mark.parametrize(("cells", "across", "down"), [(5, 3, 2), (8, 4, 2), (11, 4, 3), (14, 5, 3)])
+def test_a_sheet_leaves_few_cells_empty(cells: int, across: int, down: int) -> None:
+    """About 1.6 times as wide as high; of the numbers of columns near that, the one that leaves the fewest empty."""
+    images = [Image.new("RGB", (20, 20), (k, 0, 0)) for k in range(cells)]
+    sheet, step = _grid(images), 20 + _MARGIN
+    assert sheet.size == (across * step + _MARGIN, down * step + _MARGIN)
+    corners = [(_MARGIN + step * (k % across), _MARGIN + step * (k // across)) for k in range(cells)]
+    assert [sheet.getpixel(corner) for corner in corners] == [(k, 0, 0) for k in range(cells)]
 
 
 def test_what_is_no_recipe_is_refused(tmp_path: Path) -> None:

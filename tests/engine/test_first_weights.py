@@ -19,7 +19,7 @@ from opsin.engine.first_weights import FirstWeights, _keep_classes, described_re
 from opsin.engine.recipe import load_recipe
 from opsin.engine.train import prepare
 from opsin.errors import InputError
-from opsin.nn.capabilities import class_rows, initialize
+from opsin.nn.capabilities import ClassRows, class_rows, initialize
 
 BEFORE, NOW = ["cat", "dog", "owl"], ["ant", "owl", "cat", "yak"]
 KEPT = [(1, 2), (2, 0)]  # owl and cat: place now, place before
@@ -123,6 +123,15 @@ def test_a_detector_answers_as_before_for_the_classes_it_keeps(name: str) -> Non
         torch.testing.assert_close(was[:, :start], now[:, :start])
         for place, other in KEPT:
             torch.testing.assert_close(was[:, start + other], now[:, start + place])
+
+
+def test_rows_before_and_after_those_of_the_classes_are_kept() -> None:
+    """By hand: two groups of a row before, two rows a class, a row after; the last of three classes was the first."""
+    layout = ClassRows(groups=2, before=1, width=2, after=1)
+    own, other = torch.arange(16), torch.arange(100, 112)  # 2 x (1 + 3 x 2 + 1), and 2 x (1 + 2 x 2 + 1)
+    moved = first_weights._move(own, other, layout, [(2, 0)])
+    assert moved is not None
+    assert moved.tolist() == [100, 1, 2, 3, 4, 101, 102, 105, 106, 9, 10, 11, 12, 107, 108, 111]
 
 
 def test_a_head_of_another_form_starts_fresh() -> None:

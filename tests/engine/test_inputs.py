@@ -202,6 +202,7 @@ def test_home_and_mixtures(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("given", "said"),
     [("gone.png", "no file or folder at gone"), ("p/*.bmp", "no file matches"), ("gone/*.png", "no folder gone"),
+     ("*/in", r"no file matches \*/in"),
      ("s3://b/x.png", "by s3 are not read"), ("", "empty text")],
 )  # fmt: skip
 def test_what_is_not_there_is_said(folder: Path, given: str, said: str) -> None:

@@ -19,7 +19,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 import opsin
 from opsin.data.loading import derive_seed
-from opsin.engine import own_metrics
+from opsin.engine import own_metrics, own_parts
 from opsin.engine.checkpoint import read_checkpoint, read_model
 from opsin.engine.recipe import load_recipe
 from opsin.errors import InputError
@@ -543,6 +543,14 @@ def test_a_metric_says_which_way_is_up(higher: bool, best: int, tmp_path: Path) 
     settings = {"train.monitor": "val_falling", "train.keep": "best"}
     run = train(tmp_path / "run", metrics={"falling": falling}, overrides=settings, epochs=3)
     assert read_checkpoint(run.path / "best.ckpt")["epoch"] + 1 == best
+
+
+def test_metrics_by_name_and_functions_are_all_collected() -> None:
+    lent: dict[str, Any] = {}
+    parts: Any = SimpleNamespace(lend=lambda key, value: lent.setdefault(key, value) and key)
+    given = {"one": "torch.nn.functional.l1_loss", "two": F.mse_loss, "three": "torch.nn.functional.l1_loss"}
+    found = own_parts.collect_metrics(parts, given)
+    assert found == {**given, "two": "metrics.two"} and lent == {"metrics.two": F.mse_loss}
 
 
 def test_a_metric_that_is_not_there_takes_no_other_with_it(capfd: pytest.CaptureFixture[str]) -> None:

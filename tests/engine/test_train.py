@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ import yaml
 
 import opsin
 from opsin import data
+from opsin.engine import callbacks
 from opsin.engine.checkpoint import read_checkpoint, read_model
 from opsin.engine.recipe import load_recipe
+from opsin.engine.task import Task
 from opsin.engine.train import prepare
 from opsin.errors import InputError
 
@@ -138,6 +141,35 @@ def test_says_what_changes_the_result_without_showing(tmp_path: Path):
     text = "\n".join(lines)
     for word in ("label smoothing 0.1", "weighted by inverse frequency", "mixup alpha 0.2", "moving average"):
         assert word in text
+
+
+@pytest.mark.parametrize(
+    ("epoch", "settings", "said"),
+    [
+        (0, {"epochs": 4}, "about 1 min 20 s for 4 epochs"),  # 40 steps of 2 s
+        (2, {"epochs": 4}, "about 40 s for 2 epochs"),  # one that goes on: the steps before are over
+        (2, {"epochs": 9, "max_steps": 17, "accumulate": 2}, "about 28 s for 2 epochs"),  # 34 batches, 20 are over
+    ],
+)
+def test_forecasts_what_is_left(epoch: int, settings: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch):
+    class Stub(Task):
+        recipe: Any = SimpleNamespace(
+            train=load_recipe(RECIPE, {f"train.{key}": settings[key] for key in settings}).train
+        )
+
+        def __init__(self) -> None:
+            pass
+
+        def targets(self, batch: Any) -> Any:
+            raise NotImplementedError
+
+    lines: list[str] = []
+    history = callbacks.History(SimpleNamespace(), lines.append)  # type: ignore[arg-type]
+    trainer: Any = SimpleNamespace(train_dataloader=range(10), current_epoch=epoch, is_global_zero=True)
+    for batch in range(6):
+        monkeypatch.setattr(callbacks, "time", SimpleNamespace(monotonic=lambda batch=batch: 50.0 + 2 * batch))
+        history.on_train_batch_end(trainer, Stub(), None, None, batch)
+    assert lines == [said]
 
 
 def test_first_weights_from_another_run(tmp_path: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import signal
@@ -156,6 +157,10 @@ def test_the_best_trial_is_the_strongest_line(mode: str, best: float, monkeypatc
     strongest = max(lines, key=lambda height: lines[height].get_alpha() or 0)
     assert strongest == pytest.approx((best - 0.2) / 0.6) and lines[strongest].get_color() == tune_report.charts.ORANGE
     assert canvas.axes[0].lines.index(lines[strongest]) == 2  # drawn last, above the others
+    axes = [line for line in canvas.axes[0].lines if not line.get_alpha()]  # one a setting, and one of the value
+    assert [(np.asarray(line.get_xdata())[0], line.get_color()) for line in axes] == [
+        (place, tune_report.charts.GRID) for place in (0, 1)
+    ]
 
 
 def test_a_search_that_was_stopped_draws_what_it_would_have_drawn(tmp_path: Path, pretend: Any):
@@ -366,6 +371,8 @@ def test_trials_run_as_tasks_of_ray(tmp_path: Path, pretend: Any, monkeypatch: p
     assert cluster.options == [{"num_cpus": 0}, {"num_cpus": 1, "max_retries": 0}]
     values = {one.name: one.values for one in done.trials}
     assert all(len(found) == 4 for found in values.values())  # every epoch came through the board
+    one = opsin.tune("lenet5_digits", SPACE, trials=1, ray=True, out=tmp_path / "one", say=quiet)
+    assert [trial.state for trial in one.trials] == ["complete"]
 
 
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch):
@@ -375,6 +382,14 @@ def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(InputError, match=r"pip install 'opsin\[tune\]'"):
         opsin.tune("lenet5_digits", SPACE, say=quiet)
+
+
+def test_what_the_settings_of_a_search_leave_out_is_as_a_call_has_it(tmp_path: Path):
+    (tmp_path / "tune.yaml").write_text(
+        yaml.safe_dump({"recipe": {"model": {"name": "lenet5"}, "data": {"source": "digits"}}, "space": SPACE})
+    )
+    left, call = Search.open(tmp_path).settings, inspect.signature(opsin.tune).parameters
+    assert (left.prune, left.seed) == (call["prune"].default, call["seed"].default) == (True, 0)
 
 
 def test_flags_leave_to_the_data_what_they_do_not_give(tmp_path: Path, pretend: Any):

@@ -439,6 +439,30 @@ def test_a_zip_is_told_by_its_names(tmp_path: Path) -> None:
     assert data.open(tmp_path / "b.zip", "classify").classes == ["cats", "images"]
 
 
+@pytest.mark.parametrize(
+    ("name", "halves"),
+    [
+        ("Cityscapes", ("leftImg8bit/b.txt", "gtFine/b.txt")),
+        ("Supervisely", ("meta.json", "ds/ann/b.txt")),
+        ("nuScenes", ("v1.0-mini/b.txt", "sweeps/b.txt")),
+        ("MVTec AD", ("ground_truth/b.txt", "good/b.txt")),
+        ("CycleGAN's pairs of domains", ("trainA/b.txt", "trainB/b.txt")),
+    ],
+)
+def test_a_layout_of_two_parts_is_named_where_both_are(name: str, halves: tuple[str, str]) -> None:
+    for files in (halves, halves[:1], halves[1:]):
+        folders = sorted({"/".join(file.split("/")[:n]) for file in files for n in range(1, file.count("/") + 1)})
+        tree = Tree([*files, "images/a.jpg", "masks/a.png"], [*folders, "images", "masks"])
+        looks = recognize(tree, tree, None)
+        assert looks is not None and (looks.name == name) == (files == halves)
+
+
+@pytest.mark.parametrize("file", ["paper.pdf", "LICENSE", "show.ipynb", "boxes.json"])
+def test_a_file_of_another_ending_is_no_annotation(file: str) -> None:
+    tree = Tree(["images/a.jpg", file], ["images"])
+    assert (recognize(tree, tree, None) is not None) == file.endswith(".json")
+
+
 def test_names_alone_say_nothing_of_many_classes() -> None:
     folders = [f"class{n}" for n in range(50)]
     tree = Tree([f"{folder}/{n}.jpg" for folder in folders for n in range(20)], folders)

@@ -72,18 +72,21 @@ def test_columns_of_classes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cells", "found"),
+    ("cells", "found", "noted"),
     [
-        (["scab rust", "rust", "scab rust mildew"], ["scab+rust", "rust", "scab+rust+mildew"]),  # blanks part
-        (["golden retriever", "persian cat", "poodle"], ["golden retriever", "persian cat", "poodle"]),  # of names
-        (["big cat|dog", "dog", "big cat"], ["big cat+dog", "dog", "big cat"]),
-        (["big cat;dog", "dog", "big cat"], ["big cat+dog", "dog", "big cat"]),
+        (["scab rust", "rust", "scab rust mildew"], ["scab+rust", "rust", "scab+rust+mildew"], ["parted_labels"]),
+        (["golden retriever", "persian cat", "poodle"], ["golden retriever", "persian cat", "poodle"], []),
+        (["big cat|dog", "dog", "big cat"], ["big cat+dog", "dog", "big cat"], []),
+        (["big cat;dog", "dog", "big cat"], ["big cat+dog", "dog", "big cat"], []),
     ],
 )
-def test_several_labels_in_a_cell(tmp_path: Path, cells: list[str], found: list[str]) -> None:
+def test_several_labels_in_a_cell(tmp_path: Path, cells: list[str], found: list[str], noted: list[str]) -> None:
+    """Blanks part labels, which is noted, unless they are those of names."""
     images(tmp_path, "images/a.png", "images/b.png", "images/c.png")
     write(tmp_path / "train.csv", "image,labels\n" + "".join(f"{n},{c}\n" for n, c in zip("abc", cells, strict=True)))
-    named = content(data.open(tmp_path, multi_label=True))["train"]
+    source = data.open(tmp_path, multi_label=True)
+    assert [(one.kind, one.path) for one in source.problems] == [(kind, str(tmp_path / "train.csv")) for kind in noted]
+    named = content(source)["train"]
     assert [set(one.split("+")) for one in named.values()] == [set(one.split("+")) for one in found]
 
 

@@ -21,13 +21,13 @@ RUNS: dict[str, Any] = {"size": [80, 100], "counts": [0, 80, 80 * 99]}  # the fi
 
 
 def source(folder: Path, splits: tuple[str, ...] = ("train", "val")) -> data.Source:
-    """COCO: a box, a polygon, runs, a box of a pixel and a crowd in `1.png` of each split, nothing in `A 2.PNG`."""
+    """COCO: a box, a polygon, runs, a crowd and a box of a pixel in `1.png` of each split, nothing in `A 2.PNG`."""
     objects: list[dict[str, Any]] = [
         {"bbox": [10.25, 20, 30.5, 12.125], "category_id": 7},
         {"bbox": [1, 2, 20, 30], "category_id": 3, "segmentation": [[1, 2, 21, 2, 11, 32]]},
         {"bbox": [0, 0, 1, 80], "category_id": 7, "segmentation": RUNS},
-        {"bbox": [50, 60, 1, 1], "category_id": 3},
         {"bbox": [70, 10, 9, 9], "category_id": 3, "iscrowd": 1},
+        {"bbox": [50, 60, 1, 1], "category_id": 3},
     ]
     for place, split in enumerate(splits):
         named = [{"id": 1, "file_name": "1.png"}, {"id": 2, "file_name": "A 2.PNG"}]
