@@ -21,7 +21,11 @@ from opsin.errors import InputError, nearest, unknown
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-BUILT_IN: Mapping[str, str] = {"classify": "opsin.classify.room:ROOM", "detect": "opsin.detect.room:ROOM"}
+BUILT_IN: Mapping[str, str] = {
+    "classify": "opsin.classify.room:ROOM",
+    "detect": "opsin.detect.room:ROOM",
+    "segment": "opsin.segment.room:ROOM",
+}
 DEFAULT_TASK = "classify"  # of a recipe that names none
 GROUP = "opsin.rooms"  # of entry points: the task's name = "package.module:ROOM"
 _VARIABLE = "OPSIN_IMPORT"  # hands the packages of --import on to the processes that this one starts

@@ -21,7 +21,8 @@ class Batch(TypedDict, total=False):
     split. path: where each came from, for messages and galleries. size: (B, 2) int64, height and width of each image as
     it was read, before it was prepared. instances: in pixels of `image`. somewhere: labels of what an image shows of
     which nobody knows where; None for an image whose instances are known. proposals: (P, 4) each, boxes that may hold
-    an object, in pixels of `image`, best first.
+    an object, in pixels of `image`, best first. class_map: (B, H, W) uint8 with 255, or int16 with -1, where nothing is
+    known; or (B, K, H, W) bool; of the pixels of `image`.
     """
 
     image: Tensor
@@ -32,6 +33,7 @@ class Batch(TypedDict, total=False):
     instances: list[Instances]
     somewhere: list[list[int] | None]
     proposals: list[Tensor]
+    class_map: Tensor
 
 
 @dataclass

@@ -195,6 +195,44 @@ def dice(logits: Tensor, labels: Tensor) -> float:
     return sum(terms) / len(terms)
 
 
+def jaccard(logits: Tensor, labels: Tensor) -> float:
+    """As Dice, with the union below."""
+    terms = []
+    for image, truth in zip(logits.tolist(), labels.tolist(), strict=True):
+        columns = [softmax([row[i] for row in image]) for i in range(len(truth))]
+        for k in range(len(image)):
+            seen = [(column[k], float(t == k)) for column, t in zip(columns, truth, strict=True) if t != -1]
+            shared, union = sum(p * y for p, y in seen), sum(p + y - p * y for p, y in seen)
+            terms.append(1 - (shared + 1) / (union + 1))
+    return sum(terms) / len(terms)
+
+
+def lovasz_extension(errors: list[float], truth: list[int]) -> float:
+    """Of 1 - IoU, by its definition: the largest errors first, each times what its pixel adds to the loss."""
+    order = sorted(range(len(errors)), key=lambda i: -errors[i])
+    total, before = 0.0, 0.0
+    for count in range(1, len(order) + 1):
+        wrong = set(order[:count])
+        right = sum(truth[i] for i in range(len(truth)) if i not in wrong)
+        union = sum(1 for i in range(len(truth)) if truth[i] or i in wrong)
+        loss = 1 - right / union
+        total, before = total + max(0.0, errors[order[count - 1]]) * (loss - before), loss
+    return total
+
+
+def lovasz(logits: Tensor, labels: Tensor) -> float:
+    """Softmax over the classes; all images together, classes that are there alone."""
+    columns = [
+        (softmax(column), t)
+        for image, truth in zip(logits.movedim(1, -1).tolist(), labels.tolist(), strict=True)
+        for column, t in zip(image, truth, strict=True)
+        if t != -1
+    ]
+    there = sorted({t for _, t in columns})
+    terms = [lovasz_extension([abs((t == k) - p[k]) for p, t in columns], [t == k for _, t in columns]) for k in there]
+    return sum(terms) / len(terms)
+
+
 def contrastive(first: Tensor, second: Tensor, same: Tensor) -> float:
     distances = [math.dist(a, b) for a, b in zip(first.tolist(), second.tolist(), strict=True)]
     terms = [d * d / 2 if s else max(0, 1.5 - d) ** 2 / 2 for d, s in zip(distances, same.tolist(), strict=True)]
@@ -303,6 +341,8 @@ CASES = [
     Case("diou", boxes, box("diou")),
     Case("ciou", boxes, box("ciou")),
     Case("dice", masks, dice),
+    Case("jaccard", masks, jaccard),
+    Case("lovasz", masks, lovasz),
     Case("contrastive", pairs, contrastive, {"margin": 1.5}),
     Case("margin_ranking", scores, ranking, {"margin": 0.3}),
     Case("triplet", embeddings, triplets("batch_hard")),
@@ -322,7 +362,7 @@ CASES = [
     ),
 ]
 IGNORING = {"cross_entropy", "bce", "softmax_cross_entropy", "sigmoid_cross_entropy", "focal", "softmax_focal", "dice"}
-IGNORING |= {"triplet", "centre", "weighted_sum"}
+IGNORING |= {"jaccard", "lovasz", "triplet", "centre", "weighted_sum"}
 
 
 def entropy(targets: Tensor) -> float:

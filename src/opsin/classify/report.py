@@ -8,17 +8,16 @@ from typing import Any, Protocol
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
-from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from opsin.classify.metrics import Bin, Evaluation, expected_calibration_error
 from opsin.data.drawing import shorten
 from opsin.engine import charts
+from opsin.engine.confusions import MOST_IN_MATRIX, confusion_matrix, top_confusions
 from opsin.engine.report import Figure, Gallery, GalleryItem, Section, Table, Text
 from opsin.errors import InputError
 
-MOST_IN_MATRIX = 40  # classes; beyond, the cells of a confusion matrix are too small to see
-_MOST_WITH_COUNTS = 20
+_MANY = 20  # rows of a table of classes that can be looked through
 _MEANING = {
     "accuracy": "share of examples whose most probable class is the true one",
     "top5_accuracy": "share of examples whose true class is among the five most probable",
@@ -62,54 +61,6 @@ def sections(
     return found
 
 
-def confusion_matrix(confusion: Tensor, classes: list[str]) -> Figure:
-    """Rows are the truth, columns the answer; blue is right, orange wrong, stronger with the share of the row."""
-    counts, k = confusion.tolist(), len(classes)
-    names = [shorten(name, 18) for name in classes]
-    label_room = 0.075 * max(map(len, names))
-    side = min(8.5, max(4.2, 0.45 * k))
-
-    def draw(canvas: Canvas) -> None:
-        axes = canvas.add_subplot()
-        for row, numbers in enumerate(counts):
-            for column, count in enumerate(numbers):
-                if count:
-                    _cell(axes, row, column, count, count / sum(numbers), k)
-        axes.set(xlim=(0, k), ylim=(k, 0), aspect="equal", xlabel="predicted", ylabel="true")
-        size = 10 if k <= _MOST_WITH_COUNTS else 7
-        upright = k * label_room * 0.6 > side
-        places = [i + 0.5 for i in range(k)]
-        turned: dict[str, Any] = {"rotation": 60, "ha": "right", "rotation_mode": "anchor"} if upright else {}
-        axes.set_xticks(places, names, size=size, **turned)
-        axes.set_yticks(places, names, size=size)
-        axes.tick_params(colors=charts.INK)
-        axes.grid(False)
-        for spine in axes.spines.values():
-            spine.set_visible(True)
-
-    image = charts.svg(draw, side + label_room + 0.7, side + label_room * 0.6 + 0.7)
-    return Figure(
-        "Confusion matrix", image, "Each row is a true class, each column what it was taken for.", wide=k > 12
-    )
-
-
-def top_confusions(confusion: Tensor, classes: list[str], limit: int = 12) -> Table:
-    """The pairs of classes that are mixed up most often."""
-    wrong = confusion.clone().fill_diagonal_(0)
-    order = wrong.flatten().argsort(descending=True, stable=True)[:limit].tolist()
-    rows = []
-    for place in order:
-        truth, taken = divmod(place, len(classes))
-        count = int(wrong[truth, taken])
-        if count:
-            rows.append([classes[truth], classes[taken], count, count / int(confusion[truth].sum())])
-    pairs = int((wrong > 0).sum())
-    note = f"The {len(rows)} most frequent of {pairs} pairs." if pairs > len(rows) else ""
-    return Table(
-        "Most frequent confusions", ["true", "taken for", "examples", "of that class"], rows, note, ("of that class",)
-    )
-
-
 def reliability_diagram(evaluation: Evaluation, temperature: float | None = None) -> Figure:
     """Confidence against accuracy, after temperature scaling and, if it was done, before. Guo et al. 2017, fig. 1."""
     panels = [("", evaluation.reliability)]
@@ -138,7 +89,7 @@ def class_table(evaluation: Evaluation) -> Table:
     rows = evaluation.per_class
     shares = [name for name in ("ap", "precision", "recall", "f1") if name in rows[0]]
     notes = []
-    if len(rows) > _MOST_WITH_COUNTS:
+    if len(rows) > _MANY:
         rows = sorted(rows, key=lambda row: math.inf if row["f1"] is None else row["f1"])
         notes.append("The weakest classes come first.")
     if any(row["f1"] is None for row in rows):
@@ -204,17 +155,6 @@ def _caption(evaluation: Evaluation, place: int, classes: list[str]) -> str:
 
 def _answer(name: str, score: Tensor) -> str:
     return f"{shorten(name, 32)} ({100 * float(score):.1f} %)"
-
-
-def _cell(axes: Axes, row: int, column: int, count: int, share: float, k: int) -> None:
-    right = row == column
-    strength = share if right else 0.15 + 0.85 * math.sqrt(share)  # a root: one in a hundred must be seen
-    colour = charts.BLUE if right else charts.ORANGE
-    axes.add_patch(Rectangle((column, row), 1, 1, facecolor=colour, alpha=0.92 * strength, linewidth=0))
-    if k <= _MOST_WITH_COUNTS:
-        size = min(10.0, 34 / max(3, len(str(count))))
-        ink = charts.PAPER if strength > 0.6 else charts.INK
-        axes.text(column + 0.5, row + 0.5, str(count), color=ink, size=size, ha="center", va="center_baseline")
 
 
 def _reliability_panel(axes: Axes, bins: list[Bin], title: str) -> None:

@@ -89,6 +89,8 @@ def _create_criterion(recipe: Recipe, labels: np.ndarray, num_classes: int) -> t
         raise InputError(
             f"loss.name={name} does not fit classify.multi_label={str(multi_label).lower()}; use loss.name={fitting}"
         )
+    if loss.class_weights == "median_frequency":
+        raise InputError("loss.class_weights=median_frequency is of pixels; use balanced")
     if loss.class_weights is not None and own:
         raise InputError(f"loss.class_weights are of losses by name; give {name} its weights itself")
     if loss.class_weights is not None and multi_label and name != "bce":

@@ -52,6 +52,16 @@ def predict(
             "It cannot be an input folder, lie in one or hold one.",
         ),
     ] = None,
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="FORM",
+            help="What to write to --out: drawn, the images with what was found; of segmenters overlay, the same, "
+            "index, a PNG of class numbers for each, or polygons or runs, COCO's json.",
+            show_default=False,
+        ),
+    ] = None,
     batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Images at once.")] = 32,
     every: Annotated[int, typer.Option(min=1, metavar="N", help="Of a video, use every N-th frame.")] = 1,
     tile: Tile = None,
@@ -89,11 +99,12 @@ def predict(
     options: dict[str, Any],
 ) -> None:
     """Use a trained model on images and videos: prints what it finds, and draws it with --out."""
-    output = PredictOutput(csv, coco, crops, jsonl, written)
+    output = PredictOutput(csv, coco, crops, jsonl, written, form, out)
     _check(run, inputs or [], out, output, as_json)
     from opsin.engine.predict import load
 
     predictor = load(run, device)
+    output.check_form(predictor.answer_class)
     options = {"batch_size": batch_size, **({"tile": tile} if tile is not None else {}), **options}
     if predictor.takes in ("together", "nothing"):
         _answer_once(predictor, predictor.find(inputs) if inputs else [], options, as_json, output)
@@ -103,7 +114,9 @@ def predict(
     found = predictor.find(inputs)
     images = [one for one in found if not is_video(one)]
     videos = [one for one in found if is_video(one)]
-    targets = {} if out is None else dict(zip(map(str, found), plan(found, inputs, out), strict=True))
+    if videos and output.form not in (None, predictor.answer_class.forms[0]) and not output.joins:
+        raise InputError(f"--format {output.form} is for images, and {videos[0]} is a video; leave --format out")
+    targets = dict(zip(map(str, found), plan(found, inputs, out), strict=True)) if out and not output.joins else {}
     if out is not None:
         make_folder(out)
     quiet = not (as_json or jsonl) and sys.stdout.isatty()  # there the answers themselves show how far it has come
@@ -122,8 +135,8 @@ def predict(
         shown, failed = dict(answer), failed + (answer.error is not None)
         if answer.error is not None:
             put(f"opsin: {answer.error}", error=True)
-        elif out is not None:
-            shown["drawn"] = str(_draw(answer, targets[str(image)]))
+        elif targets:
+            shown["drawn"] = str(_draw(answer, targets[str(image)], output.form or "drawn"))
         give(answer, shown, str(answer.get("path", place)))
     watched = [
         _watch(predictor, one, targets.get(str(one)), {**options, "every": every}, give, quiet) for one in videos
@@ -208,8 +221,6 @@ def _frames(predictor: Any, video: Any, drawn: Path | None, options: dict[str, A
                 raise
 
 
-def _draw(answer: Any, target: Path) -> Path:
-    """Write the annotated image."""
-    from opsin.data.drawing import save_image
-
-    return save_image(answer.plot(), target, **WRITTEN[target.suffix.lower()][1])
+def _draw(answer: Any, target: Path, form: str) -> Path:
+    """Write the annotated image, or another form of the answer."""
+    return answer.write(form, target, **WRITTEN[target.suffix.lower()][1])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from opsin import rooms
 from opsin.cli.printing import print_json
 from opsin.cli.written_formats import find_writer, write_source
-from opsin.errors import InputError, say
+from opsin.errors import InputError, say, unknown
 from opsin.files import check_new
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 class PredictOutput:
     """Where answers go. csv, coco: files, written at the end; crops: a folder; jsonl: lines on standard output.
 
-    written: a format and a new folder, into which images and what was found are written at the end.
+    written: a format and a new folder, into which images and what was found are written at the end. form: of what is
+    written into the folder `out`; drawn images if None.
     """
 
     csv: Path | None = None
@@ -30,6 +31,9 @@ class PredictOutput:
     crops: Path | None = None
     jsonl: bool = False
     written: tuple[str, Path] | None = None
+    form: str | None = None
+    out: Path | None = None
+    joins: bool = False  # whether all answers together are one file in `out`
     kept: list[Answer] = field(default_factory=list)
     names: Counter[str] = field(default_factory=Counter)
 
@@ -53,6 +57,17 @@ class PredictOutput:
             check_new(self.written[1])
         if self.coco is not None or self.crops is not None or self.written is not None:
             self._check_task(run)
+
+    def check_form(self, answer_class: type[Answer]) -> None:
+        """Raise InputError for a form that the task's answers are not written in."""
+        if self.form is None:
+            return
+        single, joined = answer_class.forms, answer_class.list_class.forms
+        if self.form not in (*single, *joined):
+            raise unknown("form", self.form, [*single, *joined])
+        if self.out is None:
+            raise InputError(f"--format {self.form} says what to write to --out; give --out FOLDER too")
+        self.joins = self.form in joined
 
     def _check_task(self, run: Path) -> None:
         from opsin.cli.which_task import task_of_run
@@ -83,7 +98,7 @@ class PredictOutput:
         """Take an answer as it comes. shown: it with what was made of it, for JSON."""
         if self.jsonl:
             print_json(shown, indent=None)
-        if self.csv is not None or self.coco is not None or self.written is not None:
+        if self.csv is not None or self.coco is not None or self.written is not None or self.joins:
             self.kept.append(answer)
         if self.crops is not None and answer.error is None:
             name = "image" if answer.path is None else answer.path.name
@@ -100,6 +115,8 @@ class PredictOutput:
             answers.to_csv(self.csv)
         if self.coco is not None:
             answers.to_coco(self.coco)
+        if self.joins and self.form is not None and self.out is not None:
+            say(f"written: {answers.write(self.form, self.out)}")
         if self.written is not None:
             name, out = self.written
             say(write_source(answers.to_source(), room, name, out, False))

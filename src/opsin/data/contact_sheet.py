@@ -57,7 +57,7 @@ def contact_sheet(
         top = _MARGIN + row * down
         middle = top + height // 2
         if chip:
-            color = color_of(classes[row], source.classes)
+            color = summary.colours[row] if summary.colours else color_of(classes[row], source.classes)
             draw.rectangle((_MARGIN, middle - chip // 2, _MARGIN + chip - 1, middle + chip // 2 - 1), fill=color)
         draw.text((indent, middle), name, fill="black", font=letters, anchor="lm")
         for column, one in enumerate(drawn):

@@ -53,7 +53,7 @@ class Diagnosis:
     encodings: dict[str, int]
     problems: list[Problem] = field(default_factory=list)
     objects: dict[str, dict[str, int]] = field(default_factory=dict)
-    facts: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
     summary: Summary = field(default_factory=Summary, repr=False)
     noun: str = field(default="image", repr=False)
 
@@ -63,7 +63,7 @@ class Diagnosis:
         return not any(problem.severity == "error" for problem in self.problems)
 
     @property
-    def boxes(self) -> dict[str, float]:
+    def boxes(self) -> dict[str, Any]:
         """The facts of boxes, none of another truth: what `facts` was called, for a release."""
         return self.facts if self.summary.section == "boxes" else {}
 
@@ -167,7 +167,8 @@ def _look(key: str, split: Split, index: int) -> _Finding:
     except UnreadableImage as error:
         return _Finding(key, index, name, problem=Problem("unreadable", error.path, error.reason))
     if reason := misfit(split, index, value):
-        problem = Problem("size_mismatch", name, reason)
+        kind = "unreadable" if split.truth is not None and split.truth.unreadable(index) else "size_mismatch"
+        problem = Problem(kind, name, reason)
     if split.inputs.key != "image":
         return _Finding(key, index, name, _digest(value), problem=problem)
     channels, height, width = value.shape

@@ -177,6 +177,42 @@ def tint_masks(image: Image.Image, instances: Instances, classes: Sequence[str])
     return to_pil(tinted)
 
 
+def lay_over(
+    image: Image.Image, class_map: Tensor, colours: Sequence[Color], plain: Sequence[int] = (), share: float = 0.5
+) -> Image.Image:
+    """An image under a map of classes in their colours; what is unknown is grey.
+
+    class_map: (H, W) of class numbers, those beyond the colours unknown; or (K, H, W) bool, classes that may overlap.
+    Of any size: each pixel is that of the nearest of the map. plain: classes under which the image stays as it is, as
+    it does where no class that may overlap is. share: of the colour in a pixel.
+    """
+    size = (image.height, image.width)
+    several = class_map.dtype == torch.bool
+    layers = class_map.float() if several else class_map.float()[None]
+    resized = torch.nn.functional.interpolate(layers[None], size, mode="nearest-exact")[0].long()
+    under = to_tensor(image).float()
+    table = torch.tensor([*colours, IGNORED], dtype=torch.float32)
+    if several:
+        count = resized.sum(dim=0)
+        mixed = torch.einsum("khw,kc->chw", resized.float(), table[:-1]) / count.clamp(min=1)
+        over = torch.where(count > 0, mixed, under)
+    else:
+        numbers = resized[0]
+        known = (numbers >= 0) & (numbers < len(colours))
+        over = table[torch.where(known, numbers, len(colours))].permute(2, 0, 1)
+        over = torch.where(torch.isin(numbers, torch.tensor(list(plain), dtype=torch.long)), under, over)
+    return to_pil((share * over + (1 - share) * under).round().to(torch.uint8))
+
+
+def cross_out(image: Image.Image) -> Image.Image:
+    """An image with a red cross, of which something cannot be read."""
+    crossed = image.convert("RGB")
+    canvas = ImageDraw.Draw(crossed)
+    canvas.line((0, 0, image.width, image.height), fill="red", width=2)
+    canvas.line((0, image.height, image.width, 0), fill="red", width=2)
+    return crossed
+
+
 def draw_boxes(image: Image.Image, instances: Instances, classes: Sequence[str]) -> Image.Image:
     """The image, of the same size, with instances: boxes in their class's colour, and names where there is room.
 

@@ -142,6 +142,33 @@ def _decode(data: bytes, path: str) -> Tensor:
     return _channels_first(array)
 
 
+def decode_values(data: bytes, path: str) -> tuple[np.ndarray, Header, np.ndarray | None]:
+    """The values that an encoded image stores: (H, W) uint8 or uint16, of a palette its indices, or (H, W, 3) uint8.
+
+    And its header, and the colours of a palette, (n, 3) uint8, None without one. For maps, whose values are numbers of
+    things: nothing is scaled and no palette looked up; alpha is left out. path: its name in messages. Raises
+    UnreadableImage.
+    """
+    return _decode_values(data, path) if in_loop() else _heard(path, _decode_values, data, path)
+
+
+def _decode_values(data: bytes, path: str) -> tuple[np.ndarray, Header, np.ndarray | None]:
+    with _opened(data, path) as opened:
+        stored, encoding = _stored_size(opened), opened.format or "?"
+        image = _upright(opened)
+        palette = image.getpalette("RGB") if image.mode in ("P", "PA") else None
+        if image.mode == "F":
+            raise UnreadableImage(path, "its pixels are floating-point numbers; save it with 8 or 16 bits")
+        if image.mode not in ("1", "L", "P", "I", "RGB") and not image.mode.startswith("I;16"):
+            image = image.getchannel(0) if image.mode in ("LA", "PA") else image.convert("RGB")
+        values = np.array(image)
+        if image.mode == "I" and values.size and not 0 <= values.min() <= values.max() <= 65535:
+            raise UnreadableImage(path, f"it holds numbers from {values.min()} to {values.max()}; at most 16 bits fit")
+        values = values.astype(np.uint8 if values.dtype.itemsize == 1 else np.uint16, copy=False)
+        header = Header(encoding, opened.mode, image.height, image.width, stored)
+    return values, header, None if palette is None else np.array(palette, np.uint8).reshape(-1, 3)
+
+
 def from_pillow(image: Image.Image, path: str) -> Tensor:
     """A Pillow image -> uint8 (C, H, W), by the rules of files: EXIF, alpha, 16 bits, animations refused.
 

@@ -205,7 +205,7 @@ def _open_path(path: Path, task: str, formats: Sequence[Format], options: Mappin
         kinds = " or ".join(dict.fromkeys(format_.truth for format_ in formats))
         empty = path.is_dir() and not any(path.iterdir())
         what = "empty" if empty else f"{'a folder' if path.is_dir() else 'a file'} of no known format of {kinds}"
-        looks = describe(path) if path.is_dir() and not empty else ""
+        looks = "" if empty else _other_task(path, task) or (describe(path) if path.is_dir() else "")
         raise InputError(f"{path} is {what}; expected {', '.join([*rest, f'or {last}' if rest else last])}{looks}")
     taken, *others = found
     if claim < _SIGNATURE and taken.insists and not options.get(taken.insists):
@@ -219,6 +219,16 @@ def _open_path(path: Path, task: str, formats: Sequence[Format], options: Mappin
         reason = f"it also looks like {listed}; {taken.name} is read. Give the file itself for another"
         opened.problems.append(Problem("several_formats", str(where), reason, "note"))
     return opened
+
+
+def _other_task(path: Path, task: str) -> str:
+    """What another task reads a path as, in words to append to an error; "" where none does surely."""
+    for room in rooms.built_in_rooms():
+        if room.task != task and room.formats:
+            claim, _, found = _claimed(path, _formats(room.task))
+            if claim >= _SIGNATURE:
+                return f"; it looks like {found[0].name} ({found[0].truth}), for the task {room.task}"
+    return ""
 
 
 def _refuse_claimed(path: Path, task: str, taken: Format) -> None:

@@ -220,7 +220,7 @@ def misfit(split: Split, index: int, value: Any) -> str | None:
     """Why the truth of an example that was read cannot be its own; None where it can."""
     if split.truth is None or split.inputs.key != "image":
         return None
-    return split.truth.misfit(index, (value.shape[-2], value.shape[-1]))
+    return split.truth.unreadable(index) or split.truth.misfit(index, (value.shape[-2], value.shape[-1]))
 
 
 def map_threads(

@@ -49,7 +49,8 @@ class Summary:
     kind: in a few words, as "one label an image". counts: of each class, the examples that show it. noun: what is
     counted to see whether the classes are balanced: examples, or `objects` within them, of each class. exclusive:
     whether an example has one class, so that classes can be folders. advice: what to do about classes of very
-    different sizes. section: the key of its facts in JSON, as "boxes".
+    different sizes. section: the key of its facts in JSON, as "boxes". colours: of each class the one that the truth is
+    drawn in; none where it is the palette's.
     """
 
     kind: str = ""
@@ -59,17 +60,21 @@ class Summary:
     exclusive: bool = False
     advice: str = ""
     section: str = "truth"
+    colours: Sequence[tuple[int, int, int]] = ()
 
     @property
     def weighed(self) -> Mapping[str, int]:
         """Of each class what its weight in training is: its objects, or its examples where there are none within."""
         return self.objects or self.counts
 
-    def facts(self, others: Sequence[Any] = ()) -> dict[str, float]:
-        """Numbers worth knowing of this truth and `others` of its kind, the summaries of a source's other splits."""
+    def facts(self, others: Sequence[Any] = ()) -> dict[str, Any]:
+        """What is worth knowing of this truth and `others` of its kind, the summaries of a source's other splits.
+
+        Plain values, as of JSON.
+        """
         return {}
 
-    def lines(self, facts: Mapping[str, float]) -> list[str]:
+    def lines(self, facts: Mapping[str, Any]) -> list[str]:
         """The facts for people, a line each."""
         return []
 
@@ -132,6 +137,10 @@ class Truth(ABC):
 
     def extents(self, i: int) -> Tensor | None:
         """Boxes around what an example shows, (n, 4) in pixels of its image; None where nothing is known of places."""
+        return None
+
+    def unreadable(self, i: int) -> str | None:
+        """Why the truth of an example cannot be read, of a kind that lies in files of its own; None where it can."""
         return None
 
     def misfit(self, i: int, size: Size) -> str | None:

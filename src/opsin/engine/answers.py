@@ -40,11 +40,12 @@ class Answer(dict[str, Any]):
     It equals the dict of the same values. `dict(answer)` is a copy that can be changed. An answer for an input that
     could not be read has `error`, and fields of its task raise it.
     list_class: of several answers. arrays: keys of what the task answers that are kept beside the dict, so that it and
-    its JSON stay small; a subclass has properties for them.
+    its JSON stay small; a subclass has properties for them. forms: the names that `write` knows, the first as drawn.
     """
 
     list_class: ClassVar[type[Answers]]
     arrays: ClassVar[tuple[str, ...]] = ()
+    forms: ClassVar[tuple[str, ...]] = ("drawn",)
 
     def __init__(
         self,
@@ -121,6 +122,13 @@ class Answer(dict[str, Any]):
         if self.path is not None and path.exists() and path.samefile(self.path):
             raise InputError(f"{path} is the image that was given; choose another name for what is drawn")
         return save_image(self.plot(), path)
+
+    def write(self, form: str, path: Path, **options: Any) -> Path:
+        """Write it as one of its `forms`, returns the file. path: of the drawn image; another form's ending differs.
+
+        options: Pillow's of the drawn image.
+        """
+        return save_image(self.plot(), path, **options)
 
     def to_dict(self) -> dict[str, Any]:
         """A copy as plain values for JSON, which can be changed."""
@@ -233,7 +241,12 @@ class Answer(dict[str, Any]):
 
 
 class Answers(list[Any]):
-    """Answers for several inputs, or for the frames of a video: a list, and the forms it can be handed on in."""
+    """Answers for several inputs, or for the frames of a video: a list, and the forms it can be handed on in.
+
+    forms: names of those that `write` puts all answers together into a file in.
+    """
+
+    forms: ClassVar[tuple[str, ...]] = ()
 
     def __repr__(self) -> str:
         counts = Counter(name for answer in self if answer.error is None for name in answer.names())
@@ -274,6 +287,10 @@ class Answers(list[Any]):
         writer.writeheader()
         writer.writerows(rows)
         return _written(text.getvalue(), path)
+
+    def write(self, form: str, folder: Path) -> Path:
+        """Write all of them together, as one of `forms`, into a file in a folder; returns the file."""
+        raise InputError(f"answers are not written as {form!r}")
 
     def columns(self) -> list[str]:
         """The columns of a table without lines."""

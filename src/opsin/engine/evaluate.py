@@ -44,17 +44,22 @@ def evaluate_split(
     train = predictor.recipe.train
     if predictor.has_network:
         predictor.model.eval()
+    size = batch_size or train.batch_size
+    options = {"tile": "off", "batch_size": size, **evaluator.answer_options()} if evaluator.takes_answers else {}
     loader = data.create_loader(
         predictor.prepare_split(split),
-        predictor.preprocessing,
-        batch_size=batch_size or train.batch_size,
+        None if evaluator.takes_answers else predictor.preprocessing,
+        batch_size=size,
         workers=train.workers,
         digests=digests,
     )
     pixels: list[int] = []
     for batch in follow(loader, "evaluating", "batches"):
         pixels += batch.get("digest", [])
-        evaluator.update(predictor.outputs(batch), batch)
+        if evaluator.takes_answers:
+            evaluator.update_answers(list(predictor.stream(list(batch[predictor.key]), **options)), batch)
+        else:
+            evaluator.update(predictor.outputs(batch), batch)
     if calibrate:
         evaluator.calibrate()
     result = _result(evaluator)

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from opsin import rooms
 from opsin.engine.own_metrics import find_metrics, measure
@@ -61,7 +61,11 @@ class Evaluator(ABC):
     What it collects is `parts`: (place in the split, values) of every example, so that several processes together,
     each with its own examples, find what one would find. One that counts something else overrides `state` and `merge`.
     A subclass's keyword-only parameters are the options of `opsin eval`.
+    takes_answers: whether `evaluate` gives it the answers of `predict` and examples as they were read, by
+    `update_answers`; a validation within a training gives outputs to `update` all the same.
     """
+
+    takes_answers: ClassVar[bool] = False
 
     def __init__(self, predictor: Predictor) -> None:
         self.predictor = predictor

@@ -185,8 +185,10 @@ class LossSection(_Named):
     """The criterion. `null`: the model's own, which is cross-entropy unless its paper says otherwise."""
 
     name: str | None = Field(default=None, description="A loss by name; the model's own if null.")  # type: ignore[assignment]
-    class_weights: Literal["balanced"] | list[Annotated[float, Field(ge=0)]] | None = Field(
-        default=None, description="A weight a class, or balanced: rare classes count more; all equal if null."
+    class_weights: Literal["balanced", "median_frequency"] | list[Annotated[float, Field(ge=0)]] | None = Field(
+        default=None,
+        description="A weight a class; or balanced or, of pixels, median_frequency: rare classes count more; all equal "
+        "if null.",
     )
 
 

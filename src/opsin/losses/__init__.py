@@ -28,8 +28,9 @@ from opsin.losses.embedding import contrastive_loss, margin_ranking_loss, triple
 from opsin.losses.focal import focal_loss, softmax_focal_loss
 from opsin.losses.landmarks import adaptive_wing_loss, wing_loss
 from opsin.losses.mining import hard_negatives
-from opsin.losses.overlap import dice_loss
-from opsin.losses.own_loss import create_own_loss
+from opsin.losses.overlap import dice_loss, jaccard_loss, lovasz_loss
+from opsin.losses.own_loss import OwnPixelLoss, create_own_loss
+from opsin.losses.pixels import PixelCrossEntropy, pixel_cross_entropy, pixel_focal_loss, pixel_sigmoid_focal_loss
 from opsin.losses.regression import huber_loss, l1_loss, l2_loss, smooth_l1_loss, sse_loss
 from opsin.losses.sequence import ctc_loss
 from opsin.losses.weighting import WeightedSum
@@ -41,6 +42,7 @@ __all__ = [
     "CentreLoss",
     "Criterion",
     "CrossEntropy",
+    "PixelCrossEntropy",
     "WeightedSum",
     "adaptive_wing_loss",
     "binary_cross_entropy",
@@ -48,6 +50,7 @@ __all__ = [
     "contrastive_loss",
     "create_loss",
     "create_own_loss",
+    "create_pixel_loss",
     "cross_entropy",
     "ctc_loss",
     "dice_loss",
@@ -57,11 +60,17 @@ __all__ = [
     "hard_negatives",
     "huber_loss",
     "iou_loss",
+    "jaccard_loss",
     "kl_divergence",
     "l1_loss",
     "l2_loss",
     "list_losses",
+    "list_pixel_losses",
+    "lovasz_loss",
     "margin_ranking_loss",
+    "pixel_cross_entropy",
+    "pixel_focal_loss",
+    "pixel_sigmoid_focal_loss",
     "sigmoid_cross_entropy",
     "smooth_l1_loss",
     "softmax_cross_entropy",
@@ -78,13 +87,33 @@ def _weighted_sum(
     learned: bool = False,
 ) -> WeightedSum:
     """A WeightedSum from names: {"cross_entropy": {"smoothing": 0.1}, "centre": {...}} and {"centre": 0.003}."""
+    return _sum_of(create_loss, criteria, weights, learned)
+
+
+def _weighted_pixel_sum(
+    criteria: Mapping[str, Mapping[str, Any] | None],
+    weights: Mapping[str, float] | None = None,
+    learned: bool = False,
+) -> WeightedSum:
+    """The same of losses of pixels: {"cross_entropy": None, "dice": {"smooth": 0}}."""
+    return _sum_of(create_pixel_loss, criteria, weights, learned)
+
+
+def _sum_of(
+    create: Callable[..., nn.Module],
+    criteria: Mapping[str, Mapping[str, Any] | None],
+    weights: Mapping[str, float] | None,
+    learned: bool,
+) -> WeightedSum:
     if not isinstance(criteria, Mapping):
         raise InputError(f"criteria are losses by name, each with its options; got {criteria!r}")
-    made = {name: create_loss(name, **(options or {})) for name, options in criteria.items()}
+    made = {name: create(name, **(options or {})) for name, options in criteria.items()}
     return WeightedSum(made, weights, learned=learned)
 
 
-_MODULES: dict[str, Callable[..., nn.Module]] = {
+_Modules = Mapping[str, Callable[..., nn.Module]]
+_Functions = Mapping[str, tuple[Callable[..., Tensor], Callable[[int], tuple[Tensor, ...]]]]
+_MODULES: _Modules = {
     "bce": BinaryCrossEntropy,
     "centre": CentreLoss,
     "cross_entropy": CrossEntropy,
@@ -101,7 +130,7 @@ def _labelled(size: int) -> tuple[Tensor, ...]:
 
 
 # Of each function what an empty batch looks like, for `size` classes or coordinates: options are tried on it.
-_FUNCTIONS: dict[str, tuple[Callable[..., Tensor], Callable[[int], tuple[Tensor, ...]]]] = {
+_FUNCTIONS: _Functions = {
     "adaptive_wing": (adaptive_wing_loss, _pair),
     "ciou": (ciou_loss, _pair),
     "contrastive": (contrastive_loss, lambda size: (*_pair(size), torch.zeros(0))),
@@ -112,9 +141,11 @@ _FUNCTIONS: dict[str, tuple[Callable[..., Tensor], Callable[[int], tuple[Tensor,
     "giou": (giou_loss, _pair),
     "huber": (huber_loss, _pair),
     "iou": (iou_loss, _pair),
+    "jaccard": (jaccard_loss, _pair),
     "kl": (kl_divergence, _pair),
     "l1": (l1_loss, _pair),
     "l2": (l2_loss, _pair),
+    "lovasz": (lovasz_loss, _pair),
     "margin_ranking": (margin_ranking_loss, lambda size: (torch.zeros(0), torch.zeros(0), torch.zeros(0))),
     "sigmoid_cross_entropy": (sigmoid_cross_entropy, _pair),
     "smooth_l1": (smooth_l1_loss, _pair),
@@ -126,9 +157,29 @@ _FUNCTIONS: dict[str, tuple[Callable[..., Tensor], Callable[[int], tuple[Tensor,
 }
 
 
+def _map(size: int) -> tuple[Tensor, ...]:
+    return torch.zeros(0, size, 1, 1), torch.zeros(0, 1, 1, dtype=torch.int64)
+
+
+# Losses of maps of classes, called with (logits, labels, pixel_weights), see `opsin.losses.pixels`.
+_PIXEL_MODULES: _Modules = {"cross_entropy": PixelCrossEntropy, "weighted_sum": _weighted_pixel_sum}
+_PIXEL_FUNCTIONS: _Functions = {
+    "dice": (dice_loss, _map),
+    "focal": (pixel_focal_loss, _map),
+    "jaccard": (jaccard_loss, _map),
+    "lovasz": (lovasz_loss, _map),
+    "sigmoid_focal": (pixel_sigmoid_focal_loss, _map),
+}
+
+
 def list_losses() -> list[str]:
     """Names that `create_loss` knows."""
     return sorted([*_MODULES, *_FUNCTIONS])
+
+
+def list_pixel_losses() -> list[str]:
+    """Names that `create_pixel_loss` knows."""
+    return sorted([*_PIXEL_MODULES, *_PIXEL_FUNCTIONS])
 
 
 def create_loss(name: str, **options: Any) -> nn.Module:
@@ -142,10 +193,25 @@ def create_loss(name: str, **options: Any) -> nn.Module:
         return create_own_loss(own, **options)
     if name not in _MODULES and name not in _FUNCTIONS:
         raise unknown("loss", name, list_losses())
-    make: Callable[..., Any] = _MODULES.get(name) or _FUNCTIONS[name][0]
-    known = {
-        n: p for n, p in inspect.signature(make).parameters.items() if name in _MODULES or p.kind is p.KEYWORD_ONLY
-    }
+    return _create(name, _MODULES, _FUNCTIONS, options)
+
+
+def create_pixel_loss(name: str, **options: Any) -> nn.Module:
+    """The criterion of a segmenter: a module that is called with (logits, labels, pixel_weights) -> scalar.
+
+    name, options: as of `create_loss`; see `opsin.losses.pixels` for what it is given. A loss of the user's own is
+    called with (logits, labels), and with the weights of the pixels where it has a parameter `pixel_weights`.
+    """
+    if (own := objects.find("loss.name", name)) is not None:
+        return OwnPixelLoss(create_own_loss(own, **options))
+    if name not in _PIXEL_MODULES and name not in _PIXEL_FUNCTIONS:
+        raise unknown("loss of pixels", name, list_pixel_losses())
+    return _create(name, _PIXEL_MODULES, _PIXEL_FUNCTIONS, options)
+
+
+def _create(name: str, modules: _Modules, functions: _Functions, options: dict[str, Any]) -> nn.Module:
+    make: Callable[..., Any] = modules.get(name) or functions[name][0]
+    known = {n: p for n, p in inspect.signature(make).parameters.items() if name in modules or p.kind is p.KEYWORD_ONLY}
     for option, value in options.items():
         if option not in known:
             raise unknown(f"option of {name}", option, known)
@@ -154,9 +220,9 @@ def create_loss(name: str, **options: Any) -> nn.Module:
     missing = [n for n, p in known.items() if p.default is p.empty and n not in options]
     if missing:
         raise InputError(f"the loss {name} needs {' and '.join(missing)}; give {'=..., '.join(missing)}=...")
-    if name in _MODULES:
+    if name in modules:
         return make(**options)
-    function, empty_batch = _FUNCTIONS[name]
+    function, empty_batch = functions[name]
     criterion = Criterion(function, **options)
     size = next((len(value) for value in criterion.buffers()), 4)
     criterion(*empty_batch(size))  # a wrong option is refused now, not in the first step

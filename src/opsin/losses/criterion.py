@@ -18,8 +18,8 @@ class Criterion(nn.Module):
         for name in options.keys() - self.options.keys():
             self.register_buffer(name, options[name], persistent=False)
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return self.function(*inputs, **self.options, **dict(self.named_buffers()))
+    def forward(self, *inputs: Tensor, **named: Tensor | None) -> Tensor:
+        return self.function(*inputs, **named, **self.options, **dict(self.named_buffers()))
 
     def extra_repr(self) -> str:
         return ", ".join(

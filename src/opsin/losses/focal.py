@@ -39,7 +39,7 @@ def focal_loss(
     entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     # 1 - p_t from both sigmoids. torchvision's subtracts instead: 0 at a logit of 20, where 0^gamma has no slope.
     miss = logits.sigmoid() * (1 - targets) + (-logits).sigmoid() * targets
-    terms = _modulate(miss, gamma) * entropy
+    terms = modulate(miss, gamma) * entropy
     if alpha is not None:
         if not 0 <= check_number("alpha", alpha) <= 1:
             raise InputError(f"alpha={alpha} is the share of the positives, at most 1; None weighs nothing")
@@ -72,7 +72,7 @@ def softmax_focal_loss(
         labels, seen = one_of_many(logits, targets)
         targets = F.one_hot(labels.clamp(min=0), logits.shape[-1]) * seen[..., None]
     log_p = logits.log_softmax(dim=-1)
-    terms = -targets * _modulate((targets - log_p.exp()).abs(), gamma) * log_p
+    terms = -targets * modulate((targets - log_p.exp()).abs(), gamma) * log_p
     if weight is not None:
         if not isinstance(weight, Tensor) or weight.shape != logits.shape[-1:]:
             shape = f"shape {tuple(weight.shape)}" if isinstance(weight, Tensor) else repr(weight)
@@ -81,6 +81,6 @@ def softmax_focal_loss(
     return reduce(terms.sum(dim=-1), reduction, None if seen is None else seen.sum())
 
 
-def _modulate(miss: Tensor, gamma: float) -> Tensor:
+def modulate(miss: Tensor, gamma: float) -> Tensor:
     """miss^gamma with a slope of 0, not infinity, where miss is 0."""
     return miss.clamp(min=torch.finfo(miss.dtype).tiny) ** gamma

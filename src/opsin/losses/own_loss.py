@@ -40,6 +40,33 @@ def create_own_loss(own: Any, **options: Any) -> nn.Module:
     return Criterion(function, **options)
 
 
+class OwnPixelLoss(nn.Module):
+    """A loss of the user's own of (logits, labels) among those of `opsin.losses.pixels`.
+
+    One with a parameter `pixel_weights` is given the weights of the pixels by that name. Of several terms the sum.
+    """
+
+    def __init__(self, criterion: nn.Module) -> None:
+        super().__init__()
+        self.criterion = criterion
+        function: Any = criterion.function if isinstance(criterion, Criterion) else criterion.forward
+        try:
+            self.weighted = "pixel_weights" in inspect.signature(function).parameters
+        except (TypeError, ValueError):
+            self.weighted = False  # one in C says nothing of itself
+
+    def forward(self, logits: Tensor, labels: Tensor, pixel_weights: Tensor | None = None) -> Tensor:
+        if self.weighted:
+            found = self.criterion(logits, labels, pixel_weights=pixel_weights)
+        elif pixel_weights is not None:
+            raise InputError(
+                "this loss takes no weights of pixels; give it a parameter pixel_weights, or train without"
+            )
+        else:
+            found = self.criterion(logits, labels)
+        return torch.stack(list(found.values())).sum() if isinstance(found, Mapping) else found
+
+
 def check_takes(function: Any, what: str, options: Mapping[str, Any] | None = None) -> None:
     """Raise InputError for a function that cannot be called with two values and these options. what: it, in words."""
     try:

@@ -45,12 +45,12 @@ class WeightedSum(nn.Module):
             nn.ParameterDict({name: nn.Parameter(torch.zeros(())) for name in criteria}) if learned else None
         )
 
-    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return torch.stack(list(self.terms(outputs, targets).values())).sum()
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return torch.stack(list(self.terms(*inputs).values())).sum()
 
-    def terms(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """The weighted terms by name; their sum is minimised."""
-        return self.weigh({name: criterion(outputs, targets) for name, criterion in self.criteria.items()})
+    def terms(self, *inputs: Tensor) -> dict[str, Tensor]:
+        """The weighted terms by name; their sum is minimised. inputs: what each criterion is called with."""
+        return self.weigh({name: criterion(*inputs) for name, criterion in self.criteria.items()})
 
     def weigh(self, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Terms of the same names, weighted."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from opsin.checks import check_count
 from opsin.errors import InputError, unknown
 from opsin.nn.conv import Activation, ConvNormActivation, Norm
+from opsin.nn.norm import SteadyBatchNorm2d
 
 ExtraFrom: TypeAlias = Literal["c5", "p5", "pool"]
 
@@ -145,18 +146,6 @@ class ExtraLevels(nn.Module):
 
     def extra_repr(self) -> str:
         return f"count={self.count}, source={self.source!r}, relu={self.relu}"
-
-
-class SteadyBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm that trains on a map of one place from one image too, by its running statistics.
-
-    There the batch has no variance and torch refuses; the coarsest level of a pyramid comes to that in a batch of one.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        if self.training and input.shape[0] * input.shape[2] * input.shape[3] == 1:
-            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, False, 0, self.eps)
-        return super().forward(input)
 
 
 def steady(norm: Norm) -> Norm:

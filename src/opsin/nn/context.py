@@ -12,6 +12,7 @@ from opsin.checks import check_count
 from opsin.errors import InputError
 from opsin.nn.conv import ConvNormActivation, Norm, SeparableConv
 from opsin.nn.naming import check_map
+from opsin.nn.norm import SteadyBatchNorm2d
 
 
 class SPPBlock(nn.Module):
@@ -51,7 +52,8 @@ class ASPP(nn.Module):
     Chen et al. 2017, arXiv:1706.05587, section 3.3 (DeepLabv3). (B, C, H, W) -> (B, out_channels, H, W).
     rates: (6, 12, 18) at output stride 16, twice that at 8. dropout: behind the last 1x1; torchvision has 0.5 there.
     separable: the 3x3s of DeepLabv3+, arXiv:1802.02611, section 3.1, in Xception's order.
-    A batch norm needs more than one image in training, because of the mean, which is one pixel of each.
+    The mean is one pixel of each image: trained on one alone, its batch norm, which has no variance then, goes by its
+    running statistics.
     """
 
     def __init__(
@@ -73,7 +75,10 @@ class ASPP(nn.Module):
                 conv = ConvNormActivation(in_channels, out_channels, 3, dilation=rate, norm=norm)
             branches.append(conv)
         self.branches = nn.ModuleList(branches)
-        self.image = nn.Sequential(nn.AdaptiveAvgPool2d(1), ConvNormActivation(in_channels, out_channels, 1, norm=norm))
+        alone = SteadyBatchNorm2d if norm == "batch" else norm
+        self.image = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), ConvNormActivation(in_channels, out_channels, 1, norm=alone)
+        )
         self.project = ConvNormActivation((len(branches) + 1) * out_channels, out_channels, 1, norm=norm)
         self.dropout = nn.Dropout(dropout)
         self.out_channels = out_channels
@@ -83,6 +88,51 @@ class ASPP(nn.Module):
         image = self.image(x).expand(-1, -1, *x.shape[2:])  # one pixel: bilinear upsampling is a copy
         maps = [*(branch(x) for branch in self.branches), image]
         return self.dropout(self.project(torch.cat(maps, dim=1)))
+
+
+class SummedASPP(nn.Module):
+    """DeepLabv2's ASPP: branches of a dilated 3x3, each of which scores the classes by itself, and their sum.
+
+    Chen et al. 2016, arXiv:1606.00915, section 3.2. (B, C, H, W) -> (B, out_channels, H, W). rates: (6, 12, 18, 24) at
+    output stride 8; one alone, 12, is the field of view of DeepLabv1's LargeFOV. hidden_features: each branch is fc6,
+    a 3x3 of its rate, fc7 and fc8, 1x1, with ReLU and dropout between, as on VGG-16; None: one 3x3, as on ResNet-101.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        rates: Sequence[int] = (6, 12, 18, 24),
+        *,
+        hidden_features: int | None = None,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        if not rates:
+            raise InputError("rates is empty; DeepLabv2's are [6, 12, 18, 24]")
+        branches: list[nn.Module] = []
+        for rate in rates:
+            width = out_channels if hidden_features is None else hidden_features
+            conv = nn.Conv2d(in_channels, width, 3, padding=rate, dilation=rate)
+            if hidden_features is None:
+                branches.append(conv)
+                continue
+            branches.append(
+                nn.Sequential(
+                    *(conv, nn.ReLU(inplace=True), nn.Dropout(dropout)),
+                    *(nn.Conv2d(width, width, 1), nn.ReLU(inplace=True), nn.Dropout(dropout)),
+                    nn.Conv2d(width, out_channels, 1),
+                )
+            )
+        self.branches = nn.ModuleList(branches)
+        self.out_channels = out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        check_map(self, x)
+        total = self.branches[0](x)
+        for branch in list(self.branches)[1:]:
+            total = total + branch(x)
+        return total
 
 
 class ReceptiveField(nn.Module):

@@ -133,6 +133,19 @@ class L2Norm(nn.Module):
         return f"{len(self.weight)}, eps={self.eps}"
 
 
+class SteadyBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm that trains on a map of one place from one image too, by its running statistics.
+
+    There the batch has no variance and torch refuses; the coarsest level of a pyramid comes to that in a batch of one,
+    and so does the mean of a whole map.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.training and input.shape[0] * input.shape[2] * input.shape[3] == 1:
+            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, False, 0, self.eps)
+        return super().forward(input)
+
+
 def _group(channels: int, groups: int = 32, eps: float = 1e-5, affine: bool = True) -> nn.GroupNorm:
     # 32: Wu and He 2018, arXiv:1803.08494, section 3.1
     check_count("groups", groups)

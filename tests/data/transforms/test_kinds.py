@@ -302,3 +302,41 @@ def test_mosaic_puts_maps_and_points_together() -> None:
         for label, (x, y) in zip((10, 20, 30, 40), moved["dots"][::2].tolist(), strict=True):
             assert x != x or moved["image"][0, int(y), int(x)] == label
         assert moved["dots"][1::2].isnan().all()
+
+
+NUMBERS = (0, 7, 100, 254)
+
+
+def noisy(dtype: torch.dtype, seed: int) -> tuple[Sample, set[int]]:
+    """An image and a map of single pixels of far numbers, where any mixture of two is a number that is none of them."""
+    generator = torch.Generator().manual_seed(seed)
+    size = (61, 89)
+    image = torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator)
+    drawn = torch.tensor(NUMBERS)[torch.randint(0, 4, size, generator=generator)]
+    if dtype == torch.bool:
+        maps = torch.stack([drawn == number for number in NUMBERS])
+        return {"image": image, "class_map": ClassMap(maps)}, {0, 1}
+    known = {number for number in NUMBERS if number < 255}
+    return {"image": image, "class_map": ClassMap(drawn.to(dtype))}, {*known, 255 if dtype == torch.uint8 else -1}
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int64, torch.bool], ids=str)
+@pytest.mark.parametrize("name", [*MOVING, *sorted(_PIXELS)])
+def test_no_step_invents_a_class(name: str, dtype: torch.dtype) -> None:
+    augmentation = create(name)
+    for seed in range(3):
+        sample, known = noisy(dtype, seed)
+        others = [noisy(dtype, 10 + k)[0] for k in range(augmentation.partners)]
+        torch.manual_seed(seed)
+        moved = augmentation(sample, others)["class_map"]
+        assert isinstance(moved, ClassMap) and moved.dtype == dtype and moved.shape[-2:] == SQUASH.size
+        assert set(moved.long().unique().tolist()) <= known
+        if dtype == torch.bool:  # a pixel is of one of the layers still, or of none where it came from outside
+            assert int(moved.long().sum(dim=0).max()) == 1
+
+
+@pytest.mark.parametrize("preprocessing", FITS, ids=["squash", "pad", "crop"])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int64, torch.bool], ids=str)
+def test_preparing_invents_no_class(dtype: torch.dtype, preprocessing: Preprocessing) -> None:
+    sample, known = noisy(dtype, 0)
+    assert set(prepare(sample, preprocessing)["class_map"].long().unique().tolist()) <= known

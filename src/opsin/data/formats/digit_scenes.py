@@ -1,4 +1,4 @@
-"""Built-in scenes to detect in: real handwritten digits on real photographs, with exact boxes and masks.
+"""Built-in scenes: handwritten digits on real photographs, with exact boxes, masks, and the class of each pixel.
 
 scikit-learn's digits are scaled, turned and inked in a colour onto crops of scikit-image's photographs. Training,
 validation and test scenes share neither digits nor photographs, and the digits of the test scenes are those of the test
@@ -19,9 +19,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from opsin.data.boxes import Boxes
+from opsin.data.class_maps import ClassMaps, tally_map
 from opsin.data.formats.digits import digits
 from opsin.data.formats.format import Claim, Format
 from opsin.data.inputs import Inputs
+from opsin.data.map_counts import Tally
 from opsin.data.preprocessing import Preprocessing
 from opsin.data.sample_files import read_photograph
 from opsin.data.source import Source, Split
@@ -55,13 +57,24 @@ def open_scenes(name: str = "scenes") -> Source:
 
     name: "scenes", or "scenes:N" for N training scenes and a fifth as many of the others, rounded up.
     """
+    return Source("scenes", "built in", {part: _split(part, places) for part, places in _places(name).items()})
+
+
+def open_scene_maps(name: str = "scenes") -> Source:
+    """The same scenes with the class of each pixel: `background` or one of the ten digits."""
+    splits = {part: _split_of_maps(part, places) for part, places in _places(name).items()}
+    return Source("scenes", "built in", splits)
+
+
+def _places(name: str) -> dict[str, np.ndarray]:
+    """Of each split the numbers of its scenes. Raises InputError for another name."""
     match = SCENES.fullmatch(name)
     count = int(match[1] or _COUNT) if match else 0
     if not 1 <= count <= 1_000_000:
         raise InputError(f"data source {name!r}; expected scenes, or scenes:N with N training scenes, 1 to 1000000")
     fifth = math.ceil(count / 5)
     counts = {"train": count, "val": fifth, "test": fifth}
-    return Source("scenes", "built in", {part: _split(part, np.arange(number)) for part, number in counts.items()})
+    return {part: np.arange(number) for part, number in counts.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +115,38 @@ class SceneMasks:
 
     def lacking(self, i: int, labels: Tensor) -> bool:
         return False
+
+
+@dataclass(frozen=True, eq=False)
+class SceneMaps:
+    """The class of each pixel of a scene: 0 where there is no digit, one more than the digit where there is."""
+
+    part: str
+    places: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def select(self, places: np.ndarray) -> SceneMaps:
+        return SceneMaps(self.part, self.places[places])
+
+    def read(self, i: int, size: tuple[int, int] | None) -> np.ndarray:
+        found = np.zeros((SIDE, SIDE), np.uint8)
+        for digit in _plan(self.part, int(self.places[i])):
+            x1, y1, x2, y2 = digit.box
+            found[y1:y2, x1:x2][digit.ink > _INK] = digit.label + 1
+        return found
+
+    def name(self, i: int) -> str:
+        return f"scenes/{self.part}[{self.places[i]}]"
+
+    def tally(self, i: int) -> Tally:
+        return tally_map(self, i, 11)
+
+
+def _split_of_maps(part: str, places: np.ndarray) -> Split:
+    classes = ["background", *map(str, range(10))]
+    return Split(Scenes(part, places), ClassMaps(SceneMaps(part, places), classes))
 
 
 def _split(part: str, places: np.ndarray) -> Split:
@@ -233,3 +278,11 @@ def _claims(path: Path) -> Claim:
 
 
 FORMAT = Format("scenes", "boxes", "", _claims, lambda path: open_scenes(str(path)), names=("scenes",))
+MAPS = Format(
+    "scenes",
+    "a class of each pixel",
+    "",
+    _claims,
+    lambda path: open_scene_maps(str(path)),
+    names=("scenes",),
+)

@@ -1,8 +1,8 @@
 """labelme: a JSON file beside each image, with its shapes. https://github.com/wkentaro/labelme
 
 Points are in continuous pixels from 0, as in our convention. A rectangle is two corners; a circle its centre and a
-point on it; a polygon, an oriented rectangle and a circle are kept as outlines, with the box around them; a mask is a
-PNG in its box, of which the box is read. Points and lines are no objects of a detector: a note counts those left out.
+point on it; a polygon, an oriented rectangle and a circle are kept as outlines, with the box around them; so is a mask,
+a PNG in its box. Points and lines are no objects of a detector: a note counts those left out.
 
 Classes are the lines of a labels.txt or classes.txt in the folder (labelme's `__ignore__` and `_background_` are none),
 else the sorted names found. Images lie beside their JSON, in a folder `images`, or where `imagePath` leads within the
@@ -11,17 +11,24 @@ folder.
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import torch
 
 from opsin.data.formats.annotations import Annotation, build, note_unannotated
 from opsin.data.formats.folders import split_bases
 from opsin.data.formats.format import Claim, Format
 from opsin.data.formats.npz import read_classes
 from opsin.data.formats.values import find_inside, read_head, read_number, read_text, read_whole, shown
+from opsin.data.images import MAX_PIXELS, UnreadableImage, decode_values
+from opsin.data.masks import Outline, encode_masks
 from opsin.data.source import Source
 from opsin.data.truth import Problem
 from opsin.errors import InputError
@@ -122,13 +129,35 @@ def _add(annotation: Annotation, shape: Any, place: str, left_out: Counter[str])
     points = [read_number(value) for point in given for value in point]
     if kind in ("rectangle", "mask") and len(points) == 4:
         x1, y1, x2, y2 = points
-        annotation.add((min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)), label.strip(), place)
+        box = (min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2))
+        outline = _stamp(shape, box, annotation.size) if kind == "mask" else None
+        annotation.add(box, label.strip(), place, outline=outline)
     elif kind == "circle" and len(points) == 4:
         annotation.add_outline(_circle(*points), label.strip(), place)
     elif kind in ("polygon", "rectangle", "oriented_rectangle") and len(points) >= 6:
         annotation.add_outline(points, label.strip(), place)
     else:
         raise ValueError(f"a {shown(kind)} of {len(points) // 2} points; expected a rectangle, polygon or circle")
+
+
+def _stamp(shape: Mapping[str, Any], box: Sequence[float], size: tuple[int, int] | None) -> Outline | None:
+    """The pixels of a mask, a PNG of base64 whose first pixel is at a corner; None where there is none to be drawn.
+
+    Raises ValueError for one that cannot be read.
+    """
+    if size is None or not isinstance(shape.get("mask"), str) or not 0 < size[0] * size[1] <= MAX_PIXELS:
+        return None
+    try:
+        values, _, _ = decode_values(base64.b64decode(shape["mask"], validate=True), "its mask")
+    except UnreadableImage as error:
+        raise ValueError(str(error)) from error
+    left, top = (round(value) for value in box[:2])
+    if values.ndim != 2 or left < 0 or top < 0:
+        return None
+    drawn = np.zeros(size, bool)
+    part = values[: max(0, size[0] - top), : max(0, size[1] - left)] > 0
+    drawn[top : top + part.shape[0], left : left + part.shape[1]] = part
+    return encode_masks(torch.from_numpy(drawn)[None])[0]
 
 
 def _circle(x: float, y: float, px: float, py: float) -> list[float]:

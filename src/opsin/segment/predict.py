@@ -1,0 +1,139 @@
+"""Segmenters in use: the class of every pixel of an image, at the image's own size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from opsin.engine.answers import Answer
+from opsin.engine.predict import Predictor
+from opsin.errors import printable
+from opsin.segment.answers import SegmentAnswer
+from opsin.segment.components import count_components, count_pixels
+from opsin.segment.drawing import annotate, colours_of
+from opsin.segment.mirroring import answer_whole
+from opsin.segment.resampling import lines_of, strips
+from opsin.structures import Batch
+
+OVERLAPPING = 0.5  # the least probability of a class that a pixel is of, where classes overlap
+MOST_BYTES = 255  # classes that uint8 holds, 255 being for what is not known
+
+
+class SegmentPredictor(Predictor):
+    """Maps of classes of images, as large as these."""
+
+    answer_class: ClassVar[type[Answer]] = SegmentAnswer
+
+    def run(self, batch: Tensor, originals: Sequence[Any]) -> Any:
+        return answer_whole(self.model, self.normalize(batch))
+
+    def outputs(self, batch: Batch) -> Any:
+        """Of every pixel of the input, which is mirrored at its borders for a network without padding."""
+        (images,) = self.inputs(batch)
+        return answer_whole(self.model, images)
+
+    def answers(
+        self,
+        outputs: Any,
+        sizes: Sequence[tuple[int, int]],
+        originals: Sequence[Tensor],
+        *,
+        scores: bool = False,
+        threshold: float | None = None,
+        **options: Any,
+    ) -> list[dict[str, Any]]:
+        """Of each image its map, the pixels and the connected parts of each class in it, and `scores` if asked for.
+
+        Probabilities are brought back to the image's pixels, bilinear, before the class is chosen. threshold: the least
+        probability of a class; where classes overlap 0.5 if None, else there is none then, and a pixel that reaches it
+        with no class is one of which nothing is known. So is what a centre crop left out.
+        """
+        found = self.model.decode(outputs)
+        return [self._answer_of(found[place], size, threshold, scores) for place, size in enumerate(sizes)]
+
+    def _answer_of(self, found: Tensor, size: tuple[int, int], threshold: float | None, scores: bool) -> dict[str, Any]:
+        """The answer of probabilities (K, h, w) of the input that an image of (height, width) was made into."""
+        rows, columns = lines_of(size, self.preprocessing, (found.shape[-2], found.shape[-1]))
+        map_ = self.empty_map(len(found), size)
+        kept = np.zeros((len(found), *size), np.float32) if scores else None
+        for start, strip in strips(found, rows, columns):
+            stop = start + strip.shape[1]
+            known = rows.known[start:stop, None] & columns.known
+            map_[..., start:stop, :] = self.choose(strip, threshold, known)
+            if kept is not None:
+                kept[:, start:stop] = strip.float().cpu().numpy()
+        return self.describe_map(map_, kept)
+
+    @property
+    def overlapping(self) -> bool:
+        """Whether each class is decided by itself."""
+        return bool(self.facts.meaning.get("overlapping", False)) or (self.has_network and self.model.overlapping)
+
+    def empty_map(self, count: int, size: tuple[int, int]) -> np.ndarray:
+        """What `choose` fills."""
+        if self.overlapping:
+            return np.zeros((count, *size), bool)
+        return np.zeros(size, np.uint8 if count <= MOST_BYTES else np.int16)
+
+    def choose(self, scores: Tensor, threshold: float | None, known: Tensor | None = None) -> np.ndarray:
+        """The classes of pixels of probabilities (K, h, w): a part of a map. known: bool (h, w), all if None."""
+        if self.overlapping:
+            found = scores >= (OVERLAPPING if threshold is None else threshold)
+            return (found if known is None else found & known.to(found.device)).cpu().numpy()
+        best, chosen = scores.max(dim=0)
+        unknown = None if known is None or bool(known.all()) else ~known.to(best.device)
+        if threshold is not None:
+            unknown = (best < threshold) if unknown is None else unknown | (best < threshold)
+        small = len(scores) <= MOST_BYTES
+        if unknown is not None:
+            chosen = chosen.masked_fill(unknown, 255 if small else -1)
+        return chosen.to(torch.uint8 if small else torch.int16).cpu().numpy()
+
+    def describe_map(self, class_map: np.ndarray, scores: np.ndarray | None = None) -> dict[str, Any]:
+        """The answer that a map is of."""
+        count = len(self.classes)
+        pixels, parts = count_pixels(class_map, count), count_components(class_map, count)
+        return self.answer_from(class_map, pixels, parts, scores)
+
+    def answer_from(
+        self, class_map: np.ndarray, pixels: np.ndarray, parts: np.ndarray, scores: np.ndarray | None = None
+    ) -> dict[str, Any]:
+        """The answer of a map of which the pixels and the connected parts of each class are counted."""
+        area = class_map.shape[-2] * class_map.shape[-1]
+        order = sorted(np.flatnonzero(pixels).tolist(), key=lambda number: (-int(pixels[number]), number))
+        found = [
+            {
+                "label": self.classes[number],
+                "class_id": number,
+                "pixels": int(pixels[number]),
+                "share": round(int(pixels[number]) / area, 6),
+                "components": int(parts[number]),
+            }
+            for number in order
+        ]
+        kept = {} if scores is None else {"scores": scores}
+        return {"classes": found, "class_map": class_map, **kept}
+
+    def draw(self, image: Tensor, answer: Any) -> Any:
+        """The image with every class in its colour, and a legend."""
+        colours = colours_of(self.facts.meaning, len(self.classes))
+        shown = sorted(one["class_id"] for one in answer["classes"])
+        return annotate(image, map_of(answer), self.classes, colours, shown)
+
+    def describe(self, answer: dict[str, Any]) -> str:
+        """`road 43.1 % (2 parts), sky 20.0 %`, the largest first."""
+        return ", ".join(_in_words(one) for one in answer["classes"]) or "nothing"
+
+
+def map_of(answer: Any) -> np.ndarray:
+    """The map of an answer, an object or the plain values that it is made of."""
+    return answer.class_map if isinstance(answer, SegmentAnswer) else answer["class_map"]
+
+
+def _in_words(one: dict[str, Any]) -> str:
+    parts = f" ({one['components']} parts)" if one["components"] > 1 else ""
+    return f"{printable(one['label'])} {100 * one['share']:.1f} %{parts}"

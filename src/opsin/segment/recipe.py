@@ -1,0 +1,28 @@
+"""The part of a recipe that segmentation alone has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from opsin.engine.recipe import RecipeSection
+
+
+class SegmentSection(RecipeSection):
+    """How masks are read and what their pixels count in training."""
+
+    ignore: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="The value of masks that says that nothing is known; null for what the data says, else 255.",
+    )
+    names: list[str] | None = Field(
+        default=None, description="Names of the classes by their numbers, where the data does not say them."
+    )
+    overlapping: bool = Field(default=False, description="A pixel may be of several classes, or of none.")
+
+    def opening(self) -> dict[str, Any]:
+        given = {"ignore": self.ignore, "names": self.names, "overlapping": self.overlapping or None}
+        return {key: value for key, value in given.items() if value is not None}

@@ -1,0 +1,84 @@
+"""Training of segmenters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from opsin import losses
+from opsin.data import Preprocessing, Source
+from opsin.data.class_maps import as_labels
+from opsin.engine.recipe import Recipe
+from opsin.engine.task import Task
+from opsin.errors import InputError
+from opsin.losses.pixels import PixelCrossEntropy
+from opsin.segment.segmenter import Segmenter
+from opsin.structures import Batch
+
+
+class SegmentTask(Task):
+    """Trains a Segmenter on maps of classes, by its own criterion or the recipe's."""
+
+    predictor: Any  # a SegmentPredictor
+
+    @classmethod
+    def build(cls, recipe: Recipe, preprocessing: Preprocessing | None, source: Source) -> Task:
+        _check_recipe(recipe)
+        task = super().build(recipe, preprocessing, source)
+        model = task.model
+        assert isinstance(model, Segmenter) and preprocessing is not None
+        check_size(model, recipe.model.name, preprocessing.size)
+        model.overlapping = bool(source.meaning.get("overlapping", False))
+        criterion = create_criterion(recipe, source)
+        if criterion is not None:
+            model.criterion = criterion
+        return task
+
+    def targets(self, batch: Batch) -> dict[str, Tensor]:
+        found = {"labels": as_labels(batch["class_map"]).to(self.device)}
+        weights = batch.get("pixel_weights")
+        return found if weights is None else {**found, "weights": weights.to(self.device)}
+
+    def losses(self, batch: Batch) -> Mapping[str, Tensor]:
+        # A network without padding is given no more than the image here: it learns from the middle.
+        return self.model.loss(self.model(*self.inputs(batch)), self.targets(batch))
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        assert self.evaluator is not None
+        self.evaluator.update(self.predictor.outputs(batch), batch)
+
+
+def check_size(model: Segmenter, name: str, size: tuple[int, int]) -> None:
+    """Raise InputError for an input that a segmenter cannot train on, with the nearest one that it can."""
+    shown = f"{size[0]}x{size[1]}"
+    try:
+        found = model.output_size(size)
+    except InputError as error:
+        raise InputError(f"data.size gives {shown}: {error}") from None
+    if size[0] % model.divisor or size[1] % model.divisor:
+        near = [max(model.divisor, round(side / model.divisor) * model.divisor) for side in size]
+        raise InputError(
+            f"{name} takes sides that are multiples of {model.divisor}, data.size gives {shown}; "
+            f"{near[0]}x{near[1]} is the nearest"
+        )
+    if min(found) < 1 or min(size) < model.min_size:
+        raise InputError(f"{name} answers on none of the pixels of {shown}; raise data.size")
+
+
+def _check_recipe(recipe: Recipe) -> None:
+    """Refuse what belongs to classifiers."""
+    if recipe.mixing.mixup or recipe.mixing.cutmix:
+        raise InputError("mixing blends labels of whole images, which pixels have none of; set mixing.mixup=0")
+
+
+def create_criterion(recipe: Recipe, source: Source) -> Any:
+    """The recipe's criterion; None keeps the model's own."""
+    section = recipe.loss
+    if section.name is None and section.class_weights is None and not section.options:
+        return None
+    if section.name is not None:
+        return losses.create_loss(section.name, **section.options)
+    assert section.class_weights != "balanced"
+    return PixelCrossEntropy(section.class_weights)
