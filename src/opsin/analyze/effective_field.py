@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from opsin.analyze.feature_maps import as_maps, evaluating, find_output, recorded, stage_names
+from opsin.nn.gradient_field import field_box, gradient_strength
 
 # Section 3: a pixel belongs to the field when it counts more than 1 - 95.45 %, two standard deviations, of the centre.
 _THRESHOLD = 1 - 0.9545
@@ -39,16 +40,7 @@ class EffectiveField:
 
     def box(self, share: float = 0.95) -> tuple[int, int, int, int]:
         """x1, y1, x2, y2: the pixels between the outer (1 - share) / 2 of the squared strength on each side."""
-        spans = []
-        for axis in (0, 1):
-            mass = self.strength.double().square().sum(dim=axis)
-            total = mass.cumsum(0) / mass.sum()
-            edge = (1 - share) / 2
-            first = int((total <= edge).sum())
-            last = int((total < 1 - edge).sum())
-            spans.append((first, min(last + 1, len(mass))))
-        (x1, x2), (y1, y2) = spans
-        return x1, y1, x2, y2
+        return field_box(self.strength, share)
 
 
 def effective_fields(
@@ -56,9 +48,8 @@ def effective_fields(
 ) -> list[EffectiveField]:
     """The effective field of the central place of each layer, averaged over normalised images (B, C, H, W); in eval.
 
-    For each image the gradient of a random direction over the units is taken, whose expected square is the sum of the
-    squares of all units' gradients: of the Jacobian J the root of E[(v J)^2], v ~ N(0, 1), summed over colours. More
-    images make it smoother. layers: None for every stage. Raises InputError for an unknown layer.
+    As `opsin.nn.gradient_field.gradient_strength` has it; more images make it smoother. layers: None for every stage.
+    Raises InputError for an unknown layer.
     """
     layers = stage_names(model) if layers is None else layers
     images = images.detach().clone().requires_grad_()
@@ -70,11 +61,7 @@ def effective_fields(
             maps = as_maps(find_output(outputs, layer))
             row, column = maps.shape[2] // 2, maps.shape[3] // 2
             centre = maps[:, :, row, column]
-            direction = torch.randn(centre.shape, generator=generator, dtype=torch.float32).to(centre)
-            (gradient,) = torch.autograd.grad(centre, images, direction, retain_graph=True)
-            # float64: squares of gradients that a thousand layers have multiplied do not fit into less
-            squares = gradient.detach().double().square().sum(dim=1).mean(dim=0)
-            strength = squares.sqrt().nan_to_num(0.0, 0.0, 0.0)
+            strength = gradient_strength(centre, images, generator)
             peak = strength.max()
             scaled = strength / peak if peak > 0 else strength
             fields.append(EffectiveField(layer, scaled.float().cpu(), row, column))

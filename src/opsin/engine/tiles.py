@@ -52,12 +52,13 @@ class Tiling:
     """Tiles of one size, which overlap by at least so many pixels. size, overlap: (height, width).
 
     filled: whether a tile that is narrower than that, of an image that is, is filled up with black to its size; else it
-    would be stretched where the network's input is made of it.
+    would be stretched where the network's input is made of it. whole: whether the whole image is looked at too.
     """
 
     size: Size
     overlap: Size
     filled: bool = False
+    whole: bool = True
 
     def places(self, size: Size) -> list[Place]:
         """The tiles of an image of (height, width): they cover it to the pixel, and none reaches out of it."""
@@ -72,7 +73,7 @@ class Tiling:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {"size": list(self.size), "overlap": list(self.overlap), "whole": True}
+        return {"size": list(self.size), "overlap": list(self.overlap), "whole": self.whole}
 
     def describe(self) -> str:
         """In words."""

@@ -7,16 +7,20 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from opsin.engine.answers import Answer
+from opsin.engine.checkpoint import Facts
 from opsin.engine.predict import Predictor
+from opsin.engine.tiles import Tiles, read_tile
 from opsin.errors import printable
 from opsin.segment.answers import SegmentAnswer
 from opsin.segment.components import count_components, count_pixels
 from opsin.segment.drawing import annotate, colours_of
-from opsin.segment.mirroring import answer_whole
+from opsin.segment.mirroring import Fitted, answer_whole
+from opsin.segment.reach import choose_dense_tiling
 from opsin.segment.resampling import lines_of, strips
+from opsin.segment.tiling import DenseTiles, DenseTiling
 from opsin.structures import Batch
 
 OVERLAPPING = 0.5  # the least probability of a class that a pixel is of, where classes overlap
@@ -28,8 +32,30 @@ class SegmentPredictor(Predictor):
 
     answer_class: ClassVar[type[Answer]] = SegmentAnswer
 
+    def __init__(self, model: nn.Module | None, facts: Facts) -> None:
+        super().__init__(model, facts)
+        self._tilings: dict[Any, tuple[DenseTiling, int]] = {}  # by what `tile` said: measured once
+
+    def tiles(self, tile: str | int | None = None, batch_size: int = 32) -> Tiles | None:
+        """How large images are cut: as `tile` says, else as was saved with the model. See `opsin.segment.tiling`."""
+        tile = read_tile(self.facts.tile if tile is None else tile)
+        if tile is None or tile == "off":
+            return None
+        if tile not in self._tilings:
+            chosen = (tile, self.facts.objects, self.preprocessing, self.model, self.recipe.model.name)
+            self._tilings[tile] = choose_dense_tiling(*chosen)
+        tiling, at_once = self._tilings[tile]
+        return DenseTiles(tiling, min(batch_size, at_once))
+
+    def normalize(self, batch: Tensor) -> Tensor:
+        return self.preprocessing.normalize(batch, self.dtype) if self.normalizes else batch
+
     def run(self, batch: Tensor, originals: Sequence[Any]) -> Any:
         return answer_whole(self.model, self.normalize(batch))
+
+    def probabilities(self, images: Tensor, fitted: Fitted, **options: Any) -> Tensor:
+        """(B, K, *fitted.output) of normalised images that are inputs as `fit_input` planned them."""
+        return self.model.decode(self.model(images))
 
     def outputs(self, batch: Batch) -> Any:
         """Of every pixel of the input, which is mirrored at its borders for a network without padding."""
@@ -125,8 +151,13 @@ class SegmentPredictor(Predictor):
         return annotate(image, map_of(answer), self.classes, colours, shown)
 
     def describe(self, answer: dict[str, Any]) -> str:
-        """`road 43.1 % (2 parts), sky 20.0 %`, the largest first."""
-        return ", ".join(_in_words(one) for one in answer["classes"]) or "nothing"
+        """`road 43.1 % (2 parts), sky 20.0 %`, the largest first; of tiles how far they differ where they meet."""
+        found = ", ".join(_in_words(one) for one in answer["classes"]) or "nothing"
+        if answer.get("seams") is None:
+            return found
+        return (
+            f"{found} ({answer['tiles']} tiles, which differ by at most {100 * answer['seams']:.2g} % at their seams)"
+        )
 
 
 def map_of(answer: Any) -> np.ndarray:

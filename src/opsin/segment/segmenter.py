@@ -14,6 +14,7 @@ from opsin.backbones.backbone import check_images
 from opsin.checks import check_count
 from opsin.errors import InputError
 from opsin.losses.pixels import PixelBinaryCrossEntropy, PixelCrossEntropy
+from opsin.losses.terms import full_precision
 from opsin.nn.capabilities import ClassRows
 
 Outputs = dict[str, Tensor]
@@ -94,7 +95,7 @@ class Segmenter(nn.Module, ABC):
 
     def decode(self, outputs: Outputs) -> Tensor:
         """Probabilities (B, K, H, W) in [0, 1]: over the classes, or where these overlap of each by itself."""
-        logits = outputs["logits"].float()
+        logits = full_precision(outputs["logits"])
         return logits.sigmoid() if self.overlapping else logits.softmax(dim=1)
 
     def reset_head(self, num_classes: int) -> None:
