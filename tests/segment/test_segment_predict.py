@@ -16,13 +16,16 @@ from scipy.ndimage import label
 
 import opsin
 from opsin.data import Preprocessing
+from opsin.engine.checkpoint import Facts
+from opsin.engine.recipe import load_recipe
 from opsin.errors import InputError
 from opsin.segment.components import ComponentCounter, count_components
 from opsin.segment.mirroring import answer_whole, fit_input, reflected
 from opsin.segment.outlines import trace_outlines
+from opsin.segment.predict import SegmentPredictor
 from opsin.segment.resampling import lines_of, strips
 
-from .conftest import TinyValid
+from .conftest import RECIPE, TinyValid
 from .tiny_blobs import draw
 
 
@@ -131,3 +134,44 @@ def test_borders_are_mirrored_for_a_network_without_padding() -> None:
         assert torch.equal(answer_whole(model, images)["logits"], wanted)
     assert reflected(-5, 12, 2).tolist() == np.pad(np.arange(2), 5, mode="reflect").tolist()
     assert reflected(-3, 7, 1).tolist() == [0] * 7
+
+
+def test_views_are_averaged(run: Path) -> None:
+    """Flip and scales, against the mean of single predictions of images that were changed by hand."""
+    predictor, image = opsin.load(run), torch.from_numpy(draw(1, seed=8)[0][0])
+
+    def single(images: torch.Tensor, **options: Any) -> torch.Tensor:
+        return torch.from_numpy(predictor.predict(images, scores=True, **options).scores)
+
+    flipped = (single(image) + single(image.flip(-1)).flip(-1)) / 2
+    torch.testing.assert_close(single(image, flip=True), flipped)
+    with torch.no_grad():
+        normal = predictor.normalize(image[None])
+        large = F.interpolate(normal, (48, 48), mode="bilinear", antialias=True)
+        scores = predictor.model.decode(predictor.model(large))
+    enlarged = F.interpolate(scores, (32, 32), mode="bilinear")[0]
+    torch.testing.assert_close(single(image, scale=[1.5]), enlarged)
+    torch.testing.assert_close(single(image, scale=[1.0, 1.5]), (single(image) + enlarged) / 2)
+    with pytest.raises(InputError, match="scale is 0"):
+        predictor.predict(image, scale=[0.0])
+    with pytest.raises(InputError, match="held at no output stride"):
+        predictor.predict(image, output_stride=8)
+
+
+def test_a_network_is_held_at_another_stride_in_use() -> None:
+    """Trained at 16, looked at at 8: the outputs are those of a network that is built at 8 with the same weights."""
+    torch.manual_seed(0)
+    options = {"num_classes": 3, "backbone": "resnet18", "aux_heads": False}
+    model: Any = opsin.create_model("deeplabv3", output_stride=16, **options).eval()
+    other: Any = opsin.create_model("deeplabv3", output_stride=8, **options).eval()
+    other.load_state_dict(model.state_dict())
+    recipe = load_recipe({**RECIPE, "model": {"name": "deeplabv3"}})
+    preprocessing = Preprocessing(size=(64, 64), channels=3, mean=(0.5,) * 3, std=(0.2,) * 3)
+    predictor = SegmentPredictor(model, Facts(recipe, preprocessing, {"classes": ["a", "b", "c"]}))
+    image = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
+    at_16 = predictor.predict(image, scores=True).scores
+    at_8 = predictor.predict(image, scores=True, output_stride=8).scores
+    with torch.no_grad():
+        wanted = other.decode(other(predictor.normalize(image[None])))[0].numpy()
+    assert np.abs(at_8 - wanted).max() < 1e-6 < 1e-3 < np.abs(at_16 - wanted).max()
+    assert np.array_equal(predictor.predict(image, scores=True).scores, at_16)

@@ -34,7 +34,9 @@ def draw(count: int, size: int = 32, seed: int = 0) -> tuple[np.ndarray, np.ndar
 def _open(path: Path) -> Source:
     count = int(str(path).partition(":")[2] or 16)
     images, maps = draw(count)
-    split = Split(ImageArray(torch.from_numpy(images), "blobs"), ClassMaps(MapArray(maps, "blobs"), CLASSES))
+    split = Split(
+        ImageArray(torch.from_numpy(images), "blobs"), ClassMaps(MapArray(maps, "blobs", len(CLASSES)), CLASSES)
+    )
     return Source(str(path), "blobs", {"all": split})
 
 

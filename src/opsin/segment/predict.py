@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from opsin import registry
 from opsin.engine.answers import Answer
 from opsin.engine.checkpoint import Facts
 from opsin.engine.predict import Predictor
 from opsin.engine.tiles import Tiles, read_tile
-from opsin.errors import printable
+from opsin.errors import InputError, printable
 from opsin.segment.answers import SegmentAnswer
 from opsin.segment.components import count_components, count_pixels
+from opsin.segment.deeplab import Atrous
 from opsin.segment.drawing import annotate, colours_of
-from opsin.segment.mirroring import Fitted, answer_whole
+from opsin.segment.mirroring import Fitted, answer_whole, fit_input, mirror
 from opsin.segment.reach import choose_dense_tiling
 from opsin.segment.resampling import lines_of, strips
 from opsin.segment.tiling import DenseTiles, DenseTiling
+from opsin.segment.views import look
 from opsin.structures import Batch
 
 OVERLAPPING = 0.5  # the least probability of a class that a pixel is of, where classes overlap
@@ -35,6 +38,7 @@ class SegmentPredictor(Predictor):
     def __init__(self, model: nn.Module | None, facts: Facts) -> None:
         super().__init__(model, facts)
         self._tilings: dict[Any, tuple[DenseTiling, int]] = {}  # by what `tile` said: measured once
+        self._stride: int | None = None  # that of the training, once another was asked for
 
     def tiles(self, tile: str | int | None = None, batch_size: int = 32) -> Tiles | None:
         """How large images are cut: as `tile` says, else as was saved with the model. See `opsin.segment.tiling`."""
@@ -47,15 +51,46 @@ class SegmentPredictor(Predictor):
         tiling, at_once = self._tilings[tile]
         return DenseTiles(tiling, min(batch_size, at_once))
 
+    def finish_training(self) -> None:
+        """Without the auxiliary heads, which served the training."""
+        self.model.drop_aux_heads()
+
+    def set_output_stride(self, stride: int | None) -> None:
+        """Hold the maps of an atrous network at another stride, on the same weights; at that of its training if None.
+
+        Raises InputError for a network that has no such stride.
+        """
+        if stride is None and self._stride is None:
+            return
+        model = self.model
+        if not isinstance(model, Atrous):
+            able = ", ".join(sorted(registry.list_models("deeplab*", task=self.recipe.task)))
+            raise InputError(f"{self.recipe.model.name} is held at no output stride; these networks are: {able}")
+        self._stride = self._stride or model.output_stride
+        wanted = stride or self._stride
+        if model.output_stride != wanted:
+            model.set_output_stride(wanted)
+            self._tilings.clear()
+
+    def _checked(self, options: Mapping[str, Any], batch_size: int) -> dict[str, Any]:
+        self.set_output_stride(options.get("output_stride"))  # before tiles are measured
+        return super()._checked(options, batch_size)
+
     def normalize(self, batch: Tensor) -> Tensor:
         return self.preprocessing.normalize(batch, self.dtype) if self.normalizes else batch
 
     def run(self, batch: Tensor, originals: Sequence[Any]) -> Any:
         return answer_whole(self.model, self.normalize(batch))
 
-    def probabilities(self, images: Tensor, fitted: Fitted, **options: Any) -> Tensor:
-        """(B, K, *fitted.output) of normalised images that are inputs as `fit_input` planned them."""
-        return self.model.decode(self.model(images))
+    def probabilities(
+        self, images: Tensor, fitted: Fitted, *, flip: bool = False, scale: Sequence[float] | None = None, **_: Any
+    ) -> Tensor:
+        """(B, K, *fitted.output) of normalised images that are inputs as `fit_input` planned them.
+
+        flip, scale: the mean over the images and their mirror images, and over these enlarged by each factor, see
+        `opsin.segment.views`.
+        """
+        return look(self.model, images, fitted, flip=flip, scales=scale or (1.0,))
 
     def outputs(self, batch: Batch) -> Any:
         """Of every pixel of the input, which is mirrored at its borders for a network without padding."""
@@ -70,16 +105,26 @@ class SegmentPredictor(Predictor):
         *,
         scores: bool = False,
         threshold: float | None = None,
+        flip: bool = False,
+        scale: Sequence[float] | None = None,
         **options: Any,
     ) -> list[dict[str, Any]]:
         """Of each image its map, the pixels and the connected parts of each class in it, and `scores` if asked for.
 
         Probabilities are brought back to the image's pixels, bilinear, before the class is chosen. threshold: the least
         probability of a class; where classes overlap 0.5 if None, else there is none then, and a pixel that reaches it
-        with no class is one of which nothing is known. So is what a centre crop left out.
+        with no class is one of which nothing is known. So is what a centre crop left out. flip, scale: see
+        `probabilities`.
         """
-        found = self.model.decode(outputs)
+        found = self._seen_otherwise(originals, flip, scale) if flip or scale else self.model.decode(outputs)
         return [self._answer_of(found[place], size, threshold, scores) for place, size in enumerate(sizes)]
+
+    def _seen_otherwise(self, originals: Sequence[Tensor], flip: bool, scale: Sequence[float] | None) -> Tensor:
+        images = self.normalize(self.collate(originals).to(self.device))
+        size = (images.shape[-2], images.shape[-1])
+        fitted = fit_input(self.model, size)
+        found = self.probabilities(mirror(images, fitted), fitted, flip=flip, scale=scale)
+        return found[..., : size[0], : size[1]]
 
     def _answer_of(self, found: Tensor, size: tuple[int, int], threshold: float | None, scores: bool) -> dict[str, Any]:
         """The answer of probabilities (K, h, w) of the input that an image of (height, width) was made into."""

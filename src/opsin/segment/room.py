@@ -47,6 +47,17 @@ ROOM = Room(
                 minimum=0.0,
                 maximum=1.0,
             ),
+            Option("flip", bool, "Look at each image mirrored left to right too, and take the mean."),
+            Option(
+                "scale",
+                float,
+                "Look at each image enlarged by this factor, and take the mean over all given, 1 among them where it "
+                "is. Repeatable.",
+                minimum=0.1,
+                maximum=8.0,
+                repeatable=True,
+            ),
+            Option("output_stride", int, "Hold a DeepLab at this stride, 8, 16 or 32, instead of its training's."),
             Option("scores", bool, "Keep the probabilities of every pixel in the answers, for use in Python."),
         ),
         "eval": (
