@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -22,6 +22,16 @@ class SegmentSection(RecipeSection):
         default=None, description="Names of the classes by their numbers, where the data does not say them."
     )
     overlapping: bool = Field(default=False, description="A pixel may be of several classes, or of none.")
+    border_weights: Annotated[float, Field(gt=0)] | None = Field(
+        default=None,
+        description="How much more, at most, the pixels between two things count that touch; 10 in U-Net's paper.",
+    )
+    border_sigma: Annotated[float, Field(gt=0)] = Field(
+        default=5.0, description="Pixels by whose distance from two things that falls."
+    )
+    background: str | None = Field(
+        default=None, description="The class that is between things, for border_weights; the first one if null."
+    )
 
     def opening(self) -> dict[str, Any]:
         given = {"ignore": self.ignore, "names": self.names, "overlapping": self.overlapping or None}

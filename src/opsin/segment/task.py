@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
-from opsin import losses
 from opsin.data import Preprocessing, Source
 from opsin.data.class_maps import as_labels
-from opsin.engine.recipe import Recipe
+from opsin.engine.recipe import Recipe, own_section
 from opsin.engine.task import Task
-from opsin.errors import InputError
-from opsin.losses.pixels import PixelCrossEntropy
+from opsin.errors import InputError, unknown
+from opsin.segment.border_weights import WithBorderWeights
+from opsin.segment.criterion import create_criterion
 from opsin.segment.segmenter import Segmenter
 from opsin.structures import Batch
 
@@ -35,6 +35,13 @@ class SegmentTask(Task):
         if criterion is not None:
             model.criterion = criterion
         return task
+
+    def create_augmentation(self) -> Any:
+        own, section = super().create_augmentation(), own_section(self.recipe)
+        if section.border_weights is None:
+            return own
+        background = find_background(section.background, self.classes)
+        return WithBorderWeights(own, self.preprocessing, background, section.border_weights, section.border_sigma)
 
     def targets(self, batch: Batch) -> dict[str, Tensor]:
         found = {"labels": as_labels(batch["class_map"]).to(self.device)}
@@ -73,12 +80,10 @@ def _check_recipe(recipe: Recipe) -> None:
         raise InputError("mixing blends labels of whole images, which pixels have none of; set mixing.mixup=0")
 
 
-def create_criterion(recipe: Recipe, source: Source) -> Any:
-    """The recipe's criterion; None keeps the model's own."""
-    section = recipe.loss
-    if section.name is None and section.class_weights is None and not section.options:
-        return None
-    if section.name is not None:
-        return losses.create_loss(section.name, **section.options)
-    assert section.class_weights != "balanced"
-    return PixelCrossEntropy(section.class_weights)
+def find_background(name: str | None, classes: Sequence[str]) -> int:
+    """The class that is between things: the one of this name, or the first. Raises InputError for an unknown one."""
+    if name is None:
+        return 0
+    if name not in classes:
+        raise unknown("class for segment.background", name, classes)
+    return list(classes).index(name)

@@ -15,7 +15,14 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 
 from opsin.data.transforms.augmentation import _KNOWN
-from opsin.data.transforms.geometry import ElasticTransform, ScaleJitterCrop, ThinPlateSpline, follow, spline_weights
+from opsin.data.transforms.geometry import (
+    ElasticGrid,
+    ElasticTransform,
+    ScaleJitterCrop,
+    ThinPlateSpline,
+    follow,
+    spline_weights,
+)
 from opsin.data.transforms.points import Points, find_places
 
 HEIGHT, WIDTH = 90, 120
@@ -275,3 +282,21 @@ def test_formats_types_and_nothing_at_all() -> None:
 def test_wrong_options(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ThinPlateSpline(**options)
+
+
+def test_elastic_grid_is_the_published_deformation() -> None:
+    """Section 3.1 of U-Net: displacements of a 3x3 grid, 10 pixels of deviation, bicubic between, each its own axis."""
+    torch.manual_seed(0)
+    drawn = [ElasticGrid().make_params([torch.zeros(1, 48, 96)])["displacement"] for _ in range(400)]
+    fields = torch.cat(drawn) * torch.tensor([96, 48]) / 2  # in pixels
+    assert fields.shape == (400, 48, 96, 2)
+    corners = fields[:, [0, 0, -1, -1, 0], [0, -1, 0, -1, 0]]
+    assert float(corners.std()) == pytest.approx(10, rel=0.05) and abs(float(corners.mean())) < 0.5
+    torch.manual_seed(1)
+    field = ElasticGrid(grid=4, sigma=3.0).make_params([torch.zeros(1, 31, 61)])["displacement"][0]
+    torch.manual_seed(1)
+    moves = 3.0 * torch.randn(2, 4, 4)
+    # At the grid's own points the field is what was drawn, in torch's unit of half an image's side.
+    torch.testing.assert_close(field[::10, ::20], (moves * 2).permute(1, 2, 0) / torch.tensor([61, 31]))
+    with pytest.raises(ValueError, match="grid is 1"):
+        ElasticGrid(grid=1)

@@ -37,6 +37,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "random_affine": {"degrees": 20, "translate": [0.1, 0.1], "scale": [0.8, 1.2], "shear": 8, "fill": 0},
     "random_rotation": {"degrees": 40},
     "random_perspective": {"p": 1.0, "distortion_scale": 0.3, "interpolation": "nearest"},
+    "elastic_grid": {"sigma": 6.0, "interpolation": "nearest"},
     "elastic_transform": {"alpha": 60.0, "sigma": 6.0, "interpolation": "nearest"},
     "thin_plate_spline": {"interpolation": "nearest"},
     "random_crop": {"padding": [9, 5]},

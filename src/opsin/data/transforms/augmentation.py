@@ -22,6 +22,7 @@ from opsin.data.resizing import MODES
 from opsin.data.transforms.colour import FusedColorJitter, PCALighting, PhotometricDistort, Pixels
 from opsin.data.transforms.crops import Expand, Letterbox, RandomIoUCrop, ScaleJitter, Sizing
 from opsin.data.transforms.geometry import (
+    ElasticGrid,
     ElasticTransform,
     Geometric,
     RandomHorizontalFlip,
@@ -279,6 +280,7 @@ _PIXELS: dict[str, Any] = {
 }
 # Of v2's kind, and moving things by these of torchvision's functionals.
 _GEOMETRY: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "elastic_grid": (ElasticGrid, ("elastic",)),
     "elastic_transform": (ElasticTransform, ("elastic",)),
     "random_affine": (v2.RandomAffine, ("affine",)),
     "random_crop": (v2.RandomCrop, ("pad", "crop")),
@@ -300,7 +302,7 @@ _BLIND: dict[str, Any] = {
 _KNOWN = _OURS | _PIXELS | {name: kind for name, (kind, _) in _GEOMETRY.items()} | _BLIND
 _SIZING = ("random_resized_crop", "scale_jitter_crop")
 _SIZED = (*_SIZING, "random_crop")  # they get the size from the preprocessing
-_BENDING = ("elastic_transform", "thin_plate_spline")
+_BENDING = ("elastic_grid", "elastic_transform", "thin_plate_spline")
 _UNSIZE = (Expand, RandomIoUCrop)
 
 

@@ -171,6 +171,38 @@ class ElasticTransform(v2.ElasticTransform):
         return super().transform(inpt, params)
 
 
+class ElasticGrid(v2.Transform):
+    """Bend by random displacements of a coarse grid. Ronneberger et al. 2015 (U-Net, arXiv:1505.04597), section 3.1.
+
+    grid: points along each side, on the borders of the image and between; 3 in the paper. sigma: of the Gaussian that
+    displacements across and down are drawn from, in pixels; 10 in the paper. What a pixel moves by is interpolated,
+    bicubic. fill: what comes in from outside. Images are read bilinear.
+    """
+
+    def __init__(
+        self, grid: int = 3, sigma: float = 10.0, interpolation: Any = InterpolationMode.BILINEAR, fill: Any = 0
+    ) -> None:
+        super().__init__()
+        if grid < 2:
+            raise ValueError(f"grid is {grid}; expected 2 points or more along each side")
+        if not sigma >= 0:
+            raise ValueError(f"sigma is {sigma}; expected a number of pixels, 0 or more")
+        self.grid, self.sigma, self.interpolation, self.fill = grid, sigma, interpolation, fill
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        height, width = _size(flat_inputs)
+        moves = self.sigma * torch.randn(1, 2, self.grid, self.grid)
+        smooth = F.interpolate(moves, (height, width), mode="bicubic", align_corners=True)
+        # 2: torch counts an image's width and height from -1 to 1.
+        return {"displacement": smooth.permute(0, 2, 3, 1) * 2 / torch.tensor([width, height])}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        displacement = params["displacement"]
+        if isinstance(inpt, tv_tensors.BoundingBoxes):
+            return follow(inpt, displacement)
+        return v2.functional.elastic(inpt, displacement, self.interpolation, fill=self.fill)
+
+
 class ThinPlateSpline(v2.Transform):
     """Bend along the smoothest map that moves a grid of points as drawn. Bookstein 1989, IEEE PAMI 11(6), 567-585.
 
