@@ -142,3 +142,20 @@ def test_a_broken_training_goes_on_bit_for_bit(
     for read in (lambda run: read_model(run).state, lambda run: read_checkpoint(run / "last.ckpt")["state_dict"]):
         whole, cut = read(tmp_path / "whole"), read(tmp_path / "cut")
         assert whole.keys() == cut.keys() and all(torch.equal(whole[key], cut[key]) for key in whole)
+
+
+def test_an_evaluation_looks_as_a_prediction_does(segmenters: None, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    opsin.train(RECIPE, out=run)
+    plain, flipped = opsin.evaluate(run, split="test"), opsin.evaluate(run, split="test", flip=True)
+    assert plain.keys() == flipped.keys() and plain != flipped
+    wrong, pixels = 0, 0
+    members = [i for i in range(16)]
+    source = data.open("blobs:16", "segment").splits["all"]
+    answers = opsin.load(run).predict([source.read(i) for i in members], flip=True)
+    for i, answer in zip(members, answers, strict=True):
+        truth = np.asarray(source.kind.read(i, None)["class_map"])
+        wrong, pixels = wrong + int((answer.class_map != truth).sum()), pixels + truth.size
+    whole = opsin.evaluate(run, data="blobs:16", flip=True)
+    assert whole["pixel_accuracy"] == pytest.approx(1 - wrong / pixels)
+    assert opsin.evaluate(run, data="blobs:16", tile=16, scale=[1.0, 0.5])["miou"] > 0.2

@@ -44,13 +44,24 @@ class SegmentEvaluator(Evaluator):
     A training validates what the network gives at the size of its input. An evaluation compares the answers of
     `predict`, which are of the size of the image, with the mask as it was read; where nothing is resized, both are
     equal. borders: compare the borders of classes too. regions: the name of a class whose connected regions are
-    compared too.
+    compared too. flip, scale, output_stride: of the predictions, as `predict` takes them.
     """
 
     takes_answers: ClassVar[bool] = True
 
-    def __init__(self, predictor: Predictor, *, borders: bool = False, regions: str | None = None) -> None:
+    def __init__(
+        self,
+        predictor: Predictor,
+        *,
+        borders: bool = False,
+        regions: str | None = None,
+        flip: bool = False,
+        scale: Sequence[float] | None = None,
+        output_stride: int | None = None,
+    ) -> None:
         super().__init__(predictor)
+        views = {"flip": flip, "scale": scale, "output_stride": output_stride}
+        self.views = {name: value for name, value in views.items() if value}
         count = len(predictor.classes)
         self.overlapping: bool = predictor.has_network and predictor.model.overlapping
         self.confusion = np.zeros((count, count + 1), np.int64)
@@ -72,6 +83,9 @@ class SegmentEvaluator(Evaluator):
         """The loss of the k-th image of a batch."""
         one = slice(k, k + 1)
         return self.predictor.model.loss({key: value[one] for key, value in outputs.items()}, {"labels": labels[one]})
+
+    def answer_options(self) -> dict[str, Any]:
+        return self.views
 
     def update_answers(self, answers: Sequence[Mapping[str, Any]], batch: Batch) -> None:
         for place, own, answer in zip(batch["index"].tolist(), batch["class_map"], answers, strict=True):

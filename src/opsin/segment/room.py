@@ -6,6 +6,21 @@ from opsin.rooms import Metric, Option, Room, share
 
 _SHARES = ("miou_*", "dice", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou", "border_f1")
 
+# How an image is looked at, in use and in an evaluation.
+_VIEWS = (
+    Option("flip", bool, "Look at each image mirrored left to right too, and take the mean."),
+    Option(
+        "scale",
+        float,
+        "Look at each image enlarged by this factor, and take the mean over all given, 1 among them where it "
+        "is. Repeatable.",
+        minimum=0.1,
+        maximum=8.0,
+        repeatable=True,
+    ),
+    Option("output_stride", int, "Hold a DeepLab at this stride, 8, 16 or 32, instead of its training's."),
+)
+
 ROOM = Room(
     task="segment",
     help="the class of every pixel of an image",
@@ -47,17 +62,7 @@ ROOM = Room(
                 minimum=0.0,
                 maximum=1.0,
             ),
-            Option("flip", bool, "Look at each image mirrored left to right too, and take the mean."),
-            Option(
-                "scale",
-                float,
-                "Look at each image enlarged by this factor, and take the mean over all given, 1 among them where it "
-                "is. Repeatable.",
-                minimum=0.1,
-                maximum=8.0,
-                repeatable=True,
-            ),
-            Option("output_stride", int, "Hold a DeepLab at this stride, 8, 16 or 32, instead of its training's."),
+            *_VIEWS,
             Option("scores", bool, "Keep the probabilities of every pixel in the answers, for use in Python."),
         ),
         "eval": (
@@ -68,6 +73,7 @@ ROOM = Room(
                 "The connected regions of this class, too: adapted Rand error and variation of information.",
                 metavar="CLASS",
             ),
+            *_VIEWS,
         ),
         "data": (
             Option(
