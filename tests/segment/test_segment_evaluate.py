@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torchmetrics.classification import MulticlassJaccardIndex
 
 from opsin.data import Preprocessing, Split, create_loader
 from opsin.data.class_maps import ClassMaps, MapArray
@@ -19,7 +20,9 @@ from opsin.engine.evaluate import evaluate_split
 from opsin.engine.predict import Predictor
 from opsin.engine.recipe import load_recipe
 from opsin.errors import InputError
+from opsin.segment.borders import compare_borders
 from opsin.segment.evaluate import SegmentEvaluator
+from opsin.segment.regions import compare_regions
 from opsin.segment.segmenter import Segmenter
 
 RECIPE = {"model": {"name": "lenet5"}, "data": {"source": ""}, "train": {"batch_size": 2}}
@@ -156,3 +159,39 @@ def test_a_split_of_which_nothing_is_known() -> None:
         evaluate_split(SegmentEvaluator(create()), blank)
     with pytest.raises(InputError, match="nothing to evaluate"):
         validate(create(), blank).brief()
+
+
+def test_borders_and_regions_by_option() -> None:
+    predictor, split = create(), scene()
+    names = {"border_f1", "hausdorff_95", "adapted_rand_error", "variation_of_information"}
+    assert not names & evaluate_split(SegmentEvaluator(predictor), split).metrics.keys()
+    found = evaluate_split(SegmentEvaluator(predictor, borders=True, regions="dark"), split).result
+    assert names <= found.metrics.keys()
+    borders = [compare_borders(*pair, 3)[0] for pair in pairs(predictor, split)]
+    assert found.metrics["border_f1"] == pytest.approx(np.nanmean(borders, axis=0).mean())
+    errors = [compare_regions(*pair, 0)[0] for pair in pairs(predictor, split)]
+    assert found.metrics["adapted_rand_error"] == pytest.approx(np.mean(errors))
+    with pytest.raises(InputError, match="unknown class of regions 'dork'; did you mean dark"):
+        SegmentEvaluator(predictor, regions="dork")
+
+
+def pairs(predictor: Answering, split: Split) -> list[tuple[Any, Any]]:
+    return [(split.kind.maps.read(i, None), predictor.predict(split.read(i))["class_map"]) for i in range(len(split))]
+
+
+def test_metrics_of_ones_own_are_given_every_known_pixel() -> None:
+    predictor, split = create(), scene()
+    evaluator = SegmentEvaluator(predictor)
+    evaluator.own_metrics["jaccard"] = MulticlassJaccardIndex(3)
+    evaluator.own_metrics["right"] = lambda found, truth: (found == truth).double().mean()
+    metrics = evaluate_split(evaluator, split).metrics
+    assert metrics["jaccard"] == pytest.approx(metrics["miou"], abs=1e-6)
+    assert metrics["right"] == pytest.approx(metrics["pixel_accuracy"])
+
+
+def test_the_report_is_drawn_by_a_fresh_evaluator() -> None:
+    predictor, split = create(), scene()
+    result = evaluate_split(SegmentEvaluator(predictor), split).result
+    titles = [section.title for section in SegmentEvaluator(predictor).sections(result, split)]
+    assert {"Classes", "Errors by distance from a border", "Worst images"} <= set(titles)
+    assert [place for _, place, _ in result.evidence.worst] == np.argsort(result.evidence.evaluation.images).tolist()

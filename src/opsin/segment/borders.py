@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
-from opsin.segment.metrics import UNKNOWN, Array, mean_of_known
+from opsin.segment.metrics import Array, is_known, mean_of_known
 
 TOLERANCE = 0.0075  # of an image's diagonal: Csurka et al. 2013
 FARTHEST = 64  # pixels: farther from a border all are counted together
@@ -62,7 +62,7 @@ class ErrorsByDistance:
         """Count the pixels of two maps (H, W) of classes, or (K, H, W) of bool, by whole pixels of distance."""
         changes = _changes(truth)
         border: Array = np.any(changes, axis=0) if truth.ndim > 2 else changes
-        known = np.ones(border.shape, bool) if truth.ndim > 2 else _known(truth)
+        known = np.ones(border.shape, bool) if truth.ndim > 2 else is_known(truth)
         wrong = (truth != found).any(axis=0) if truth.ndim > 2 else truth != found
         reach = _distances(border) if border.any() else np.full(border.shape, float(FARTHEST))
         places = np.minimum(reach, FARTHEST).astype(np.int64)
@@ -74,7 +74,7 @@ def _borders(values: Array, truth: Array) -> Array:
     """Where a map changes between two pixels that are known, in it and in the truth; bool of the map's shape."""
     if values.ndim > 2:
         return _changes(values)
-    return _changes(values, _known(values) & _known(truth))
+    return _changes(values, is_known(values) & is_known(truth))
 
 
 def _of_class(borders: Array, values: Array, k: int) -> Array:
@@ -93,10 +93,6 @@ def _changes(values: Array, known: Array | None = None) -> Array:
         found[first] |= apart
         found[second] |= apart
     return found
-
-
-def _known(values: Array) -> Array:
-    return values != UNKNOWN if values.dtype == np.uint8 else values >= 0
 
 
 def _distances(border: Array) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -15,10 +15,9 @@ from opsin.data.class_maps import as_labels
 from opsin.engine.answers import Answer
 from opsin.engine.evaluator import Evaluator, Result
 from opsin.engine.predict import Predictor
-from opsin.errors import unknown
-from opsin.segment.borders import ErrorsByDistance, border_scores, compare_borders
-from opsin.segment.metrics import Array, Counts, Evaluation, brief_metrics, confusion_matrix, evaluate
-from opsin.segment.regions import compare_regions, region_scores
+from opsin.segment.borders import ErrorsByDistance
+from opsin.segment.comparison import Compared, Comparison
+from opsin.segment.metrics import Array, Evaluation, brief_metrics, is_known
 from opsin.segment.segmenter import centre
 from opsin.structures import Batch
 
@@ -26,16 +25,6 @@ if TYPE_CHECKING:
     from opsin.engine.report import Section
 
 _MEASURED = 200  # images whose errors are looked at by distance from a border, the first ones
-
-
-@dataclass
-class Seen:
-    """What is kept of an image. loss: of it by itself, where it was evaluated by outputs."""
-
-    counts: Counts
-    loss: float | None = None
-    borders: Array | None = None
-    regions: tuple[float, float] | None = None
 
 
 class SegmentEvaluator(Evaluator):
@@ -62,11 +51,8 @@ class SegmentEvaluator(Evaluator):
         super().__init__(predictor)
         views = {"flip": flip, "scale": scale, "output_stride": output_stride}
         self.views = {name: value for name, value in views.items() if value}
-        count = len(predictor.classes)
-        self.overlapping: bool = predictor.has_network and predictor.model.overlapping
-        self.confusion = np.zeros((count, count + 1), np.int64)
-        self.borders = borders
-        self.regions = None if regions is None else find_class(regions, predictor.classes)
+        overlapping: bool = predictor.has_network and predictor.model.overlapping
+        self.comparison = Comparison(predictor.classes, overlapping, borders=borders, regions=regions)
         self.errors, self.worst = ErrorsByDistance(), WorstMaps()
 
     def update(self, outputs: Any, batch: Batch) -> None:
@@ -74,10 +60,17 @@ class SegmentEvaluator(Evaluator):
         labels = as_labels(maps).to(logits.device)
         # each image by itself, so that the mean is the same however they are divided into batches
         losses = [torch.stack(list(self._terms(outputs, labels, k).values())).sum() for k in range(len(labels))]
-        found = logits >= 0 if self.overlapping else logits.argmax(dim=1).to(_narrow(logits.shape[1]))
+        found = logits >= 0 if self.comparison.overlapping else logits.argmax(dim=1).to(_narrow(logits.shape[1]))
         truth = centre(maps, logits.shape[-2:]).cpu().as_subclass(Tensor)
-        pairs = [values.numpy() for values in truth], [values.numpy() for values in found.cpu()]
-        self._count(batch["index"].tolist(), *pairs, torch.stack(losses).detach().tolist())
+        pairs = zip(batch["index"].tolist(), truth, found.cpu(), torch.stack(losses).detach().tolist(), strict=True)
+        for place, own, theirs, loss in pairs:
+            self._keep(place, own.numpy(), theirs.numpy(), loss)
+
+    def _keep(self, place: int, truth: Array, found: Array, loss: float | None = None) -> Compared:
+        compared = self.comparison.compare(truth, found)
+        pixels = pixels_of(truth, found) if self.own_metrics else None
+        self.collect([place], [replace(compared, loss=loss, pixels=pixels)])
+        return compared
 
     def _terms(self, outputs: Mapping[str, Tensor], labels: Tensor, k: int) -> Mapping[str, Tensor]:
         """The loss of the k-th image of a batch."""
@@ -90,59 +83,38 @@ class SegmentEvaluator(Evaluator):
     def update_answers(self, answers: Sequence[Mapping[str, Any]], batch: Batch) -> None:
         for place, own, answer in zip(batch["index"].tolist(), batch["class_map"], answers, strict=True):
             truth, found = own.as_subclass(Tensor).numpy(), map_of(answer)
-            self._count([place], [truth], [found])
-            self.worst.add(place, self.parts[-1][1].counts.miou, found)
+            self.worst.add(place, self._keep(place, truth, found).counts.miou, found)
             if len(self.parts) <= _MEASURED:
                 self.errors.add(truth, found)
 
-    def _count(
-        self,
-        places: Sequence[int],
-        truth: Sequence[Array],
-        found: Sequence[Array],
-        losses: Sequence[float | None] | None = None,
-    ) -> None:
-        for place, own, theirs, loss in zip(places, truth, found, losses or [None] * len(places), strict=True):
-            if self.overlapping:
-                counts = Counts.of_masks(own, theirs)
-            else:
-                confusion = confusion_matrix(own, theirs, len(self.confusion))
-                self.confusion += confusion
-                counts = Counts.of(confusion)
-            borders = compare_borders(own, theirs, len(self.confusion)) if self.borders else None
-            regions = None if self.regions is None else compare_regions(own, theirs, self.regions)
-            self.collect([place], [Seen(counts, loss, borders, regions)])
-
     def state(self) -> Any:
-        return self.parts, self.confusion
+        return self.parts, self.comparison.confusion
 
     def merge(self, states: Sequence[Any]) -> None:
         super().merge([parts for parts, _ in states])
-        self.confusion = np.sum([confusion for _, confusion in states], axis=0)
-
-    def counts(self) -> list[Counts]:
-        """The pixels of each image, in the order of the split whatever process saw them."""
-        return [one.counts for one in self.collected()]
+        if not self.comparison.overlapping:
+            self.comparison.confusion = np.sum([confusion for _, confusion in states], axis=0)
 
     def losses(self) -> dict[str, float]:
         """The mean training loss of an image, over those of which anything is known; none where answers were taken."""
         seen = [one.loss for one in self.collected() if one.loss is not None and one.counts.known]
         return {"loss": sum(seen) / len(seen)} if seen else {}
 
+    def compared(self) -> tuple[Tensor, Tensor]:
+        """The class found for every pixel whose class is known, (P,) int64, and its true one; as torchmetrics' take it.
+
+        All images in the order of the split, each row by row. Where classes overlap (P, K) of 0 and 1.
+        """
+        pairs = [one.pixels for one in self.collected() if one.pixels is not None]
+        found, truth = (np.concatenate(column) for column in zip(*pairs, strict=True))
+        return torch.from_numpy(found.astype(np.int64)), torch.from_numpy(truth.astype(np.int64))
+
     def brief(self) -> dict[str, float]:
-        return {**self.losses(), **brief_metrics(self.counts(), None if self.overlapping else self.confusion)}
+        counts = [one.counts for one in self.collected()]
+        return {**self.losses(), **brief_metrics(counts, self.comparison.confusion)}
 
     def result(self) -> Result:
-        seen: list[Seen] = self.collected()
-        borders = [one.borders for one in seen if one.borders is not None]
-        regions = [one.regions for one in seen if one.regions is not None]
-        evaluation = evaluate(
-            self.predictor.classes,
-            [one.counts for one in seen],
-            None if self.overlapping else self.confusion,
-            by_class=border_scores(borders) if borders else {},
-            others=region_scores(regions) if regions else {},
-        )
+        evaluation = self.comparison.evaluate(self.collected())
         evidence = Evidence(evaluation, self.worst.maps(), self.errors)
         return Result({**evaluation.metrics, **self.losses()}, evaluation.to_dict(), evidence)
 
@@ -181,11 +153,13 @@ class WorstMaps:
         return self._kept
 
 
-def find_class(name: str, classes: Sequence[str]) -> int:
-    """The number of a class by its name. Raises InputError, with the nearest ones, for one that there is not."""
-    if name not in classes:
-        raise unknown("class of regions", name, classes)
-    return list(classes).index(name)
+def pixels_of(truth: Array, found: Array) -> tuple[Array, Array]:
+    """What was found of the pixels whose class is known, and what they are: (P,), or (P, K) where classes overlap."""
+    if truth.dtype == bool:
+        one, other = (values.reshape(len(values), -1).T for values in (found, truth))
+        return one, other
+    known = is_known(truth)
+    return found[known], truth[known]
 
 
 def map_of(answer: Mapping[str, Any]) -> Array:

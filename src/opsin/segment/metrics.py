@@ -202,6 +202,11 @@ def _ratio(part: Array, whole: Array) -> Array:
     return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=np.asarray(whole) > 0)
 
 
+def is_known(values: Array) -> Array:
+    """Where the class of a pixel is known, of a map (H, W): bool."""
+    return values != UNKNOWN if values.dtype == np.uint8 else values >= 0
+
+
 def mean_of_known(values: Array) -> float:
     """The mean over what is not NaN; NaN where all is."""
     known = values[~np.isnan(values)]

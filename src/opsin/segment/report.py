@@ -19,7 +19,7 @@ from opsin.engine.report import Figure, Gallery, GalleryItem, Section, Table, Te
 from opsin.errors import InputError
 from opsin.segment.borders import FARTHEST, ErrorsByDistance
 from opsin.segment.drawing import colours_of, overlay
-from opsin.segment.metrics import UNKNOWN, Array, Evaluation
+from opsin.segment.metrics import Array, Evaluation, is_known
 
 _MANY = 20  # rows of a table of classes that can be looked through
 _PANEL = 320  # pixels: the width of each of the four images of an item
@@ -171,7 +171,7 @@ def paint_errors(image: Tensor, truth: Array, found: Array) -> Tensor:
     if truth.dtype == bool:
         wrong, unknown = (truth != found).any(axis=0), np.zeros(truth.shape[-2:], bool)
     else:
-        unknown = truth == UNKNOWN if truth.dtype == np.uint8 else truth < 0
+        unknown = ~is_known(truth)
         wrong = (truth != found) & ~unknown
     for mask, colour in ((wrong, _WRONG), (unknown, IGNORED)):
         paint = torch.tensor(colour, dtype=torch.uint8)[:, None, None]

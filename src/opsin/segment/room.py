@@ -37,6 +37,7 @@ ROOM = Room(
     trains="opsin.segment.task:SegmentTask",
     predicts="opsin.segment.predict:SegmentPredictor",
     evaluates="opsin.segment.evaluate:SegmentEvaluator",
+    scores="opsin.segment.score:score",
     section="opsin.segment.recipe:SegmentSection",
     defaults={
         "optim": {"name": "adamw", "lr": 0.001, "weight_decay": 0.0001},
@@ -88,5 +89,8 @@ ROOM = Room(
             Option("names", str, "Names of the classes, by their numbers.", metavar="NAME,...", opens=True),
             Option("overlapping", bool, "A pixel may be of several classes, or of none.", opens=True),
         ),
+    },
+    examples={
+        "eval": ("eval --predictions masks/ --data street/ --split test --borders",),
     },
 )
