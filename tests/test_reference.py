@@ -29,6 +29,7 @@ PACKAGES = (
     "ops",
     "optim",
     "scratch",
+    "segment",
 )
 MODULES = ("downloading", "registry", "rooms", "structures")
 
