@@ -150,7 +150,7 @@ def test_an_evaluation_looks_as_a_prediction_does(segmenters: None, tmp_path: Pa
     plain, flipped = opsin.evaluate(run, split="test"), opsin.evaluate(run, split="test", flip=True)
     assert plain.keys() == flipped.keys() and plain != flipped
     wrong, pixels = 0, 0
-    members = [i for i in range(16)]
+    members = list(range(16))
     source = data.open("blobs:16", "segment").splits["all"]
     answers = opsin.load(run).predict([source.read(i) for i in members], flip=True)
     for i, answer in zip(members, answers, strict=True):

@@ -3,7 +3,8 @@
 What is written is a `Program` of the task's `Predictor`. One of images takes "images", uint8 (B, channels, H, W), for
 any B, as `Preprocessing.prepare` leaves them, and normalises them itself. A classifier gives "scores" (B, K) in
 [0, 1]. A detector gives "boxes" (B, A, 4), xyxy in pixels of the input, and "scores" (B, A, K) of each; suppressing
-duplicates is left to the caller. All that it takes to use the file is written into it as metadata, see `describe`.
+duplicates is left to the caller. A segmenter gives "probabilities" (B, K, H, W), for images of any height and width.
+All that it takes to use the file is written into it as metadata, see `describe`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import importlib.util
+import inspect
 import io
 import json
 import logging
@@ -31,7 +33,7 @@ from opsin.engine.exported import Run, refuse_exported
 from opsin.engine.exported import open_program as _open
 from opsin.engine.membership import divide_as_trained
 from opsin.engine.own_networks import twin_of
-from opsin.engine.predict import Predictor, Program, load
+from opsin.engine.predict import FreeSides, Predictor, Program, load
 from opsin.engine.recipe_data import open_data
 from opsin.errors import InputError, JobError, say, unknown
 from opsin.files import atomic
@@ -47,6 +49,7 @@ _PACKAGES = {
     "openvino": ("onnx", "onnxscript", "openvino"),
     "torch": (),
 }
+_DEFERS = "prefer_deferred_runtime_asserts_over_guards"  # of torch.export, in newer versions
 _OPSET = 18  # the one that torch writes without conversion, and that every runtime since 2023 reads
 _IMAGES = 8
 
@@ -63,7 +66,10 @@ class Compared:
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written. input: its shape, without the batch. checked_on: which examples it was compared on."""
+    """What was written. input: its shape, without the batch. checked_on: which examples it was compared on.
+
+    free: whether the last two sides of it may be others, with which it was compared too.
+    """
 
     path: Path
     format: str
@@ -72,16 +78,19 @@ class Exported:
     checked_on: str
     name: str = "images"
     dtype: str = "uint8"
+    free: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         outputs = {one.name: {k: v for k, v in asdict(one).items() if k != "name"} for one in self.outputs}
         values = {"path": str(self.path), "format": self.format, "input": self.input, "outputs": outputs}
-        return {**values, "checked_on": self.checked_on, "tolerance": TOLERANCE}
+        free = {"free_sides": True} if self.free else {}
+        return {**values, **free, "checked_on": self.checked_on, "tolerance": TOLERANCE}
 
     def describe(self) -> str:
         """Lines for a terminal."""
         lines = [f"{self.name}  {self.dtype} (batch, {', '.join(map(str, self.input))})"]
+        lines[0] += ", and of other heights and widths" if self.free else ""
         for one in self.outputs:
             shape = ", ".join(map(str, one.shape))
             apart = f"{one.absolute:.1e} from PyTorch's, relatively {one.relative:.1e}"
@@ -126,7 +135,11 @@ def export(run: str | Path, format: str, out: str | Path | None = None, *, model
             _WRITERS[format](traced, program, file, describe(predictor, program))
         try:
             with step(f"comparing on {checked_on}"):
-                outputs = _compare(program, _open(file, format, program.name), images, path)
+                opened = _open(file, format, program.name)
+                outputs = _compare(program, opened, images, path)
+                if program.sides is not None:
+                    others = _compare(program, opened, _of_another_size(images, program.sides), path)
+                    outputs = [_worse(*pair) for pair in zip(outputs, others, strict=True)]
         except (JobError, OSError):
             raise
         except Exception as error:  # each runtime has its own
@@ -136,7 +149,8 @@ def export(run: str | Path, format: str, out: str | Path | None = None, *, model
                 part.replace(beside)
         file.replace(temporary)
     dtype = str(images.dtype).removeprefix("torch.")
-    return Exported(path, format, tuple(images.shape[1:]), outputs, checked_on, program.name, dtype)
+    free = program.sides is not None
+    return Exported(path, format, tuple(images.shape[1:]), outputs, checked_on, program.name, dtype, free)
 
 
 def describe(predictor: Predictor, program: Program) -> dict[str, str]:
@@ -206,15 +220,55 @@ def _examples(predictor: Predictor) -> tuple[Tensor, str]:
 
 
 def _trace(program: Program, predictor: Predictor, inputs: Tensor) -> ExportedProgram:
-    example = torch.zeros(2, *inputs.shape[1:], dtype=inputs.dtype)
+    shape = [2, *inputs.shape[1:]]
+    shapes: dict[int, Any] = {0: Dim("batch", min=1)}
+    options: dict[str, Any] = {"dynamic_shapes": (shapes,)}
+    if program.sides is not None:
+        shapes |= {axis: _free(name, program.sides) for axis, name in ((2, "height"), (3, "width"))}
+        shape[2:] = [_telling(side, program.sides) for side in shape[2:]]
+        if _DEFERS in inspect.signature(torch.export.export).parameters:
+            options[_DEFERS] = True  # what it cannot prove of all sizes is asserted in the program, and left out below
     try:
         with torch.no_grad(), _quiet():
-            traced = torch.export.export(program.module, (example,), dynamic_shapes=({0: Dim("batch", min=1)},))
+            traced = torch.export.export(program.module, (torch.zeros(shape, dtype=inputs.dtype),), **options)
     except Exception as error:  # whatever the network's own code and torch's tracing raise
         raise JobError(f"torch.export cannot trace {predictor.recipe.model.name}: {_first_line(error)}") from error
-    for node in traced.graph.nodes:
+    for node in list(traced.graph.nodes):
         node.meta.pop("stack_trace", None)  # paths of this machine, which are nobody's business
+        if program.sides is not None and node.target is torch.ops.aten._assert_scalar.default:
+            traced.graph.erase_node(node)  # of sizes such as that a part is never the whole; the comparison decides
+    if program.sides is not None:
+        traced.graph.eliminate_dead_code()
+        traced.graph_module.recompile()
     return traced
+
+
+def _free(name: str, sides: FreeSides) -> Any:
+    """The dimension of a side that is left open, as torch.export has them."""
+    if sides.step == 1:
+        return Dim(name, min=max(2, sides.least))
+    least = -(-(sides.least - sides.offset) // sides.step)
+    return sides.step * Dim(f"{name}_steps", min=max(1, least)) + sides.offset
+
+
+def _telling(side: int, sides: FreeSides) -> int:
+    """A side to trace with: whatever a network makes of it, no map has one row, and none is whole but by chance."""
+    side = sides.after(max(side, 128))
+    return side if side % 2 or sides.step > 1 else sides.after(side)
+
+
+def _of_another_size(images: Tensor, sides: FreeSides) -> Tensor:
+    """Two of the images, higher and wider by unequal amounts, repeated where they end."""
+    height = sides.after(images.shape[-2])
+    width = sides.after(sides.after(images.shape[-1] + images.shape[-1] // 4))
+    rows, columns = torch.arange(height) % images.shape[-2], torch.arange(width) % images.shape[-1]
+    return images[:2].index_select(-2, rows).index_select(-1, columns)
+
+
+def _worse(one: Compared, other: Compared) -> Compared:
+    """The shape of one with the larger differences of two."""
+    largest = max(one.absolute, other.absolute), max(one.relative, other.relative)
+    return Compared(one.name, one.shape, *largest)
 
 
 def _write_torch(traced: ExportedProgram, program: Program, file: Path, metadata: Mapping[str, str]) -> None:
@@ -232,7 +286,7 @@ def _write_onnx(traced: ExportedProgram, program: Program, file: Path, metadata:
                 opset_version=_OPSET,
                 input_names=[program.name],
                 output_names=program.outputs,
-                dynamic_shapes=({0: "batch"},),
+                dynamic_shapes=({0: "batch", **({2: "height", 3: "width"} if program.sides else {})},),
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:

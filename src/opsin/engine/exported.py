@@ -21,6 +21,7 @@ from opsin.files import load_json
 FILES = {".onnx": "onnx", ".xml": "openvino"}
 _PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
 _PLAIN = ("opsin", "model", "task", "usage")  # metadata that is text; the others are JSON
+_OF_PROGRAM = ("preprocessing", "values", "selection", "decoding", "sides", "tile")  # which say nothing of the data
 
 Run = Callable[[Tensor], Mapping[str, Tensor]]
 
@@ -63,9 +64,7 @@ def refuse_exported(path: str | Path, verb: str) -> None:
 
 def _facts(texts: Mapping[str, Any]) -> Facts:
     prepared = texts.get("preprocessing")
-    meaning = {
-        key: v for key, v in texts.items() if key not in (*_PLAIN, "preprocessing", "values", "selection", "decoding")
-    }
+    meaning = {key: v for key, v in texts.items() if key not in (*_PLAIN, *_OF_PROGRAM)}
     if "classes" in meaning:
         meaning["classes"] = [str(name) for name in meaning["classes"]]
     recipe = {"task": texts["task"], "model": {"name": texts["model"]}, "data": {"source": ""}}

@@ -38,13 +38,28 @@ Given = Any  # an image in any form that `load_image` takes
 _TILES = "opsin.tiles"  # among the options of a prediction: how images are cut; no task's option has such a name
 
 
+@dataclass(frozen=True)
+class FreeSides:
+    """The heights and widths of images that a program takes: offset + k step, from least on, each by itself."""
+
+    least: int = 1
+    step: int = 1
+    offset: int = 0
+
+    def after(self, side: int) -> int:
+        """The smallest that is larger than `side`."""
+        steps = max(-(-(self.least - self.offset) // self.step), (side - self.offset) // self.step + 1)
+        return self.offset + steps * self.step
+
+
 @dataclass
 class Program:
     """What can be exported of a model: a module that takes one tensor and gives named tensors, batch first.
 
     outputs: their names, in order. metadata: texts that travel in the file. units: of an output, the size from which on
     its error counts as relative; 1 for most. decode: from the outputs to the answers of a batch whose inputs have
-    these (height, width), by which a file is compared too. name: of the input in the file.
+    these (height, width), by which a file is compared too. name: of the input in the file. sides: which other sizes of
+    images the file is to take; its example's alone if None.
     """
 
     module: nn.Module
@@ -53,6 +68,7 @@ class Program:
     units: Mapping[str, float] = field(default_factory=dict)
     decode: Callable[[Mapping[str, Tensor]], list[dict[str, Any]]] | None = None
     name: str = "images"
+    sides: FreeSides | None = None
 
 
 class Predictor:

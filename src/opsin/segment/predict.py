@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from opsin import registry
 from opsin.engine.answers import Answer
 from opsin.engine.checkpoint import Facts
-from opsin.engine.predict import Predictor
+from opsin.engine.predict import FreeSides, Predictor, Program
 from opsin.engine.tiles import Tiles, read_tile
 from opsin.errors import InputError, printable
 from opsin.segment.answers import SegmentAnswer
@@ -20,6 +21,7 @@ from opsin.segment.components import count_components, count_pixels
 from opsin.segment.deeplab import Atrous
 from opsin.segment.drawing import annotate, colours_of
 from opsin.segment.mirroring import Fitted, answer_whole, fit_input, mirror
+from opsin.segment.program import Probabilities, SegmenterProgram, describe_use, sides_of
 from opsin.segment.reach import choose_dense_tiling
 from opsin.segment.resampling import lines_of, strips
 from opsin.segment.tiling import DenseTiles, DenseTiling
@@ -188,6 +190,22 @@ class SegmentPredictor(Predictor):
         ]
         kept = {} if scores is None else {"scores": scores}
         return {"classes": found, "class_map": class_map, **kept}
+
+    @classmethod
+    def network_of_program(
+        cls, run: Callable[[Tensor], Mapping[str, Tensor]], facts: Facts, texts: Mapping[str, Any]
+    ) -> nn.Module:
+        if facts.preprocessing is None:
+            raise ValueError("it lacks preprocessing")
+        channels, overlapping = facts.preprocessing.channels, bool(texts["values"].get("overlapping", False))
+        return SegmenterProgram(run, texts["sides"], len(facts.classes), channels, overlapping)
+
+    def programs(self) -> list[Program]:
+        sides = sides_of(self.model, min(self.preprocessing.size))
+        module = Probabilities(self.model, self.preprocessing)
+        metadata = {"usage": describe_use(self.preprocessing, sides), "sides": json.dumps(sides)}
+        free = FreeSides(sides["least"], sides["step"], sides["least"] % sides["step"])
+        return [Program(module, ["probabilities"], metadata, sides=free)]
 
     def draw(self, image: Tensor, answer: Any) -> Any:
         """The image with every class in its colour, and a legend."""

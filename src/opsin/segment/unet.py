@@ -248,10 +248,12 @@ class ValidUNet(Segmenter):
 def pad_to_multiple(images: Tensor, step: int, rest: int = 0) -> Tensor:
     """Images (B, C, H, W) with their last row and column repeated below and to the right, to sides k * step + rest."""
     height, width = images.shape[-2:]
-    below, right = (rest - height) % step, (rest - width) % step
-    if not torch.compiler.is_compiling() and not (below or right):
+    below, right = ((side - rest + step - 1) // step * step + rest - side for side in (height, width))
+    if torch.compiler.is_compiling():  # F.pad would fix in the exported program whether there is anything to add
+        for dim, side, more in ((-2, height, below), (-1, width, right)):
+            images = images.index_select(dim, torch.arange(side + more, device=images.device).clamp(max=side - 1))
         return images
-    return F.pad(images, (0, right, 0, below), mode="replicate")
+    return F.pad(images, (0, right, 0, below), mode="replicate") if below or right else images
 
 
 def _widths(width: int, *, halved: bool = False) -> list[int]:
