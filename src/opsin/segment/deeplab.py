@@ -32,7 +32,7 @@ from opsin.nn.conv import ConvNormActivation, SeparableConv
 from opsin.registry import Published, register
 from opsin.segment.encoder import Encoder, create_encoder
 from opsin.segment.segmenter import Outputs, Segmenter, Size, resize_logits
-from opsin.segment.unet import pad_to_multiple
+from opsin.segment.sizes import cut, pad_to_multiple
 
 RATES = (6, 12, 18)  # of ASPP at output stride 16, arXiv:1706.05587 section 3.3
 
@@ -161,13 +161,12 @@ class DeepLabV2(Atrous):
 
     def forward(self, images: Tensor) -> Outputs:
         self._check(images)
-        height, width = images.shape[-2:]
         if not self.released:
-            return {"logits": resize_logits(self.aspp(self.backbone(images)[0]), (height, width))}
+            return {"logits": resize_logits(self.aspp(self.backbone(images)[0]), images.shape[-2:])}
         padded = pad_to_multiple(images, self.output_stride, 1)
         logits = self.aspp(self.pool(self.backbone(padded)[0]))
         logits = F.interpolate(logits, list(padded.shape[-2:]), mode="bilinear", align_corners=True)
-        return {"logits": logits[..., :height, :width]}
+        return {"logits": cut(logits, images.shape[-2:])}
 
     def _from_classifier(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """A VGG's tensors, its first two linear layers thinned out for every branch."""

@@ -47,6 +47,12 @@ class Encoder(Extractor):
         self.places = tuple(place for place, _ in found.values())
         self.channels = tuple(channels for _, channels in found.values())
 
+    @property
+    def min_size(self) -> int:
+        """The least side of an image that is padded to whole cells of the coarsest map."""
+        own = self.backbone.min_size
+        return own if own > max(self.strides) else 1
+
     def keep(self, strides: Sequence[int]) -> None:
         """Give the maps of these strides only, finest first. Raises InputError where one is missing."""
         known = dict(zip(self.strides, zip(self.places, self.channels, strict=True), strict=True))

@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from opsin import registry
@@ -30,7 +29,7 @@ from opsin.nn.upsampling import BilinearDeconvolution, BilinearUpsample
 from opsin.registry import Published, register
 from opsin.segment.encoder import Encoder
 from opsin.segment.segmenter import Outputs, Segmenter, resize_logits
-from opsin.segment.unet import pad_to_multiple
+from opsin.segment.sizes import CeilMaxPool2d, cut, pad_to_multiple
 
 Upsampling: TypeAlias = Literal["fixed", "learned", "all_learned"]
 UPSAMPLING = ("fixed", "learned", "all_learned")
@@ -117,23 +116,24 @@ class FCN(Segmenter):
         self.fc = nn.Sequential(*layers)
         convs = [layer for layer in network.stages.modules() if isinstance(layer, nn.Conv2d)]
         convs[0].padding = (BORDER, BORDER)
-        for layer in network.stages.modules():
+        for name, layer in list(network.stages.named_modules()):
             if isinstance(layer, nn.MaxPool2d):
-                layer.ceil_mode = True
+                network.stages.set_submodule(name, CeilMaxPool2d())
+        self.pool = CeilMaxPool2d()
         return {32: hidden, 16: network.channels[3], 8: network.channels[2]}
 
     def forward(self, images: Tensor) -> Outputs:
         self._check(images)
-        height, width = images.shape[-2:]
+        size = images.shape[-2:]
         if self.released:
-            found, cut = self._score(self._pooled(images), SKIP_CUTS), CUTS[self.finest]
-            return {"logits": self.last(found)[..., cut : cut + height, cut : cut + width]}
+            found = self._score(self._pooled(images), SKIP_CUTS)
+            return {"logits": cut(self.last(found), size, CUTS[self.finest])}
         padded = pad_to_multiple(images, 32)
         maps = dict(zip(self.backbone.strides, self.backbone(padded), strict=True))
         logits = self.last(self._score(maps, {16: 0, 8: 0}))
         if not self.backbone.exact:
             logits = resize_logits(logits, padded.shape[-2:])
-        return {"logits": logits[..., :height, :width]}
+        return {"logits": cut(logits, size)}
 
     def _pooled(self, images: Tensor) -> dict[int, Tensor]:
         """pool3 and pool4 by their strides, and what fc7 gives."""
@@ -145,7 +145,7 @@ class FCN(Segmenter):
                 if isinstance(layer, nn.MaxPool2d):
                     stride *= 2
                     maps[stride] = x
-        maps[32] = self.fc(F.max_pool2d(x, 2, ceil_mode=True))
+        maps[32] = self.fc(self.pool(x))
         return maps
 
     def _score(self, maps: Mapping[int, Tensor], cuts: Mapping[int, int]) -> Tensor:
@@ -157,8 +157,7 @@ class FCN(Segmenter):
             skip = maps[stride] * SCALES[stride] if self.at_once else maps[stride]
             if not self.released and not self.backbone.exact:
                 total = resize_logits(total, skip.shape[-2:])
-            cut, (height, width) = cuts[stride], total.shape[-2:]
-            total = total + self.scores[name](skip)[..., cut : cut + height, cut : cut + width]
+            total = total + cut(self.scores[name](skip), total.shape[-2:], cuts[stride])
         return total
 
     def reset_head(self, num_classes: int) -> None:

@@ -19,7 +19,7 @@ from opsin.nn.conv import ConvNormActivation
 from opsin.registry import Published, register
 from opsin.segment.encoder import create_encoder
 from opsin.segment.segmenter import Outputs, Segmenter, resize_logits
-from opsin.segment.unet import pad_to_multiple
+from opsin.segment.sizes import cut, pad_to_multiple
 
 
 class LevelHead(nn.Module):
@@ -75,6 +75,7 @@ class SemanticFPN(Segmenter):
         options = {"in_channels": in_channels, "weights": backbone_weights, "frozen_norm": frozen_norm}
         self.backbone = create_encoder(backbone, **{**options, **(backbone_options or {})})
         self.backbone.keep(strides)
+        self.min_size = self.backbone.min_size
         self.neck = create_neck(
             neck, self.backbone.channels, self.backbone.strides, **{"out_channels": channels, **(neck_options or {})}
         )
@@ -91,14 +92,13 @@ class SemanticFPN(Segmenter):
 
     def forward(self, images: Tensor) -> Outputs:
         self._check(images)
-        height, width = images.shape[-2:]
         padded = pad_to_multiple(images, self.coarsest)
         levels = self.neck(self.backbone(padded))
         total, *others = (head(x) for head, x in zip(self.heads, levels, strict=True))
         for x in others:
-            total = total + (x if self.backbone.exact else resize_logits(x, total.shape[-2:]))
+            total = total + resize_logits(x, total.shape[-2:])
         logits = resize_logits(self.predict(total), padded.shape[-2:])
-        return {"logits": logits[..., :height, :width]}
+        return {"logits": cut(logits, images.shape[-2:])}
 
 
 @register(

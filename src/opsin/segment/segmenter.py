@@ -175,8 +175,9 @@ def centre(values: Tensor, size: Size | torch.Size) -> Tensor:
 
 def resize_logits(logits: Tensor, size: Size | torch.Size) -> Tensor:
     """Logits at another size, bilinear, pixel i spanning [i, i + 1) (corners not aligned)."""
-    same = not torch.compiler.is_compiling() and logits.shape[-2:] == tuple(size)  # a program's sizes may be left open
-    return logits if same else F.interpolate(logits, list(size), mode="bilinear")
+    if not torch.compiler.is_compiling() and logits.shape[-2:] == tuple(size):
+        return logits  # without a copy; in an exported program, whose sizes may be open, there is no such question
+    return F.interpolate(logits, list(size), mode="bilinear")
 
 
 def _fitting(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:

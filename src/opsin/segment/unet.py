@@ -27,6 +27,7 @@ from opsin.nn.conv import ConvNormActivation, Norm
 from opsin.registry import Published, register
 from opsin.segment.encoder import Encoder, create_encoder
 from opsin.segment.segmenter import Outputs, Segmenter, Size, centre, resize_logits
+from opsin.segment.sizes import cut, pad_to_multiple
 
 Upsampling: TypeAlias = Literal["transposed", "bilinear", "nearest"]
 UPSAMPLING = ("transposed", "bilinear", "nearest")
@@ -104,11 +105,16 @@ class UpStep(nn.Module):
         self.padded = padded
 
     def forward(self, x: Tensor, skip: Tensor | None) -> Tensor:
-        x = self.up(x) if self.mode == "transposed" else F.interpolate(x, scale_factor=2.0, mode=self.mode)
+        # An exported program, whose sizes may be open, cannot know that twice the one is the other.
+        fit = skip is not None and self.padded and (not self.exact or torch.compiler.is_compiling())
+        size = list(skip.shape[-2:]) if skip is not None and fit else None
+        if self.mode == "transposed":
+            x = self.up(x)
+            x = x if size is None else F.interpolate(x, size, mode="nearest")
+        else:
+            x = F.interpolate(x, size, scale_factor=2.0 if size is None else None, mode=self.mode)
         if skip is not None and not self.padded:
             skip = centre(skip, x.shape[-2:])
-        elif skip is not None and not self.exact:
-            x = F.interpolate(x, list(skip.shape[-2:]), mode="nearest")
         return self.convs(x if skip is None else torch.cat([skip, x], dim=1))
 
 
@@ -159,6 +165,7 @@ class UNet(Segmenter):
             options = {"in_channels": in_channels, "weights": backbone_weights, "frozen_norm": frozen_norm}
             encoder = create_encoder(backbone, **{**options, **(backbone_options or {})})
             outs, halve, exact = _decoder_channels(channels, max(encoder.strides)), False, encoder.exact
+            self.min_size = encoder.min_size
         self.backbone, self.coarsest, self.exact = encoder, max(encoder.strides), exact
         skips = dict(zip(encoder.strides, encoder.channels, strict=True))
         self.steps, width = nn.ModuleList(), skips[self.coarsest]
@@ -176,7 +183,6 @@ class UNet(Segmenter):
 
     def forward(self, images: Tensor) -> Outputs:
         self._check(images)
-        height, width = images.shape[-2:]
         padded = pad_to_multiple(images, self.coarsest)
         maps = self.backbone(padded)
         x = maps[-1]
@@ -185,7 +191,7 @@ class UNet(Segmenter):
         logits = self.predict(x)
         if not self.exact:
             logits = resize_logits(logits, padded.shape[-2:])
-        return {"logits": logits[..., :height, :width]}
+        return {"logits": cut(logits, images.shape[-2:])}
 
 
 class ValidUNet(Segmenter):
@@ -243,17 +249,6 @@ class ValidUNet(Segmenter):
         for step, skip in zip(self.steps, maps[::-1], strict=True):
             x = step(x, skip)
         return {"logits": self.predict(x)}
-
-
-def pad_to_multiple(images: Tensor, step: int, rest: int = 0) -> Tensor:
-    """Images (B, C, H, W) with their last row and column repeated below and to the right, to sides k * step + rest."""
-    height, width = images.shape[-2:]
-    below, right = ((side - rest + step - 1) // step * step + rest - side for side in (height, width))
-    if torch.compiler.is_compiling():  # F.pad would fix in the exported program whether there is anything to add
-        for dim, side, more in ((-2, height, below), (-1, width, right)):
-            images = images.index_select(dim, torch.arange(side + more, device=images.device).clamp(max=side - 1))
-        return images
-    return F.pad(images, (0, right, 0, below), mode="replicate") if below or right else images
 
 
 def _widths(width: int, *, halved: bool = False) -> list[int]:
