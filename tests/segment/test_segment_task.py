@@ -12,7 +12,7 @@ import torch
 
 import opsin
 from opsin import data
-from opsin.engine.checkpoint import read_checkpoint, read_model
+from opsin.engine.checkpoint import read_checkpoint, read_model, read_tensors
 from opsin.engine.recipe import load_recipe
 from opsin.engine.train import prepare
 from opsin.errors import InputError
@@ -159,3 +159,32 @@ def test_an_evaluation_looks_as_a_prediction_does(segmenters: None, tmp_path: Pa
     whole = opsin.evaluate(run, data="blobs:16", flip=True)
     assert whole["pixel_accuracy"] == pytest.approx(1 - wrong / pixels)
     assert opsin.evaluate(run, data="blobs:16", tile=16, scale=[1.0, 0.5])["miou"] > 0.2
+
+
+def test_an_fcn_is_trained_in_turn(segmenters: None, tmp_path: Path) -> None:
+    model: Any = opsin.create_model("fcn8s", num_classes=3, backbone="resnet18").eval()
+    coarse: Any = opsin.create_model("fcn32s", num_classes=3, backbone="resnet18").eval()
+    torch.nn.init.normal_(model.scores["32"].weight)
+    torch.nn.init.normal_(model.scores["8"].weight)
+    coarse.load_state_dict({key: model.state_dict()[key] for key in coarse.state_dict()})
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        whole = model(images)["logits"]
+        model.hold_at(32)
+        assert torch.equal(model(images)["logits"], coarse(images)["logits"])
+        assert (
+            model.state_dict().keys()
+            == opsin.create_model("fcn8s", num_classes=3, backbone="resnet18").state_dict().keys()
+        )
+        model.hold_at(None)
+        assert torch.equal(model(images)["logits"], whole) and not torch.equal(whole, coarse(images)["logits"])
+    options = {"model.name": "fcn16s", "model.backbone": "resnet18", "segment.staged": True, "train.epochs": 1}
+    opsin.train(RECIPE, {**options, "optim.lr": 0.001, "data.source": "blobs:8"}, out=tmp_path / "run")
+    first, second = (
+        read_tensors(tmp_path / "run" / "stages" / name / "result.safetensors")[0] for name in ("32s", "16s")
+    )
+    assert first["scores.32.weight"].any() and not first["scores.16.weight"].any() and second["scores.16.weight"].any()
+    saved = read_model(tmp_path / "run").state
+    assert torch.equal(saved["scores.16.weight"], second["scores.16.weight"])
+    with pytest.raises(InputError, match=r"segment\.staged"):
+        task_of(segment__staged=True)

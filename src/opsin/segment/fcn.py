@@ -97,6 +97,8 @@ class FCN(Segmenter):
             {str(stride): kind(num_classes, 2, learned=upsampling != "fixed") for stride in levels[:-1]}
         )
         self.last = kind(num_classes, finest, learned=upsampling == "all_learned")
+        self.level: int = finest  # that is used: coarser in the first stages of a training in turn
+        self._coarser: tuple[nn.Module, ...] = ()
         self.class_layers = tuple(f"scores.{stride}" for stride in levels)
         self.learned = ("backbone", "fc") if self.released else ("backbone",)
         for score in self.scores.values():
@@ -127,10 +129,10 @@ class FCN(Segmenter):
         size = images.shape[-2:]
         if self.released:
             found = self._score(self._pooled(images), SKIP_CUTS)
-            return {"logits": cut(self.last(found), size, CUTS[self.finest])}
+            return {"logits": cut(self._last(found), size, CUTS[self.level])}
         padded = pad_to_multiple(images, 32)
         maps = dict(zip(self.backbone.strides, self.backbone(padded), strict=True))
-        logits = self.last(self._score(maps, {16: 0, 8: 0}))
+        logits = self._last(self._score(maps, {16: 0, 8: 0}))
         if not self.backbone.exact:
             logits = resize_logits(logits, padded.shape[-2:])
         return {"logits": cut(logits, size)}
@@ -153,12 +155,27 @@ class FCN(Segmenter):
         total = self.scores["32"](maps[32])
         for name in list(self.scores)[1:]:
             stride = int(name)
+            if stride < self.level:
+                break
             total = self.ups[str(2 * stride)](total)
             skip = maps[stride] * SCALES[stride] if self.at_once else maps[stride]
             if not self.released and not self.backbone.exact:
                 total = resize_logits(total, skip.shape[-2:])
             total = total + cut(self.scores[name](skip), total.shape[-2:], cuts[stride])
         return total
+
+    def hold_at(self, level: int | None) -> None:
+        """Use no finer scores than those of a stride, as fcn32s or fcn16s would on the same tensors; None: all.
+
+        So the stages of a training in turn are of one network. What upsamples a coarser level is fixed.
+        """
+        self.level = self.finest if level is None else level
+        kind = BilinearDeconvolution if self.released else BilinearUpsample
+        # in a tuple: none of its tensors is the network's
+        self._coarser = () if self.level == self.finest else (kind(self.num_classes, self.level),)
+
+    def _last(self, scores: Tensor) -> Tensor:
+        return self._coarser[0].to(scores.device)(scores) if self._coarser else self.last(scores)
 
     def reset_head(self, num_classes: int) -> None:
         super().reset_head(num_classes)

@@ -33,6 +33,11 @@ class SegmentSection(RecipeSection):
         default=None, description="The class that is between things, for border_weights; the first one if null."
     )
 
+    staged: bool = Field(
+        default=False,
+        description="Train an FCN in turn: at stride 32, then with the skip of 16, then of 8, each for train.epochs.",
+    )
+
     def opening(self) -> dict[str, Any]:
         given = {"ignore": self.ignore, "names": self.names, "overlapping": self.overlapping or None}
         return {key: value for key, value in given.items() if value is not None}

@@ -7,14 +7,17 @@ from typing import Any
 
 from torch import Tensor
 
-from opsin.data import Preprocessing, Source
+from opsin import registry
+from opsin.data import Preprocessing, Source, Split
 from opsin.data.class_maps import as_labels
 from opsin.engine.recipe import Recipe, own_section
-from opsin.engine.task import Task
+from opsin.engine.task import Stage, Task
 from opsin.errors import InputError, unknown
 from opsin.segment.border_weights import WithBorderWeights
 from opsin.segment.criterion import create_criterion
+from opsin.segment.fcn import FCN
 from opsin.segment.segmenter import Segmenter
+from opsin.segment.staged import staged
 from opsin.structures import Batch
 
 
@@ -52,6 +55,12 @@ class SegmentTask(Task):
         # A network without padding is given no more than the image here: it learns from the middle.
         return self.model.loss(self.model(*self.inputs(batch)), self.targets(batch))
 
+    def stages(self) -> Sequence[Stage]:
+        return staged(self.model) if own_section(self.recipe).staged else ()
+
+    def describe_fit(self, split: Split) -> list[str]:
+        return self.model.size_warnings(self.preprocessing.size)
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         assert self.evaluator is not None
         self.evaluator.update(self.predictor.outputs(batch), batch)
@@ -76,6 +85,8 @@ def check_size(model: Segmenter, name: str, size: tuple[int, int]) -> None:
 
 def _check_recipe(recipe: Recipe) -> None:
     """Refuse what belongs to classifiers."""
+    if own_section(recipe).staged and registry.find_model(recipe.model.name).network is not FCN:
+        raise InputError(f"segment.staged trains the skips of an FCN in turn, and {recipe.model.name} is none")
     if recipe.mixing.mixup or recipe.mixing.cutmix:
         raise InputError("mixing blends labels of whole images, which pixels have none of; set mixing.mixup=0")
 
