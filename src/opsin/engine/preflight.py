@@ -15,6 +15,7 @@ from opsin.engine.devices import accelerator_device, count_processes
 from opsin.engine.recipe import Recipe
 from opsin.engine.task import Task
 from opsin.errors import InputError
+from opsin.nn.norm import SteadyBatchNorm2d
 
 _MOST_PROCESSES = 64  # on processors, whatever the number of their cores
 
@@ -80,6 +81,7 @@ def _needs_several(task: Task) -> str | None:
         module: name
         for name, module in task.model.named_modules()
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and (module.training or not module.track_running_stats)
+        if not isinstance(module, SteadyBatchNorm2d)  # which knows what to do then
     }
     if prepared is None or not norms:
         return None

@@ -44,6 +44,7 @@ ROOM = Room(
         "schedule": {"name": "poly", "warmup_epochs": 1.0},
         "train": {"epochs": 50, "batch_size": 8, "clip_norm": 10.0},
     },
+    starts="opsin.segment.starting:choose",
     metrics=(
         share("miou", brief=True),
         *(share(name) for name in _SHARES),
