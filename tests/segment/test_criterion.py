@@ -17,6 +17,7 @@ from opsin.losses import create_pixel_loss
 from opsin.losses.overlap import dice_loss
 from opsin.losses.pixels import PixelCrossEntropy, pixel_cross_entropy
 from opsin.segment.criterion import class_weights, create_criterion
+from opsin.segment.segmenter import Segmenter
 
 # Of three images the pixels of each class, the last those of which nothing is known; "c" is nowhere.
 COUNTS = np.array([[80, 20, 0, 5], [100, 0, 0, 0], [40, 60, 0, 0]])
@@ -120,3 +121,31 @@ def test_a_loss_of_ones_own() -> None:
         criterion = create_pixel_loss(objects.describe(own_loss))
     assert criterion(logits, labels) == pytest.approx(logits.sum() + 1)
     assert criterion(logits, labels, torch.ones(2, 4, 5)) == pytest.approx(logits.sum() + 40)
+
+
+class TwoHeads(Segmenter):
+    """Logits that are parameters, and those of an auxiliary head."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 1)
+        self.aux_weights = {"aux": 0.4}
+        self.main, self.aux = (torch.nn.Parameter(torch.randn(2, 3, 4, 5)) for _ in range(2))
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return {"logits": self.main, "aux": self.aux}
+
+
+@pytest.mark.parametrize("ignored", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("name", ["cross_entropy", "focal", "dice", "jaccard", "lovasz"])
+def test_auxiliary_heads_have_the_same_criterion(name: str, ignored: float) -> None:
+    network, labels = TwoHeads(), scene()[1].clamp(min=0)
+    network.criterion = create_pixel_loss(name)
+    hidden = torch.rand(labels.shape, generator=torch.Generator().manual_seed(1)) < ignored
+    targets = {"labels": labels.masked_fill(hidden, -1), "weights": torch.rand(2, 4, 5) + 0.5}
+    terms = network.loss(network(labels), targets)
+    for key, head, weight in (("main", network.main, 1.0), ("aux", network.aux, 0.4)):
+        torch.testing.assert_close(terms[key], weight * network.criterion(head, targets["labels"], targets["weights"]))
+    torch.stack(list(terms.values())).sum().backward()
+    for head in (network.main, network.aux):
+        assert head.grad is not None and (head.grad[hidden[:, None].expand_as(head)] == 0).all()
+        assert bool(head.grad.any()) == (ignored < 1)

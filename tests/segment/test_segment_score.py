@@ -6,11 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from opsin import evaluate_predictions
+from opsin.data import Source, Split
+from opsin.data.class_maps import ClassMaps, MapArray
+from opsin.data.inputs import ImageArray
 from opsin.errors import InputError
 from opsin.segment.metrics import Counts, confusion_matrix, evaluate
+from opsin.segment.score import score
 
 Array = np.ndarray
 NAMES = ["road", "tree", "sky"]
@@ -111,3 +116,24 @@ def test_what_is_refused(scene: tuple[Path, Array, Array], tmp_path: Path) -> No
     (folder / "3.png").write_bytes(b"no image")
     with pytest.raises(InputError, match=r"3\.png cannot be read"):
         evaluate_predictions(folder, data)
+
+
+@pytest.mark.parametrize("names", [("00-lung", "01-heart"), ("lung", "heart")])
+def test_classes_that_overlap_have_a_folder_an_image(tmp_path: Path, names: tuple[str, str]) -> None:
+    random = np.random.default_rng(0)
+    truth, found = random.random((2, 3, 2, 8, 9)) < 0.4
+    images = torch.from_numpy(random.integers(0, 256, (3, 1, 8, 9)).astype(np.uint8))
+    split = Split(ImageArray(images, "scan"), ClassMaps(MapArray(truth), ["lung", "heart"], overlapping=True))
+    source = Source("scans", "memory", {"all": split})
+    for i in range(3):
+        for k, name in enumerate(names):
+            save(255 * found[i, k].astype(np.uint8), tmp_path / f"scan[{i}]/{name}.png")
+    metrics = score(tmp_path, source, "all").metrics
+    counts = [Counts.of_masks(own, theirs) for own, theirs in zip(truth, found, strict=True)]
+    assert metrics == pytest.approx(evaluate(["lung", "heart"], counts, None).metrics)
+    (tmp_path / f"scan[1]/{names[1]}.png").unlink()
+    with pytest.raises(InputError, match=r"scan\[1\] has no mask of 'heart'"):
+        score(tmp_path, source, "all")
+    save(np.zeros((8, 9), np.uint8), tmp_path / "scan[1]/07.png")
+    with pytest.raises(InputError, match=r"07\.png is the mask of no class"):
+        score(tmp_path, source, "all")

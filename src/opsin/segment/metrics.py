@@ -138,12 +138,12 @@ def evaluate(
     recall, precision = _ratio(whole.right, whole.truth), _ratio(whole.right, whole.found)
     metrics = {
         "miou": whole.miou,
-        "miou_all_classes": float(np.nan_to_num(iou).mean()),
-        "miou_per_image": mean_of_known(np.array(images)),
-        "dice": mean_of_known(dice),
         "pixel_accuracy": _accuracy(whole, overlapping=confusion is None),
         "mean_accuracy": mean_of_known(recall),
+        "dice": mean_of_known(dice),
         "frequency_weighted_iou": float(np.nansum(whole.truth * iou) / max(1, whole.truth.sum())),
+        "miou_all_classes": float(np.nan_to_num(iou).mean()),
+        "miou_per_image": mean_of_known(np.array(images)),
     }
     if not whole.truth.any():
         del metrics["frequency_weighted_iou"]
