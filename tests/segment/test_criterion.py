@@ -149,3 +149,10 @@ def test_auxiliary_heads_have_the_same_criterion(name: str, ignored: float) -> N
     for head in (network.main, network.aux):
         assert head.grad is not None and (head.grad[hidden[:, None].expand_as(head)] == 0).all()
         assert bool(head.grad.any()) == (ignored < 1)
+
+
+def test_median_frequency_is_no_rule_for_labels_of_whole_images() -> None:
+    from opsin.classify.task import _create_criterion
+
+    with pytest.raises(InputError, match=r"median_frequency is of pixels; use balanced"):
+        _create_criterion(recipe(class_weights="median_frequency"), np.array([0, 1, 1]), 2)

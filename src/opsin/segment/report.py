@@ -172,7 +172,7 @@ def paint_errors(image: Tensor, truth: Array, found: Array) -> Tensor:
         wrong, unknown = (truth != found).any(axis=0), np.zeros(truth.shape[-2:], bool)
     else:
         unknown = ~is_known(truth)
-        wrong = (truth != found) & ~unknown
+        wrong = truth != found
     for mask, colour in ((wrong, _WRONG), (unknown, IGNORED)):
         paint = torch.tensor(colour, dtype=torch.uint8)[:, None, None]
         grey = torch.where(torch.from_numpy(mask), paint, grey)
