@@ -38,7 +38,8 @@ Tile = Annotated[
     str | None,
     typer.Option(
         metavar="auto|SIZE|off",
-        help="Predict images larger than a tile in overlapping tiles too. SIZE: of a tile, in pixels; auto: by the "
+        help="Predict images larger than a tile in overlapping tiles too, of segmenters in these alone. SIZE: of a tile, "
+        "in pixels; auto: by the "
         "sizes of the training objects. As saved with the model, else off, if not given. For tasks that locate "
         "objects.",
         show_default=False,

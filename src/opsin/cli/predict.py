@@ -76,7 +76,7 @@ def predict(
     coco: Annotated[
         Path | None,
         typer.Option(
-            "--coco", metavar="FILE", help="Write detected objects as COCO json, with scores.", show_default=False
+            "--coco", metavar="FILE", help="Write what was found as COCO json, objects with scores.", show_default=False
         ),
     ] = None,
     crops: Annotated[

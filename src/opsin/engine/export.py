@@ -135,11 +135,7 @@ def export(run: str | Path, format: str, out: str | Path | None = None, *, model
             _WRITERS[format](traced, program, file, describe(predictor, program))
         try:
             with step(f"comparing on {checked_on}"):
-                opened = _open(file, format, program.name)
-                outputs = _compare(program, opened, images, path)
-                if program.sides is not None:
-                    others = _compare(program, opened, _of_another_size(images, program.sides), path)
-                    outputs = [_worse(*pair) for pair in zip(outputs, others, strict=True)]
+                outputs = _compare_sizes(program, _open(file, format, program.name), images, path)
         except (JobError, OSError):
             raise
         except Exception as error:  # each runtime has its own
@@ -321,6 +317,15 @@ def _write_openvino(traced: ExportedProgram, program: Program, file: Path, metad
 
 
 _WRITERS = {"onnx": _write_onnx, "openvino": _write_openvino, "torch": _write_torch}
+
+
+def _compare_sizes(program: Program, run: Run, images: Tensor, path: Path) -> list[Compared]:
+    """`_compare` on the images, and where the program takes other sizes on two of another one too."""
+    outputs = _compare(program, run, images, path)
+    if program.sides is None:
+        return outputs
+    others = _compare(program, run, _of_another_size(images, program.sides), path)
+    return [_worse(*pair) for pair in zip(outputs, others, strict=True)]
 
 
 @torch.inference_mode()

@@ -92,6 +92,8 @@ ROOM = Room(
         ),
     },
     examples={
+        "train": ("train segment --model unet --data scans/ --epochs 50",),
+        "predict": ("predict runs/unet_scenes photos/ --out maps/ --format index",),
         "eval": ("eval --predictions masks/ --data street/ --split test --borders",),
     },
 )
