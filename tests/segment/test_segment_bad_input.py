@@ -70,7 +70,8 @@ def test_ids_beyond_the_classes_are_an_error(segmenters: None, tmp_path: Path) -
 
 def test_an_image_of_one_pixel_has_an_answer(run: Path) -> None:
     predictor = opsin.load(run)
-    for options in ({}, {"tile": 16}, {"flip": True}):
+    several: list[dict[str, Any]] = [{}, {"tile": 16}, {"flip": True}]
+    for options in several:
         answer = predictor.predict(torch.full((3, 1, 1), 220, dtype=torch.uint8), **options)
         assert answer.class_map.shape == (1, 1) and answer.areas.sum() == 1 and answer.components.sum() == 1
 
@@ -99,7 +100,7 @@ def test_what_the_flags_leave_open_is_chosen(segmenters: None) -> None:
     source = source.with_splits({"train": source.splits["all"]})
     recipe = load_recipe({"task": "segment", "model": {"name": "tiny_segmenter"}, "data": {"source": "blobs:90"}})
     made, (line,) = start(recipe, source, None, {"optim.lr"})
-    assert made.train.batch_size == 4 and made.augment[1] == {"random_horizontal_flip": {}}
+    assert made.train.batch_size == 4 and list(made.augment or ())[1] == {"random_horizontal_flip": {}}
     assert line.startswith("training: batches of 4, augment scale_jitter + random_horizontal_flip")
     sided = source.with_splits({"train": source.splits["train"].with_truth(
         source.splits["train"].kind.relabel([0, 1, 2], ["ground", "left lung", "right lung"])

@@ -63,3 +63,13 @@ def test_wrong_forms_are_refused(run: Path, photos: Path, tmp_path: Path) -> Non
         words = ["predict", str(run), str(photos), *words]
         with pytest.raises(InputError, match=said):
             CliRunner().invoke(app_for(words), words, catch_exceptions=False)
+
+
+def test_explain_of_a_segmenter_is_a_page_with_all_but_class_evidence(run: Path, photos: Path, tmp_path: Path) -> None:
+    """A class of the whole image, which Grad-CAM would explain, there is not; the page says so and has the rest."""
+    words = ["explain", str(run), "--html", str(tmp_path / "page.html"), "--images", str(photos / "0.png")]
+    result = CliRunner().invoke(app_for(words), words)
+    assert result.exit_code == 0, result.output
+    assert "head" in result.output
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Not shown: class evidence needs a classifier" in page and "Feature maps" in page

@@ -46,6 +46,10 @@ class Evidence:
         return F.interpolate(scaled[:, None], (height, width), mode="bilinear", align_corners=False)[:, 0]
 
 
+class NoEvidenceError(InputError):
+    """The network is no classifier, of which alone a class of the whole image can be explained."""
+
+
 def grad_cam(
     model: nn.Module, images: Tensor, classes: Sequence[int] | Tensor | None = None, *, layer: str | None = None
 ) -> Evidence:
@@ -83,15 +87,10 @@ def _forward(model: nn.Module, images: Tensor) -> Any:
 
 def class_logits(outputs: Any) -> Tensor:
     """The (B, K) logits of what a classifier's forward gives: the tensor itself, or "logits" beside auxiliary ones."""
-    if not has_class_logits(outputs):
-        raise InputError("class evidence needs a classifier: a network that gives logits of shape (B, classes)")
-    return outputs["logits"] if isinstance(outputs, Mapping) else outputs
-
-
-def has_class_logits(outputs: Any) -> bool:
-    """Whether a network's outputs are those of a classifier."""
     logits = outputs.get("logits") if isinstance(outputs, Mapping) else outputs
-    return isinstance(logits, Tensor) and logits.ndim == 2
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        raise NoEvidenceError("class evidence needs a classifier: a network that gives logits of shape (B, classes)")
+    return logits
 
 
 def _check_classes(classes: Sequence[int] | Tensor | None, logits: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from opsin.analyze import plots, visualize
 from opsin.analyze.dead_units import LayerActivity
 from opsin.analyze.effective_field import EffectiveField, effective_fields
 from opsin.analyze.explain_schema import Advice, Explanation, Layer, Memory, Result, Stage
+from opsin.analyze.gradcam import NoEvidenceError
 from opsin.analyze.visualize import Subject, Tile, TileGroup
 from opsin.engine import charts
 from opsin.engine.report import Code, Figure, Section, Table, Text
@@ -204,9 +205,8 @@ def seen_sections(
     fields = {name: stages.get(name, rows.get(name)) for name in names}
     first = subject.images[0].name
     where = f"{len(subject.scanned()):,} images of its {subject.split_name} split" if subject.split else "the images"
-    evidence = visualize.show_evidence(subject)
     sections: list[Section] = [
-        *([Tiles("Class evidence", _EVIDENCE, [TileGroup("", evidence, size=15.0)])] if evidence else ()),
+        _class_evidence(subject),
         Tiles("Feature maps", f"Of {first}, by layer; the number is the unit's. Each map over its own range.",
               visualize.show_feature_maps(subject, names)),
         Tiles("What excites units", _EXCITEMENT.format(where=where),
@@ -218,9 +218,18 @@ def seen_sections(
     return sections
 
 
+def _class_evidence(subject: Subject) -> Tiles:
+    """What speaks for the class of each image; of a network that is no classifier, why there is nothing to show."""
+    try:
+        return Tiles("Class evidence", _EVIDENCE, [TileGroup("", visualize.show_evidence(subject), size=15.0)])
+    except NoEvidenceError as error:
+        return Tiles("Class evidence", f"Not shown: {error}.", [])
+
+
 def _last_of_sizes(layers: Sequence[Layer]) -> list[str]:
     """Of a network without stages the last layer of each size of its maps, as its stages would end; five at most."""
-    last = {tuple(one.output_shape[1:]): one.name for one in layers if len(one.output_shape) == 3}
+    inner = [one for one in layers if one.name and len(one.output_shape) == 3]  # the network itself has no name
+    last = {tuple(one.output_shape[1:]): one.name for one in inner}
     return [name for size, name in last.items() if math.prod(size) > 1][-5:]
 
 

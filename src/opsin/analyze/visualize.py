@@ -18,7 +18,7 @@ from opsin.analyze.dead_units import LayerActivity, find_dead_units
 from opsin.analyze.deconvolution import Excitation, as_image, check_unit, project, strongest
 from opsin.analyze.explain_schema import Explanation, Field
 from opsin.analyze.feature_maps import as_grey, feature_maps, most_active
-from opsin.analyze.gradcam import class_logits, grad_cam, has_class_logits
+from opsin.analyze.gradcam import class_logits, grad_cam
 from opsin.data import Preprocessing, Split
 from opsin.data.images import UnreadableImage
 from opsin.data.sample_files import read_photograph
@@ -301,12 +301,9 @@ def show_excitements(
 def show_evidence(subject: Subject) -> list[Tile]:
     """Grad-CAM of every image: for the most probable class, and for the true one where that is another.
 
-    None of a network that gives an image no class.
+    Raises NoEvidenceError for a network that gives an image no class.
     """
     images, model = subject.normalized(subject.images), cast("Any", subject.model)
-    with torch.no_grad():
-        if not has_class_logits(model(images[:1])):
-            return []
     evidence = grad_cam(subject.model, images)
     with torch.no_grad():
         logits = class_logits(model(images))

@@ -38,10 +38,9 @@ Tile = Annotated[
     str | None,
     typer.Option(
         metavar="auto|SIZE|off",
-        help="Predict images larger than a tile in overlapping tiles too, of segmenters in these alone. SIZE: of a tile, "
-        "in pixels; auto: by the "
-        "sizes of the training objects. As saved with the model, else off, if not given. For tasks that locate "
-        "objects.",
+        help="Predict images larger than a tile in overlapping tiles too, segmenters in these alone. SIZE: of a tile, "
+        "in pixels; auto: by the sizes of the training objects. As saved with the model, else off, if not given. For "
+        "tasks that locate objects or pixels.",
         show_default=False,
     ),
 ]
