@@ -35,6 +35,7 @@ _FOLDER = re.compile(
     rf"(?:[_\-. ]?(?P<after>{_SPLIT}))?{_EXTRA}$",
     re.IGNORECASE,
 )
+_IMAGE_WORD, _MASK_WORD = (re.compile(f"{words}$", re.IGNORECASE) for words in (_IMAGE, _MASK))
 _MASK_END = re.compile(
     r"[_\-. ](?:masks?|label(?:s|ids|trainids)?|gt|seg(?:mentation)?|annot(?:ation)?s?|l|p|ground_?truth|target|m|"
     r"manual\d?|\d(?:st|nd)_?ho|lab|trimap|color_?mask)$",
@@ -57,10 +58,20 @@ def read_folder(name: str) -> Part:
     """What the name of a folder says of what lies in it."""
     found = _FOLDER.match(name)
     if found is None:
-        return Part("", "", False)
+        return _read_words(name)
     role: Role = "image" if found["image"] else "mask" if found["mask"] else ""
     split = SPLIT_NAMES.get((found["before"] or found["after"] or "").lower(), "")
     return Part(role, split, bool(role or split))
+
+
+def _read_words(name: str) -> Part:
+    """Of a name with other words in it, as ISIC_Training_Input: what its last word says, and which split one does."""
+    words = re.split(r"[_\-. ]+", name)
+    role: Role = "image" if _IMAGE_WORD.match(words[-1]) else "mask" if _MASK_WORD.match(words[-1]) else ""
+    if not role or len(words) < 2:
+        return Part("", "", False)
+    short = {**SPLIT_NAMES, "tr": "train", "te": "test"}
+    return Part(role, next((short[word] for word in map(str.lower, words) if word in short), ""), True)
 
 
 class Place(NamedTuple):
