@@ -340,6 +340,7 @@ REFUSED: dict[str, tuple[str, dict[str, str]]] = {
 MAPS = {
     "Cityscapes": "Cityscapes",
     "Cityscapes, maps alone": "Cityscapes",
+    "Mapillary": "mask folders",
     "CamVid, SegNet's": "mask folders",
     "CamVid": "mask folders",
     "ADE20K": "mask folders",

@@ -376,3 +376,56 @@ def test_camvid(data_dir: Path) -> None:
     assert counts.tolist() == plain.tolist()
     with pytest.raises(InputError, match="in CamVid 11 says that nothing is known, but ignore is 255; drop it"):
         open_source(home, "segment", ignore=255)
+
+
+@pytest.mark.parametrize("place", ["masks/{c}/{n}.png", "masks/{n}_{c}.png", "gt/{n}-{c}.png"])
+def test_a_mask_for_each_class(tmp_path: Path, place: str) -> None:
+    cat, dog = np.zeros((2, *SIZE), np.uint8)
+    cat[1:4, 1:5] = 255
+    dog[2:6, 3:8] = 1
+    for n in ("a_1", "a_2"):
+        image(tmp_path / f"images/{n}.png", 3)
+        mask(tmp_path / place.format(n=n, c="dog"), dog)
+    mask(tmp_path / place.format(n="a_1", c="cat"), cat)
+    image(tmp_path / "images/b.png", 4)
+    assert recognize_task(tmp_path) == "segment"
+    source = open_source(tmp_path, "segment")
+    assert source.classes == ["background", "cat", "dog"]
+    read = np.asarray(source.splits["all"].truth.read(0, SIZE)["class_map"])
+    assert np.array_equal(read, np.where(dog > 0, 2, np.where(cat > 0, 1, 0)))
+    assert [one.reason for one in source.problems] == ["1 images have no mask and are left out, images/b.png the first"]
+    (reason,) = _problems(tmp_path, "overlap")
+    assert reason.startswith("8.3 % of its pixels are in two masks; the later class is on top")  # 4 of 48
+    source = open_source(tmp_path, "segment", overlapping=True, names="dog,cat")
+    read = np.asarray(source.splits["all"].truth.read(0, SIZE)["class_map"])
+    assert np.array_equal(read, np.stack([dog > 0, cat > 0]))
+    assert source.splits["all"].kind.counts.tolist() == [[20, 12, 20], [20, 0, 28]]
+    check_trainable(source, 0, 0)
+    with pytest.raises(InputError, match="has masks of 'dog', which is none of the names cat, cow"):
+        open_source(tmp_path, "segment", names="cat,cow")
+
+
+def test_one_thing_to_find_is_one_layer(tmp_path: Path) -> None:
+    values = classes(5, 2) * np.uint8(255)
+    _one(tmp_path, values)
+    source = open_source(tmp_path, "segment", overlapping=True)
+    read = np.asarray(source.splits["all"].truth.read(0, SIZE)["class_map"])
+    assert source.meaning == {"classes": ["foreground"], "overlapping": True}
+    assert np.array_equal(read, values[None] > 0)
+    assert source.splits["all"].kind.counts.tolist() == [[(values > 0).sum(), (values == 0).sum()]]
+    check_trainable(source, 0, 0)
+
+
+def test_lists_divide(tmp_path: Path) -> None:
+    for n in range(6):
+        image(tmp_path / f"images/{n}.png", n)
+        mask(tmp_path / f"masks/{n}.png", classes(n))
+    (tmp_path / "train.txt").write_text("images/0.png masks/0.png\n1.png\n2\n")
+    (tmp_path / "test.txt").write_text("/home/ada/images/4.png\n9\n")
+    source = open_source(tmp_path, "segment")
+    names = {key: [Path(split.name(i)).stem for i in range(len(split))] for key, split in source.splits.items()}
+    assert names == {"train": ["0", "1", "2"], "test": ["4"]}
+    assert [one.reason for one in source.problems] == [
+        "1 names are of no image with a mask, 9 the first",
+        "2 images are on none of the lists and are left out, images/3.png the first",
+    ]

@@ -3,7 +3,8 @@
 `images` beside `masks`, either within split folders or around them, `train` beside `trainannot`, masks beside their
 images by the ends of their names; see `opsin.data.formats.mask_pairs`. Classes are named by a table, see
 `opsin.data.class_tables`; without one they are `class 0`, `class 1`... up to the largest number in any mask. 255 says
-that nothing is known of a pixel, unless `ignore` says another value. Masks of 0 and 255 alone are of two classes.
+that nothing is known of a pixel, unless `ignore` says another value. Masks of 0 and 255 alone are of two classes. An
+image may have a mask for each class instead, `masks/cat/1.png` or `masks/1_cat.png`.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from pathlib import Path, PurePosixPath
 from opsin import image_files
 from opsin.data.class_tables import ClassTable, read_class_table
 from opsin.data.formats.format import Claim, Format
-from opsin.data.formats.mask_pairs import Pairs, bare_name, find_pairs, place_of, read_folder
-from opsin.data.formats.mask_source import build_masks, divide_by_lists, read_names
+from opsin.data.formats.mask_pairs import Pairs, bare_name, find_layers, find_pairs, place_of, read_folder
+from opsin.data.formats.mask_source import build_layers, build_masks, divide_by_lists, read_names
 from opsin.data.formats.voc import is_voc
 from opsin.data.images import UnreadableImage, read_header
 from opsin.data.mask_coding import Setting
@@ -71,16 +72,21 @@ def open_folders(
     """
     problems: list[Problem] = []
     parts = {split: pairs for split, pairs in find_pairs(image_files.walk(path)[0]).items() if _kept(pairs)}
+    given = read_names(names)
+    layers = {key: some for key, pairs in parts.items() if not pairs.pairs and (some := find_layers(pairs))}
+    if layers and not any(pairs.pairs for pairs in parts.values()):
+        named = {key or "all": [_placed(path, *one) for one in some] for key, some in layers.items()}
+        return build_layers(path.name, named, given, overlapping, _without_layers(path, parts, layers))
     splits = _named_splits(path, parts, problems)
     if not any(pairs.pairs for pairs in splits.values()):
         raise InputError(f"{path}: no image has a mask of its name; expected images/a.jpg and masks/a.png")
-    setting = _setting(path, splits, ignore, names)
+    setting = _setting(path, splits, ignore, given)
     files = {
         split: [(str(path / image), str(path / mask)) for image, mask in pairs.pairs]
         for split, pairs in splits.items()
         if pairs.pairs
     }
-    return build_masks(path.name, setting.layout or "mask folders", files, setting, problems)
+    return build_masks(path.name, setting.layout or "mask folders", files, setting, problems, overlapping=overlapping)
 
 
 def _kept(pairs: Pairs) -> bool:
@@ -110,11 +116,27 @@ def _named_splits(path: Path, parts: Mapping[str, Pairs], problems: list[Problem
     return {key: named[key] for key in ("train", "val", "test") if key in named}
 
 
-def _setting(path: Path, splits: Mapping[str, Pairs], ignore: int | None, names: str | list[str] | None) -> Setting:
+def _placed(path: Path, image: str, masks: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    return str(path / image), {one: str(path / file) for one, file in masks.items()}
+
+
+def _without_layers(
+    path: Path, parts: Mapping[str, Pairs], layers: Mapping[str, list[tuple[str, dict[str, str]]]]
+) -> list[Problem]:
+    """That images have no mask of any class."""
+    found = []
+    for key, some in layers.items():
+        masked = {image for image, _ in some}
+        if rest := [image for image in parts[key].images if image not in masked]:
+            reason = f"{len(rest)} images have no mask and are left out, {rest[0]} the first"
+            found.append(Problem("unannotated", str(path / key), reason, "warning"))
+    return found
+
+
+def _setting(path: Path, splits: Mapping[str, Pairs], ignore: int | None, given: list[str] | None) -> Setting:
     homes = sorted({home for pairs in splits.values() for home in pairs.homes})
     folders = [path / parent for home in homes for parent in (home, str(PurePosixPath(home).parent))]
     table = read_class_table(list(dict.fromkeys([path, *folders])))
-    given = read_names(names)
     first = next(image for pairs in splits.values() for image, _ in pairs.pairs)
     if table is None and _CAMVID.match(PurePosixPath(first).stem) and any(home.endswith("annot") for home in homes):
         if given is None:
@@ -138,7 +160,7 @@ def _find_some(path: Path) -> list[tuple[str, str]]:
             file = f"{folder}/{name}" if folder else name
             (masks if place_of(file).role == "mask" else images).append(file)
     if masks:
-        pairs = _guess(path, images, masks)
+        pairs = _guess(path, images, masks) or _guess_layers(images, masks)
     else:
         pairs = [pair for found in find_pairs(images).values() for pair in found.pairs]
     return pairs[:: max(1, len(pairs) // _CLAIMED)][:_CLAIMED]
@@ -168,6 +190,12 @@ def _guess(path: Path, images: list[str], masks: list[str]) -> list[tuple[str, s
         names = [f"{home}/{place.name}{end}" for split, home in homes if split == place.split for end in _COMMON]
         found += [(name, mask) for name in names if (path / name).is_file()][:1]
     return found
+
+
+def _guess_layers(images: list[str], masks: list[str]) -> list[tuple[str, str]]:
+    """Some images with a mask of one class."""
+    found = find_layers(Pairs(images=images, masks=masks))
+    return [(image, next(iter(some.values()))) for image, some in found[:_CLAIMED]]
 
 
 _COMMON = (".jpg", ".png", ".jpeg", ".tif", ".bmp")

@@ -36,6 +36,7 @@ _FOLDER = re.compile(
     re.IGNORECASE,
 )
 _IMAGE_WORD, _MASK_WORD = (re.compile(f"{words}$", re.IGNORECASE) for words in (_IMAGE, _MASK))
+_VERSION = re.compile(r"v\d+\.\d+$", re.IGNORECASE)  # as Mapillary's v1.2
 _MASK_END = re.compile(
     r"[_\-. ](?:masks?|label(?:s|ids|trainids)?|gt|seg(?:mentation)?|annot(?:ation)?s?|l|p|ground_?truth|target|m|"
     r"manual\d?|\d(?:st|nd)_?ho|lab|trimap|color_?mask)$",
@@ -91,7 +92,7 @@ def place_of(file: str) -> Place:
         split = part.split or split
         if part.role:
             roles.append(part.role)
-        if not part.said:
+        if not part.said and not _VERSION.match(name):
             rest.append(name)
     role: Role = "mask" if "mask" in roles else "image" if "image" in roles else ""
     return Place(split, role, "/".join([*rest, path.stem]))
@@ -144,6 +145,27 @@ def find_pairs(files: Iterable[str]) -> dict[str, Pairs]:
         found[split].homes |= {str(PurePosixPath(mask).parent) for _, mask in found[split].pairs}
         found[split].images += loose[split]
     return dict(found)
+
+
+def find_layers(pairs: Pairs) -> list[tuple[str, dict[str, str]]]:
+    """Of images without a mask of their own those with masks of classes: `masks/cat/1.png`, `masks/1_cat.png`.
+
+    Each image with its masks by the names of classes. None where most masks are of no image.
+    """
+    images = {place_of(image).name: image for image in pairs.images}
+    found: dict[str, dict[str, str]] = defaultdict(dict)
+    for mask in pairs.masks:
+        name = place_of(mask).name
+        folder, _, stem = name.rpartition("/")
+        ends = [place for place, sign in enumerate(stem) if sign in "_-. "]
+        splits = [(stem[:place], stem[place + 1 :]) for place in reversed(ends)]
+        known = (
+            [(stem, folder)] if folder and stem in images else [one for one in splits if one[0] in images and one[1]]
+        )
+        if known:
+            found[known[0][0]].setdefault(known[0][1], mask)
+    placed = sum(len(masks) for masks in found.values())
+    return [(images[name], found[name]) for name in sorted(found)] if 2 * placed > len(pairs.masks) else []
 
 
 def _pair(into: Pairs, images: dict[str, str], masks: dict[str, str]) -> None:

@@ -13,6 +13,7 @@ from opsin.data.formats.mask_pairs import Pairs
 from opsin.data.formats.tree import SPLIT_NAMES
 from opsin.data.formats.values import as_posix, read_text
 from opsin.data.inputs import ImageFiles
+from opsin.data.map_layers import AsLayers, LayerFiles
 from opsin.data.mask_coding import Setting, find_coding
 from opsin.data.mask_files import Coding, MaskFiles, scan
 from opsin.data.source import Source, Split
@@ -31,10 +32,12 @@ def build_masks(
     setting: Setting,
     problems: Sequence[Problem] = (),
     coding: Coding | None = None,
+    overlapping: bool = False,
 ) -> Source:
     """A source of its splits' pairs of image and mask. coding: where the format says it, else it is looked for.
 
-    Where names of the classes are known a few masks are looked at for it, else all.
+    Where names of the classes are known a few masks are looked at for it, else all. overlapping: each class but the
+    background as a layer of its own.
     """
     files = {split: [mask for _, mask in pairs] for split, pairs in parts.items()}
     everything = [file for some in files.values() for file in some]
@@ -48,12 +51,43 @@ def build_masks(
         coding = find_coding(raws, setting)
     splits = {
         split: Split(
-            ImageFiles([image for image, _ in pairs]),
-            ClassMaps(MaskFiles(files[split], coding, raws), coding.classes, coding.colours),
+            ImageFiles([image for image, _ in pairs]), _truth(MaskFiles(files[split], coding, raws), overlapping)
         )
         for split, pairs in parts.items()
     }
     return Source(name, format_, splits, problems=list(problems))
+
+
+def _truth(maps: MaskFiles, overlapping: bool) -> ClassMaps:
+    classes, colours = maps.coding.classes, maps.coding.colours
+    if not overlapping:
+        return ClassMaps(maps, classes, colours)
+    kept = [k for k, name in enumerate(classes) if name.strip("_ ").casefold() != "background"]
+    own = None if colours is None else [colours[k] for k in kept]
+    return ClassMaps(AsLayers(maps, kept), [classes[k] for k in kept], own, overlapping=True)
+
+
+def build_layers(
+    name: str,
+    parts: Mapping[str, Sequence[tuple[str, Mapping[str, str]]]],
+    names: Sequence[str] | None,
+    overlapping: bool,
+    problems: Sequence[Problem] = (),
+) -> Source:
+    """A source of images with a mask for each class. parts: of each split its images, each with its masks by class."""
+    found = sorted({one for some in parts.values() for _, masks in some for one in masks})
+    classes = list(names) if names is not None else found
+    if missing := [one for one in found if one not in classes]:
+        raise InputError(f"{name} has masks of {missing[0]!r}, which is none of the names {', '.join(classes)}")
+    check_allowed([file for some in parts.values() for _, masks in some for file in masks.values()], name)
+    numbers = {one: k for k, one in enumerate(classes)}
+    splits: dict[str, Split] = {}
+    for split, some in parts.items():
+        files = [{numbers[one]: file for one, file in masks.items()} for _, masks in some]
+        maps = LayerFiles(files, len(classes), overlapping)
+        known = classes if overlapping else ["background", *classes]
+        splits[split] = Split(ImageFiles([image for image, _ in some]), ClassMaps(maps, known, None, overlapping))
+    return Source(name, "masks of classes", splits, problems=list(problems))
 
 
 def read_names(given: str | list[str] | None) -> list[str] | None:
