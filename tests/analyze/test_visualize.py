@@ -122,9 +122,12 @@ class Detector(Auxiliary):
 
 def test_a_network_without_classes_of_images_is_shown_all_but_their_evidence() -> None:
     shown = replace(subject(), model=Detector())
-    assert visualize.show_evidence(subject()) and visualize.show_evidence(shown) == []
-    found = sections.seen_sections(fake_explanation(), shown, ["body"], None)
-    assert [one.title for one in found] == ["Feature maps", "What excites units", "Dead units"]
+    assert visualize.show_evidence(subject())
+    with pytest.raises(NoEvidenceError):
+        visualize.show_evidence(shown)
+    evidence, *rest = sections.seen_sections(fake_explanation(), shown, ["body"], None)
+    assert isinstance(evidence, sections.Tiles) and "Not shown: class evidence needs a classifier" in evidence.text
+    assert [one.title for one in rest] == ["Feature maps", "What excites units", "Dead units"]
 
 
 def fake_explanation() -> Any:

@@ -59,7 +59,7 @@ def data(
             "--as",
             metavar="FORMAT",
             help="Write the data with its splits to the folder OUT in another format: coco, yolo or voc for boxes, "
-            "folders or csv for class labels.",
+            "folders or csv for class labels, masks, voc or coco for masks.",
         ),
     ] = None,
     link: Annotated[

@@ -280,10 +280,9 @@ class ClassMaps(Truth):
 
     def palette(self) -> list[tuple[int, int, int]]:
         """Of each class the colour that it is drawn in: the data's own, or the palette's."""
-        from opsin.data.drawing import PALETTE
+        from opsin.data.drawing import distinct_colours
 
-        own = self.colours or [PALETTE[k % len(PALETTE)] for k in range(len(self.classes))]
-        return [(red, green, blue) for red, green, blue in own]
+        return [(r, g, b) for r, g, b in self.colours] if self.colours else distinct_colours(len(self.classes))
 
     def draw(self, image: Image, i: int, scale: tuple[float, float] = (1.0, 1.0)) -> Image:
         """An example's image with its classes laid over it; crossed where its map cannot be read."""

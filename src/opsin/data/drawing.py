@@ -153,6 +153,18 @@ class Mark:
     dashed: bool = False
 
 
+def distinct_colours(count: int) -> list[Color]:
+    """Colours of as many classes, no two the same: the palette's, then others spread over the bits of numbers."""
+    found = dict.fromkeys(PALETTE)
+    number = 1
+    while len(found) < count:
+        bits = [[(number >> (3 * bit + channel)) & 1 for bit in range(8)] for channel in range(3)]
+        red, green, blue = (sum(one << (7 - bit) for bit, one in enumerate(channel)) for channel in bits)
+        found.setdefault((red, green, blue))
+        number += 1
+    return list(found)[:count]
+
+
 def color_of(label: str, classes: Sequence[str]) -> Color:
     """The colour of a class, the same in every image."""
     return PALETTE[list(classes).index(label) % len(PALETTE)]

@@ -57,7 +57,11 @@ class RawMask(NamedTuple):
 
 def read_mask(file: str) -> MaskValues:
     """What the file of a mask stores. Raises UnreadableImage."""
-    values, header, palette = decode_values(read_bytes(file), file)
+    return mask_values(*decode_values(read_bytes(file), file))
+
+
+def mask_values(values: np.ndarray, header: Header, palette: np.ndarray | None) -> MaskValues:
+    """A mask of the values that an image stores, (H, W) or (H, W, 3), see `opsin.data.images.decode_values`."""
     coloured = False
     if values.ndim == 3:
         red, green, blue = (values[..., k].astype(np.int64) for k in range(3))
@@ -195,12 +199,18 @@ class MaskFiles:
         except UnreadableImage as error:
             fault = MapFault("unreadable_mask", f"its mask {error.path}: {error.reason}", unreadable=True)
             return Tally.failed(count, fault)
-        if raw.coloured and not self.coding.by_colour:
-            return replace(Tally.failed(count, MapFault("coloured_mask", _COLOURED)), size=raw.size)
-        places = self.coding.find(self.coding.raw_values(raw))
-        counts = np.zeros(count + 1, np.int64)
-        np.add.at(counts, np.where(places < 0, count, places), raw.counts)
-        return Tally(counts, raw.digest, raw.size, find_faults(self.coding, raw, places))
+        return tally_mask(self.coding, raw)
+
+
+def tally_mask(coding: Coding, raw: RawMask) -> Tally:
+    """What a mask holds of the classes of a coding."""
+    count = len(coding.classes)
+    if raw.coloured and not coding.by_colour:
+        return replace(Tally.failed(count, MapFault("coloured_mask", _COLOURED)), size=raw.size)
+    places = coding.find(coding.raw_values(raw))
+    counts = np.zeros(count + 1, np.int64)
+    np.add.at(counts, np.where(places < 0, count, places), raw.counts)
+    return Tally(counts, raw.digest, raw.size, find_faults(coding, raw, places))
 
 
 def find_faults(coding: Coding, raw: RawMask, places: np.ndarray) -> list[MapFault]:

@@ -10,9 +10,10 @@ would part them from ours. `augment` of a recipe moves image and truth together.
 from __future__ import annotations
 
 import inspect
+import threading
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,9 @@ class TargetReader:
     noun: what a target is, in the plural. read: a target as the data set gives it, or a row of its fields without the
     image -> plain values, hashable by their `repr`. column: the targets of all examples where the data set has them
     ready, each as `read` takes it; None where it has not. names: the names of the classes where the data set says
-    them. gather: (of each split what `read` gave, class names or None, options) -> of each split its truth.
+    them. gather: (of each split what `read` gave, class names or None, options) -> of each split its truth. truths, in
+    the place of column and gather where targets are too large to be kept: (of each split its examples, class names or
+    None, options) -> of each split its truth, which reads them again; `read` then only says whether one can be read.
     Each raises InputError for what cannot be.
     """
 
@@ -50,15 +53,21 @@ class TargetReader:
     read: Callable[[Any], Any]
     column: Callable[[Examples], Sequence[Any] | None]
     names: Callable[[Examples], Sequence[str] | None]
-    gather: Callable[..., Mapping[str, Truth]]
+    gather: Callable[..., Mapping[str, Truth]] | None = None
+    truths: Callable[..., Mapping[str, Truth]] | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """A data set of another library, example by example. name: of it in messages."""
+    """A data set of another library, example by example. name: of it in messages.
+
+    keeps: each thread keeps its last example, for a truth that reads it again after its image.
+    """
 
     dataset: Any
     name: str
+    keeps: bool = False
+    _last: Any = field(default_factory=threading.local, repr=False)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -71,6 +80,17 @@ class Examples:
 
     def read(self, i: int) -> tuple[Any, Any]:
         """An example's image and its target, as the data set gives them. Raises InputError that names it."""
+        if self.keeps and getattr(self._last, "place", None) == i:
+            return self._last.example
+        found = self._read(i)
+        if self.keeps:
+            self._last.place, self._last.example = i, found
+        return found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Examples, (self.dataset, self.name, self.keeps)  # without what threads keep
+
+    def _read(self, i: int) -> tuple[Any, Any]:
         try:
             example = self.dataset[i]
         except InputError:
@@ -115,7 +135,8 @@ class DatasetImages(Inputs):
     """The images of a data set of another library, each read when it is asked for.
 
     places: (N,), which of them; all if None. marks: (len(dataset),) int64, of each target what it was when it was
-    gathered, held against what comes with the image. read: of a target, see `TargetReader`.
+    gathered, held against what comes with the image; None where targets are read with it anew. read: of a target, see
+    `TargetReader`.
     """
 
     draws = True  # a transform within the data set may
@@ -123,7 +144,7 @@ class DatasetImages(Inputs):
     def __init__(
         self,
         examples: Examples,
-        marks: np.ndarray,
+        marks: np.ndarray | None,
         read: Callable[[Any], Any],
         places: np.ndarray | None = None,
     ) -> None:
@@ -139,7 +160,7 @@ class DatasetImages(Inputs):
     def read(self, i: int) -> Tensor:
         place = int(self.places[i])
         image, target = self.examples.read(place)
-        if mark_of(self._read(target)) != self.marks[place]:
+        if self.marks is not None and mark_of(self._read(target)) != self.marks[place]:
             raise InputError(
                 f"{self.name(i)} came with another target than before; leave what changes targets at random, such as a "
                 "flip of boxes, to augment"
@@ -183,24 +204,34 @@ def source_of(
     name = name or name_of(given)
     several = isinstance(given, Mapping)
     parts = {
-        key: Examples(_checked(one, f"{name}/{key}" if several else name), f"{name}/{key}" if several else name)
+        key: Examples(_checked(one, called), called, keeps=reader.truths is not None)
         for key, one in name_splits(given, name).items()
+        for called in [f"{name}/{key}" if several else name]
     }
     for one in parts.values():
         _probe(one, reader)
-    values = {key: _values(one, reader) for key, one in parts.items()}
     known = classes if classes is not None else next((n for p in parts.values() if (n := reader.names(p))), None)
     known = default_classes if known is None else known
-    taken = inspect.signature(reader.gather).parameters
-    own = {key: value for key, value in options.items() if key in taken}
-    truths = reader.gather(values, _class_names(known), {key: one.name for key, one in parts.items()}, **own)
-    splits = {
-        key: Split(DatasetImages(one, np.array([mark_of(v) for v in values[key]], np.int64), reader.read), truths[key])
-        for key, one in parts.items()
-    }
+    truths, marks = _gather(parts, reader, _class_names(known), options)
+    splits = {key: Split(DatasetImages(one, marks.get(key), reader.read), truths[key]) for key, one in parts.items()}
     for split in splits.values():
         _check_places(split)
     return Source(name, f"{library_of(given)} data set", splits, task=task)
+
+
+def _gather(
+    parts: Mapping[str, Examples], reader: TargetReader, names: list[str] | None, options: Mapping[str, Any]
+) -> tuple[Mapping[str, Truth], dict[str, np.ndarray]]:
+    """Of each split its truth, and what its targets were when they were gathered, where they were."""
+    gather = reader.truths or reader.gather
+    assert gather is not None
+    taken = inspect.signature(gather).parameters
+    own = {key: value for key, value in options.items() if key in taken}
+    if reader.truths is not None:
+        return gather(parts, names, **own), {}
+    values = {key: _values(one, reader) for key, one in parts.items()}
+    marks = {key: np.array([mark_of(value) for value in some], np.int64) for key, some in values.items()}
+    return gather(values, names, {key: one.name for key, one in parts.items()}, **own), marks
 
 
 def is_dataset(given: Any) -> bool:

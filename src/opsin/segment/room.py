@@ -34,6 +34,7 @@ ROOM = Room(
         "opsin.data.formats.outline_maps:COCO",
         "opsin.data.formats.outline_maps:LABELME",
     ),
+    reads="opsin.data.dataset_maps:READER",
     trains="opsin.segment.task:SegmentTask",
     predicts="opsin.segment.predict:SegmentPredictor",
     evaluates="opsin.segment.evaluate:SegmentEvaluator",

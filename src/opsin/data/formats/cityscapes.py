@@ -75,10 +75,10 @@ def open_cityscapes(path: Path, ignore: int | None = None, names: str | list[str
     called = read_names(names) or [name for name, _, _ in CLASSES]
     if len(called) != len(CLASSES):
         raise InputError(f"{len(called)} names are given, and Cityscapes has {len(CLASSES)} classes")
-    return build_masks(path.name, "Cityscapes", parts, Setting(), problems, _coding(called, trained))
+    return build_masks(path.name, "Cityscapes", parts, Setting(), problems, find_coding(called, trained))
 
 
-def _coding(names: list[str], trained: bool) -> Coding:
+def find_coding(names: list[str] | None, trained: bool) -> Coding:
     """By train ids: 0 to 18, all else unknown; else by labels, all else unknown."""
     values = np.arange(256)
     places = np.full(256, -1)
@@ -86,7 +86,8 @@ def _coding(names: list[str], trained: bool) -> Coding:
         places[k if trained else label] = k
     expected = "0 to 18, and 255" if trained else "the labels 0 to 33"
     known = (values <= (18 if trained else 33)) | (values == 255)
-    return Coding(names, [colour for _, _, colour in CLASSES], values[known], places[known], expected)
+    called = names or [name for name, _, _ in CLASSES]
+    return Coding(called, [colour for _, _, colour in CLASSES], values[known], places[known], expected)
 
 
 def _masks(folder: Path) -> tuple[dict[str, Path], bool]:

@@ -19,6 +19,7 @@ from opsin.data.formats.format import Claim, Format
 from opsin.data.formats.mask_pairs import Pairs, bare_name, find_layers, find_pairs, place_of, read_folder
 from opsin.data.formats.mask_source import build_layers, build_masks, divide_by_lists, read_names
 from opsin.data.formats.voc import is_voc
+from opsin.data.formats.write_masks import write_masks
 from opsin.data.images import UnreadableImage, read_header
 from opsin.data.mask_coding import Setting
 from opsin.data.mask_files import count_mask, read_mask
@@ -222,4 +223,6 @@ FORMAT = Format(
     claims,
     open_folders,
     options=("ignore", "names", "overlapping"),
+    written="masks",
+    write=write_masks,
 )

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from opsin.data.allowed_folders import check_allowed
-from opsin.data.class_maps import ClassMaps
+from opsin.data.class_maps import ClassMaps, Maps
 from opsin.data.formats.mask_pairs import Pairs
 from opsin.data.formats.tree import SPLIT_NAMES
 from opsin.data.formats.values import as_posix, read_text
@@ -51,15 +51,17 @@ def build_masks(
         coding = find_coding(raws, setting)
     splits = {
         split: Split(
-            ImageFiles([image for image, _ in pairs]), _truth(MaskFiles(files[split], coding, raws), overlapping)
+            ImageFiles([image for image, _ in pairs]),
+            with_layers(MaskFiles(files[split], coding, raws), coding, overlapping),
         )
         for split, pairs in parts.items()
     }
     return Source(name, format_, splits, problems=list(problems))
 
 
-def _truth(maps: MaskFiles, overlapping: bool) -> ClassMaps:
-    classes, colours = maps.coding.classes, maps.coding.colours
+def with_layers(maps: Maps, coding: Coding, overlapping: bool) -> ClassMaps:
+    """The truth of maps of a coding; overlapping: each class but the background as a layer of its own."""
+    classes, colours = coding.classes, coding.colours
     if not overlapping:
         return ClassMaps(maps, classes, colours)
     kept = [k for k, name in enumerate(classes) if name.strip("_ ").casefold() != "background"]
@@ -105,8 +107,12 @@ def read_names(given: str | list[str] | None) -> list[str] | None:
 
 def spread(files: Sequence[str], most: int) -> list[str]:
     """Some of them, evenly spaced."""
-    places = np.unique(np.linspace(0, len(files) - 1, most).astype(int)) if files else ()
-    return [files[int(i)] for i in places]
+    return [files[i] for i in spread_places(len(files), most)]
+
+
+def spread_places(count: int, most: int) -> list[int]:
+    """At most so many places of a list, evenly spaced."""
+    return np.unique(np.linspace(0, count - 1, min(most, count)).astype(int)).tolist() if count else []
 
 
 def divide_by_lists(path: Path, pairs: Pairs, problems: list[Problem]) -> dict[str, Pairs]:

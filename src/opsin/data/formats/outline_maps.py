@@ -19,6 +19,7 @@ from opsin.data.class_tables import is_unknown
 from opsin.data.formats import coco, labelme
 from opsin.data.formats.format import Claim, Format
 from opsin.data.formats.mask_source import read_names
+from opsin.data.formats.write_masks import write_coco_masks
 from opsin.data.images import UnreadableImage
 from opsin.data.inputs import Inputs
 from opsin.data.map_counts import MapFault, Tally
@@ -147,6 +148,8 @@ COCO = Format(
     _by_shape(coco.FORMAT.claims),
     open_coco_maps,
     options=("names", "overlapping"),
+    written="coco",
+    write=write_coco_masks,
 )
 LABELME = Format(
     "labelme's outlines",
