@@ -58,6 +58,21 @@ def voc(folder: Path) -> None:
             (folder / "Annotations" / f"{name}.xml").write_text(XML.format(name=name, objects="".join(objects)))
 
 
+def masks(folder: Path) -> None:
+    """Images and masks of 0 and 255, and of three classes, with a table of their names."""
+    for name, count in (("scans", 2), ("streets", 3)):
+        for split, numbers in {"train": range(6), "val": range(6, 8), "test": range(8, 10)}.items():
+            for number in numbers:
+                for part in ("images", "masks"):
+                    (folder / name / split / part).mkdir(parents=True, exist_ok=True)
+                image(number).save(folder / name / split / "images" / f"{number}.png")
+                drawn = np.kron(np.random.default_rng(number).integers(0, count, (8, 8)), np.ones((8, 8)))
+                drawn[:8, : 8 * count] = np.repeat(np.arange(count), 8)
+                values = (drawn * (255 if count == 2 else 1)).astype(np.uint8)
+                Image.fromarray(values).save(folder / name / split / "masks" / f"{number}.png")
+    (folder / "streets" / "classes.txt").write_text("road\nhouse\nsky\n")
+
+
 def others_answers(folder: Path) -> None:
     """Files of answers that other tools have written, each with the truth that belongs to it."""
     (folder / "annotations").mkdir()
@@ -103,6 +118,7 @@ def make_folder(folder: Path) -> None:
     shutil.copytree(folder / "bccd", folder / "VOCdevkit" / "VOC2007")
     shutil.copytree(folder / "bccd", folder / "VOC")
     others_answers(folder)
+    masks(folder)
     fashion_mnist(folder / "fashion_mnist")
     for name in ("new_images", "images", "new"):
         (folder / name).mkdir()

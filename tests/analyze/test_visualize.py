@@ -7,11 +7,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
 from opsin.analyze import sections, visualize
 from opsin.analyze.explain_schema import Field
+from opsin.analyze.gradcam import NoEvidenceError
 from opsin.analyze.visualize import Image, Subject, called_names, photographs
 from opsin.data import Preprocessing
 from opsin.data.inputs import ImageArray
@@ -126,7 +128,7 @@ def test_a_network_without_classes_of_images_is_shown_all_but_their_evidence() -
     with pytest.raises(NoEvidenceError):
         visualize.show_evidence(shown)
     evidence, *rest = sections.seen_sections(fake_explanation(), shown, ["body"], None)
-    assert isinstance(evidence, sections.Tiles) and "Not shown: class evidence needs a classifier" in evidence.text
+    assert isinstance(evidence, sections.Tiles) and "Not shown: class evidence needs a classifier" in evidence.note
     assert [one.title for one in rest] == ["Feature maps", "What excites units", "Dead units"]
 
 

@@ -47,7 +47,7 @@ def data(
     sheet: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Write a contact sheet to this file: sample images with their labels or boxes."
+            metavar="FILE", help="Write a contact sheet to this file: sample images with their labels, boxes or masks."
         ),
     ] = None,
     export: Annotated[

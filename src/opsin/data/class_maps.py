@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from opsin.data.labels import match_classes
-from opsin.data.map_check import MapSummary, find_faults
+from opsin.data.map_check import MapSummary, find_faults, refuse_maps
 from opsin.data.map_counts import Census, MapFault, Tally
 from opsin.data.truth import Problem, Size, Truth
 from opsin.errors import InputError
@@ -207,7 +207,7 @@ class ClassMaps(Truth):
             one, two = (
                 "may overlap" if flag else "do not overlap" for flag in (not self.overlapping, self.overlapping)
             )
-            raise InputError(f"the classes of the model {one}, those of the data {two}; set segment.overlapping alike")
+            raise InputError(f"the classes of the model {one}, those of the data {two}; set overlapping alike")
         known = list(meaning["classes"])
         places = match_classes(self.classes, known)
         found = replace(self, classes=known) if places is None else self.relabel(places, known)
@@ -263,7 +263,8 @@ class ClassMaps(Truth):
         return None if own is None or own == tuple(size) else f"its mask {self.maps.name(i)}: {_misfit(own, size)}"
 
     def problems(self, sizes: Mapping[int, Size], training: bool = False) -> list[Problem]:
-        return find_faults(self, self._tallies(), training)
+        check = refuse_maps if training else find_faults
+        return check(self._tallies(), self.maps.name, list(self.classes), self.overlapping)
 
     def same(self, i: int, other: Any, j: int) -> str | None:
         return None if self.digest(i) == other.digest(j) else "with another mask"

@@ -47,6 +47,8 @@ _MAGIC = {  # how other files begin, in lower case
     b"\xff\xd8\xff": "a damaged JPEG",
     b"gif8": "a damaged GIF",
     b"\x89png": "a damaged PNG",
+    b"ii*\x00": "a TIFF of a kind that is not read, such as more than four channels; save three of them",
+    b"mm\x00*": "a TIFF of a kind that is not read, such as more than four channels; save three of them",
     b"version https://git-lfs": "a pointer of Git LFS in place of the file; fetch it with `git lfs pull`",
 }
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from opsin.data.box_check import find_alike
 from opsin.data.map_counts import Tally
 from opsin.data.truth import Problem, Summary
-
-if TYPE_CHECKING:
-    from opsin.data.class_maps import ClassMaps
 
 _MOSTLY_UNKNOWN = 0.5  # of a map's pixels, from which on that is worth a look
 _MOST_CLASSES = 20  # whose shares are listed
@@ -93,43 +90,45 @@ class MapSummary(Summary):
         return lines
 
 
-def find_faults(truth: ClassMaps, tallies: Sequence[Tally], training: bool) -> list[Problem]:
-    """What is wrong with the maps of a split; training: what makes training on them impossible, the first of it."""
-    classes = list(truth.classes)
-    if training:
-        return _refuse(truth, tallies)
+def find_faults(
+    tallies: Sequence[Tally], name: Callable[[int], str], classes: Sequence[str], overlapping: bool
+) -> list[Problem]:
+    """What is wrong with the maps of a split. name: of each map where it lies."""
     found = find_alike(classes)
     for i, tally in enumerate(tallies):
         found += [
-            Problem(fault.kind, truth.maps.name(i), fault.reason, fault.severity, i)
+            Problem(fault.kind, name(i), fault.reason, fault.severity, i)
             for fault in tally.faults
             if not fault.unreadable  # which `Truth.unreadable` says
         ]
         total = int(tally.counts.sum())
         unknown = tally.counts[-1] / total if total else 0.0
-        if truth.overlapping or not total or any(fault.severity == "error" for fault in tally.faults):
+        if overlapping or not total or any(fault.severity == "error" for fault in tally.faults):
             continue
         if unknown == 1:
             reason = "no pixel of it is labelled; nothing can be learned from it, and it counts in no score"
-            found.append(Problem("nothing_labelled", truth.maps.name(i), reason, "warning", i))
+            found.append(Problem("nothing_labelled", name(i), reason, "warning", i))
         elif unknown > _MOSTLY_UNKNOWN:
             reason = f"{100 * unknown:.1f} % of its pixels are unlabelled"
-            found.append(Problem("mostly_unlabelled", truth.maps.name(i), reason, "note", i))
+            found.append(Problem("mostly_unlabelled", name(i), reason, "note", i))
     return found
 
 
-def _refuse(truth: ClassMaps, tallies: Sequence[Tally]) -> list[Problem]:
-    if len(truth.classes) < 2 and not truth.overlapping:
-        only = f"only the class {truth.classes[0]!r}" if truth.classes else "no class"
-        advice = "a segmenter tells two or more apart; of one thing to find, set segment.overlapping=true"
-        return [Problem("one_class", "", f"{{source}} has {only}; {advice}")]
+def refuse_maps(
+    tallies: Sequence[Tally], name: Callable[[int], str], classes: Sequence[str], overlapping: bool
+) -> list[Problem]:
+    """The first of what makes training on the maps of a split impossible."""
+    if len(classes) < 2 and not overlapping:
+        only = f"only the class {classes[0]!r}" if classes else "no class"
+        return [Problem("one_class", "", f"{{source}} has {only}; of one thing to find, set overlapping=true")]
     for i, tally in enumerate(tallies):
         for fault in tally.faults:
             if fault.severity == "error":
-                return [Problem(fault.kind, "", f"{truth.maps.name(i)}: {fault.reason}", index=i)]
-    if not truth.overlapping and tallies and not any(tally.counts[:-1].any() for tally in tallies):
-        reason = "{source}: no pixel of the {split} split has a class: all are ignored; is segment.ignore right?"
-        return [Problem("nothing_labelled", "", reason)]
-    if truth.overlapping and tallies and not any(tally.counts[:-1].any() for tally in tallies):
-        return [Problem("nothing_labelled", "", "{source}: no mask of the {split} split has a pixel set")]
+                where = "" if fault.unreadable else f"{name(i)}: "  # which its reason names
+                return [Problem(fault.kind, "", f"{where}{fault.reason}", index=i)]
+    if tallies and not any(tally.counts[:-1].any() for tally in tallies):
+        what = "no mask of the {split} split has a pixel set"
+        if not overlapping:
+            what = "no pixel of the {split} split has a class: all are ignored; is the setting ignore right?"
+        return [Problem("nothing_labelled", "", f"{{source}}: {what}")]
     return []

@@ -103,7 +103,7 @@ class LayerFiles:
         covered, faults = layers.sum(axis=0), []
         if not self.overlapping and (share := float((covered > 1).mean())) > _COVERED:
             reason = f"{100 * share:.2g} % of its pixels are in two masks; the later class is on top"
-            faults.append(MapFault("overlap", f"{reason}; segment.overlapping=true keeps both", "warning"))
+            faults.append(MapFault("overlap", f"{reason}; overlapping=true keeps both", "warning"))
         size = (layers.shape[1], layers.shape[2])
         if self.overlapping:
             counts = np.append(layers.sum(axis=(1, 2)), (covered == 0).sum())

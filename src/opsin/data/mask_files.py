@@ -210,10 +210,10 @@ def tally_mask(coding: Coding, raw: RawMask) -> Tally:
     places = coding.find(coding.raw_values(raw))
     counts = np.zeros(count + 1, np.int64)
     np.add.at(counts, np.where(places < 0, count, places), raw.counts)
-    return Tally(counts, raw.digest, raw.size, find_faults(coding, raw, places))
+    return Tally(counts, raw.digest, raw.size, _find_faults(coding, raw, places))
 
 
-def find_faults(coding: Coding, raw: RawMask, places: np.ndarray) -> list[MapFault]:
+def _find_faults(coding: Coding, raw: RawMask, places: np.ndarray) -> list[MapFault]:
     """What is wrong with a mask. places: of its values their classes."""
     found, lossy = [], raw.header.encoding in ("JPEG", "MPO", "JPEG2000")
     bad = places == _NONE
