@@ -224,7 +224,7 @@ class ClassMaps(Truth):
     def read(self, i: int, size: Size | None) -> dict[str, Any]:
         values = self.maps.read(i, size)
         if size is not None and values.shape[-2:] != tuple(size):
-            raise InputError(f"{self.maps.name(i)}: {_misfit((values.shape[-2], values.shape[-1]), size)}")
+            raise InputError(f"{self.maps.name(i)}: {misfit((values.shape[-2], values.shape[-1]), size)}")
         from opsin.data.transforms.class_map import ClassMap  # imports torchvision, for over a second
 
         return {"class_map": ClassMap(torch.from_numpy(np.ascontiguousarray(values)))}
@@ -260,7 +260,7 @@ class ClassMaps(Truth):
 
     def misfit(self, i: int, size: Size) -> str | None:
         own = self._tally(i).size
-        return None if own is None or own == tuple(size) else f"its mask {self.maps.name(i)}: {_misfit(own, size)}"
+        return None if own is None or own == tuple(size) else f"its mask {self.maps.name(i)}: {misfit(own, size)}"
 
     def problems(self, sizes: Mapping[int, Size], training: bool = False) -> list[Problem]:
         check = refuse_maps if training else find_faults
@@ -323,5 +323,8 @@ def as_labels(class_map: Tensor) -> Tensor:
     return labels if unknown == IGNORE else labels.masked_fill_(labels == unknown, IGNORE)
 
 
-def _misfit(own: Size, size: Size) -> str:
-    return f"it is {own[1]}x{own[0]} pixels (width x height), the image {size[1]}x{size[0]}"
+def misfit(own: Size, size: Size) -> str:
+    """How the size of a map differs from that of its image, in words."""
+    turned = own != size and own == (size[1], size[0])
+    why = "; was the image turned as its orientation asks, after the mask was drawn?" if turned else ""
+    return f"it is {own[1]}x{own[0]} pixels (width x height), the image {size[1]}x{size[0]}{why}"

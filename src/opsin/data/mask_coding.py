@@ -12,7 +12,8 @@ from opsin.data.mask_files import Coding, RawMask
 from opsin.errors import InputError
 
 VOID = 255  # the value that says in masks of numbers that nothing is known, where nobody says another
-_MOST_LEVELS = 64  # greys that may be classes
+_MOST_VALUES = 64  # of one mask, where no names are known; photographs have more
+_GREYS_APART = 10  # from one to the next, from which on greys are levels and no numbers
 _MOST_CLASSES = 10_000
 
 
@@ -118,25 +119,24 @@ def _named(values: np.ndarray, setting: Setting, void: int | None) -> Coding:
 
 def _unnamed(raws: Mapping[str, RawMask], values: np.ndarray, void: int | None) -> Coding:
     """Masks of numbers of which nobody says the names: those that occur, up to the largest."""
-    void = VOID if void is None else void
-    known = values[values != void]
+    known = values[values != (VOID if void is None else void)]
     first = 1 if void == 0 else 0
     largest = int(known.max(initial=first - 1))
-    if largest + 1 - first > 2 * len(known) + 2:
-        distinct = max((raw.distinct for raw in raws.values()), default=0)
-        if len(known) > _MOST_LEVELS or distinct > _MOST_LEVELS:
-            file = max(raws, key=lambda one: raws[one].distinct)
-            raise InputError(
-                f"{file} holds {distinct} values up to {largest}, which are no class numbers: an image, or a mask "
-                "saved as JPEG? Save masks as PNG; name the classes in a classes.txt"
-            )
-        levels = known.tolist()
-        names = [f"grey {value}" for value in levels]
-        return _of_numbers(names, None, {value: k for k, value in enumerate(levels)}, {void})
+    file = max(raws, key=lambda one: raws[one].distinct, default="")
+    if file and raws[file].distinct > _MOST_VALUES:
+        raise InputError(
+            f"{file} holds {raws[file].distinct} values up to {largest}, which are no class numbers: an image, or a "
+            "mask saved as JPEG? Save masks as PNG; name the classes in a classes.txt"
+        )
+    levels = values if void is None else known  # 255 is one of them, unless somebody says that it is not
+    if len(levels) > 1 and np.diff(levels).min() >= _GREYS_APART and all(raw.palette is None for raw in raws.values()):
+        greys = {one: k for k, one in enumerate(levels.tolist())}
+        return _of_numbers([f"grey {one}" for one in greys], None, greys, set() if void is None else {void})
     if largest >= _MOST_CLASSES:
         raise InputError(
             f"a mask holds the class number {largest}; without names they go to {_MOST_CLASSES - 1:,} at most"
         )
+    void = VOID if void is None else void
     numbers = [number for number in range(first, largest + 1) if number != void]
     return _of_numbers([f"class {one}" for one in numbers], None, {one: k for k, one in enumerate(numbers)}, {void})
 

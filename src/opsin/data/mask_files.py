@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from opsin.data.class_maps import map_type
-from opsin.data.images import Header, UnreadableImage, decode_values, read_bytes
+from opsin.data.class_maps import map_type, misfit
+from opsin.data.images import Header, UnreadableImage, decode_values, read_bytes, read_size
 from opsin.data.map_counts import MapFault, Tally
 from opsin.data.source import map_threads
 from opsin.data.truth import Size
@@ -18,6 +18,7 @@ from opsin.errors import InputError
 
 _NONE, _UNKNOWN = -2, -1  # in a table: of no class, of which nothing is known
 _KEPT = 1024  # values of a mask that are counted one by one
+_PIECE = 1 << 24  # pixels that are counted at once
 _LISTED = 6  # values in a message
 _FEW = 0.6  # of the pixels: fewer of wrong values, which are many, are the work of a lossy encoding
 _LUMA = (0.299, 0.587, 0.114)
@@ -64,9 +65,15 @@ def mask_values(values: np.ndarray, header: Header, palette: np.ndarray | None) 
     """A mask of the values that an image stores, (H, W) or (H, W, 3), see `opsin.data.images.decode_values`."""
     coloured = False
     if values.ndim == 3:
-        red, green, blue = (values[..., k].astype(np.int64) for k in range(3))
+        red, green, blue = (values[..., k] for k in range(3))
         coloured = not (np.array_equal(red, green) and np.array_equal(red, blue))
-        values = (red << 16 | green << 8 | blue) if coloured else values[..., 0]
+        if coloured:
+            values = red.astype(np.int32)
+            for channel in (green, blue):
+                values <<= 8
+                values |= channel
+        else:
+            values = red
     return MaskValues(values, coloured, palette, header)
 
 
@@ -74,7 +81,9 @@ def count_mask(mask: MaskValues) -> RawMask:
     """What occurs in a mask, and how often."""
     values = mask.values
     if values.dtype == np.uint8:
-        counts = np.bincount(values.ravel(), minlength=256)
+        flat = np.ascontiguousarray(values).ravel()
+        pieces = np.array_split(flat, 1 + len(flat) // _PIECE)  # it makes int64 of what it counts
+        counts = np.sum([np.bincount(piece, minlength=256) for piece in pieces], axis=0)
         found = np.flatnonzero(counts)
         counts = counts[found]
     else:
@@ -190,6 +199,8 @@ class MaskFiles:
         return self.files[i]
 
     def read(self, i: int, size: Size | None) -> np.ndarray:
+        if size is not None and (own := read_size(self.files[i])) != tuple(size):  # before it is decoded
+            raise InputError(f"{self.files[i]}: {misfit(own, size)}")
         return self.coding.decode(read_mask(self.files[i]), self.files[i])
 
     def tally(self, i: int) -> Tally:

@@ -129,9 +129,10 @@ def test_0_and_255_alone_are_two_classes(tmp_path: Path) -> None:
 
 
 def test_greys_far_apart_are_the_levels_that_occur(tmp_path: Path) -> None:
-    levels = np.array([0, 127, 200], np.uint8)
+    levels = np.array([0, 127, 255], np.uint8)
     assert np.array_equal(_one(tmp_path, levels[classes(4)]), classes(4))
-    assert open_source(tmp_path, "segment").classes == ["grey 0", "grey 127", "grey 200"]
+    assert open_source(tmp_path, "segment").classes == ["grey 0", "grey 127", "grey 255"]
+    assert open_source(tmp_path, "segment", ignore=255).classes == ["grey 0", "grey 127"]
 
 
 def test_16_bits_hold_more_than_255_classes(tmp_path: Path) -> None:
