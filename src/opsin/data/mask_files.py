@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from opsin.data.class_maps import map_type, misfit
-from opsin.data.images import Header, UnreadableImage, decode_values, read_bytes, read_size
+from opsin.data.images import Header, UnreadableImage, decode_values, read_bytes
 from opsin.data.map_counts import MapFault, Tally
 from opsin.data.source import map_threads
 from opsin.data.truth import Size
@@ -155,16 +155,21 @@ class Coding:
             raise InputError(f"{file}: {_COLOURED}")
         dtype, unknown = map_type(len(self.classes))
         values = self.raw_values(mask)
-        if values.dtype == np.uint8:
-            found = self.find(np.arange(256))
-            wrong = (found == _NONE)[values].any() if (found == _NONE).any() else False
+        small = values.dtype == np.uint8
+        found = self.find(np.arange(256) if small else values)
+        bad, classes = found == _NONE, np.where(found == _UNKNOWN, unknown, found).astype(dtype)
+        if small:  # through tables of bytes, a tenth of the time of NumPy's indexing
+            data = values.tobytes()
+            wrong = bool(bad.any()) and b"\1" in data.translate(bad.tobytes())
         else:
-            found = self.find(values)
-            wrong = (found == _NONE).any()
+            data, wrong = b"", bool(bad.any())
         if wrong:
             raise InputError(f"{file}: {self.wrong(count_mask(mask))}")
-        classes = np.where(found == _UNKNOWN, unknown, found).astype(dtype)
-        return classes[values] if values.dtype == np.uint8 else classes
+        if not small:
+            return classes
+        if dtype is not np.uint8:
+            return classes[values]
+        return np.frombuffer(bytearray(data.translate(classes.tobytes())), np.uint8).reshape(values.shape)
 
     def wrong(self, raw: RawMask) -> str:
         """In words, which values of a mask are no classes."""
@@ -199,9 +204,11 @@ class MaskFiles:
         return self.files[i]
 
     def read(self, i: int, size: Size | None) -> np.ndarray:
-        if size is not None and (own := read_size(self.files[i])) != tuple(size):  # before it is decoded
+        mask = read_mask(self.files[i])
+        own = (mask.header.height, mask.header.width)
+        if size is not None and own != tuple(size):
             raise InputError(f"{self.files[i]}: {misfit(own, size)}")
-        return self.coding.decode(read_mask(self.files[i]), self.files[i])
+        return self.coding.decode(mask, self.files[i])
 
     def tally(self, i: int) -> Tally:
         count = len(self.coding.classes)
