@@ -345,8 +345,8 @@ _ELSEWHERE: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 
 # The same of networks for tasks whose networks cannot be taken from another library.
 _OF_OTHER_TASKS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("deeplabv3*", "DeepLabV3", ("torchvision",)),
-    ("fcn_*", "FCN", ("torchvision",)),
+    ("deeplabv3_*", "DeepLabV3 on a MobileNet", ("torchvision",)),
+    ("fcn_*", "FCN on a dilated ResNet", ("torchvision",)),
     ("fcos_*", "FCOS", ("torchvision",)),
     ("keypointrcnn_*", "Keypoint R-CNN", ("torchvision",)),
     ("lraspp_*", "LR-ASPP", ("torchvision",)),

@@ -12,7 +12,7 @@ from torch import nn
 from torchvision.models.segmentation import deeplabv3
 
 from opsin.errors import InputError
-from opsin.nn.context import ASPP, SPPBlock, rfb, rfb_s
+from opsin.nn.context import ASPP, SPPBlock, SummedASPP, rfb, rfb_s
 from opsin.nn.counting import count_parameters
 
 
@@ -116,3 +116,20 @@ def test_errors() -> None:
         rfb_s(8, 8)
     with pytest.raises(InputError, match="takes maps of shape"):
         ASPP(4, 4)(torch.zeros(4, 4))
+
+
+def test_summed_aspp_is_a_sum_of_dilated_convolutions() -> None:
+    # On VGG's 512 channels: four branches of fc6, fc7 and fc8; on ResNet-101's 2048 four 3x3 to the classes.
+    assert count_parameters(SummedASPP(512, 21, hidden_features=1024)) == 4 * (4_719_616 + 1_049_600 + 21_525)
+    assert count_parameters(SummedASPP(2048, 21)) == 4 * (2048 * 21 * 9 + 21)
+    block, x = SummedASPP(4, 3, (1, 2)).eval(), torch.randn(2, 4, 9, 10)
+    options = zip(block.branches, (1, 2), strict=True)
+    expected = [F.conv2d(x, b.weight, b.bias, padding=r, dilation=r) for b, r in options]  # type: ignore[arg-type]
+    torch.testing.assert_close(block(x), expected[0] + expected[1])
+    with pytest.raises(InputError, match="rates is empty"):
+        SummedASPP(4, 3, ())
+
+
+def test_aspp_trains_on_one_image() -> None:
+    block = ASPP(4, 4, (1, 2)).train()
+    assert block(torch.randn(1, 4, 8, 8)).isfinite().all()

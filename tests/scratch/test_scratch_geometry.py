@@ -14,6 +14,7 @@ from torchvision import ops
 from opsin.scratch.bilinear import resize, sample, sample_backward
 from opsin.scratch.iou import iou
 from opsin.scratch.nms import nms
+from opsin.scratch.upsampling import bilinear_kernel, upsample, upsample_backward, upsample_by_convolution
 
 Witness = Callable[..., tuple[np.ndarray, list[np.ndarray]]]
 Rng = np.random.Generator
@@ -80,3 +81,19 @@ def test_resize(size: tuple[int, int], rng: Rng) -> None:
     images = rng.normal(size=(2, 8, 8))
     theirs = F.interpolate(torch.tensor(images)[None], size, mode="bilinear", align_corners=False)[0]
     assert_allclose(resize(images, *size), theirs.numpy(), atol=1e-12)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3, 4, 8])
+def test_upsampling(factor: int, rng: Rng, by_torch: Witness) -> None:
+    x = rng.normal(size=(2, 3, 3, 4))
+    own = upsample(x, factor)
+    dy = rng.normal(size=own.shape)
+    y, (dx,) = by_torch(lambda x: F.interpolate(x, scale_factor=factor, mode="bilinear"), dy, x)
+    assert_allclose(own, y, atol=1e-12)
+    assert_allclose(upsample_backward(dy, factor), dx, atol=1e-12)
+    assert_allclose(upsample_by_convolution(x, factor), y, atol=1e-12)
+
+
+def test_the_bilinear_kernel_by_hand() -> None:
+    assert_allclose(bilinear_kernel(2) * 16, np.outer([1, 3, 3, 1], [1, 3, 3, 1]))
+    assert_allclose(bilinear_kernel(3)[2] * 3, [1, 2, 3, 2, 1])

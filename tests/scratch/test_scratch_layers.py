@@ -21,6 +21,8 @@ from opsin.scratch.numerical_gradient import numerical_gradient
 from opsin.scratch.pooling import max_pool, max_pool_backward, mean_pool, mean_pool_backward
 from opsin.scratch.receptive_field import Layer, receptive_field
 from opsin.scratch.response_norm import ACROSS_CHANNELS, WITHIN_CHANNEL, response_norm, response_norm_backward
+from opsin.scratch.transposed_convolution import output_size as transposed_size
+from opsin.scratch.transposed_convolution import transpose_convolve, transpose_convolve_backward
 
 Witness = Callable[..., tuple[np.ndarray, list[np.ndarray]]]
 Rng = np.random.Generator
@@ -72,6 +74,36 @@ def test_the_way_back_of_a_convolution_is_a_transposed_one(rng: Rng) -> None:
     dx = convolve_backward(dy, np.zeros((1, 3, 9, 9)), weight, stride=2, padding=1)[0]
     transposed = F.conv_transpose2d(torch.tensor(dy), torch.tensor(weight), stride=2, padding=1)
     assert_close(dx, transposed.numpy())
+
+
+# stride, padding, output padding
+TRANSPOSED = [(1, 0, 0), (2, 0, 0), (2, 1, 1), (3, 2, 2), (2, 2, 0), (4, 0, 3)]
+
+
+@pytest.mark.parametrize("options", TRANSPOSED, ids=str)
+def test_transposed_convolution(options: tuple[int, int, int], rng: Rng, by_torch: Witness) -> None:
+    stride, padding, more = options
+    x, weight, bias = rng.normal(size=(2, 3, 4, 5)), rng.normal(size=(3, 2, 3, 2)), rng.normal(size=2)
+    own = transpose_convolve(x, weight, bias, stride, padding, more)
+    dy = rng.normal(size=own.shape)
+    theirs = partial(F.conv_transpose2d, stride=stride, padding=padding, output_padding=more)
+    y, gradients = by_torch(theirs, dy, x, weight, bias)
+    assert_close(own, y)
+    for mine, other in zip(transpose_convolve_backward(dy, x, weight, stride, padding), gradients, strict=True):
+        assert_close(mine, other)
+    # Its way back is a convolution of the same weight.
+    if not more:
+        assert_close(gradients[0], convolve(dy, weight, np.zeros(3), stride, padding))
+
+
+def test_sizes_of_a_transposed_convolution() -> None:
+    """A convolution of stride 2 makes 4 of 7 and of 8: the output padding says of which it is the way back."""
+    assert [output_size(size, 3, stride=2, padding=1) for size in (7, 8)] == [4, 4]
+    assert [transposed_size(4, 3, 2, 1, more) for more in (0, 1)] == [7, 8]
+    with pytest.raises(ValueError, match="an output padding of 2 is not below the stride, 2"):
+        transposed_size(4, 3, 2, 1, 2)
+    with pytest.raises(ValueError, match="channels differ"):
+        transpose_convolve(np.zeros((1, 2, 3, 3)), np.zeros((3, 2, 2, 2)), np.zeros(2))
 
 
 @pytest.mark.parametrize("options", [(1, 0, 1), (2, 1, 1), (2, 2, 2)], ids=str)

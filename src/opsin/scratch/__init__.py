@@ -17,13 +17,14 @@ It is the chain rule, read from right to left. What f found out on its way and i
 
 In this order it tells a story:
 
-    a layer         numerical_gradient, linear, convolution, im2col, pooling, receptive_field
+    a layer         numerical_gradient, linear, convolution, im2col, transposed_convolution,
+                    pooling, receptive_field
     what bends      sigmoid, activations, softmax, cross_entropy
     what steadies   batch_norm, response_norm, dropout, mixup
     what learns     sgd, adaptive_rates, adam, ranger
     a network       lenet: all of the above read handwritten digits
     sequences       rnn, lstm, gru, attention, multi_head_attention, ctc
-    geometry        iou, nms, bilinear
+    geometry        iou, nms, bilinear, upsampling
 """
 
 import importlib

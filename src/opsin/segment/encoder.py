@@ -27,6 +27,11 @@ class Encoder(Extractor):
 
     def __init__(self, backbone: Backbone) -> None:
         nn.Module.__init__(self)
+        if backbone.fixed_size is not None:
+            raise InputError(
+                f"{backbone.label} takes images of {backbone.fixed_size}x{backbone.fixed_size} only, and a segmenter "
+                "images of any size; take another backbone"
+            )
         backbone.drop_aux_heads()
         backbone.keep_stages(len(backbone.strides))
         self.backbone = backbone

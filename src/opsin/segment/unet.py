@@ -115,7 +115,7 @@ class UpStep(nn.Module):
             x = F.interpolate(x, size, scale_factor=2.0 if size is None else None, mode=self.mode)
         if skip is not None and not self.padded:
             skip = centre(skip, x.shape[-2:])
-        return self.convs(x if skip is None else torch.cat([skip, x], dim=1))
+        return self.convs(x if skip is None else torch.cat([x, skip], dim=1))
 
 
 class UNet(Segmenter):
