@@ -41,7 +41,7 @@ def test_the_map_of_the_stem_is_the_last_of_its_stride() -> None:
 def test_what_is_missing_is_named() -> None:
     with pytest.raises(InputError, match="DenseNet has no map of stride 8, only 1, 2, 4; take another backbone"):
         create_encoder("densenet100_k12").keep([8])
-    with pytest.raises(InputError, match="images of 32x32 only.*take another backbone"):
+    with pytest.raises(InputError, match=r"images of 32x32 only.*take another backbone"):
         create_encoder("lenet5", in_channels=1)
     with pytest.raises(InputError, match="is no classification network"):
         create_encoder("unet")
