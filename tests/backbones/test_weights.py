@@ -67,7 +67,9 @@ def test_what_is_stated_of_a_file(name: str, weights: str) -> None:
     preprocessing = Preprocessing.from_dict(stated.preprocessing)
     assert preprocessing.channels == registry.find_model(name).published.input[0]
     assert stated.metrics and all(0 < value < 100 for value in stated.metrics.values())
-    metric = {"classify": "top-[15]|accuracy", "detect": "AP|mAP"}[registry.find_model(name).task]
+    metric = {"classify": "top-[15]|accuracy", "detect": "AP|mAP", "segment": "mIoU|pixel accuracy"}[
+        registry.find_model(name).task
+    ]
     assert all(re.fullmatch(rf"[\w -]+ ({metric})", key) for key in stated.metrics)
     assert re.fullmatch(r"[a-z0-9_]+", weights)
 
@@ -93,6 +95,19 @@ def test_torchvisions_files_are_as_torchvision_says(name: str, weights: str) -> 
         assert (list(preprocessing.mean), list(preprocessing.std)) == (preset.mean, preset.std)
     if "Inception" not in type(theirs).__name__ and "GoogLeNet" not in type(theirs).__name__:  # auxiliary heads
         assert theirs.meta["num_params"] == registry.find_model(name).published.params
+
+
+@pytest.mark.parametrize(("name", "weights"), torchvisions_of("segment"))
+def test_torchvisions_segmenters_are_as_torchvision_says(name: str, weights: str) -> None:
+    stated = registry.find_weights(name, weights)
+    theirs = torchvisions()[stated.url]
+    metrics = theirs.meta["_metrics"]["COCO-val2017-VOC-labels"]
+    assert list(stated.metrics.values()) == [metrics["miou"], metrics["pixel_acc"]]
+    assert registry.find_model(name).published.params == theirs.meta["num_params"]
+    assert list(class_names(stated.classes, stated.num_classes)) == theirs.meta["categories"]
+    preset, preprocessing = theirs.transforms(), Preprocessing.from_dict(stated.preprocessing)
+    assert (list(preprocessing.mean), list(preprocessing.std)) == (preset.mean, preset.std)
+    assert list(preprocessing.size) == preset.resize_size * 2
 
 
 @pytest.mark.parametrize(("name", "weights"), torchvisions_of("detect"))

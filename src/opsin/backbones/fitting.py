@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -282,7 +283,9 @@ def _torchvision_order(name: str) -> Mapping[str, Tensor]:
         return {}
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of how it will be initialised in future
-        return models.get_model(name, weights=None).state_dict()
+        takes_backbone = "weights_backbone" in inspect.signature(models.get_model_builder(name)).parameters
+        without: dict[str, Any] = {"weights_backbone": None} if takes_backbone else {}  # else they are downloaded
+        return models.get_model(name, weights=None, **without).state_dict()
 
 
 def _timm_order(name: str) -> Mapping[str, Tensor]:

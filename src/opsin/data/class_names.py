@@ -14,8 +14,8 @@ def class_names(dataset: str, num_classes: int) -> tuple[str, ...]:
     """The classes of a data set, in the order of labels; their numbers where nobody named them (dataset "").
 
     "imagenet1k": English words, as torchvision has them. "coco": the 80 of COCO, or torchvision's 91, from
-    "__background__" on with "N/A" for the numbers that COCO left out, or these 90 without the first. Raises InputError
-    for another number of them.
+    "__background__" on with "N/A" for the numbers that COCO left out, or these 90 without the first. "voc": the 20 of
+    Pascal VOC behind "__background__". Raises InputError for another number of them.
     """
     if not dataset:
         return tuple(map(str, range(num_classes)))
@@ -25,7 +25,18 @@ def class_names(dataset: str, num_classes: int) -> tuple[str, ...]:
         return tuple(AlexNet_Weights.IMAGENET1K_V1.meta["categories"])
     if dataset == "coco":
         return _coco_names(num_classes)
-    raise unknown("data set with class names", dataset, ["imagenet1k", "coco"])
+    if dataset == "voc":
+        return _voc_names(num_classes)
+    raise unknown("data set with class names", dataset, ["imagenet1k", "coco", "voc"])
+
+
+def _voc_names(num_classes: int) -> tuple[str, ...]:
+    from torchvision.models.segmentation import DeepLabV3_ResNet50_Weights
+
+    names = tuple(DeepLabV3_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1.meta["categories"])
+    if num_classes != len(names):
+        raise InputError(f"VOC's classes are counted as {len(names)}, the background among them, got {num_classes}")
+    return names
 
 
 def _coco_names(num_classes: int) -> tuple[str, ...]:

@@ -125,7 +125,7 @@ def _compile(result: Optimized, images: Tensor) -> str:
 
 
 def _drop_heads(model: Any) -> bool:
-    if not getattr(model, "aux_taps", None):
+    if not (getattr(model, "aux_taps", None) or getattr(model, "aux_weights", None)):
         return False
     model.drop_aux_heads()
     return True

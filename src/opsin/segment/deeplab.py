@@ -29,7 +29,7 @@ from opsin.checks import check_count, check_number, check_probability
 from opsin.errors import InputError
 from opsin.nn.context import ASPP, SummedASPP
 from opsin.nn.conv import ConvNormActivation, SeparableConv
-from opsin.registry import Published, register
+from opsin.registry import Published, Weights, register
 from opsin.segment.encoder import Encoder, create_encoder
 from opsin.segment.segmenter import Outputs, Segmenter, Size, resize_logits
 from opsin.segment.sizes import cut, pad_to_multiple
@@ -389,12 +389,35 @@ _plus = partial(
 )
 
 
+def _weights(file: str, miou: float, accuracy: float) -> dict[str, Weights]:
+    """torchvision's file, trained on COCO's images that show one of VOC's 20 classes, with those and the background."""
+    return {
+        "coco_voc": Weights(
+            url=f"https://download.pytorch.org/models/{file}.pth",
+            sha256=file.rpartition("-")[2],
+            licence="BSD-3-Clause; trained on COCO (annotations CC-BY-4.0, images under their owners' terms)",
+            source="torchvision, COCO_WITH_VOC_LABELS_V1",
+            preprocessing={
+                "size": [520, 520],
+                "channels": 3,
+                "mean": [0.485, 0.456, 0.406],
+                "std": [0.229, 0.224, 0.225],
+                "fit": "pad",
+            },
+            metrics={"coco val2017 voc mIoU": miou, "coco val2017 voc pixel accuracy": accuracy},
+            num_classes=21,
+            classes="voc",
+        )
+    }
+
+
 @register(
     "deeplabv3",
     task="segment",
     network=DeepLabV3,
     alias="deeplabv3_resnet50",
     published=_v3(42_004_074, 178_721_945_088, source="counted: torchvision"),
+    weights=_weights("deeplabv3_resnet50_coco-cd0a2569", 66.4, 92.4),
 )
 def deeplabv3(**options: Any) -> DeepLabV3:
     return DeepLabV3(**options)
@@ -405,6 +428,7 @@ def deeplabv3(**options: Any) -> DeepLabV3:
     task="segment",
     network=DeepLabV3,
     published=_v3(60_996_202, source="counted: torchvision"),
+    weights=_weights("deeplabv3_resnet101_coco-586e9e4e", 67.4, 92.4),
 )
 def deeplabv3_resnet101(*, backbone: str = "resnet101", **options: Any) -> DeepLabV3:
     return DeepLabV3(backbone=backbone, **options)
