@@ -16,6 +16,7 @@ relative. Targets: at most 1.02 times their time; optimized at least 1.5 times a
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -60,8 +61,7 @@ def deeplabv3() -> Pair:
 def unet_resnet34() -> Pair | None:
     if find_spec("segmentation_models_pytorch") is None:
         return None
-    import segmentation_models_pytorch as smp
-
+    smp: Any = importlib.import_module("segmentation_models_pytorch")
     ours = opsin.create_model("unet_resnet34", num_classes=CLASSES)
     theirs = smp.Unet("resnet34", encoder_weights=None, classes=CLASSES)
     copy_in_order(ours, theirs.state_dict())
@@ -120,28 +120,29 @@ def forward(pair: Pair, image: Tensor, turns: int) -> dict[str, float]:
 def optimized(pair: Pair, image: Tensor, turns: int) -> dict[str, Any]:
     pair.ours.eval()
     without_aux(pair.ours)
-    fast = opsin.optimize(pair.ours, tuple(image.shape[1:]))
+    fast = opsin.optimize(pair.ours, (image.shape[1], image.shape[2], image.shape[3]))
     with torch.inference_mode():
         after, before = shortest(lambda: fast(image), lambda: pair.ours(image), turns)
     return {"ours": after, "before": before, "times as fast": before / after, "steps": ", ".join(fast.steps)}
 
 
 def measure(names: Sequence[str], parts: Sequence[str], size: int, batch: int, turns: int) -> list[dict[str, Any]]:
-    rows = []
+    rows: list[dict[str, Any]] = []
+    images = torch.randn(batch, 3, size, size)
+    labels = torch.randint(0, CLASSES, (batch, size, size))
+    ways: dict[str, Callable[[Pair], dict[str, Any]]] = {
+        "forward": lambda pair: forward(pair, images[:1], turns),
+        "train": lambda pair: train(pair, images, labels, turns),
+        "optimized": lambda pair: optimized(pair, images[:1], turns),
+    }
     for name in names:
-        torch.manual_seed(0)
-        pair = NETWORKS[name]()
-        if pair is None:
-            print(f"{name}: left out, nothing to compare with is installed", file=sys.stderr)
-            continue
-        images = torch.randn(batch, 3, size, size)
-        labels = torch.randint(0, CLASSES, (batch, size, size))
-        if "train" in parts:  # first: it needs the auxiliary head
-            rows.append({"network": name, "part": "train", **train(pair, images, labels, turns)})
-        if "forward" in parts:
-            rows.append({"network": name, "part": "forward", **forward(pair, images[:1], turns)})
-        if "optimized" in parts:
-            rows.append({"network": name, "part": "optimized", **optimized(pair, images[:1], turns)})
+        for part in (part for part in ways if part in parts):
+            torch.manual_seed(0)
+            pair = NETWORKS[name]()
+            if pair is None:
+                print(f"{name}: left out, nothing to compare with is installed", file=sys.stderr)
+                break
+            rows.append({"network": name, "part": part, **ways[part](pair)})
     return rows
 
 

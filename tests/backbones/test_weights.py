@@ -34,9 +34,9 @@ WEIGHTS = [(n, w) for n in registry.list_models() for w in registry.find_model(n
 
 @cache
 def torchvisions() -> dict[str, Any]:
-    """torchvision's weights of classifiers and detectors, by URL."""
+    """torchvision's weights of classifiers, detectors and segmenters, by URL."""
     found: dict[str, Any] = {}
-    for module in (torchvision.models, torchvision.models.detection):
+    for module in (torchvision.models, torchvision.models.detection, torchvision.models.segmentation):
         for name in torchvision.models.list_models(module):
             for member in torchvision.models.get_model_weights(name):  # type: ignore[attr-defined]
                 found.setdefault(member.url, member)
@@ -67,9 +67,8 @@ def test_what_is_stated_of_a_file(name: str, weights: str) -> None:
     preprocessing = Preprocessing.from_dict(stated.preprocessing)
     assert preprocessing.channels == registry.find_model(name).published.input[0]
     assert stated.metrics and all(0 < value < 100 for value in stated.metrics.values())
-    metric = {"classify": "top-[15]|accuracy", "detect": "AP|mAP", "segment": "mIoU|pixel accuracy"}[
-        registry.find_model(name).task
-    ]
+    metrics = {"classify": "top-[15]|accuracy", "detect": "AP|mAP", "segment": "mIoU|pixel accuracy"}
+    metric = metrics[registry.find_model(name).task]
     assert all(re.fullmatch(rf"[\w -]+ ({metric})", key) for key in stated.metrics)
     assert re.fullmatch(r"[a-z0-9_]+", weights)
 

@@ -97,7 +97,7 @@ def test_rates_follow_the_output_stride() -> None:
 
 
 def test_rates_beyond_the_map_are_found() -> None:
-    model = DeepLabV3(**NARROW)
+    model: Any = DeepLabV3(**NARROW)
     assert model.size_warnings((520, 520)) == []
     [line] = model.size_warnings((180, 240))
     assert "rates 24, 36" in line and "23x30" in line and "at least 289 pixels" in line
@@ -132,7 +132,7 @@ def test_the_release_on_vgg_lies_on_every_eighth_pixel() -> None:
 def test_fully_connected_layers_are_thinned_out() -> None:
     torch.manual_seed(0)
     network = create_model("vgg11", hidden_features=32)
-    model = create_model("deeplabv2", backbone="vgg11", num_classes=3, hidden_features=8)
+    model: Any = create_model("deeplabv2", backbone="vgg11", num_classes=3, hidden_features=8)
     fresh = model.initialize_from(network.state_dict())  # type: ignore[operator]
     assert fresh == [f"aspp.branches.{k}.6.{part}" for k in range(4) for part in ("weight", "bias")]
     first = network.state_dict()["head.3.weight"].view(32, 512, 7, 7)
@@ -142,7 +142,7 @@ def test_fully_connected_layers_are_thinned_out() -> None:
 
 
 def test_branches_are_summed() -> None:
-    model = DeepLabV2(num_classes=3, backbone="resnet18").eval()
+    model: Any = DeepLabV2(num_classes=3, backbone="resnet18").eval()
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         x = model.backbone(images)[0]
@@ -160,7 +160,7 @@ def test_one_image_in_training_goes_by_running_statistics() -> None:
     theirs = deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=3)
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         theirs.train()(torch.randn(1, 3, 32, 32))
-    model = DeepLabV3(**NARROW).train()
+    model: Any = DeepLabV3(**NARROW).train()
     images = torch.randn(1, 3, 96, 96)
     norm = model.aspp.image[1][1]  # type: ignore[index]
     before = norm.running_mean.clone()

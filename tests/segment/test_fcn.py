@@ -120,9 +120,9 @@ def test_fully_connected_layers_become_convolutions() -> None:
     """At the size of the classifier's images the window of fc6 is its whole map, and says what the classifier says."""
     torch.manual_seed(0)
     network = create_model("vgg11", num_classes=4, hidden_features=8).eval()
-    model = FCN(32, num_classes=4, backbone="vgg11", hidden_features=8).eval()
+    model: Any = FCN(32, num_classes=4, backbone="vgg11", hidden_features=8).eval()
     assert model.initialize_from(network.state_dict()) == ["scores.32.weight", "scores.32.bias"]
-    sliding = linear_to_conv(network, (3, 224, 224), average=False).model.head  # our own surgery
+    sliding: Any = linear_to_conv(network, (3, 224, 224), average=False).model.head  # our own surgery
     x = torch.randn(1, 512, 9, 11)
     with torch.no_grad():
         features = model.fc(x)
@@ -149,13 +149,14 @@ def test_published_weights_of_the_backbone(monkeypatch: pytest.MonkeyPatch) -> N
         return model
 
     monkeypatch.setattr(registry, "create_model", published)
-    model = FCN(8, backbone="vgg11", backbone_weights="imagenet1k", hidden_features=8, backbone_options=SMALL_HEAD)
+    model: Any = FCN(8, backbone="vgg11", backbone_weights="imagenet1k", hidden_features=8, backbone_options=SMALL_HEAD)
     assert torch.equal(model.fc[0].weight.flatten(1), filled.state_dict()["head.3.weight"])
     assert torch.equal(model.backbone.backbone.stages[0][0][0].weight, filled.state_dict()["stages.0.0.0.weight"])  # type: ignore[index]
 
 
 def test_at_once_scales_the_skips() -> None:
-    plain_one, at_once = build(8), build(8, at_once=True)
+    plain_one: Any = build(8)
+    at_once: Any = build(8, at_once=True)
     for score in plain_one.scores.values():
         nn.init.normal_(score.weight)  # type: ignore[arg-type]
     at_once.load_state_dict(plain_one.state_dict())
@@ -170,7 +171,7 @@ def test_at_once_scales_the_skips() -> None:
 def test_scores_of_any_backbone_lie_on_their_pixels(finest: int) -> None:
     """On a backbone without borders of its own every step is plain interpolation, and skips need no offsets."""
     torch.manual_seed(0)
-    model = FCN(finest, num_classes=2, backbone="resnet18").eval()
+    model: Any = FCN(finest, num_classes=2, backbone="resnet18").eval()
     for score in model.scores.values():
         nn.init.normal_(score.weight, std=0.1)  # type: ignore[arg-type]
     images = torch.randn(1, 3, 128, 160)

@@ -65,7 +65,7 @@ def test_the_output_of_the_valid_net_is_the_middle_of_its_input() -> None:
 @pytest.mark.parametrize("upsampling", ["transposed", "bilinear", "nearest"])
 def test_skips_are_of_the_same_place(upsampling: Any) -> None:
     """With all channels equal, the finest skip alone leaves every pixel where it was: each is laid on its own."""
-    model = UNet(width=2, upsampling=upsampling, norm=None).eval()
+    model: Any = UNet(width=2, upsampling=upsampling, norm=None).eval()
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.zeros_(layer.weight)
@@ -112,6 +112,7 @@ def test_it_is_segmentation_models_pytorchs() -> None:
     ours = create_model("unet_resnet34", num_classes=3).eval()
     for layer in theirs.modules():
         if isinstance(layer, nn.BatchNorm2d):
+            assert layer.running_mean is not None and layer.running_var is not None
             nn.init.uniform_(layer.running_var, 0.5, 2)
             nn.init.normal_(layer.running_mean, std=0.1)
     copy_in_order(ours, {k: v for k, v in theirs.state_dict().items() if not k.startswith("encoder.fc")})
