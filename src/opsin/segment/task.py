@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from opsin import registry
+from opsin.backbones.backbone import training_options
 from opsin.data import Preprocessing, Source, Split
 from opsin.data.class_maps import as_labels
 from opsin.engine.recipe import Recipe, own_section
@@ -25,6 +26,12 @@ class SegmentTask(Task):
     """Trains a Segmenter on maps of classes, by its own criterion or the recipe's."""
 
     predictor: Any  # a SegmentPredictor
+
+    @classmethod
+    def options(cls, recipe: Recipe, preprocessing: Preprocessing | None, source: Source) -> dict[str, Any]:
+        known = training_options(registry.find_model(recipe.model.name).options)
+        own = {name: value for name, value in known.items() if name not in recipe.model.options}
+        return {**super().options(recipe, preprocessing, source), **own}
 
     @classmethod
     def build(cls, recipe: Recipe, preprocessing: Preprocessing | None, source: Source) -> Task:
