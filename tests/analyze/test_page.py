@@ -201,6 +201,7 @@ def test_a_run_whose_data_is_gone_is_shown_photographs(
 def test_damaged_images_of_its_data_are_left_out(
     tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    path = tmp_path
     for k in range(12):
         path = tmp_path / "set" / f"{k % 2}" / f"{k}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -158,22 +158,3 @@ def _mean_of_decisions(
         terms = terms * weight.view(1, -1, *[1] * (terms.ndim - 2))
     mass = torch.ones_like(terms[:, 0]) if known is None else known.to(terms.dtype)
     return _weighted_mean(terms.mean(dim=1) * mass, mass, pixel_weights)
-
-
-def pixel_binary_cross_entropy(logits: Tensor, labels: Tensor, pixel_weights: Tensor | None = None) -> Tensor:
-    """Cross-entropy of a sigmoid of each class of each pixel, averaged over both.
-
-    labels: (B, K, H, W) bool, of classes that may overlap.
-    """
-    logits = full_precision(logits)
-    terms = F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none").mean(dim=1)
-    if pixel_weights is None:
-        return terms.mean()
-    return divide((terms * pixel_weights).sum(), pixel_weights.sum())
-
-
-class PixelBinaryCrossEntropy(nn.Module):
-    """`pixel_binary_cross_entropy` as a module."""
-
-    def forward(self, logits: Tensor, labels: Tensor, pixel_weights: Tensor | None = None) -> Tensor:
-        return pixel_binary_cross_entropy(logits, labels, pixel_weights)

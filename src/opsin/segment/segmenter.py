@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from opsin.backbones.backbone import check_images
 from opsin.checks import check_count
 from opsin.errors import InputError
-from opsin.losses.pixels import PixelBinaryCrossEntropy, PixelCrossEntropy
+from opsin.losses.pixels import PixelCrossEntropy
 from opsin.losses.terms import full_precision
 from opsin.nn.capabilities import ClassRows
 
@@ -60,7 +60,7 @@ class Segmenter(nn.Module, ABC):
                 "or make the rest a class of its own (num_classes=2)"
             )
         self.overlapping = num_classes == 1 if overlapping is None else bool(overlapping)
-        self.criterion: nn.Module = PixelBinaryCrossEntropy() if self.overlapping else PixelCrossEntropy()
+        self.criterion: nn.Module = PixelCrossEntropy()
 
     @abstractmethod
     def forward(self, images: Tensor) -> Outputs:

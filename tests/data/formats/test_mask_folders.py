@@ -74,7 +74,7 @@ def test_layouts_pair_images_with_masks(tmp_path: Path, layout: str) -> None:
         wanted = expected["all" if keys else key]
         assert sorted(split.name(i) for i in range(len(split))) == sorted(wanted)
         for i in range(len(split)):
-            found = split.truth.read(i, SIZE)["class_map"]
+            found = split.kind.read(i, SIZE)["class_map"]
             assert np.array_equal(found, wanted[split.name(i)])
     assert source.classes == ["class 0", "class 1", "class 2"]
     assert source.problems == []
@@ -87,7 +87,7 @@ def _one(folder: Path, values: np.ndarray, **given: object) -> np.ndarray:
     image(folder / "images/a.png")
     mask(folder / "masks/a.png", values, **given)  # type: ignore[arg-type]
     source = open_source(folder, "segment")
-    return np.asarray(source.splits["all"].truth.read(0, SIZE)["class_map"])
+    return np.asarray(source.splits["all"].kind.read(0, SIZE)["class_map"])
 
 
 def test_palettes_are_read_by_their_numbers_never_by_their_colours(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_255_says_that_nothing_is_known_and_another_value_when_it_is_set(tmp_pat
     mask(tmp_path / "masks/a.png", np.where(values == 255, 1, values))
     source = open_source(tmp_path, "segment", ignore=2)
     assert source.classes == ["class 0", "class 1"]
-    read = np.asarray(source.splits["all"].truth.read(0, SIZE)["class_map"])
+    read = np.asarray(source.splits["all"].kind.read(0, SIZE)["class_map"])
     assert np.array_equal(read == 255, values == 2)
 
 
@@ -115,7 +115,7 @@ def test_numbers_from_one_with_0_ignored_count_from_0(tmp_path: Path) -> None:
     mask(tmp_path / "masks/a.png", classes(3))
     source = open_source(tmp_path, "segment", ignore=0)
     assert source.classes == ["wall", "floor"]
-    read = np.asarray(source.splits["all"].truth.read(0, SIZE)["class_map"])
+    read = np.asarray(source.splits["all"].kind.read(0, SIZE)["class_map"])
     assert np.array_equal(read, classes(3) - np.uint8(1))  # 0 - 1 is 255 of uint8
 
 
@@ -201,7 +201,7 @@ def test_a_value_that_is_no_class_is_an_error_of_check_and_training(tmp_path: Pa
     with pytest.raises(InputError, match=r"a3\.png: 2.1 % of its pixels .* 77"):
         check_trainable(source)
     with pytest.raises(InputError, match=r"a3\.png: 2.1 % of its pixels .* 77"):
-        source.splits["all"].truth.read(3, SIZE)
+        source.splits["all"].kind.read(3, SIZE)
 
 
 def test_a_mask_of_another_size_is_named(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_a_mask_of_another_size_is_named(tmp_path: Path) -> None:
     assert bad.path.endswith("images/a3.png")
     assert len(source.without([bad]).splits["all"]) == 3
     with pytest.raises(InputError, match="it is 8x6 pixels"):
-        source.splits["all"].truth.read(3, (12, 8))
+        source.splits["all"].kind.read(3, (12, 8))
 
 
 def test_a_missing_mask_leaves_its_image_out_out_loud(tmp_path: Path) -> None:
@@ -257,7 +257,7 @@ def test_two_values_in_a_jpeg_are_read_with_a_warning(tmp_path: Path) -> None:
     (tmp_path / "masks").mkdir()
     Image.fromarray(big).save(tmp_path / "masks/a.jpg", quality=85)
     source = open_source(tmp_path, "segment")
-    found = np.asarray(source.splits["all"].truth.read(0, None)["class_map"])
+    found = np.asarray(source.splits["all"].kind.read(0, None)["class_map"])
     assert np.array_equal(found, big // 255)
     assert _problems(tmp_path, "lossy_mask") == ["a mask in a lossy encoding; save it as PNG"]
 
@@ -308,7 +308,7 @@ def test_masks_of_one_pixel(tmp_path: Path) -> None:
         image(tmp_path / f"images/{n}.png", n, (1, 1))
         mask(tmp_path / f"masks/{n}.png", np.array([[n]], np.uint8))
     source = open_source(tmp_path, "segment")
-    assert source.splits["all"].truth.read(1, (1, 1))["class_map"].tolist() == [[1]]
+    assert source.splits["all"].kind.read(1, (1, 1))["class_map"].tolist() == [[1]]
     check_trainable(source, 0, 0)
 
 
@@ -394,13 +394,13 @@ def test_a_mask_for_each_class(tmp_path: Path, place: str) -> None:
     assert recognize_task(tmp_path) == "segment"
     source = open_source(tmp_path, "segment")
     assert source.classes == ["background", "cat", "dog"]
-    read = np.asarray(source.splits["all"].truth.read(0, SIZE)["class_map"])
+    read = np.asarray(source.splits["all"].kind.read(0, SIZE)["class_map"])
     assert np.array_equal(read, np.where(dog > 0, 2, np.where(cat > 0, 1, 0)))
     assert [one.reason for one in source.problems] == ["1 images have no mask and are left out, images/b.png the first"]
     (reason,) = _problems(tmp_path, "overlap")
     assert reason.startswith("8.3 % of its pixels are in two masks; the later class is on top")  # 4 of 48
     source = open_source(tmp_path, "segment", overlapping=True, names="dog,cat")
-    read = np.asarray(source.splits["all"].truth.read(0, SIZE)["class_map"])
+    read = np.asarray(source.splits["all"].kind.read(0, SIZE)["class_map"])
     assert np.array_equal(read, np.stack([dog > 0, cat > 0]))
     assert source.splits["all"].kind.counts.tolist() == [[20, 12, 20], [20, 0, 28]]
     check_trainable(source, 0, 0)
@@ -412,7 +412,7 @@ def test_one_thing_to_find_is_one_layer(tmp_path: Path) -> None:
     values = classes(5, 2) * np.uint8(255)
     _one(tmp_path, values)
     source = open_source(tmp_path, "segment", overlapping=True)
-    read = np.asarray(source.splits["all"].truth.read(0, SIZE)["class_map"])
+    read = np.asarray(source.splits["all"].kind.read(0, SIZE)["class_map"])
     assert source.meaning == {"classes": ["foreground"], "overlapping": True}
     assert np.array_equal(read, values[None] > 0)
     assert source.splits["all"].kind.counts.tolist() == [[(values > 0).sum(), (values == 0).sum()]]

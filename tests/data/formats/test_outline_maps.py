@@ -42,7 +42,7 @@ def coco(folder: Path, annotations: list[dict[str, Any]]) -> Path:
 
 
 def read(folder: Path, **options: Any) -> np.ndarray:
-    return np.asarray(open_source(folder, "segment", **options).splits["all"].truth.read(0, (H, W))["class_map"])
+    return np.asarray(open_source(folder, "segment", **options).splits["all"].kind.read(0, (H, W))["class_map"])
 
 
 CAT = {"segmentation": [square(2, 2, 8, 8)]}
@@ -85,7 +85,7 @@ def test_runs_and_crowds(tmp_path: Path) -> None:
 def test_an_object_without_an_outline_is_named(tmp_path: Path) -> None:
     source = open_source(coco(tmp_path, [CAT, {"bbox": [1, 1, 2, 2]}]), "segment")
     with pytest.raises(InputError, match="object 2 has only a box; a mask needs its outline"):
-        source.splits["all"].truth.read(0, (H, W))
+        source.splits["all"].kind.read(0, (H, W))
 
 
 def labelme(folder: Path, shapes: list[dict[str, Any]]) -> Path:
