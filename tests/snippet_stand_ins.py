@@ -71,6 +71,7 @@ def masks(folder: Path) -> None:
                 values = (drawn * (255 if count == 2 else 1)).astype(np.uint8)
                 Image.fromarray(values).save(folder / name / split / "masks" / f"{number}.png")
     (folder / "streets" / "classes.txt").write_text("road\nhouse\nsky\n")
+    shutil.copytree(folder / "streets" / "test" / "masks", folder / "masks")  # what somebody has predicted
 
 
 def others_answers(folder: Path) -> None:
@@ -144,6 +145,11 @@ def digits(folder: Path) -> None:
     train(folder, "lenet5_digits")
 
 
+def segmenter(folder: Path, data: str, model: str, names: list[str] | None = None, **options: Any) -> None:
+    recipe = {"task": "segment", "model": {"name": model, **options}, "data": {"source": data, "size": 64}}
+    train(folder, recipe | ({"segment": {"names": names}} if names else {}))
+
+
 def train(folder: Path, recipe: Any) -> None:
     settings = {"train.max_steps": 2, "data.limit": 20}
     opsin.train(recipe, settings, out=folder, say=lambda line: None)
@@ -160,6 +166,8 @@ RUNS: Mapping[str, Callable[[Path], None]] = {
     "fast_rcnn": lambda folder: detector(
         folder, "bccd", "fast_rcnn", **SMALL, proposals="sliding_windows", proposal_options={"limit": 50}
     ),
+    "streets": lambda folder: segmenter(folder, "streets", "deeplabv3plus", **SMALL, channels=16),
+    "scans": lambda folder: segmenter(folder, "scans", "unet", ["membrane", "interior"], width=4),
     "faster_rcnn": lambda folder: detector(folder, "bccd", "faster_rcnn", **SMALL, channels=32),
 }
 

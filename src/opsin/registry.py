@@ -345,7 +345,7 @@ _ELSEWHERE: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 
 # The same of networks for tasks whose networks cannot be taken from another library.
 _OF_OTHER_TASKS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("deeplabv3_*", "DeepLabV3 on a MobileNet", ("torchvision",)),
+    ("deeplabv3_mobilenet*", "DeepLabV3 on a MobileNet", ("torchvision",)),
     ("fcn_*", "FCN on a dilated ResNet", ("torchvision",)),
     ("fcos_*", "FCOS", ("torchvision",)),
     ("keypointrcnn_*", "Keypoint R-CNN", ("torchvision",)),
