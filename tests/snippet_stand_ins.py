@@ -145,9 +145,11 @@ def digits(folder: Path) -> None:
     train(folder, "lenet5_digits")
 
 
-def segmenter(folder: Path, data: str, model: str, names: list[str] | None = None, **options: Any) -> None:
-    recipe = {"task": "segment", "model": {"name": model, **options}, "data": {"source": data, "size": 64}}
-    train(folder, recipe | ({"segment": {"names": names}} if names else {}))
+def segmenter(folder: Path, data: str, model: str, **options: Any) -> None:
+    section = {"segment": {"names": options.pop("names")}} if "names" in options else {}
+    train(
+        folder, {"task": "segment", "model": {"name": model, **options}, "data": {"source": data, "size": 64}} | section
+    )
 
 
 def train(folder: Path, recipe: Any) -> None:
@@ -167,7 +169,7 @@ RUNS: Mapping[str, Callable[[Path], None]] = {
         folder, "bccd", "fast_rcnn", **SMALL, proposals="sliding_windows", proposal_options={"limit": 50}
     ),
     "streets": lambda folder: segmenter(folder, "streets", "deeplabv3plus", **SMALL, channels=16),
-    "scans": lambda folder: segmenter(folder, "scans", "unet", ["membrane", "interior"], width=4),
+    "scans": lambda folder: segmenter(folder, "scans", "unet", width=4, names=["membrane", "interior"]),
     "faster_rcnn": lambda folder: detector(folder, "bccd", "faster_rcnn", **SMALL, channels=32),
 }
 
