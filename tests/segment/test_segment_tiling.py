@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import opsin
+from opsin import registry
 from opsin.analyze.effective_field import effective_fields
 from opsin.data import Preprocessing
 from opsin.engine.checkpoint import Facts
@@ -60,6 +61,20 @@ def test_a_network_without_padding_has_no_seams(segmenters: None, size: Any, sid
     assert found.dtype == torch.float64 and float((found - wanted).abs().max()) < 1e-10
     assert all(place.top % 16 == 0 and place.left % 16 == 0 for place in tiling.places(size))
     assert seams.largest is None or seams.largest < 1e-10
+
+
+@pytest.mark.parametrize(("size", "side"), [((101, 83), (36, 52)), ((40, 1), (20, 20)), ((70, 75), (68, 36))])
+def test_tiles_of_the_paper_s_u_net_are_the_whole(segmenters: None, size: Any, side: Any) -> None:
+    torch.manual_seed(0)
+    predictor = predictor_of(registry.create_model("unet_valid", in_channels=3, num_classes=3, width=2).double())
+    assert grid_of(predictor.model) == 16
+    image = image_of(*size)
+    found, seams = tiled(predictor, image, DenseTiling(side, (0, 0), grid=16))
+    with torch.no_grad():
+        whole = answer_whole(predictor.model, predictor.normalize(image[None]))
+        wanted = predictor.model.decode(whole)[0]
+    assert wanted.std() > 1e-6 and seams.tiles > 1
+    assert float((found - wanted).abs().max()) < 1e-10
 
 
 def test_wide_overlaps_make_padded_networks_exact_inside(segmenters: None) -> None:
