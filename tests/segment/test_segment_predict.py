@@ -152,6 +152,11 @@ def test_views_are_averaged(run: Path) -> None:
     enlarged = F.interpolate(scores, (32, 32), mode="bilinear")[0]
     torch.testing.assert_close(single(image, scale=[1.5]), enlarged)
     torch.testing.assert_close(single(image, scale=[1.0, 1.5]), (single(image) + enlarged) / 2)
+    forwards: list[torch.Size] = []
+    hook = predictor.model.register_forward_pre_hook(lambda _, given: forwards.append(given[0].shape))
+    predictor.predict(image, flip=True, scale=[1.0, 1.5])
+    hook.remove()
+    assert sorted(shape[-1] for shape in forwards) == [32, 32, 48, 48]  # no view twice
     with pytest.raises(InputError, match="scale is 0"):
         predictor.predict(image, scale=[0.0])
     with pytest.raises(InputError, match="held at no output stride"):

@@ -82,17 +82,25 @@ class SegmentPredictor(Predictor):
         return self.preprocessing.normalize(batch, self.dtype) if self.normalizes else batch
 
     def run(self, batch: Tensor, originals: Sequence[Any]) -> Any:
-        return answer_whole(self.model, self.normalize(batch))
+        images = self.normalize(batch)
+        return {**answer_whole(self.model, images), "images": images}  # which other views are made of
 
     def probabilities(
-        self, images: Tensor, fitted: Fitted, *, flip: bool = False, scale: Sequence[float] | None = None, **_: Any
+        self,
+        images: Tensor,
+        fitted: Fitted,
+        *,
+        flip: bool = False,
+        scale: Sequence[float] | None = None,
+        plain: Tensor | None = None,
+        **_: Any,
     ) -> Tensor:
         """(B, K, *fitted.output) of normalised images that are inputs as `fit_input` planned them.
 
-        flip, scale: the mean over the images and their mirror images, and over these enlarged by each factor, see
-        `opsin.segment.views`.
+        flip, scale: the mean over the images and their mirror images, and over these enlarged by each factor; plain:
+        what is known of the images as they are; see `opsin.segment.views`.
         """
-        return look(self.model, images, fitted, flip=flip, scales=scale or (1.0,))
+        return look(self.model, images, fitted, flip=flip, scales=scale or (1.0,), plain=plain)
 
     def outputs(self, batch: Batch) -> Any:
         """Of every pixel of the input, which is mirrored at its borders for a network without padding."""
@@ -118,15 +126,12 @@ class SegmentPredictor(Predictor):
         with no class is one of which nothing is known. So is what a centre crop left out. flip, scale: see
         `probabilities`.
         """
-        found = self._seen_otherwise(originals, flip, scale) if flip or scale else self.model.decode(outputs)
+        found = self.model.decode(outputs)
+        if flip or scale:
+            images = outputs["images"]
+            fitted = fit_input(self.model, (images.shape[-2], images.shape[-1]))
+            found = self.probabilities(mirror(images, fitted), fitted, flip=flip, scale=scale, plain=found)
         return [self._answer_of(found[place], size, threshold, scores) for place, size in enumerate(sizes)]
-
-    def _seen_otherwise(self, originals: Sequence[Tensor], flip: bool, scale: Sequence[float] | None) -> Tensor:
-        images = self.normalize(self.collate(originals).to(self.device))
-        size = (images.shape[-2], images.shape[-1])
-        fitted = fit_input(self.model, size)
-        found = self.probabilities(mirror(images, fitted), fitted, flip=flip, scale=scale)
-        return found[..., : size[0], : size[1]]
 
     def _answer_of(self, found: Tensor, size: tuple[int, int], threshold: float | None, scores: bool) -> dict[str, Any]:
         """The answer of probabilities (K, h, w) of the input that an image of (height, width) was made into."""
