@@ -16,10 +16,12 @@ from scipy.ndimage import label
 
 import opsin
 from opsin.data import Preprocessing
+from opsin.data.drawing import PALETTE
 from opsin.engine.checkpoint import Facts
 from opsin.engine.recipe import load_recipe
 from opsin.errors import InputError
 from opsin.segment.components import ComponentCounter, count_components
+from opsin.segment.drawing import colours_of
 from opsin.segment.mirroring import answer_whole, fit_input, reflected
 from opsin.segment.outlines import trace_outlines
 from opsin.segment.predict import SegmentPredictor
@@ -121,6 +123,13 @@ def test_index_images_and_coco_files_say_the_same(run: Path, tmp_path: Path) -> 
             assert one["area"] == (map_ == one["category_id"] - 1).sum()
     table = answers.to_csv()
     assert table.startswith("path,label,class_id,pixels,share,components\n") and len(table.splitlines()) > 3
+
+
+def test_every_class_has_a_colour_of_its_own() -> None:
+    for count in (3, 19, 300):
+        colours = colours_of({}, count)
+        assert len(set(colours)) == count and colours[:3] == list(PALETTE[:3])
+    assert colours_of({"colours": [[1, 2, 3], [4, 5, 6]]}, 2) == [(1, 2, 3), (4, 5, 6)]
 
 
 def test_borders_are_mirrored_for_a_network_without_padding() -> None:

@@ -32,6 +32,7 @@ PALETTE: tuple[Color, ...] = (
     (148, 103, 189), (140, 86, 75), (23, 190, 207), (188, 189, 34), (127, 127, 127),
 )  # fmt: skip
 IGNORED: Color = (150, 150, 150)
+_BORDER = (224, 224, 192)  # that of VOC's 255
 LIGHT, DARK = (255, 255, 255), (16, 18, 22)
 _PAPER, _INK, _BAR = (22, 25, 30), (240, 243, 246), (86, 180, 233)
 _LARGEST = 1024  # pixels: a tiny image is not enlarged beyond it
@@ -168,6 +169,23 @@ def distinct_colours(count: int) -> list[Color]:
 def color_of(label: str, classes: Sequence[str]) -> Color:
     """The colour of a class, the same in every image."""
     return PALETTE[list(classes).index(label) % len(PALETTE)]
+
+
+def index_image(class_map: np.ndarray, colours: Sequence[Color]) -> Image.Image:
+    """A map (H, W) as an image whose pixels are class numbers: with a palette; of int16 with 16 bits; of bool 0, 255.
+
+    What says that nothing is known is 255, of 16 bits 65535.
+    """
+    if class_map.dtype == bool:
+        return Image.fromarray(class_map.astype(np.uint8) * np.uint8(255))
+    if class_map.dtype != np.uint8:
+        return Image.fromarray(np.where(class_map < 0, 65535, class_map).astype(np.uint16))
+    palette = np.zeros((256, 3), np.uint8)
+    palette[: len(colours)] = np.array(colours[:256], np.uint8).reshape(-1, 3)
+    palette[255] = _BORDER
+    image = Image.fromarray(class_map)
+    image.putpalette(palette.ravel().tolist())
+    return image
 
 
 def tint(image: Tensor, mask: Tensor, color: Color) -> Tensor:

@@ -106,6 +106,15 @@ def encode_masks(masks: Tensor) -> list[Runs]:
     return [{"size": list(one["size"]), "counts": one["counts"].decode("ascii")} for one in layers]
 
 
+def describe_mask(mask: np.ndarray) -> dict[str, Any]:
+    """What COCO's json says of a mask, bool (H, W), that has a pixel: segmentation, its runs; area; and bbox, xywh."""
+    (runs,) = encode_masks(torch.from_numpy(np.ascontiguousarray(mask))[None])
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    x, y = int(columns[0]), int(rows[0])
+    box = [x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y]
+    return {"segmentation": runs, "area": mask_area(runs), "bbox": box}
+
+
 def decode_mask(mask: Mapping[str, Any]) -> Tensor:
     """The mask, (H, W) bool on the CPU, that `encode_masks` made, or any of COCO's tools."""
     from faster_coco_eval.core.mask import decode

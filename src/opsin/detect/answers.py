@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +15,7 @@ from opsin.data.drawing import save_image, to_pil
 from opsin.data.masks import decode_mask, mask_area
 from opsin.data.source import Source
 from opsin.detect.answered_images import source_of_answers
-from opsin.engine.answers import Answer, Answers, need, write_text
+from opsin.engine.answers import Answer, Answers, coco_dataset, need, safe_name, write_text
 
 
 class DetectAnswer(Answer):
@@ -85,7 +83,9 @@ class DetectAnswer(Answer):
         name += "" if self.frame is None else f"-{self.frame:06d}"
         crops = self.crops() if self.value("instances") else []
         return [
-            save_image(to_pil(torch.from_numpy(crop).permute(2, 0, 1)), Path(folder) / safe(label) / f"{name}-{n}.png")
+            save_image(
+                to_pil(torch.from_numpy(crop).permute(2, 0, 1)), Path(folder) / safe_name(label) / f"{name}-{n}.png"
+            )
             for n, (crop, label) in enumerate(zip(crops, self.labels, strict=True), 1)
         ]
 
@@ -139,20 +139,7 @@ class DetectAnswers(Answers):
         was given. What pycocotools.COCO loads, and `loadRes` takes the "annotations" of it. Written to a file where a
         path is given. Of no answer at all there are no categories: nothing says what the model knows.
         """
-        readable = [answer for answer in self if answer.error is None]
-        classes = readable[0].classes if readable else []
-        dataset: dict[str, Any] = {
-            "images": [_coco_image(number, answer) for number, answer in enumerate(readable, 1)],
-            "annotations": [],
-            "categories": [{"id": number, "name": name} for number, name in enumerate(classes, 1)],
-        }
-        for number, answer in enumerate(readable, 1):
-            for one in answer["instances"]:
-                known = {"id": len(dataset["annotations"]) + 1, "image_id": number}
-                dataset["annotations"].append({**known, **_coco_annotation(one)})
-        if path is not None:
-            write_text(json.dumps(dataset, ensure_ascii=False), path)
-        return dataset
+        return coco_dataset(self, lambda answer: map(_coco_annotation, answer["instances"]), path)
 
     def to_yolo(self, folder: str | Path | None = None, scores: bool = False) -> list[str]:
         """The text of each image, see `DetectAnswer.to_yolo`, "" for one that was not read.
@@ -194,11 +181,6 @@ class DetectAnswers(Answers):
 DetectAnswer.list_class = DetectAnswers
 
 
-def safe(name: str) -> str:
-    """A class's name as that of a folder."""
-    return re.sub(r'[\\/:*?"<>|\x00-\x1f]', "_", name).strip(". ") or "_"
-
-
 def unique(names: Sequence[str]) -> list[str]:
     """The names, each but the first of its kind with a number behind it that makes it one of its own."""
     taken, seen, found = set(names), Counter[str](), []
@@ -216,13 +198,6 @@ def unique(names: Sequence[str]) -> list[str]:
 def _stem(place: int, answer: Answer) -> str:
     stem = f"image-{place}" if answer.path is None else answer.path.stem
     return stem if answer.frame is None else f"{stem}-{answer.frame:06d}"
-
-
-def _coco_image(number: int, answer: DetectAnswer) -> dict[str, Any]:
-    height, width = answer.size
-    name = f"image-{number}" if answer.path is None else str(answer["path"])
-    frame = {} if answer.frame is None else {"frame": answer.frame, "time": answer.time}
-    return {"id": number, "file_name": name, "height": height, "width": width, **frame}
 
 
 def _coco_annotation(one: Mapping[str, Any]) -> dict[str, Any]:

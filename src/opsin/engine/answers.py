@@ -13,6 +13,7 @@ import difflib
 import importlib
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -354,6 +355,43 @@ def write_text(text: str, path: str | Path) -> Path:
     with atomic(path, flush=False) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # half characters as JSON has them
     return path
+
+
+def safe_name(name: str) -> str:
+    """A class's name as that of a file or a folder."""
+    return re.sub(r'[\\/:*?"<>|\x00-\x1f]', "_", name).strip(". ") or "_"
+
+
+def coco_dataset(
+    answers: Sequence[Answer],
+    annotations: Callable[[Answer], Iterable[Mapping[str, Any]]],
+    path: str | Path | None = None,
+) -> dict[str, Any]:
+    """A data set in COCO's json of the images that were read: their annotations, and all classes of the model.
+
+    annotations: those of an answer, without their ids. Ids of images and annotations are from 1, that of a category is
+    its class id + 1. Written to a file where a path is given.
+    """
+    readable = [answer for answer in answers if answer.error is None]
+    classes = readable[0].classes if readable else []
+    dataset: dict[str, Any] = {
+        "images": [_coco_image(number, answer) for number, answer in enumerate(readable, 1)],
+        "annotations": [],
+        "categories": [{"id": number, "name": name} for number, name in enumerate(classes, 1)],
+    }
+    for number, answer in enumerate(readable, 1):
+        for one in annotations(answer):
+            dataset["annotations"].append({"id": len(dataset["annotations"]) + 1, "image_id": number, **one})
+    if path is not None:
+        write_text(json.dumps(dataset, ensure_ascii=False), path)
+    return dataset
+
+
+def _coco_image(number: int, answer: Answer) -> dict[str, Any]:
+    height, width = answer.size
+    name = f"image-{number}" if answer.path is None else str(answer["path"])
+    frame = {} if answer.frame is None else {"frame": answer.frame, "time": answer.time}
+    return {"id": number, "file_name": name, "height": height, "width": width, **frame}
 
 
 def owners_of(name: str, of: Callable[[type[Answer]], type]) -> list[str]:

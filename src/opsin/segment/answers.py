@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import torch
 
-from opsin.data.masks import encode_masks, mask_area
-from opsin.engine.answers import Answer, Answers, write_text
+from opsin.data.drawing import index_image, save_image
+from opsin.data.masks import describe_mask
+from opsin.engine.answers import Answer, Answers, coco_dataset, safe_name
 from opsin.errors import InputError
-from opsin.segment.drawing import colours_of, index_image
+from opsin.segment.drawing import colours_of
 from opsin.segment.outlines import trace_outlines
 
 Form = Literal["polygons", "runs"]
@@ -124,20 +123,9 @@ class SegmentAnswers(Answers):
         the class's pixels. Ids are from 1, that of a category is its class id + 1. Written to a file where a path is
         given.
         """
-        readable = [answer for answer in self if answer.error is None]
-        classes = readable[0].classes if readable else []
-        dataset: dict[str, Any] = {
-            "images": [_coco_image(number, answer) for number, answer in enumerate(readable, 1)],
-            "annotations": [],
-            "categories": [{"id": number, "name": name} for number, name in enumerate(classes, 1)],
-        }
-        for number, answer in enumerate(readable, 1):
-            for one in answer["classes"]:
-                known = {"id": len(dataset["annotations"]) + 1, "image_id": number, "category_id": one["class_id"] + 1}
-                dataset["annotations"].append({**known, **_coco_annotation(answer.mask(one["class_id"]), form)})
-        if path is not None:
-            write_text(json.dumps(dataset, ensure_ascii=False), path)
-        return dataset
+        if form not in ("polygons", "runs"):
+            raise InputError(f"form is {form!r}; expected polygons or runs")
+        return coco_dataset(self, lambda answer: _coco_annotations(answer, form), path)
 
 
 SegmentAnswer.list_class = SegmentAnswers
@@ -145,29 +133,16 @@ SegmentAnswer.list_class = SegmentAnswers
 
 def write_index(class_map: np.ndarray, classes: Sequence[str], colours: Sequence[Any], path: Path) -> Path:
     """A map as an index PNG, or of classes that overlap as a folder of them; see `SegmentAnswer.save_index`."""
-    from opsin.data.drawing import save_image
-    from opsin.segment.drawing import file_name
-
     if class_map.dtype != bool:
         return save_image(index_image(class_map, colours), path)
     folder = path.with_suffix("")
     for number, (plane, name) in enumerate(zip(class_map, classes, strict=True)):
-        save_image(index_image(plane, []), folder / f"{number:02d}-{file_name(name)}.png")
+        save_image(index_image(plane, []), folder / f"{number:02d}-{safe_name(name)}.png")
     return folder
 
 
-def _coco_image(number: int, answer: SegmentAnswer) -> dict[str, Any]:
-    height, width = answer.size
-    name = f"image-{number}" if answer.path is None else str(answer["path"])
-    frame = {} if answer.frame is None else {"frame": answer.frame, "time": answer.time}
-    return {"id": number, "file_name": name, "height": height, "width": width, **frame}
-
-
-def _coco_annotation(mask: np.ndarray, form: Form) -> Mapping[str, Any]:
-    if form not in ("polygons", "runs"):
-        raise InputError(f"form is {form!r}; expected polygons or runs")
-    (runs,) = encode_masks(torch.from_numpy(np.ascontiguousarray(mask))[None])
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    box = [int(columns[0]), int(rows[0]), int(columns[-1] - columns[0] + 1), int(rows[-1] - rows[0] + 1)]
-    outline = runs if form == "runs" else trace_outlines(mask)
-    return {"segmentation": outline, "area": mask_area(runs), "bbox": box, "iscrowd": 0}
+def _coco_annotations(answer: Any, form: Form) -> Iterator[dict[str, Any]]:
+    for one in answer["classes"]:
+        mask = answer.mask(one["class_id"])
+        found = {"category_id": one["class_id"] + 1, **describe_mask(mask), "iscrowd": 0}
+        yield found if form == "runs" else {**found, "segmentation": trace_outlines(mask)}

@@ -1,8 +1,7 @@
-"""Maps of classes on images: each class in its colour, with a legend; and as the index images that other tools read."""
+"""Maps of classes on images: each class in its colour, with a legend."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,18 +10,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from opsin.data.drawing import IGNORED, PALETTE, Color, add_legend, enlarge, to_pil
+from opsin.data.drawing import IGNORED, Color, add_legend, distinct_colours, enlarge, to_pil
 
 _NARROWEST = 320  # pixels: the least width in which a map and its legend can be read
 _ROWS = 256  # of an image tinted at a time
 
 
 def colours_of(meaning: Mapping[str, Any], count: int) -> list[Color]:
-    """The colour of each class: the data's own where it has said them, else those of all drawings."""
+    """The colour of each class: the data's own where it has said them, else those of all drawings, no two the same."""
     own = meaning.get("colours")
     if own is not None and len(own) == count:
         return [(int(r), int(g), int(b)) for r, g, b in own]
-    return [PALETTE[number % len(PALETTE)] for number in range(count)]
+    return distinct_colours(count)
 
 
 def overlay(image: Tensor, class_map: np.ndarray, colours: Sequence[Color]) -> Tensor:
@@ -54,23 +53,3 @@ def annotate(
     """The image with every class in its colour, over a legend of those `shown`. Tiny images are enlarged."""
     drawn, _ = enlarge(to_pil(overlay(image, class_map, colours)), _NARROWEST)
     return add_legend(drawn, [(classes[number], colours[number]) for number in shown]) if shown else drawn
-
-
-def index_image(class_map: np.ndarray, colours: Sequence[Color]) -> Image.Image:
-    """A map as an image whose pixels are class numbers: with a palette; of int16 with 16 bits; of bool 0 and 255."""
-    if class_map.dtype == bool:
-        return Image.fromarray(class_map.astype(np.uint8) * 255)
-    if class_map.dtype != np.uint8:
-        return Image.fromarray(class_map.astype(np.uint16))  # -1 becomes 65535
-    found = Image.fromarray(class_map).convert("L")
-    palette = np.zeros((256, 3), np.uint8)
-    palette[: len(colours)] = np.array(colours, np.uint8).reshape(-1, 3)
-    palette[255] = (224, 224, 192)  # that of VOC's 255
-    indexed = Image.frombytes("P", found.size, found.tobytes())
-    indexed.putpalette(palette.ravel().tolist())
-    return indexed
-
-
-def file_name(name: str) -> str:
-    """A class's name as a part of a file's."""
-    return re.sub(r'[\\/:*?"<>|\x00-\x1f]', "_", name).strip(". ") or "_"

@@ -14,18 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from opsin.data.class_maps import UNKNOWN
-from opsin.data.drawing import distinct_colours
+from opsin.data.drawing import distinct_colours, index_image
 from opsin.data.formats.writing import ImageWriter, new_folder
-from opsin.data.masks import encode_masks, mask_area
+from opsin.data.masks import describe_mask
 from opsin.data.source import Source, Split
 from opsin.errors import InputError
 
 _UNKNOWN_16 = 65535
-_BORDER = (224, 224, 192)  # VOC's colour of 255
 
 
 def write_masks(source: Source, out: Path, link: bool = False) -> list[str]:
@@ -50,10 +48,7 @@ def write_masks(source: Source, out: Path, link: bool = False) -> list[str]:
                     continue
                 for label, layer in zip(classes, values, strict=True):
                     if layer.any() or label == classes[0]:  # one at least, or the image would have none
-                        _save(
-                            Image.fromarray(layer.astype(np.uint8) * np.uint8(255)),
-                            root / "masks" / home / label / file,
-                        )
+                        save_index(layer, (), root / "masks" / home / label / file)
         if not overlapping:
             _write_table(root, classes, colours)
     return _notes(source)
@@ -100,7 +95,7 @@ def write_coco_masks(source: Source, out: Path, link: bool = False) -> list[str]
                 for label, crowd, layer in _layers(split, i, (height, width), plain):
                     unknown += crowd
                     entry = {"id": len(content["annotations"]) + 1, "image_id": i + 1, "category_id": label + 1}
-                    content["annotations"].append({**entry, "iscrowd": crowd, **_runs(layer)})
+                    content["annotations"].append({**entry, "iscrowd": crowd, **describe_mask(layer)})
             file = root / "annotations" / f"instances_{key}.json"
             file.parent.mkdir(exist_ok=True)
             file.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
@@ -111,16 +106,8 @@ def write_coco_masks(source: Source, out: Path, link: bool = False) -> list[str]
 
 
 def save_index(values: np.ndarray, colours: Sequence[tuple[int, int, int]], path: Path) -> None:
-    """A map of class numbers, (H, W) uint8 or int16, as PNG: with a palette of the classes' colours, or of 16 bits."""
-    if values.dtype != np.uint8:
-        _save(Image.fromarray(np.where(values < 0, _UNKNOWN_16, values).astype(np.uint16)), path)
-        return
-    palette = np.zeros((256, 3), np.uint8)
-    palette[: len(colours)] = np.array(colours[:256], np.uint8).reshape(-1, 3)
-    palette[UNKNOWN] = _BORDER
-    saved = Image.fromarray(values)
-    saved.putpalette(palette.ravel().tolist())
-    _save(saved, path)
+    """A map (H, W) as PNG, see `index_image`."""
+    _save(index_image(values, colours), path)
 
 
 def _save(image: Image.Image, path: Path) -> None:
@@ -166,11 +153,3 @@ def _layers(split: Split, i: int, size: tuple[int, int], plain: Sequence[int]) -
     first = next(k for k in range(len(plain) + 1) if k not in plain)
     found = [(first, 1, values == unknown)] if (values == unknown).any() else []
     return found + [(k, 0, values == k) for k in np.unique(values).tolist() if k != unknown and k not in plain]
-
-
-def _runs(layer: np.ndarray) -> dict[str, Any]:
-    runs = encode_masks(torch.from_numpy(layer)[None])[0]
-    rows, columns = (np.flatnonzero(layer.any(axis=axis)) for axis in (1, 0))
-    x, y = int(columns[0]), int(rows[0])
-    box = [x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y]
-    return {"segmentation": dict(runs), "area": mask_area(runs), "bbox": box}
