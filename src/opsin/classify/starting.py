@@ -6,24 +6,21 @@ size of the input, whether images are coloured, and whether the names of the cla
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
 from opsin.data import Preprocessing, Source
 from opsin.engine.recipe import Recipe
-from opsin.engine.starting import Start
+from opsin.engine.starting import Start, choose_batch, have_sides
 
 _FEW = 2000  # training images below which fine-tuning begins with a frozen backbone
 _SMALL = 64  # pixels; larger inputs are of photographs, which are cropped and enlarged rather than shifted
-_STEPS = 20  # of an epoch, at least, by smaller batches where images are few
 _BATCHES = (16, 32, 64)
 # Rates with weights to start from, and without. Adam's kind, whose steps are as long as the rate, and the rest.
 _ADAPTIVE = {True: 5e-4, False: 2e-3}
 _PLAIN = {True: 0.01, False: 0.05}
 _ADAPTIVE_NAMES = ("adam", "adamw", "nadam", "radam", "ranger", "rmsprop")
 _OPTIM_KEYS = ("optim.name", "optim.lr", "optim.weight_decay", "optim.decay_norm_and_bias", "optim.layer_decay")
-_SIDED = re.compile(r"(?i)(?<![a-z])(left|right|east|west)(?![a-z])")
 
 
 def choose(recipe: Recipe, source: Source, preprocessing: Preprocessing | None, given: Collection[str]) -> Start:
@@ -34,7 +31,7 @@ def choose(recipe: Recipe, source: Source, preprocessing: Preprocessing | None, 
     warmup = min(1.0, epochs / 10)
     if recipe.schedule.name == "cosine":
         values["schedule.warmup_epochs"] = warmup
-    values["train.batch_size"] = next((b for b in reversed(_BATCHES) if images >= _STEPS * b), _BATCHES[0])
+    values["train.batch_size"] = choose_batch(images, _BATCHES)
     if preprocessing is not None:
         values["augment"] = _augmentation(preprocessing, source.classes, tuned)
     if tuned and images < _FEW and epochs > 1:
@@ -69,7 +66,7 @@ def _augmentation(preprocessing: Preprocessing, classes: Sequence[str], tuned: b
 def _mirrors(classes: Sequence[str]) -> bool:
     """Whether a mirrored image is still one of its class: not of characters, nor of what has a side in its name."""
     characters = bool(classes) and all(len(name) == 1 for name in classes)
-    return not characters and not any(_SIDED.search(name) for name in classes)
+    return not characters and not have_sides(classes)
 
 
 def _describe(values: dict[str, Any], tuned: bool) -> str:

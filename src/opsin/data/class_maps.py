@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 IGNORE = -1  # the label of a pixel of which nothing is known, in every tensor of labels
 UNKNOWN = 255  # what says so in a map of uint8
+_ROWS = 256  # of a map, counted at a time
 _MOST_BOXES = 1000  # around the components of one map
 
 
@@ -68,9 +69,12 @@ def count_pixels(values: np.ndarray, num_classes: int) -> np.ndarray:
     """
     if values.dtype == bool:
         return np.append(values.sum(axis=(1, 2)), (~values.any(axis=0)).sum()).astype(np.int64)
-    numbers = values.astype(np.int64).ravel()
-    known = (numbers >= 0) & (numbers < num_classes)
-    return np.bincount(np.where(known, numbers, num_classes), minlength=num_classes + 1)
+    found = np.zeros(num_classes + 1, np.int64)
+    for start in range(0, len(values), _ROWS):  # eight bytes are made of each pixel
+        numbers = values[start : start + _ROWS].astype(np.int64).ravel()
+        known = (numbers >= 0) & (numbers < num_classes)
+        found += np.bincount(np.where(known, numbers, num_classes), minlength=num_classes + 1)
+    return found
 
 
 def digest_of(values: np.ndarray) -> bytes:

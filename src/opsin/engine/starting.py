@@ -7,7 +7,8 @@ room declares as `starts`. What was chosen stands in the run's recipe like anyth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -31,6 +32,8 @@ Choose: TypeAlias = Callable[[Recipe, Source, Preprocessing | None, Collection[s
 
 # What says how to train: a mapping that has any of it is a recipe, and so is every saved one, by its version.
 _DECIDING = ("version", "augment", "mixing", "loss", "optim", "schedule")
+_STEPS = 20  # of an epoch, at least
+_SIDED = re.compile(r"(?i)(?<![a-z])(left|right|east|west)(?![a-z])")
 
 
 def given_keys(recipe: Any, overrides: Mapping[str, Any] | None) -> frozenset[str] | None:
@@ -48,6 +51,19 @@ def given_keys(recipe: Any, overrides: Mapping[str, Any] | None) -> frozenset[st
     for key, value in (overrides or {}).items():  # --set optim='{lr: 0.1}'
         found |= {f"{key}.{inner}" for inner in value} if isinstance(value, Mapping) else set()
     return frozenset(found)
+
+
+def choose_batch(images: int, sizes: Sequence[int]) -> int:
+    """The largest of some sizes, in ascending order, by which an epoch of so many images has 20 steps; else the least.
+
+    Images that are few are worth more steps in smaller batches.
+    """
+    return next((size for size in reversed(sizes) if images >= _STEPS * size), sizes[0])
+
+
+def have_sides(classes: Iterable[str]) -> bool:
+    """Whether a class has a side in its name, so that what is of it is of another where the image is mirrored."""
+    return any(_SIDED.search(name) for name in classes)
 
 
 def start(

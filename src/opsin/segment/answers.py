@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -129,6 +129,11 @@ class SegmentAnswers(Answers):
 
 
 SegmentAnswer.list_class = SegmentAnswers
+
+
+def map_of(answer: Mapping[str, Any]) -> np.ndarray:
+    """The map of an answer, an object or the plain values that it is made of."""
+    return answer.class_map if isinstance(answer, SegmentAnswer) else answer["class_map"]
 
 
 def write_index(class_map: np.ndarray, classes: Sequence[str], colours: Sequence[Any], path: Path) -> Path:

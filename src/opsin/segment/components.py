@@ -67,17 +67,6 @@ def count_components(class_map: np.ndarray, num_classes: int) -> np.ndarray:
     return counter.counts()
 
 
-def count_pixels(class_map: np.ndarray, num_classes: int) -> np.ndarray:
-    """The pixels of each class, int64 (K,), of a map as `count_components` takes it."""
-    if class_map.dtype == bool:
-        return class_map.sum(axis=(1, 2), dtype=np.int64)
-    found = np.zeros(num_classes, np.int64)
-    for start in range(0, len(class_map), _ROWS):  # bincount makes eight bytes of each pixel
-        rows = class_map[start : start + _ROWS].ravel()
-        found += np.bincount(rows[(rows >= 0) & (rows < num_classes)], minlength=num_classes)
-    return found
-
-
 def _runs(rows: np.ndarray, num_classes: int) -> tuple[np.ndarray, ...]:
     """Row, first column, column behind the last, and class of each run of equal pixels, in order; of classes alone."""
     changes = np.ones(rows.shape, bool)

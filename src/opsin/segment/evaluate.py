@@ -12,12 +12,13 @@ from torch import Tensor
 
 from opsin.data import Split
 from opsin.data.class_maps import as_labels
-from opsin.engine.answers import Answer
 from opsin.engine.evaluator import Evaluator, Result
 from opsin.engine.predict import Predictor
+from opsin.segment.answers import map_of
 from opsin.segment.borders import ErrorsByDistance
 from opsin.segment.comparison import Compared, Comparison
 from opsin.segment.metrics import Array, Evaluation, brief_metrics, is_known
+from opsin.segment.predict import map_dtype
 from opsin.segment.segmenter import centre
 from opsin.structures import Batch
 
@@ -60,7 +61,7 @@ class SegmentEvaluator(Evaluator):
         labels = as_labels(maps).to(logits.device)
         # each image by itself, so that the mean is the same however they are divided into batches
         losses = [torch.stack(list(self._terms(outputs, labels, k).values())).sum() for k in range(len(labels))]
-        found = logits >= 0 if self.comparison.overlapping else logits.argmax(dim=1).to(_narrow(logits.shape[1]))
+        found = logits >= 0 if self.comparison.overlapping else logits.argmax(dim=1).to(map_dtype(logits.shape[1]))
         truth = centre(maps, logits.shape[-2:]).cpu().as_subclass(Tensor)
         pairs = zip(batch["index"].tolist(), truth, found.cpu(), torch.stack(losses).detach().tolist(), strict=True)
         for place, own, theirs, loss in pairs:
@@ -160,12 +161,3 @@ def pixels_of(truth: Array, found: Array) -> tuple[Array, Array]:
         return one, other
     known = is_known(truth)
     return found[known], truth[known]
-
-
-def map_of(answer: Mapping[str, Any]) -> Array:
-    """The map of an answer, whether it is in the dict or kept beside it."""
-    return answer.value("class_map") if isinstance(answer, Answer) else answer["class_map"]
-
-
-def _narrow(count: int) -> torch.dtype:
-    return torch.uint8 if count < 256 else torch.int16

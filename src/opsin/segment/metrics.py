@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from opsin.data.class_maps import UNKNOWN
 from opsin.errors import InputError
 
 Array = np.ndarray
 _NONE: Mapping[str, Any] = MappingProxyType({})
-UNKNOWN = 255  # in maps of uint8; in others any number below 0
 
 
 @dataclass

@@ -57,6 +57,13 @@ def _fit_side(model: Any, wanted: int) -> tuple[int, int, int]:
     raise InputError(f"{type(model).__name__} takes no input of which it answers on {wanted} pixels of a side{reason}")
 
 
+def find_sides(model: Any) -> tuple[int, int, int]:
+    """The least side of an input of a `Segmenter`, how far it is to the next one, and the margin of its answer."""
+    first = fit_input(model, (1, 1))
+    further = fit_input(model, (first.output[0] + 1, 1))
+    return first.input[0], further.input[0] - first.input[0], first.margin[0]
+
+
 def mirror(images: Tensor, fitted: Fitted) -> Tensor:
     """Images (..., H, W) -> (..., *fitted.input), the first pixel at its margin, all beyond the borders mirrored."""
     if images.shape[-2:] == fitted.input and fitted.margin == (0, 0):

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from opsin import registry
+from opsin.data.class_maps import count_pixels, map_type
 from opsin.engine.answers import Answer
 from opsin.engine.checkpoint import Facts
 from opsin.engine.predict import FreeSides, Predictor, Program
 from opsin.engine.tiles import Tiles, read_tile
 from opsin.errors import InputError, printable
-from opsin.segment.answers import SegmentAnswer
-from opsin.segment.components import count_components, count_pixels
+from opsin.segment.answers import SegmentAnswer, map_of
+from opsin.segment.components import count_components
 from opsin.segment.deeplab import Atrous
 from opsin.segment.drawing import annotate, colours_of
 from opsin.segment.mirroring import Fitted, answer_whole, fit_input, mirror
@@ -29,7 +30,6 @@ from opsin.segment.views import look
 from opsin.structures import Batch
 
 OVERLAPPING = 0.5  # the least probability of a class that a pixel is of, where classes overlap
-MOST_BYTES = 255  # classes that uint8 holds, 255 being for what is not known
 
 
 class SegmentPredictor(Predictor):
@@ -155,7 +155,7 @@ class SegmentPredictor(Predictor):
         """What `choose` fills."""
         if self.overlapping:
             return np.zeros((count, *size), bool)
-        return np.zeros(size, np.uint8 if count <= MOST_BYTES else np.int16)
+        return np.zeros(size, map_type(count)[0])
 
     def choose(self, scores: Tensor, threshold: float | None, known: Tensor | None = None) -> np.ndarray:
         """The classes of pixels of probabilities (K, h, w): a part of a map. known: bool (h, w), all if None."""
@@ -166,15 +166,14 @@ class SegmentPredictor(Predictor):
         unknown = None if known is None or bool(known.all()) else ~known.to(best.device)
         if threshold is not None:
             unknown = (best < threshold) if unknown is None else unknown | (best < threshold)
-        small = len(scores) <= MOST_BYTES
         if unknown is not None:
-            chosen = chosen.masked_fill(unknown, 255 if small else -1)
-        return chosen.to(torch.uint8 if small else torch.int16).cpu().numpy()
+            chosen = chosen.masked_fill(unknown, map_type(len(scores))[1])
+        return chosen.to(map_dtype(len(scores))).cpu().numpy()
 
     def describe_map(self, class_map: np.ndarray, scores: np.ndarray | None = None) -> dict[str, Any]:
         """The answer that a map is of."""
         count = len(self.classes)
-        pixels, parts = count_pixels(class_map, count), count_components(class_map, count)
+        pixels, parts = count_pixels(class_map, count)[:-1], count_components(class_map, count)
         return self.answer_from(class_map, pixels, parts, scores)
 
     def answer_from(
@@ -228,9 +227,9 @@ class SegmentPredictor(Predictor):
         )
 
 
-def map_of(answer: Any) -> np.ndarray:
-    """The map of an answer, an object or the plain values that it is made of."""
-    return answer.class_map if isinstance(answer, SegmentAnswer) else answer["class_map"]
+def map_dtype(num_classes: int) -> torch.dtype:
+    """That of a map of some classes as a tensor, see `map_type`."""
+    return torch.uint8 if map_type(num_classes)[0] is np.uint8 else torch.int16
 
 
 def _in_words(one: dict[str, Any]) -> str:

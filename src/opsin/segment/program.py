@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from opsin.data import Preprocessing
 from opsin.engine.predict import describe_input
 from opsin.errors import InputError
-from opsin.segment.mirroring import Size, fit_input
+from opsin.segment.mirroring import Size, find_sides
 
 _LEAST = 32  # pixels
 
@@ -78,10 +78,8 @@ def sides_of(model: Any, own: int) -> dict[str, int]:
     own: the least side that the file is made for. Smaller ones than 32 are left out, where it has none: no map of them
     has more than a row.
     """
-    first = fit_input(model, (1, 1))
-    further = fit_input(model, (first.output[0] + 1, 1))
-    least, step = first.input[0], further.input[0] - first.input[0]
-    return {"least": least if step > 1 else max(least, min(own, _LEAST)), "step": step, "margin": first.margin[0]}
+    least, step, margin = find_sides(model)
+    return {"least": least if step > 1 else max(least, min(own, _LEAST)), "step": step, "margin": margin}
 
 
 def describe_use(preprocessing: Preprocessing, sides: Mapping[str, int]) -> str:

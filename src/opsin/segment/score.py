@@ -10,6 +10,7 @@ import numpy as np
 
 from opsin import image_files
 from opsin.data import Source, Split
+from opsin.data.class_maps import UNKNOWN
 from opsin.data.formats.mask_pairs import bare_name
 from opsin.data.images import UnreadableImage
 from opsin.data.mask_files import MaskValues, read_mask
@@ -19,7 +20,7 @@ from opsin.engine.image_names import ImageNames
 from opsin.errors import InputError, say
 from opsin.image_files import IMAGE_SUFFIXES
 from opsin.segment.comparison import Comparison
-from opsin.segment.metrics import UNKNOWN, Array
+from opsin.segment.metrics import Array
 
 _FORMS = "a folder with a mask of each image, a PNG or TIFF of class numbers or of the classes' colours"
 _FOLDERS = "a folder for each image, with a mask of 0 and 255 for each class: a/00-lung.png, a/01-heart.png"

@@ -6,29 +6,24 @@ step often where images are few.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from typing import Any
 
 from opsin.data import Preprocessing, Source
 from opsin.engine.recipe import Recipe
-from opsin.engine.starting import Start
+from opsin.engine.starting import Start, choose_batch, have_sides
 
-_STEPS = 20  # of an epoch, at least, by smaller batches where images are few
 _BATCHES = (2, 4, 8, 16)
 _TUNED = 3e-4  # the rate with an encoder that knows something, and without one 1e-3, the default of the task
-_SIDED = re.compile(r"(?i)(?<![a-z])(left|right|east|west)(?![a-z])")
 _SCALE = (0.75, 1.33)
 
 
 def choose(recipe: Recipe, source: Source, preprocessing: Preprocessing | None, given: Collection[str]) -> Start:
     """The keys that the flags left open, for this data. See `opsin.engine.starting`."""
-    images = len(source.splits["train"])
-    values: dict[str, Any] = {
-        "train.batch_size": next((b for b in reversed(_BATCHES) if images >= _STEPS * b), _BATCHES[0])
-    }
+    values: dict[str, Any] = {"train.batch_size": choose_batch(len(source.splits["train"]), _BATCHES)}
     steps: list[dict[str, dict[str, Any]]] = [{"scale_jitter": {"scale": list(_SCALE)}}]
-    mirrors = not any(_SIDED.search(name) or (len(name) == 1 and name.isalnum()) for name in source.classes)
+    characters = any(len(name) == 1 and name.isalnum() for name in source.classes)
+    mirrors = not characters and not have_sides(source.classes)
     steps += [{"random_horizontal_flip": {}}] if mirrors else []
     values["augment"] = steps
     tuned = bool(recipe.model.weights or recipe.train.init or recipe.model.options.get("backbone_weights"))

@@ -20,10 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from opsin.data.class_maps import count_pixels
 from opsin.data.resizing import resize
 from opsin.engine.tiles import Place, Tiles, Tiling
-from opsin.segment.components import ComponentCounter, count_pixels
-from opsin.segment.mirroring import Fitted, Size, fit_input, take
+from opsin.segment.components import ComponentCounter
+from opsin.segment.mirroring import Fitted, Size, find_sides, fit_input, take
 from opsin.segment.resampling import find_line, resample_rows
 
 Spans = Sequence[tuple[int, int]]  # starts and lengths
@@ -92,7 +93,7 @@ class _Rows:
         self.counters = [ComponentCounter(1 if self.overlapping else self.num_classes) for _ in range(count)]
 
     def add(self, rows: np.ndarray) -> None:
-        self.pixels += count_pixels(rows, self.num_classes)
+        self.pixels += count_pixels(rows, self.num_classes)[:-1]
         if self.overlapping:
             for counter, plane in zip(self.counters, rows, strict=True):
                 counter.add(plane.astype(np.int8) - 1)
@@ -282,7 +283,5 @@ def _shares(spans: Spans, length: int) -> list[Tensor]:
 
 def grid_of(model: Any) -> int:
     """What the places of tiles are multiples of, so that every tile sees the same grid of a `Segmenter`."""
-    first = fit_input(model, (1, 1))
-    further = fit_input(model, (first.output[0] + 1, 1))
-    step = further.input[0] - first.input[0]
+    _, step, _ = find_sides(model)
     return math.lcm(model.divisor, step, 16 if step > 1 else _GRID)
