@@ -14,7 +14,7 @@ Point = tuple[int, int]  # y, x of a corner between pixels
 def trace_outlines(mask: np.ndarray) -> list[list[float]]:
     """Polygons x1 y1 x2 y2 ... that together cover exactly the pixels of a mask, bool (H, W).
 
-    COCO knows no holes: a part with a hole is cut in two at the hole's middle row, until none has one.
+    COCO knows no holes: a part with holes is cut in two at the middle row of one, until none has any.
     """
     return [
         [float(value) for y, x in outline for value in (x + left, y + top)]
@@ -39,13 +39,13 @@ def _without_holes(mask: np.ndarray) -> Iterator[tuple[np.ndarray, Point]]:
 
 
 def _middle_of_a_hole(mask: np.ndarray) -> int | None:
-    """The middle row of a hole in a mask; None where it has none. A corner alone opens none."""
+    """The middle row of a hole in a mask, of several the most central; None where it has none. A corner opens none."""
     numbers, count = label(np.pad(~mask, 1, constant_values=True))  # type: ignore[misc]
     if count < 2:
         return None
-    outside = numbers[0, 0]
-    rows = find_objects(numbers)[0 if outside != 1 else 1][0]
-    return (rows.start + rows.stop) // 2 - 1
+    holes = (rows for number, (rows, _) in enumerate(find_objects(numbers), 1) if number != numbers[0, 0])
+    middles = [(rows.start + rows.stop) // 2 - 1 for rows in holes]
+    return min(middles, key=lambda middle: abs(2 * middle - len(mask)))  # halves, so that many holes take few cuts
 
 
 # Of a neighbour that is off: the side between it and a pixel, start and end, from the pixel's left upper corner.
