@@ -12,13 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from opsin.checks import check_probability
-from opsin.errors import InputError
 from opsin.losses.terms import (
     Reduction,
     any_of_many,
     check_probabilities,
     check_shape,
+    class_weights,
     divide,
+    fit_weights,
     full_precision,
     one_of_many,
     reduce,
@@ -33,7 +34,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, weight: Tensor | None = None,
     even with weights, so that a one-hot target and its class differ; here they are the same.
     """
     logits = full_precision(logits)
-    weight = _fit("weight", weight, logits)
+    weight = fit_weights("weight", weight, logits)
     if targets.is_floating_point():
         check_shape(targets, logits.shape, logits)
         targets = targets.to(logits.dtype)
@@ -62,7 +63,7 @@ def binary_cross_entropy(
     logits = full_precision(logits)
     targets, seen = any_of_many(logits, targets)
     soft = targets * (1 - smoothing) + smoothing / 2
-    weight, pos_weight = _fit("weight", weight, logits), _fit("pos_weight", pos_weight, logits)
+    weight, pos_weight = fit_weights("weight", weight, logits), fit_weights("pos_weight", pos_weight, logits)
     terms = F.binary_cross_entropy_with_logits(logits, soft, pos_weight=pos_weight, reduction="none")
     if weight is not None:
         terms = terms * weight
@@ -119,7 +120,7 @@ class CrossEntropy(nn.Module):
     def __init__(self, smoothing: float = 0.0, weight: Tensor | None = None) -> None:
         super().__init__()
         self.smoothing = check_probability("smoothing", smoothing)
-        self.register_buffer("weight", _weights("weight", weight), persistent=False)
+        self.register_buffer("weight", class_weights("weight", weight), persistent=False)
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         return cross_entropy(logits, targets, self.weight, self.smoothing)
@@ -137,8 +138,8 @@ class BinaryCrossEntropy(nn.Module):
     def __init__(self, smoothing: float = 0.0, weight: Tensor | None = None, pos_weight: Tensor | None = None) -> None:
         super().__init__()
         self.smoothing = check_probability("smoothing", smoothing)
-        self.register_buffer("weight", _weights("weight", weight), persistent=False)
-        self.register_buffer("pos_weight", _weights("pos_weight", pos_weight), persistent=False)
+        self.register_buffer("weight", class_weights("weight", weight), persistent=False)
+        self.register_buffer("pos_weight", class_weights("pos_weight", pos_weight), persistent=False)
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         return binary_cross_entropy(logits, targets, self.weight, self.pos_weight, self.smoothing)
@@ -146,21 +147,3 @@ class BinaryCrossEntropy(nn.Module):
     def extra_repr(self) -> str:
         weighted = self.weight is not None or self.pos_weight is not None
         return f"smoothing={self.smoothing}, weighted={weighted}"
-
-
-def _fit(name: str, weight: Tensor | None, logits: Tensor) -> Tensor | None:
-    if weight is None:
-        return None
-    if len(weight) != logits.shape[1]:
-        raise InputError(
-            f"{name} has {len(weight)} numbers, the model {logits.shape[1]} classes; give one for each class"
-        )
-    return weight.to(logits)
-
-
-def _weights(name: str, weight: Tensor | None) -> Tensor | None:
-    if weight is None:
-        return None
-    if weight.ndim != 1 or not bool((weight >= 0).all()) or not bool(weight.isfinite().all()):
-        raise InputError(f"{name} must be one finite number >= 0 for each class, got {weight.tolist()}")
-    return weight.detach().clone().float()

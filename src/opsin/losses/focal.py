@@ -33,18 +33,22 @@ def focal_loss(
     number of positives outside. alpha weighs the positives, 1 - alpha the negatives; None weighs neither.
     gamma=0, alpha=0.5 is half of binary cross-entropy (tested).
     """
-    gamma = check_number("gamma", gamma)
     logits = full_precision(logits)
     targets, seen = any_of_many(logits, targets)
-    entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return reduce(torch.where(seen, sigmoid_terms(logits, targets, alpha, gamma), 0), reduction, seen.sum())
+
+
+def sigmoid_terms(logits: Tensor, targets: Tensor, alpha: float | None, gamma: float) -> Tensor:
+    """The terms of `focal_loss`, of logits and targets of one shape and type, none of them ignored."""
+    gamma = check_number("gamma", gamma)
     # 1 - p_t from both sigmoids. torchvision's subtracts instead: 0 at a logit of 20, where 0^gamma has no slope.
     miss = logits.sigmoid() * (1 - targets) + (-logits).sigmoid() * targets
-    terms = modulate(miss, gamma) * entropy
-    if alpha is not None:
-        if not 0 <= check_number("alpha", alpha) <= 1:
-            raise InputError(f"alpha={alpha} is the share of the positives, at most 1; None weighs nothing")
-        terms = terms * (alpha * targets + (1 - alpha) * (1 - targets))
-    return reduce(torch.where(seen, terms, 0), reduction, seen.sum())
+    terms = modulate(miss, gamma) * F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    if alpha is None:
+        return terms
+    if not 0 <= check_number("alpha", alpha) <= 1:
+        raise InputError(f"alpha={alpha} is the share of the positives, at most 1; None weighs nothing")
+    return terms * (alpha * targets + (1 - alpha) * (1 - targets))
 
 
 def softmax_focal_loss(

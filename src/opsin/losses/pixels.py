@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from opsin.checks import check_number, check_probability
 from opsin.errors import InputError
-from opsin.losses.focal import modulate
-from opsin.losses.terms import check_labels, check_shape, divide, full_precision
+from opsin.losses.focal import modulate, sigmoid_terms
+from opsin.losses.terms import check_labels, check_shape, class_weights, divide, fit_weights, full_precision
 
 
 def pixel_cross_entropy(
@@ -83,19 +83,13 @@ def pixel_sigmoid_focal_loss(
 
     alpha: as of `focal_loss`. weight: (K,), of each class. Labels of one class each are taken as one-hot.
     """
-    gamma, logits = check_number("gamma", gamma), full_precision(logits)
+    logits = full_precision(logits)
     weight, known = _fit(weight, logits), None
     if labels.dtype != torch.bool:
         known = _check(labels, logits)
         labels = F.one_hot(labels.clamp(min=0), logits.shape[1]).movedim(-1, 1)
     check_shape(labels, logits.shape, logits)
-    targets = labels.to(logits.dtype)
-    miss = logits.sigmoid() * (1 - targets) + (-logits).sigmoid() * targets
-    terms = modulate(miss, gamma) * F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    if alpha is not None:
-        if not 0 <= check_number("alpha", alpha) <= 1:
-            raise InputError(f"alpha={alpha} is the share of the positives, at most 1; None weighs nothing")
-        terms = terms * (alpha * targets + (1 - alpha) * (1 - targets))
+    terms = sigmoid_terms(logits, labels.to(logits.dtype), alpha, gamma)
     return _mean_of_decisions(terms, pixel_weights, weight, known)
 
 
@@ -107,20 +101,13 @@ class PixelCrossEntropy(nn.Module):
     def __init__(self, smoothing: float = 0.0, weight: Tensor | None = None) -> None:
         super().__init__()
         self.smoothing = check_probability("smoothing", smoothing)
-        self.register_buffer("weight", None if weight is None else check_class_weights(weight), persistent=False)
+        self.register_buffer("weight", class_weights("weight", weight), persistent=False)
 
     def forward(self, logits: Tensor, labels: Tensor, pixel_weights: Tensor | None = None) -> Tensor:
         return pixel_cross_entropy(logits, labels, pixel_weights, weight=self.weight, smoothing=self.smoothing)
 
     def extra_repr(self) -> str:
         return f"smoothing={self.smoothing}, weighted={self.weight is not None}"
-
-
-def check_class_weights(weight: Tensor) -> Tensor:
-    """Weights of classes as float32. Raises InputError for what is none."""
-    if weight.ndim != 1 or not bool((weight >= 0).all()) or not bool(weight.isfinite().all()):
-        raise InputError(f"weight must be one finite number >= 0 for each class, got {weight.tolist()}")
-    return weight.detach().clone().float()
 
 
 def _check(labels: Tensor, logits: Tensor) -> Tensor:
@@ -133,13 +120,7 @@ def _check(labels: Tensor, logits: Tensor) -> Tensor:
 def _fit(weight: Tensor | None, logits: Tensor) -> Tensor | None:
     if logits.ndim < 3:
         raise InputError(f"logits are (B, K, H, W), got {tuple(logits.shape)}")
-    if weight is None:
-        return None
-    if len(weight) != logits.shape[1]:
-        raise InputError(
-            f"weight has {len(weight)} numbers, the model {logits.shape[1]} classes; give one for each class"
-        )
-    return weight.to(logits)
+    return fit_weights("weight", weight, logits)
 
 
 def _weighted_mean(terms: Tensor, mass: Tensor, pixel_weights: Tensor | None) -> Tensor:

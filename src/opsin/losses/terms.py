@@ -83,6 +83,26 @@ def any_of_many(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return targets, seen
 
 
+def class_weights(name: str, weight: Tensor | None) -> Tensor | None:
+    """Weights of classes (K,) as float32. Raises InputError that names the option for what is none."""
+    if weight is None:
+        return None
+    if weight.ndim != 1 or not bool((weight >= 0).all()) or not bool(weight.isfinite().all()):
+        raise InputError(f"{name} must be one finite number >= 0 for each class, got {weight.tolist()}")
+    return weight.detach().clone().float()
+
+
+def fit_weights(name: str, weight: Tensor | None, logits: Tensor) -> Tensor | None:
+    """Weights of classes for logits (B, K, ...), of their type and on their device. Raises InputError for another K."""
+    if weight is None:
+        return None
+    if len(weight) != logits.shape[1]:
+        raise InputError(
+            f"{name} has {len(weight)} numbers, the model {logits.shape[1]} classes; give one for each class"
+        )
+    return weight.to(logits)
+
+
 def check_shape(targets: Tensor, expected: torch.Size, of: Tensor, name: str = "logits") -> None:
     """Raise InputError unless the targets have the shape that the predictions `of` ask for."""
     if targets.shape != expected:
