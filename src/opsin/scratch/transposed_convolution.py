@@ -11,12 +11,15 @@ The frame of p pixels is cut off, where a convolution would put it on. Sizes: (H
 stride s makes the same size of s different ones, so the way back is open: the output padding adds rows below and
 columns at the right, fewer than s, which some stamps may reach and others not.
 
-Backward, every product weight * x hands its dy to both. So dx is a plain convolution of dy with the same weight.
+Backward, every product weight * x hands its dy to both factors, each times the other one. So dx is a plain convolution
+of dy with the same weight, and dweight is that of this convolution, with x in the place of its gradient.
 """
 
 from __future__ import annotations
 
 import numpy as np
+
+from opsin.scratch.convolution import convolve, convolve_backward
 
 
 def output_size(size: int, kernel: int, stride: int = 1, padding: int = 0, output_padding: int = 0) -> int:
@@ -53,15 +56,8 @@ def transpose_convolve_backward(
     dy: np.ndarray, x: np.ndarray, weight: np.ndarray, stride: int = 1, padding: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """dy (B, O, H', W') -> dx (B, C, H, W), dweight (C, O, kh, kw), dbias (O,)."""
-    _, outputs, kh, kw = weight.shape
-    _, _, rows, cols = dy.shape
-    dx, dweight = np.zeros_like(x), np.zeros_like(weight)
-    for b, c, i, j in np.ndindex(x.shape):
-        for o, u, v in np.ndindex(outputs, kh, kw):
-            row, col = i * stride + u - padding, j * stride + v - padding
-            if 0 <= row < rows and 0 <= col < cols:
-                dx[b, c, i, j] += weight[c, o, u, v] * dy[b, o, row, col]
-                dweight[c, o, u, v] += x[b, c, i, j] * dy[b, o, row, col]
+    dx = convolve(dy, weight, np.zeros(len(weight)), stride, padding)
+    _, dweight, _ = convolve_backward(x, dy, weight, stride, padding)
     return dx, dweight, dy.sum(axis=(0, 2, 3))
 
 
