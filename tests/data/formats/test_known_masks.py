@@ -90,5 +90,11 @@ def test_cityscapes(tmp_path: Path, trained: bool) -> None:
     for split in source.splits.values():
         assert np.array_equal(split.kind.read(0, SIZE)["class_map"], expected)
     assert ["benchmark keeps them" in one.reason for one in source.problems] == [True]
+    if trained:  # of val alone there are labels only: they are read everywhere
+        for split in ("train", "val"):
+            save(tmp_path / f"gtFine/{split}/ulm/ulm_000_{split}_gtFine_labelIds.png", labels)
+        (tmp_path / "gtFine/val/ulm/ulm_000_val_gtFine_labelTrainIds.png").unlink()
+        for split in open_source(tmp_path, "segment").splits.values():
+            assert np.array_equal(split.kind.read(0, SIZE)["class_map"], expected)
     with pytest.raises(InputError, match="in Cityscapes what is none of the 19 classes is left out, but ignore is 3"):
         open_source(tmp_path, "segment", ignore=3)

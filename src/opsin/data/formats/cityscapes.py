@@ -1,11 +1,12 @@
 """Cityscapes: leftImg8bit and gtFine, the 34 labels of its masks as the 19 classes it is scored on. Cordts et al. 2016.
 
-https://www.cityscapes-dataset.com. Masks are read from `*_labelTrainIds.png` where these are there, else from
-`*_labelIds.png`. What is none of the 19 is left out, of training and of scores.
+https://www.cityscapes-dataset.com. Masks are read from `*_labelTrainIds.png` where every split has these, else
+from `*_labelIds.png`. What is none of the 19 is left out, of training and of scores.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -55,11 +56,9 @@ def open_cityscapes(path: Path, ignore: int | None = None, names: str | list[str
     truth = _truth(path)
     problems: list[Problem] = []
     parts: dict[str, list[tuple[str, str]]] = {}
-    trained = False
-    for folder in list_folder(path / "leftImg8bit")[1]:
-        if folder not in _SPLITS:
-            continue
-        masks, by_train = _masks(path / truth / folder)
+    folders = [folder for folder in list_folder(path / "leftImg8bit")[1] if folder in _SPLITS]
+    found, trained = _masks({folder: path / truth / folder for folder in folders})
+    for folder, masks in found.items():
         images = {file.stem.removesuffix(_IMAGE): file for file in find_files(path / "leftImg8bit" / folder, (".png",))}
         pairs = [(str(images[key]), str(masks[key])) for key in sorted(images) if key in masks]
         if missing := sorted(images.keys() - masks.keys()):
@@ -69,7 +68,7 @@ def open_cityscapes(path: Path, ignore: int | None = None, names: str | list[str
             reason = f"{len(pairs)} images of test are left out: their masks say nothing, the benchmark keeps them"
             problems.append(Problem("unannotated", str(path / truth / folder), reason, "note"))
         elif pairs and _SPLITS[folder] not in parts:
-            parts[_SPLITS[folder]], trained = pairs, trained or by_train
+            parts[_SPLITS[folder]] = pairs
     if not parts:
         raise InputError(f"{path}: no image of leftImg8bit has a *_labelIds.png in {truth}")
     called = read_names(names) or [name for name, _, _ in CLASSES]
@@ -90,14 +89,16 @@ def find_coding(names: list[str] | None, trained: bool) -> Coding:
     return Coding(called, [colour for _, _, colour in CLASSES], values[known], places[known], expected)
 
 
-def _masks(folder: Path) -> tuple[dict[str, Path], bool]:
-    """From names to masks, and whether these are of train ids."""
-    files = find_files(folder, (".png",)) if folder.is_dir() else []
-    for end, by_train in (("_labelTrainIds", True), ("_labelIds", False)):
-        found = {file.stem.removesuffix(end).rpartition("_")[0]: file for file in files if file.stem.endswith(end)}
-        if found:
-            return found, by_train
-    return {}, False
+def _masks(folders: Mapping[str, Path]) -> tuple[dict[str, dict[str, Path]], bool]:
+    """Of each split its masks by their names, and whether they are of train ids: where all splits have these."""
+    files = {key: find_files(folder, (".png",)) if folder.is_dir() else [] for key, folder in folders.items()}
+    trained, labels = (
+        {key: {one.stem.removesuffix(end).rpartition("_")[0]: one for one in some if one.stem.endswith(end)}
+         for key, some in files.items()}
+        for end in ("_labelTrainIds", "_labelIds")
+    )  # fmt: skip
+    by_train = any(trained.values()) and all(trained[key] or not labels[key] for key in folders)
+    return (trained, True) if by_train else (labels, False)
 
 
 def _empty(files: list[str]) -> bool:
