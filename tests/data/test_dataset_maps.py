@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -13,8 +14,8 @@ from PIL import Image
 
 from opsin import data
 from opsin.data import Preprocessing
+from opsin.data.drawing import voc_palette
 from opsin.data.loading import create_loader
-from opsin.data.mask_files import voc_palette
 from opsin.data.source import check_trainable
 from opsin.errors import InputError
 
@@ -28,9 +29,17 @@ def palette(values: np.ndarray) -> Image.Image:
     return saved
 
 
+def cut_off(values: np.ndarray) -> Image.Image:
+    """A PIL image whose file ends in its middle, not decoded yet."""
+    file = io.BytesIO()
+    Image.fromarray(values).save(file, "PNG")
+    return Image.open(io.BytesIO(file.getvalue()[:50]))
+
+
 FORMS: dict[str, Callable[[np.ndarray], Any]] = {
     "grey": Image.fromarray,
     "palette": palette,
+    "palette and alpha": lambda values: palette(values).convert("PA"),
     "tensor": torch.from_numpy,
     "one channel": lambda values: torch.from_numpy(values)[None].long(),
     "floats": lambda values: values.astype(np.float32),
@@ -93,6 +102,9 @@ def test_an_example_is_read_once_for_its_image_and_its_map() -> None:
         (lambda values: 3, "the target is int; expected a mask"),
         (lambda values: {"box": 3}, "a dict of box; expected a mask under one of mask"),
         (lambda values: values.astype(np.int32) - 5, "from -5 to -3; expected 0 to 65535"),
+        (lambda values: Image.fromarray(values.astype(np.float32)), "cannot read the mask: its pixels are floating"),
+        (lambda values: {"bytes": b"no image", "path": None}, "cannot read the mask: "),
+        (lambda values: cut_off(values), "cannot read the mask: not to be decoded: "),
     ],
 )
 def test_what_is_no_mask_is_one_line(form: Callable[[np.ndarray], Any], message: str) -> None:

@@ -17,6 +17,7 @@ from scipy.ndimage import label
 import opsin
 from opsin.data import Preprocessing
 from opsin.data.drawing import PALETTE
+from opsin.data.class_maps import ClassMaps, MapArray
 from opsin.engine.checkpoint import Facts
 from opsin.engine.recipe import load_recipe
 from opsin.errors import InputError
@@ -189,3 +190,10 @@ def test_a_network_is_held_at_another_stride_in_use() -> None:
         wanted = other.decode(other(predictor.normalize(image[None])))[0].numpy()
     assert np.abs(at_8 - wanted).max() < 1e-6 < 1e-3 < np.abs(at_16 - wanted).max()
     assert np.array_equal(predictor.predict(image, scores=True).scores, at_16)
+
+
+def test_many_classes_have_the_colours_of_the_data_check() -> None:
+    names = [f"class {k}" for k in range(30)]
+    truth = ClassMaps(MapArray(np.zeros((1, 2, 2), np.uint8), "map", 30), names)
+    assert colours_of({}, 30) == truth.palette()
+    assert len(set(truth.palette())) == 30

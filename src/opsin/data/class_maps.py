@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -105,11 +106,15 @@ class MapArray:
         return f"{self.prefix}[{i}]"
 
     def tally(self, i: int) -> Tally:
-        found = self.num_classes or self.maps.shape[1]
-        if not self.num_classes and self.maps.dtype != bool:
-            known = self.maps[self.maps != UNKNOWN] if self.maps.dtype == np.uint8 else self.maps
-            found = int(known.max(initial=-1)) + 1
-        return tally_map(self, i, found)
+        return tally_map(self, i, self._counted)
+
+    @cached_property
+    def _counted(self) -> int:
+        """How many classes are counted; found once, since it takes a look at every map."""
+        if self.num_classes or self.maps.dtype == bool:
+            return self.num_classes or self.maps.shape[1]
+        known = self.maps[self.maps != UNKNOWN] if self.maps.dtype == np.uint8 else self.maps
+        return int(known.max(initial=-1)) + 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,7 +258,10 @@ class ClassMaps(Truth):
         first = 1 if len(self.classes) == 2 and not self.overlapping else 0
         boxes = []
         for k in range(first, len(self.classes)):
-            labelled: Any = ndimage.label(values[k] if values.dtype == bool else values == k)
+            own = values[k] if values.dtype == bool else values == k
+            if not own.any():  # of many classes an image shows few, and this is quicker than to look for their parts
+                continue
+            labelled: Any = ndimage.label(own)
             parts: Any = ndimage.find_objects(labelled[0])
             boxes += [(x.start, y.start, x.stop, y.stop) for y, x in parts]
         boxes.sort(key=lambda box: (box[0] - box[2]) * (box[3] - box[1]))
@@ -307,7 +315,7 @@ class ClassMaps(Truth):
 
     def _plain(self) -> list[int]:
         """The classes under which an image is drawn as it is."""
-        return [k for k, name in enumerate(self.classes) if name.strip("_ ").casefold() == "background"]
+        return [k for k, name in enumerate(self.classes) if is_background(name)]
 
     def _tally(self, i: int) -> Tally:
         assert self.counted is not None and self.places is not None
@@ -316,6 +324,11 @@ class ClassMaps(Truth):
     def _tallies(self) -> list[Tally]:
         assert self.counted is not None and self.places is not None
         return self.counted.among(self.places)
+
+
+def is_background(name: str) -> bool:
+    """Whether the name of a class says that nothing is there: background, `__background__`."""
+    return name.strip("_ ").casefold() == "background"
 
 
 def as_labels(class_map: Tensor) -> Tensor:

@@ -16,13 +16,14 @@ from PIL import Image
 from torch import Tensor
 
 from opsin.data.class_tables import ClassTable
+from opsin.data.drawing import voc_palette
 from opsin.data.formats import cityscapes
 from opsin.data.formats.mask_source import spread_places, with_layers
 from opsin.data.formats.voc_masks import VOC_CLASSES
-from opsin.data.images import Header, UnreadableImage, decode_values
+from opsin.data.images import Header, decode_values, pillow_values
 from opsin.data.map_counts import MapFault, Tally
 from opsin.data.mask_coding import Setting, find_coding
-from opsin.data.mask_files import Coding, MaskValues, RawMask, count_mask, mask_values, tally_mask, voc_palette
+from opsin.data.mask_files import Coding, MaskValues, RawMask, count_mask, mask_values, tally_mask
 from opsin.data.torch_dataset import Examples, TargetReader, said_by
 from opsin.data.truth import Size, Truth
 from opsin.errors import InputError
@@ -50,7 +51,8 @@ def read_target(target: Any) -> MaskValues:
         if len(found) == 1:
             return read_target(found[0])
     if isinstance(target, Image.Image):
-        return _of_image(target)
+        values, colours = pillow_values(target, "the mask")
+        return mask_values(values, _header(values), colours)
     if isinstance(target, bytes):
         return _encoded(target)
     if isinstance(target, Tensor):
@@ -64,18 +66,6 @@ def _encoded(data: Any) -> MaskValues:
     if not isinstance(data, bytes):
         raise InputError("the mask names a file and does not hold it; decode it in the data set")
     return mask_values(*decode_values(data, "the mask"))
-
-
-def _of_image(image: Image.Image) -> MaskValues:
-    palette = image.getpalette("RGB") if image.mode == "P" else None
-    if image.mode not in ("1", "L", "P", "I", "RGB") and not image.mode.startswith("I;16"):
-        image = image.convert("RGB")
-    values = np.array(image)
-    if image.mode == "I" and values.size and not 0 <= values.min() <= values.max() <= 65535:
-        raise InputError(f"the mask holds numbers from {values.min()} to {values.max()}; at most 16 bits fit")
-    values = values.astype(np.uint8 if values.dtype.itemsize == 1 else np.uint16)
-    colours = None if palette is None else np.array(palette, np.uint8).reshape(-1, 3)
-    return mask_values(values, _header(values), colours)
 
 
 def _of_array(array: np.ndarray) -> MaskValues:
@@ -127,10 +117,9 @@ class DatasetMaps:
         return tally_mask(self.coding, raw)
 
     def _mask(self, i: int) -> MaskValues:
+        _, target = self.examples.read(int(self.places[i]))  # whose errors name the example
         try:
-            return read_target(self.examples.read(int(self.places[i]))[1])
-        except UnreadableImage:
-            raise
+            return read_target(target)
         except InputError as error:
             raise InputError(f"{self.name(i)}: {error}") from error
 

@@ -155,37 +155,42 @@ class Mark:
 
 
 def distinct_colours(count: int) -> list[Color]:
-    """Colours of as many classes, no two the same: the palette's, then others spread over the bits of numbers."""
-    found = dict.fromkeys(PALETTE)
-    number = 1
-    while len(found) < count:
-        bits = [[(number >> (3 * bit + channel)) & 1 for bit in range(8)] for channel in range(3)]
-        red, green, blue = (sum(one << (7 - bit) for bit, one in enumerate(channel)) for channel in bits)
-        found.setdefault((red, green, blue))
-        number += 1
-    return list(found)[:count]
+    """Colours of as many classes, no two the same: the palette's, then VOC's but black."""
+    others = [(r, g, b) for r, g, b in voc_palette(count + 1)[1:].tolist()]
+    return list(dict.fromkeys([*PALETTE, *others]))[:count]
 
 
-def color_of(label: str, classes: Sequence[str]) -> Color:
-    """The colour of a class, the same in every image."""
-    return PALETTE[list(classes).index(label) % len(PALETTE)]
+def voc_palette(count: int = 256) -> np.ndarray:
+    """(count, 3) uint8: VOC's colours, the bits of a class's number spread over red, green and blue."""
+    numbers = np.arange(count)
+    colours = np.zeros((count, 3), np.int64)
+    for bit in range(8):
+        for channel in range(3):
+            colours[:, channel] |= ((numbers >> channel) & 1) << (7 - bit)
+        numbers >>= 3
+    return colours.astype(np.uint8)
 
 
 def index_image(class_map: np.ndarray, colours: Sequence[Color]) -> Image.Image:
     """A map (H, W) as an image whose pixels are class numbers: with a palette; of int16 with 16 bits; of bool 0, 255.
 
-    What says that nothing is known is 255, of 16 bits 65535.
+    What is unknown is 255, in 16 bits 65535.
     """
     if class_map.dtype == bool:
         return Image.fromarray(class_map.astype(np.uint8) * np.uint8(255))
     if class_map.dtype != np.uint8:
-        return Image.fromarray(np.where(class_map < 0, 65535, class_map).astype(np.uint16))
+        return Image.fromarray(class_map.astype(np.uint16))  # -1 becomes 65535
     palette = np.zeros((256, 3), np.uint8)
-    palette[: len(colours)] = np.array(colours[:256], np.uint8).reshape(-1, 3)
-    palette[255] = _BORDER
-    image = Image.fromarray(class_map)
-    image.putpalette(palette.ravel().tolist())
-    return image
+    palette[: len(colours)] = np.array(colours, np.uint8).reshape(-1, 3)
+    palette[255] = (224, 224, 192)  # VOC's
+    indexed = Image.fromarray(class_map)
+    indexed.putpalette(palette.ravel().tolist())
+    return indexed
+
+
+def color_of(label: str, classes: Sequence[str]) -> Color:
+    """The colour of a class, the same in every image."""
+    return PALETTE[list(classes).index(label) % len(PALETTE)]
 
 
 def tint(image: Tensor, mask: Tensor, color: Color) -> Tensor:

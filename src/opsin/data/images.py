@@ -156,19 +156,33 @@ def decode_values(data: bytes, path: str) -> tuple[np.ndarray, Header, np.ndarra
 
 def _decode_values(data: bytes, path: str) -> tuple[np.ndarray, Header, np.ndarray | None]:
     with _opened(data, path) as opened:
-        stored, encoding = _stored_size(opened), opened.format or "?"
-        image = _upright(opened)
-        palette = image.getpalette("RGB") if image.mode in ("P", "PA") else None
-        if image.mode == "F":
-            raise UnreadableImage(path, "its pixels are floating-point numbers; save it with 8 or 16 bits")
-        if image.mode not in ("1", "L", "P", "I", "RGB") and not image.mode.startswith("I;16"):
-            image = image.getchannel(0) if image.mode in ("LA", "PA") else image.convert("RGB")
-        values = np.array(image)
-        if image.mode == "I" and values.size and not 0 <= values.min() <= values.max() <= 65535:
-            raise UnreadableImage(path, f"it holds numbers from {values.min()} to {values.max()}; at most 16 bits fit")
-        values = values.astype(np.uint8 if values.dtype.itemsize == 1 else np.uint16, copy=False)
-        header = Header(encoding, opened.mode, image.height, image.width, stored)
-    return values, header, None if palette is None else np.array(palette, np.uint8).reshape(-1, 3)
+        stored = _stored_size(opened)
+        values, palette = _stored_values(opened, path)
+        header = Header(opened.format or "?", opened.mode, values.shape[0], values.shape[1], stored)
+    return values, header, palette
+
+
+def pillow_values(image: Image.Image, path: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """The values that a Pillow image stores and the colours of a palette, by the rules of `decode_values`.
+
+    path: its name in messages. Raises UnreadableImage.
+    """
+    with _pillows_failures(path):
+        return _stored_values(image, path)
+
+
+def _stored_values(image: Image.Image, path: str) -> tuple[np.ndarray, np.ndarray | None]:
+    image = _upright(image)
+    palette = image.getpalette("RGB") if image.mode in ("P", "PA") else None
+    if image.mode == "F":
+        raise UnreadableImage(path, "its pixels are floating-point numbers; save it with 8 or 16 bits")
+    if image.mode not in ("1", "L", "P", "I", "RGB") and not image.mode.startswith("I;16"):
+        image = image.getchannel(0) if image.mode in ("LA", "PA") else image.convert("RGB")
+    values = np.array(image)
+    if image.mode == "I" and values.size and not 0 <= values.min() <= values.max() <= 65535:
+        raise UnreadableImage(path, f"it holds numbers from {values.min()} to {values.max()}; at most 16 bits fit")
+    values = values.astype(np.uint8 if values.dtype.itemsize == 1 else np.uint16, copy=False)
+    return values, None if palette is None else np.array(palette, np.uint8).reshape(-1, 3)
 
 
 def from_pillow(image: Image.Image, path: str) -> Tensor:
@@ -176,11 +190,18 @@ def from_pillow(image: Image.Image, path: str) -> Tensor:
 
     path: its name in messages. Raises UnreadableImage.
     """
-    try:
+    with _pillows_failures(path):
         if 0 in image.size:
             raise UnreadableImage(path, f"it is {image.width}x{image.height} pixels large")
         _refuse_several(image, path)
         return _channels_first(_to_uint8(_upright(image), path))
+
+
+@contextmanager
+def _pillows_failures(path: str) -> Iterator[None]:
+    """What Pillow raises of an image, as UnreadableImage."""
+    try:
+        yield
     except UnreadableImage:
         raise
     except Exception as error:  # as of files: whatever Pillow stumbles over, a closed file among it

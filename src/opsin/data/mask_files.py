@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 
-from opsin.data.class_maps import map_type, misfit
+from opsin.data.class_maps import digest_of, map_type, misfit
+from opsin.data.drawing import voc_palette
 from opsin.data.images import Header, UnreadableImage, decode_values, read_bytes
 from opsin.data.map_counts import MapFault, Tally
 from opsin.data.source import map_threads
@@ -88,8 +88,6 @@ def count_mask(mask: MaskValues) -> RawMask:
         counts = counts[found]
     else:
         found, counts = np.unique(values, return_counts=True)
-    digest = hashlib.blake2b(repr((values.shape, values.dtype.str)).encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(values).data)
     kept = np.sort(np.argsort(-counts, kind="stable")[:_KEPT])
     return RawMask(
         found[kept].astype(np.int64),
@@ -98,7 +96,7 @@ def count_mask(mask: MaskValues) -> RawMask:
         mask.coloured,
         mask.palette,
         mask.header,
-        digest.digest(),
+        digest_of(values),
     )
 
 
@@ -275,17 +273,6 @@ def _voc_greys() -> frozenset[int]:
         luma = sum(weight * part for weight, part in zip(_LUMA, colour, strict=True))
         greys |= {int(luma), round(luma)}
     return frozenset(greys)
-
-
-def voc_palette(count: int = 256) -> np.ndarray:
-    """(count, 3) uint8: VOC's colours, the bits of a class's number spread over red, green and blue."""
-    numbers = np.arange(count)
-    colours = np.zeros((count, 3), np.int64)
-    for bit in range(8):
-        for channel in range(3):
-            colours[:, channel] |= ((numbers >> channel) & 1) << (7 - bit)
-        numbers >>= 3
-    return colours.astype(np.uint8)
 
 
 _GREYS_OF_VOC = _voc_greys()

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from opsin.data.drawing import voc_palette
 from opsin.data.formats.cityscapes import CLASSES
-from opsin.data.mask_files import voc_palette
 from opsin.data.open_source import open_source, recognize_task
 from opsin.errors import InputError
 

@@ -263,7 +263,7 @@ def test_two_values_in_a_jpeg_are_read_with_a_warning(tmp_path: Path) -> None:
 
 
 def test_a_converted_palette_is_recognised_by_its_greys(tmp_path: Path) -> None:
-    from opsin.data.mask_files import voc_palette
+    from opsin.data.drawing import voc_palette
 
     saved = Image.fromarray(classes(1))
     saved.putpalette(voc_palette(3).ravel().tolist())

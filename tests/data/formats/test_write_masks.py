@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 
 from opsin.data.class_maps import ClassMaps, MapArray
+from opsin.data.drawing import index_image
 from opsin.data.formats.outline_maps import COCO
-from opsin.data.formats.write_masks import save_index, write_coco_masks, write_masks, write_voc_masks
+from opsin.data.formats.write_masks import write_coco_masks, write_masks, write_voc_masks
 from opsin.data.inputs import ImageArray
 from opsin.data.open_source import open_source
 from opsin.data.source import Source, Split
@@ -72,12 +73,12 @@ def test_layers_are_read_back(tmp_path: Path, write: Any) -> None:
 
 def test_png_has_numbers_and_a_palette(tmp_path: Path) -> None:
     values = np.array([[0, 1, 2, 255]], np.uint8)
-    save_index(values, COLOURS, tmp_path / "a.png")
+    index_image(values, COLOURS).save(tmp_path / "a.png")
     saved = Image.open(tmp_path / "a.png")
     assert saved.mode == "P"
     assert np.array_equal(np.asarray(saved), values)
     assert np.asarray(saved.convert("RGB")).tolist()[0][:3] == [list(one) for one in COLOURS]
-    save_index(np.array([[0, 300, -1]], np.int16), COLOURS, tmp_path / "b.png")
+    index_image(np.array([[0, 300, -1]], np.int16), COLOURS).save(tmp_path / "b.png")
     assert np.asarray(Image.open(tmp_path / "b.png")).tolist() == [[0, 300, 65535]]
 
 

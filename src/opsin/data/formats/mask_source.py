@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from opsin.data.allowed_folders import check_allowed
-from opsin.data.class_maps import ClassMaps, Maps
+from opsin.data.class_maps import ClassMaps, Maps, is_background
 from opsin.data.formats.mask_pairs import Pairs
 from opsin.data.formats.tree import SPLIT_NAMES
 from opsin.data.formats.values import as_posix, read_text
@@ -64,7 +64,7 @@ def with_layers(maps: Maps, coding: Coding, overlapping: bool) -> ClassMaps:
     classes, colours = coding.classes, coding.colours
     if not overlapping:
         return ClassMaps(maps, classes, colours)
-    kept = [k for k, name in enumerate(classes) if name.strip("_ ").casefold() != "background"]
+    kept = [k for k, name in enumerate(classes) if not is_background(name)]
     own = None if colours is None else [colours[k] for k in kept]
     return ClassMaps(AsLayers(maps, kept), [classes[k] for k in kept], own, overlapping=True)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from opsin.data.boxes import Boxes
-from opsin.data.class_maps import ClassMaps, map_type, tally_map
+from opsin.data.class_maps import ClassMaps, is_background, map_type, tally_map
 from opsin.data.class_tables import is_unknown
 from opsin.data.formats import coco, labelme
 from opsin.data.formats.format import Claim, Format
@@ -29,7 +29,6 @@ from opsin.data.truth import Problem, Size
 from opsin.errors import InputError
 
 BACKGROUND = "background"
-_BACKGROUND = ("background", "_background_")
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,12 +100,12 @@ def as_maps(source: Source, *, names: str | list[str] | None, overlapping: bool,
     called = read_names(names) or own
     if len(called) != len(own):
         raise InputError(f"{len(called)} names are given, and {source.name} has {len(own)} classes: {', '.join(own)}")
-    kept = [name for old, name in zip(own, called, strict=True) if old not in _BACKGROUND and not is_unknown(old)]
+    kept = [name for old, name in zip(own, called, strict=True) if not is_background(old) and not is_unknown(old)]
     classes = kept if overlapping else [BACKGROUND, *kept]
     numbers = {name: k for k, name in enumerate(classes)}
     empty = -1 if overlapping else 0
     places = [
-        empty if old in _BACKGROUND else -1 if is_unknown(old) else numbers[name]
+        empty if is_background(old) else -1 if is_unknown(old) else numbers[name]
         for old, name in zip(own, called, strict=True)
     ]
     splits: dict[str, Split] = {}

@@ -10,12 +10,12 @@ import re
 from pathlib import Path
 
 from opsin.data.class_tables import ClassTable, read_class_table
+from opsin.data.drawing import voc_palette
 from opsin.data.formats.format import Claim, Format
 from opsin.data.formats.mask_source import build_masks, find_lists, read_names
 from opsin.data.formats.voc import is_voc
 from opsin.data.formats.write_masks import write_voc_masks
 from opsin.data.mask_coding import Setting
-from opsin.data.mask_files import voc_palette
 from opsin.data.source import Source
 from opsin.data.truth import Problem
 from opsin.errors import InputError

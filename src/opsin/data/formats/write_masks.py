@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from opsin.data.class_maps import UNKNOWN
+from opsin.data.class_maps import UNKNOWN, is_background
 from opsin.data.drawing import distinct_colours, index_image
 from opsin.data.formats.writing import ImageWriter, new_folder
 from opsin.data.masks import describe_mask
@@ -44,11 +44,11 @@ def write_masks(source: Source, out: Path, link: bool = False) -> list[str]:
                 values = split.kind.maps.read(i, size)
                 file = f"{Path(name).stem}.png"
                 if not overlapping:
-                    save_index(values, colours, root / "masks" / home / file)
+                    _save(index_image(values, colours), root / "masks" / home / file)
                     continue
                 for label, layer in zip(classes, values, strict=True):
                     if layer.any() or label == classes[0]:  # one at least, or the image would have none
-                        save_index(layer, (), root / "masks" / home / label / file)
+                        _save(index_image(layer, ()), root / "masks" / home / label / file)
         if not overlapping:
             _write_table(root, classes, colours)
     return _notes(source)
@@ -67,7 +67,7 @@ def write_voc_masks(source: Source, out: Path, link: bool = False) -> list[str]:
                 size = writer.write(split, i, root / "JPEGImages" / name)
                 names.append(Path(name).stem)
                 values = split.kind.maps.read(i, size)
-                save_index(values, colours, root / "SegmentationClass" / f"{names[-1]}.png")
+                _save(index_image(values, colours), root / "SegmentationClass" / f"{names[-1]}.png")
             if key != "all":
                 listed = root / "ImageSets/Segmentation" / f"{key}.txt"
                 listed.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ def write_coco_masks(source: Source, out: Path, link: bool = False) -> list[str]
     """annotations/instances_train.json with an annotation for each class of an image, and images by split."""
     writer, unknown = ImageWriter(link), 0
     overlapping = bool(source.meaning.get("overlapping"))
-    plain = [] if overlapping else [k for k, name in enumerate(source.classes) if name == "background"]
+    plain = [] if overlapping else [k for k, name in enumerate(source.classes) if is_background(name)]
     with new_folder(out) as root:
         for key, split in source.splits.items():
             home = "images" if key == "all" else key
@@ -103,11 +103,6 @@ def write_coco_masks(source: Source, out: Path, link: bool = False) -> list[str]
     if not overlapping and not plain:
         notes.append("COCO's maps have a background: read again, there is one more class, which is nowhere")
     return notes
-
-
-def save_index(values: np.ndarray, colours: Sequence[tuple[int, int, int]], path: Path) -> None:
-    """A map (H, W) as PNG, see `index_image`."""
-    _save(index_image(values, colours), path)
 
 
 def _save(image: Image.Image, path: Path) -> None:
