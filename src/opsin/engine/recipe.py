@@ -93,7 +93,7 @@ class ModelSection(_Named):
         description="Published weights to start from, such as imagenet1k, or a file; random numbers if null.",
     )
     backbone_weights: str | None = Field(
-        default=None, description="Of a detector: published weights of the classification network inside."
+        default=None, description="Of a detector or segmenter: published weights of the classification network inside."
     )
 
     @model_validator(mode="before")
