@@ -47,7 +47,7 @@ class Evidence:
 
 
 class NoEvidenceError(InputError):
-    """The network is no classifier, of which alone a class of the whole image can be explained."""
+    """The network is no classifier: it gives an image no class that could be explained."""
 
 
 def grad_cam(

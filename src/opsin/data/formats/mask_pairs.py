@@ -137,7 +137,7 @@ def find_pairs(files: Iterable[str]) -> dict[str, Pairs]:
         known[place.name] = file
     for split, by_role in roles.items():
         images, masks = by_role["image"] or by_role[""], by_role["mask"]
-        if not masks:  # beside their images, told by the ends of their names
+        if not masks:  # beside their images, known by the ends of their names
             images = {**by_role["image"], **by_role[""]}
             masks = {name: file for name, file in images.items() if _MASK_END.search(name)}
             images = {name: file for name, file in images.items() if name not in masks}
