@@ -121,6 +121,18 @@ def fax(path: Path) -> None:
     path.write_bytes(content)
 
 
+def maps(*values: int, size: tuple[int, int] = (40, 30)) -> Callable[[Path], Path]:
+    def make(root: Path) -> Path:
+        for n in range(3):
+            image(root / f"images/{n}.png", n)
+            (root / "masks").mkdir(exist_ok=True)
+            Image.fromarray(np.resize(np.array(values, np.uint8), size[::-1])).save(root / f"masks/{n}.png")
+        (root / "classes.txt").write_text("road\nsky\n")
+        return root
+
+    return make
+
+
 BOX = (2, 2, 9, 9)
 SPLITS = ("train/cat", "train/dog", "val/cat", "val/dog")
 REFUSED, SAID = "refused", "said"
@@ -141,6 +153,8 @@ CASES: list[tuple[str, str, str, str, Callable[[Path], Path]]] = [
     ("unreadable", "error", REFUSED, "classify", folders(lambda root: (root / "cat/x.png").write_bytes(b"\x89PNG"))),
     ("conflicting_labels", "error", SAID, "classify", folders(lambda r: shutil.copy(r / "cat/0.png", r / "dog/x.png"))),
     ("leak", "error", SAID, "classify", folders(lambda r: shutil.copy(r / "train/cat/0.png", r / "val/cat"), *SPLITS)),
+    ("not_a_class", "error", REFUSED, "segment", maps(0, 1, 7)),
+    ("size_mismatch", "error", REFUSED, "segment", maps(0, 1, size=(20, 15))),
     ("clipped_box", "warning", SAID, "detect", coco(BOX, (32, 2, 12, 9))),
     ("degenerate_box", "warning", SAID, "detect", coco(BOX, (2, 2, 0, 9))),
     ("duplicate_box", "warning", SAID, "detect", coco(BOX, BOX)),
@@ -167,7 +181,7 @@ def test_what_data_finds_a_training_refuses_or_says(
     source = make(tmp_path)
     found = data.inspect(data.open(source, task), task).problems
     assert (kind, severity) in {(problem.kind, problem.severity) for problem in found}
-    model = {"classify": "lenet5", "detect": "yolov3_tiny"}[task]
+    model = {"classify": "lenet5", "detect": "yolov3_tiny", "segment": "unet"}[task]
     recipe = load_recipe({"task": task, "model": {"name": model}, "data": {"source": str(source)}})
     said: list[str] = []
     trains = rooms.load(rooms.find_room(task).trains or "")
@@ -185,7 +199,11 @@ def test_what_data_finds_a_training_refuses_or_says(
         assert [one for one in said if one.startswith(line)], said
 
 
-FOUND_AS_UNTRAINABLE = {"no_boxes", "one_class"}  # what a truth says to a training; `opsin data` wraps it
+FOUND_AS_UNTRAINABLE = {
+    "no_boxes",
+    "one_class",
+    "nothing_labelled",
+}  # what a truth says to a training; `opsin data` wraps it
 
 
 def test_every_kind_of_error_is_among_the_cases() -> None:

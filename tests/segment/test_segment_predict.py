@@ -16,8 +16,8 @@ from scipy.ndimage import label
 
 import opsin
 from opsin.data import Preprocessing
-from opsin.data.drawing import PALETTE
 from opsin.data.class_maps import ClassMaps, MapArray
+from opsin.data.drawing import PALETTE
 from opsin.engine.checkpoint import Facts
 from opsin.engine.recipe import load_recipe
 from opsin.errors import InputError

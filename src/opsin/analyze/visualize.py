@@ -157,7 +157,7 @@ def _open_split(recipe: Recipe, members: bytes | None) -> tuple[str, Split]:
 
 
 def _readable(split: Split) -> Split:
-    """The part of a split that the page takes, less what cannot be read, with a line. Raises InputError if none is left."""
+    """The part of a split that the page takes, less what cannot be read, with a line. Raises InputError without any."""
     part = _spread(split, _MOST_SCANNED)
 
     def why_not(index: int) -> UnreadableImage | None:
