@@ -12,6 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import opsin
+from opsin import data
 from opsin.cli import app_for
 from opsin.errors import InputError
 
@@ -53,6 +54,18 @@ def test_answers_are_written_in_every_form(run: Path, photos: Path, tmp_path: Pa
         assert found == answers.to_coco(form=form) and list((tmp_path / form).iterdir()) != []
     call(run, photos, "--coco", tmp_path / "runs.json")
     assert json.loads((tmp_path / "runs.json").read_text()) == answers.to_coco()
+
+
+@pytest.mark.parametrize("form", ["voc", "masks", "coco"])
+def test_answers_become_data_to_correct(form: str, run: Path, photos: Path, tmp_path: Path) -> None:
+    answers = opsin.load(run).predict(str(photos))
+    assert "all 3" in call(run, photos, "--as", form, tmp_path / "out")
+    split = data.open(tmp_path / "out", "segment").splits["all"]
+    assert [Path(split.name(i)).stem for i in range(3)] == ["0", "1", "2"]
+    for i, answer in enumerate(answers):
+        truth = split.kind
+        own = [list(truth.classes).index(name) for name in answer.classes]
+        assert (truth.maps.read(i, (40, 40)) == np.array(own)[answer.class_map]).all()
 
 
 def test_wrong_forms_are_refused(run: Path, photos: Path, tmp_path: Path) -> None:

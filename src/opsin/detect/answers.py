@@ -11,11 +11,13 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from opsin.data.boxes import Boxes
 from opsin.data.drawing import save_image, to_pil
-from opsin.data.masks import decode_mask, mask_area
+from opsin.data.masks import Outlines, decode_mask, mask_area
 from opsin.data.source import Source
-from opsin.detect.answered_images import source_of_answers
+from opsin.engine.answered_images import source_of_answers
 from opsin.engine.answers import Answer, Answers, coco_dataset, need, safe_name, write_text
+from opsin.structures import Instances
 
 
 class DetectAnswer(Answer):
@@ -160,7 +162,7 @@ class DetectAnswers(Answers):
 
         What `opsin predict --as FORMAT OUT` writes. Raises InputError where no image was read.
         """
-        return source_of_answers(self, name)
+        return source_of_answers(self, name, "detect", _boxes_of)
 
     def to_supervision(self) -> list[Any]:
         """A supervision.Detections for each image."""
@@ -207,3 +209,14 @@ def _coco_annotation(one: Mapping[str, Any]) -> dict[str, Any]:
     if "mask" not in one:
         return {**values, "area": round(width * height, 2)}
     return {**values, "area": mask_area(one["mask"]), "segmentation": dict(one["mask"])}
+
+
+def _boxes_of(answers: Sequence[Any]) -> Boxes:
+    """The objects of answers as what is known of their images."""
+    found: list[list[dict[str, Any]]] = [answer["instances"] for answer in answers]
+    instances = [
+        Instances(torch.from_numpy(answer.boxes), labels=torch.from_numpy(answer.class_ids)) for answer in answers
+    ]
+    masked = any("mask" in one for objects in found for one in objects)
+    drawn = Outlines([[one.get("mask") for one in objects] for objects in found]) if masked else None
+    return Boxes.of(instances, answers[0].classes, drawn)

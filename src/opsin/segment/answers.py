@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from opsin.data.class_maps import ClassMaps, tally_map
 from opsin.data.drawing import index_image, save_image
+from opsin.data.map_counts import Tally
 from opsin.data.masks import describe_mask
+from opsin.data.source import Source
+from opsin.data.truth import Size
+from opsin.engine.answered_images import source_of_answers
 from opsin.engine.answers import Answer, Answers, coco_dataset, safe_name
 from opsin.errors import InputError
 from opsin.segment.drawing import colours_of
@@ -83,7 +89,7 @@ class SegmentAnswer(Answer):
         Of more than 255 classes as a 16-bit PNG, 65535 where nothing is known. Of classes that overlap a folder, named
         as the file without its ending, with a PNG of 0 and 255 for each. Returns what was written.
         """
-        return write_index(self.class_map, self.classes, self._colours(), Path(path))
+        return write_index(self.class_map, self.classes, self.colours(), Path(path))
 
     def to_coco(self, form: Form = "runs") -> dict[str, Any]:
         """As `SegmentAnswers.to_coco`, of the one image."""
@@ -99,7 +105,8 @@ class SegmentAnswer(Answer):
             found[one["class_id"]] = one[key]
         return found
 
-    def _colours(self) -> list[tuple[int, int, int]]:
+    def colours(self) -> list[tuple[int, int, int]]:
+        """The red, green and blue that each class of the model is drawn in."""
         return colours_of(self._drawer().facts.meaning, len(self.classes))
 
 
@@ -126,6 +133,41 @@ class SegmentAnswers(Answers):
         if form not in ("polygons", "runs"):
             raise InputError(f"form is {form!r}; expected polygons or runs")
         return coco_dataset(self, lambda answer: _coco_annotations(answer, form), path)
+
+    def to_source(self, name: str = "predictions") -> Source:
+        """A data set of the images that were read, with the maps that were found as their truth.
+
+        What `opsin predict --as FORMAT OUT` writes. Raises InputError where no image was read.
+        """
+        return source_of_answers(self, name, "segment", _maps_of)
+
+
+@dataclass(frozen=True, eq=False)
+class _AnsweredMaps:
+    """The maps of answers, one each."""
+
+    answers: Sequence[SegmentAnswer]
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+    def select(self, places: np.ndarray) -> _AnsweredMaps:
+        return _AnsweredMaps([self.answers[i] for i in places.tolist()])
+
+    def read(self, i: int, size: Size | None) -> np.ndarray:
+        return self.answers[i].class_map
+
+    def name(self, i: int) -> str:
+        return f"answer[{i}]"
+
+    def tally(self, i: int) -> Tally:
+        return tally_map(self, i, len(self.answers[i].classes))
+
+
+def _maps_of(answers: Sequence[SegmentAnswer]) -> ClassMaps:
+    """The maps of answers as what is known of their images."""
+    classes, overlapping = answers[0].classes, answers[0].class_map.dtype == bool
+    return ClassMaps(_AnsweredMaps(answers), classes, answers[0].colours(), overlapping)
 
 
 SegmentAnswer.list_class = SegmentAnswers

@@ -1,8 +1,8 @@
-"""Answers of a detector as a data set: what it found is the truth, to be looked through and corrected."""
+"""Answers as a data set: what a model found is the truth, to be looked through and corrected."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from opsin.data.boxes import Boxes
 from opsin.data.images import read_bytes
 from opsin.data.inputs import Inputs
-from opsin.data.masks import Outlines
 from opsin.data.source import Source, Split
+from opsin.data.truth import Truth
 from opsin.engine.answers import Answer
 from opsin.errors import InputError
-from opsin.structures import Instances
 
 
 class AnsweredImages(Inputs):
@@ -50,19 +48,15 @@ class AnsweredImages(Inputs):
         return AnsweredImages([self.answers[i] for i in places.tolist()])
 
 
-def source_of_answers(answers: Sequence[Answer], name: str) -> Source:
-    """A source of one split of the images that could be read, with the objects that were found, without their scores.
+def source_of_answers(
+    answers: Sequence[Answer], name: str, task: str, truth_of: Callable[[list[Any]], Truth]
+) -> Source:
+    """A source of one split of the images that could be read, with what `truth_of` makes of their answers.
 
     Raises InputError where there is none.
     """
     readable: list[Any] = [answer for answer in answers if answer.error is None]
     if not readable:
         raise InputError(f"no image was read, so that there is nothing to write to {name}")
-    found: list[list[dict[str, Any]]] = [answer["instances"] for answer in readable]
-    instances = [
-        Instances(torch.from_numpy(answer.boxes), labels=torch.from_numpy(answer.class_ids)) for answer in readable
-    ]
-    masked = any("mask" in one for objects in found for one in objects)
-    drawn = Outlines([[one.get("mask") for one in objects] for objects in found]) if masked else None
-    truth = Boxes.of(instances, readable[0].classes, drawn)
-    return Source(Path(name).name, "predictions", {"all": Split(AnsweredImages(readable), truth)}, task="detect")
+    split = Split(AnsweredImages(readable), truth_of(readable))
+    return Source(Path(name).name, "predictions", {"all": split}, task=task)
