@@ -36,6 +36,27 @@ def test_counts(name: str, options: dict[str, Any], expected: int) -> None:
         assert count_parameters(create_model(name, **options)) == expected
 
 
+def test_large_field_of_view_is_the_releases_chain_of_layers() -> None:
+    """Of VGG-11, layer by layer: poolings of 3x3, the last two of stride 1, dilation 2, an average, fc6 at rate 12."""
+    torch.manual_seed(0)
+    model = create_model("deeplabv1", num_classes=3, backbone="vgg11", hidden_features=8).eval()
+    images = torch.randn(1, 3, 97, 129)
+    layers = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    x = images
+    for place, layer in enumerate(layers[:8]):
+        rate = 1 if place < 6 else 2
+        x = F.conv2d(x, layer.weight, layer.bias, padding=rate, dilation=rate).relu()
+        if place in (0, 1, 3, 5, 7):
+            x = F.max_pool2d(x, 3, 2 if place < 4 else 1, 1)
+    x = F.avg_pool2d(x, 3, 1, 1)
+    for layer, rate in zip(layers[8:], (12, 0, 0), strict=True):
+        x = F.conv2d(x, layer.weight, layer.bias, padding=rate, dilation=max(1, rate))
+        x = x if layer is layers[-1] else x.relu()
+    with torch.no_grad():
+        expected = F.interpolate(x, (97, 129), mode="bilinear", align_corners=True)
+        torch.testing.assert_close(model(images)["logits"], expected, rtol=1e-4, atol=1e-6)
+
+
 def test_torchvisions_file_gives_torchvisions_logits(tmp_path: Any) -> None:
     """A saved state dict, read by `load_weights`: equal outputs, the auxiliary head's too."""
     torch.manual_seed(0)

@@ -109,7 +109,8 @@ class DeepLabV2(Atrous):
     three of seven places, by decimation (arXiv:1412.7062, section 3.2). frozen_norm: its batch norms keep their
     statistics. output_stride: 8, 16 or 32, or None for the backbone's own. rates: of the branches at output stride 8;
     at 16 they are half. hidden_features: of fc6 and fc7 in every branch; None is 1024 on a VGG, and on others none,
-    where a branch is one layer. dropout: behind fc6 and fc7. overlapping: see `Segmenter`.
+    where a branch is one layer. dropout: behind fc6 and fc7. averaged: over 3x3 places, before the branches.
+    overlapping: see `Segmenter`.
     On a VGG poolings are 3x3, as in the release, so that a map's places lie on every eighth pixel; images are padded
     below and to the right by their own border, to 8k + 1 pixels.
     """
@@ -129,6 +130,7 @@ class DeepLabV2(Atrous):
         rates: Sequence[int] = (6, 12, 18, 24),
         hidden_features: int | None = None,
         dropout: float = 0.5,
+        averaged: bool = False,
         overlapping: bool | None = None,
     ) -> None:
         super().__init__(num_classes, in_channels, overlapping)
@@ -143,7 +145,7 @@ class DeepLabV2(Atrous):
         width = self.backbone.channels[-1]
         if hidden_features is not None:
             check_count("hidden_features", hidden_features)
-        self.pool = nn.MaxPool2d(3, 1, 1) if self.released else nn.Identity()
+        self.pool = nn.Sequential(*[nn.MaxPool2d(3, 1, 1)] * self.released, *[nn.AvgPool2d(3, 1, 1)] * averaged)
         self.aspp = SummedASPP(
             width,
             num_classes,
@@ -349,8 +351,8 @@ _v2 = partial(
 
 
 @register("deeplabv1", task="segment", network=DeepLabV2, published=_v1)
-def deeplabv1(*, rates: Sequence[int] = (12,), **options: Any) -> DeepLabV2:
-    return DeepLabV2(rates=rates, **options)
+def deeplabv1(*, rates: Sequence[int] = (12,), averaged: bool = True, **options: Any) -> DeepLabV2:
+    return DeepLabV2(rates=rates, averaged=averaged, **options)
 
 
 @register(
