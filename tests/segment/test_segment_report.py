@@ -47,7 +47,7 @@ def test_sections() -> None:
         next(s for s in sections if s.title == t) for t in ("Classes", "Most frequent confusions", "Worst images")
     )
     assert isinstance(table, Table) and isinstance(confusions, Table) and isinstance(gallery, Gallery)
-    assert table.columns == ["class", "pixels", "of all", "iou", "dice", "precision", "recall"]
+    assert table.columns == ["class", "pixels", "of all", "IoU", "Dice", "precision", "recall"]
     assert table.rows[2] == ["never", 0, "0.00 %", None, None, None, None]
     assert sum(row[1] for row in table.rows if isinstance(row[1], int)) == 4 * 15 * 20
     assert [row[:2] for row in confusions.rows] == [["road", "sky"]]

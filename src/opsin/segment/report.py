@@ -96,8 +96,12 @@ def class_table(evaluation: Evaluation) -> Table:
         [row["class"], row["pixels"], f"{100 * row['pixels'] / whole:.2f} %", *(row[n] for n in (*shares, *distances))]
         for row in rows
     ]
-    columns = ["class", "pixels", "of all", *(name.replace("_", " ") for name in (*shares, *distances))]
-    return Table("Classes", columns, cells, " ".join(notes), [name.replace("_", " ") for name in shares])
+    columns = ["class", "pixels", "of all", *map(_shown, (*shares, *distances))]
+    return Table("Classes", columns, cells, " ".join(notes), [_shown(name) for name in shares])
+
+
+def _shown(name: str) -> str:
+    return {"iou": "IoU", "dice": "Dice", "border_f1": "border F1"}.get(name, name.replace("_", " "))
 
 
 def error_map(errors: ErrorsByDistance) -> Figure:
