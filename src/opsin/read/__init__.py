@@ -1,0 +1,1 @@
+"""Read: what a cropped word or a line says."""

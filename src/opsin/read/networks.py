@@ -1,0 +1,3 @@
+"""Every recognizer: importing this registers them by name."""
+
+__all__: list[str] = []

@@ -1,0 +1,85 @@
+"""What every recognizer is: images of a word or a line -> scores of characters, step by step -> losses, or texts."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from opsin.checks import check_count
+
+Outputs = dict[str, Tensor]
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One text as labels of the alphabet. scores: of each label, in [0, 1]. steps: where along the outputs each was."""
+
+    labels: Sequence[int]
+    scores: Sequence[float]
+    steps: Sequence[int]
+
+
+class Recognizer(nn.Module, ABC):
+    """A network of images -> outputs, of which `probabilities` makes (B, T, K) and `decode` texts.
+
+    num_classes: K as it was published, with the blank or the start and the end. specials: how many of K are no
+    characters. characters: K - specials. blank: the place of the blank among the K, None where there is none. min_size:
+    the least (height, width). free_width: whether any width is taken, and steps follow it. preprocessing: what the
+    published weights expect.
+
+    `forward` is pure: the same in train and eval, exportable, and never sees a target. A decoder that is taught with
+    the text itself runs in `loss`, and step by step in `probabilities`.
+    """
+
+    num_classes: int
+    in_channels: int
+    specials: int = 1
+    blank: int | None = None
+    min_size: Size = (1, 1)
+    free_width: bool = False
+    preprocessing: Mapping[str, Any] | None = None
+    class_layers: tuple[str, ...] = ()
+    learned: tuple[str, ...] = ("backbone",)
+
+    def __init__(self, num_classes: int, in_channels: int) -> None:
+        super().__init__()
+        self.num_classes = check_count("num_classes", num_classes)
+        self.in_channels = check_count("in_channels", in_channels)
+
+    @property
+    def characters(self) -> int:
+        """How many characters it knows."""
+        return self.num_classes - self.specials
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Outputs:
+        """images: (B, in_channels, H, W) float, normalised -> tensors by name, such as {"logits": (B, T, K)}."""
+
+    @abstractmethod
+    def steps(self, size: Size) -> int:
+        """T for an input of (height, width): how many characters, or characters and repeats, can be read at most."""
+
+    @abstractmethod
+    def loss(self, outputs: Outputs, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Named terms whose sum is minimised.
+
+        targets: labels (B, L) int64 of characters, from 0, filled up with -1; lengths (B,) int64. The place of the
+        blank, of start and end among the K is the network's own affair.
+        """
+
+    @abstractmethod
+    def probabilities(self, outputs: Outputs) -> Tensor:
+        """(B, T, K) in [0, 1], over K at every step. What an exported file gives."""
+
+    @abstractmethod
+    def decode(self, outputs: Outputs) -> list[Reading]:
+        """The most probable text of each, greedily. Other ways to decode take `probabilities`."""
+
+    @abstractmethod
+    def reset_head(self, num_classes: int) -> None:
+        """Replace the layers that make scores by fresh ones for another alphabet."""
