@@ -25,6 +25,7 @@ BUILT_IN: Mapping[str, str] = {
     "classify": "opsin.classify.room:ROOM",
     "detect": "opsin.detect.room:ROOM",
     "segment": "opsin.segment.room:ROOM",
+    "read": "opsin.read.room:ROOM",
 }
 DEFAULT_TASK = "classify"  # of a recipe that names none
 GROUP = "opsin.rooms"  # of entry points: the task's name = "package.module:ROOM"

@@ -22,7 +22,7 @@ class Batch(TypedDict, total=False):
     it was read, before it was prepared. instances: in pixels of `image`. somewhere: labels of what an image shows of
     which nobody knows where; None for an image whose instances are known. proposals: (P, 4) each, boxes that may hold
     an object, in pixels of `image`, best first. class_map: (B, H, W) uint8 with 255, or int16 with -1, where nothing is
-    known; or (B, K, H, W) bool; of the pixels of `image`.
+    known; or (B, K, H, W) bool; of the pixels of `image`. text: (B, longest) int32 code points, filled up with -1.
     """
 
     image: Tensor
@@ -34,6 +34,7 @@ class Batch(TypedDict, total=False):
     somewhere: list[list[int] | None]
     proposals: list[Tensor]
     class_map: Tensor
+    text: Tensor
 
 
 @dataclass

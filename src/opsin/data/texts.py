@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,7 @@ class Texts(Truth):
     texts: of each example. characters: every character that a model of this data has to know, in the order of its
     labels; those of the texts themselves if not given otherwise. lexicons: the number of each example's list among
     `words`, -1 for none; words: lists of words of which one is the text. pages: what a division keeps together.
+    fold_case, only: how a model compares texts, see `opsin.read.alphabet.Alphabet`; plain data says neither.
     """
 
     texts: PackedTexts
@@ -66,6 +67,8 @@ class Texts(Truth):
     lexicons: np.ndarray | None = None
     words: Sequence[PackedTexts] = ()
     pages: PackedTexts | None = None
+    fold_case: bool = False
+    only: bool = False
 
     @classmethod
     def of(cls, texts: Iterable[str], characters: str | None = None, **more: Any) -> Texts:
@@ -75,7 +78,8 @@ class Texts(Truth):
 
     @property
     def meaning(self) -> Mapping[str, Any]:
-        return {"alphabet": self.characters}
+        flags = {name: True for name in ("fold_case", "only") if getattr(self, name)}
+        return {"alphabet": self.characters, **flags}
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -83,11 +87,12 @@ class Texts(Truth):
     def select(self, places: np.ndarray) -> Texts:
         lexicons = None if self.lexicons is None else self.lexicons[places]
         pages = None if self.pages is None else self.pages.select(places)
-        return Texts(self.texts.select(places), self.characters, lexicons, self.words, pages)
+        return replace(self, texts=self.texts.select(places), lexicons=lexicons, pages=pages)
 
     def match(self, meaning: Mapping[str, Any]) -> Texts:
         """The same texts: what a model's alphabet lacks it cannot read, and an evaluation counts that as errors."""
-        return Texts(self.texts, str(meaning["alphabet"]), self.lexicons, self.words, self.pages)
+        flags = {name: bool(meaning.get(name, False)) for name in ("fold_case", "only")}
+        return replace(self, characters=str(meaning["alphabet"]), **flags)
 
     def groups(self) -> Sequence[str] | None:
         return self.pages

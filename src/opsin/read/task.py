@@ -1,0 +1,80 @@
+"""Training of recognizers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from opsin import registry
+from opsin.data import Preprocessing, Source
+from opsin.engine.recipe import Recipe
+from opsin.engine.task import Task
+from opsin.errors import InputError
+from opsin.read.alphabet import Alphabet
+from opsin.read.fit import describe_misfits, find_misfits
+from opsin.read.recognizer import Recognizer
+from opsin.structures import Batch
+
+
+class ReadTask(Task):
+    """Trains a Recognizer on texts, in the labels of its alphabet."""
+
+    @classmethod
+    def options(cls, recipe: Recipe, preprocessing: Preprocessing | None, source: Source) -> dict[str, Any]:
+        entry = registry.find_model(recipe.model.name)
+        specials = getattr(entry.network, "specials", Recognizer.specials)
+        alphabet = Alphabet.from_meaning(source.meaning)
+        own = {"num_classes": len(alphabet) + specials}
+        return {**super().options(recipe, preprocessing, source), **own}
+
+    @classmethod
+    def build(cls, recipe: Recipe, preprocessing: Preprocessing | None, source: Source) -> Task:
+        if recipe.mixing.mixup or recipe.mixing.cutmix:
+            raise InputError("mixing blends labels of whole images, which texts have none of; set mixing.mixup=0")
+        task = super().build(recipe, preprocessing, source)
+        model, size = task.model, task.preprocessing.size
+        least = model.min_size
+        if size[0] < least[0] or size[1] < least[1]:
+            raise InputError(
+                f"{recipe.model.name} takes images of at least {least[0]}x{least[1]} (height x width), data.size gives "
+                f"{size[0]}x{size[1]}; raise it"
+            )
+        return task
+
+    @classmethod
+    def extend(cls, recipe: Recipe, source: Source, say: Any) -> tuple[Source, list[str]]:
+        """The source less the training texts that the model cannot learn, and which these are."""
+        with torch.device("meta"):
+            preprocessing = cls.create_preprocessing(recipe, source)
+            assert preprocessing is not None
+            options = {**cls.options(recipe, preprocessing, source), **recipe.model.options}
+            model: Any = registry.create_model(recipe.model.name, **options)
+        train = source.splits["train"]
+        found = find_misfits(train.kind, Alphabet.from_meaning(source.meaning), model, preprocessing.size)
+        if len(found.fitting) == 0:
+            raise InputError(
+                f"{source.name}: no training text can be learned: {'; '.join(describe_misfits(found, train))}"
+            )
+        lines = describe_misfits(found, train)
+        if len(found.fitting) < len(train):
+            source = source.with_splits({**source.splits, "train": train.subset(found.fitting)})
+        return source, lines
+
+    def targets(self, batch: Batch) -> dict[str, Tensor]:
+        labels, lengths = self.predictor.alphabet.labels(batch["text"])  # type: ignore[attr-defined]
+        return {"labels": labels.to(self.device), "lengths": lengths}
+
+    def describe_settings(self) -> list[str]:
+        alphabet: Alphabet = self.predictor.alphabet  # type: ignore[attr-defined]
+        return [alphabet_in_words(alphabet)]
+
+
+def alphabet_in_words(alphabet: Alphabet) -> str:
+    """How texts are read and compared, in a line."""
+    shown = alphabet.characters if len(alphabet) <= 100 else f"{alphabet.characters[:40]}..."
+    parts = [f"{len(alphabet)} characters: {shown}"]
+    parts += ["upper and lower case are one"] if alphabet.fold_case else []
+    parts += ["all others are left out of texts"] if alphabet.only else []
+    return "; ".join(parts)
