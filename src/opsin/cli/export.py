@@ -37,6 +37,13 @@ def export(
             "--out", "-o", metavar="FILE", help="The file; model.onnx, model.xml or model.pt2 in the run if not given."
         ),
     ] = None,
+    half: Annotated[
+        bool,
+        typer.Option(
+            "--half",
+            help="Store weights in 16 bits: half the size. Refused where a single answer differs; of texts alone.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Export a trained model for other runtimes, and check that its outputs there are the same.
@@ -46,7 +53,7 @@ def export(
     check_run(run)
     from opsin.engine.export import export as write
 
-    written = write(run, format, out)
+    written = write(run, format, out, half=half)
     if as_json:
         print_json(written.to_dict())
     else:

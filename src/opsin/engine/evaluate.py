@@ -54,6 +54,7 @@ def evaluate_split(
         digests=digests,
     )
     pixels: list[int] = []
+    evaluator.begin(split)
     for batch in follow(loader, "evaluating", "batches"):
         pixels += batch.get("digest", [])
         if evaluator.takes_answers:
@@ -79,6 +80,7 @@ def evaluate_tiled(evaluator: Evaluator, split: Split, tiles: Tiles, tile: str |
     options = {"tile": tile, "batch_size": tiles.batch_size, **evaluator.answer_options()}
     known, pixels = predictor.facts.members, list[int]()
     split = predictor.prepare_split(split)
+    evaluator.begin(split)
     for batch in data.create_loader(split, None, batch_size=1, workers=workers, digests=known is not None):
         pixels += batch.get("digest", [])
         images = list(batch["image"])

@@ -73,6 +73,9 @@ class Evaluator(ABC):
         self.parts: list[tuple[int, Any]] = []
         self.own_metrics: dict[str, Any] = find_metrics(predictor.recipe)
 
+    def begin(self, split: Split) -> None:  # noqa: B027 - most tasks need no more than the batches
+        """Look at the split before its first batch. A validation within a training does not call it."""
+
     @abstractmethod
     def update(self, outputs: Any, batch: Batch) -> None:
         """Take what the model gives for a batch, which lies where the loader has left it, but for the inputs.

@@ -19,7 +19,7 @@ import logging
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,10 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from opsin.data import UnreadableImage
-from opsin.engine.exported import Run, refuse_exported
+from opsin.engine.export_comparison import Compared, compare, tolerance
 from opsin.engine.exported import open_program as _open
+from opsin.engine.exported import refuse_exported
+from opsin.engine.half_precision import halve_weights
 from opsin.engine.membership import divide_as_trained
 from opsin.engine.own_networks import twin_of
 from opsin.engine.predict import FreeSides, Predictor, Program, load
@@ -42,33 +44,22 @@ from opsin.progress import step
 from opsin.version import __version__
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
-TOLERANCE = 1e-4  # of the value, or where that is below 1, or below the input's longer side for boxes, of that
-
 _PACKAGES = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("onnx", "onnxscript", "openvino"),
     "torch": (),
 }
 _DEFERS = "prefer_deferred_runtime_asserts_over_guards"  # of torch.export, in newer versions
+_HALVES = ("onnx", "openvino")  # formats whose files can hold their weights in 16 bits
 _OPSET = 18  # the one that torch writes without conversion, and that every runtime since 2023 reads
-_IMAGES = 8
-
-
-@dataclass(frozen=True)
-class Compared:
-    """An output of the file and how far it is from PyTorch's: `relative` is what TOLERANCE bounds."""
-
-    name: str
-    shape: tuple[int, ...]  # without the batch
-    absolute: float
-    relative: float
 
 
 @dataclass(frozen=True)
 class Exported:
     """What was written. input: its shape, without the batch. checked_on: which examples it was compared on.
 
-    free: whether the last two sides of it may be others, with which it was compared too.
+    free: whether the last two sides of it may be others, with which it was compared too. half: whether its weights have
+    16 bits. same: on how many examples it gave exactly what the model gives, where that was asked.
     """
 
     path: Path
@@ -79,13 +70,17 @@ class Exported:
     name: str = "images"
     dtype: str = "uint8"
     free: bool = False
+    half: bool = False
+    same: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         outputs = {one.name: {k: v for k, v in asdict(one).items() if k != "name"} for one in self.outputs}
         values = {"path": str(self.path), "format": self.format, "input": self.input, "outputs": outputs}
-        free = {"free_sides": True} if self.free else {}
-        return {**values, **free, "checked_on": self.checked_on, "tolerance": TOLERANCE}
+        more: dict[str, Any] = {"free_sides": True} if self.free else {}
+        more |= {"half": True} if self.half else {}
+        more |= {"same_answers": self.same} if self.same else {}
+        return {**values, **more, "checked_on": self.checked_on, "tolerance": tolerance(self.half)}
 
     def describe(self) -> str:
         """Lines for a terminal."""
@@ -95,18 +90,30 @@ class Exported:
             shape = ", ".join(map(str, one.shape))
             apart = f"{one.absolute:.1e} from PyTorch's, relatively {one.relative:.1e}"
             lines.append(f"{one.name:6}  float32 (batch, {shape}), at most {apart}")
-        return "\n".join([f"{self.path}: {self.format}, compared on {self.checked_on}", *(f"  {x}" for x in lines)])
+        lines += [f"the same answers for all {self.same} of them"] if self.same else []
+        bits = ", weights of 16 bits" if self.half else ""
+        title = f"{self.path}: {self.format}{bits}, compared on {self.checked_on}"
+        return "\n".join([title, *(f"  {x}" for x in lines)])
 
 
-def export(run: str | Path, format: str, out: str | Path | None = None, *, model: nn.Module | None = None) -> Exported:
+def export(
+    run: str | Path,
+    format: str,
+    out: str | Path | None = None,
+    *,
+    model: nn.Module | None = None,
+    half: bool = False,
+) -> Exported:
     """Write a trained model as an ONNX file, an OpenVINO pair (.xml and .bin beside it) or a torch.export program.
 
     run: a run folder, a model.safetensors or published weights by name. out: model.onnx, model.xml or model.pt2 in the
     run folder if None. model: of a run that was given its network as an object, one of the same class, which stays as
-    it is. The file is run on images of the run's own data, or on noise where they are gone, and replaces
-    what was at `out` only if it gives what the model gives. Raises InputError for an unknown format, an `out` that does
-    not fit it, packages that are missing and a detector that looks at regions; JobError for a network that cannot be
-    exported, a file whose outputs differ by more than TOLERANCE, and one that cannot be written.
+    it is. half: store the weights in 16 bits, of a task whose answers can be held to be the same; the file is half as
+    large, computes in 32 bits, and is refused where a single answer differs. The file is run on images of the run's own
+    data, or on noise where they are gone, and replaces what was at `out` only if it gives what the model gives. Raises
+    InputError for an unknown format, an `out` that does not fit it, packages that are missing and a detector that looks
+    at regions; JobError for a network that cannot be exported, a file whose outputs differ by more than TOLERANCE, and
+    one that cannot be written.
     """
     if format not in SUFFIXES:
         raise unknown("format", format, SUFFIXES)
@@ -118,11 +125,9 @@ def export(run: str | Path, format: str, out: str | Path | None = None, *, model
     with step("building the model"):
         refuse_exported(run, "export")
         predictor = load(run, "cpu", model=None if model is None else twin_of(model))
-        program, *_ = predictor.programs()
-    predictor.model.requires_grad_(False)
-    program.module.eval()
+        program = _program(predictor, format, half)
     with step("reading images to compare on"):
-        images, checked_on = _examples(predictor)
+        images, checked_on = _examples(predictor, program.compared)
     with step("tracing the network"):
         traced = _trace(program, predictor, images)
     try:
@@ -135,7 +140,7 @@ def export(run: str | Path, format: str, out: str | Path | None = None, *, model
             _WRITERS[format](traced, program, file, describe(predictor, program))
         try:
             with step(f"comparing on {checked_on}"):
-                outputs = _compare_sizes(program, _open(file, format, program.name), images, path)
+                outputs = compare(program, _open(file, format, program.name), images, path)
         except (JobError, OSError):
             raise
         except Exception as error:  # each runtime has its own
@@ -145,8 +150,21 @@ def export(run: str | Path, format: str, out: str | Path | None = None, *, model
                 part.replace(beside)
         file.replace(temporary)
     dtype = str(images.dtype).removeprefix("torch.")
-    free = program.sides is not None
-    return Exported(path, format, tuple(images.shape[1:]), outputs, checked_on, program.name, dtype, free)
+    facts = {"free": program.sides is not None, "half": half, "same": len(images) if program.exact else 0}
+    return Exported(path, format, tuple(images.shape[1:]), outputs, checked_on, program.name, dtype, **facts)
+
+
+def _program(predictor: Predictor, format: str, half: bool) -> Program:
+    """What is written of a model. Raises InputError for weights of 16 bits where nobody would see what they do."""
+    program, *_ = predictor.programs()
+    if half and format not in _HALVES:
+        raise InputError(f"format {format} keeps weights of 32 bits; half is of {' and '.join(_HALVES)}")
+    if half and program.exact is None:
+        raise InputError(f"half: of {predictor.recipe.task} it is not known which answers must stay the same; leave it")
+    predictor.model.requires_grad_(False)
+    program.module.eval()
+    program.half = half
+    return program
 
 
 def describe(predictor: Predictor, program: Program) -> dict[str, str]:
@@ -189,7 +207,7 @@ def _target(run: str | Path, format: str, out: str | Path | None) -> Path:
     return path
 
 
-def _examples(predictor: Predictor) -> tuple[Tensor, str]:
+def _examples(predictor: Predictor, count: int) -> tuple[Tensor, str]:
     """Inputs as the program takes them, (N, ...), of the run's test or validation data, and where they are from."""
     found: list[Any] = []
     reason = "published weights come without data"
@@ -199,7 +217,7 @@ def _examples(predictor: Predictor) -> tuple[Tensor, str]:
             splits = divide_as_trained(predictor.recipe, source, predictor.facts.members, say)
             name = next(name for name in ("test", "val", "all", "train") if name in splits)
             split, reason = splits[name], f"none of the run's {splits[name].inputs.noun}s can be read"
-            for place in np.unique(np.linspace(0, len(split) - 1, _IMAGES).astype(int)).tolist():
+            for place in np.unique(np.linspace(0, len(split) - 1, count).astype(int)).tolist():
                 try:
                     found.append(split.read(place))
                 except UnreadableImage:
@@ -209,10 +227,10 @@ def _examples(predictor: Predictor) -> tuple[Tensor, str]:
         except InputError as error:
             reason = str(error)
     if predictor.preprocessing is None:
-        return example_input(predictor.model, None, _IMAGES), f"{_IMAGES} examples of the network's own ({reason})"
-    shape = (_IMAGES, predictor.preprocessing.channels, *predictor.preprocessing.size)
+        return example_input(predictor.model, None, count), f"{count} examples of the network's own ({reason})"
+    shape = (count, predictor.preprocessing.channels, *predictor.preprocessing.size)
     noise = torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    return noise, f"{_IMAGES} images of random noise ({reason})"
+    return noise, f"{count} images of random noise ({reason})"
 
 
 def _trace(program: Program, predictor: Predictor, inputs: Tensor) -> ExportedProgram:
@@ -253,20 +271,6 @@ def _telling(side: int, sides: FreeSides) -> int:
     return side if side % 2 or sides.step > 1 else sides.after(side)
 
 
-def _of_another_size(images: Tensor, sides: FreeSides) -> Tensor:
-    """Two of the images, higher and wider by unequal amounts, repeated where they end."""
-    height = sides.after(images.shape[-2])
-    width = sides.after(sides.after(images.shape[-1] + images.shape[-1] // 4))
-    rows, columns = torch.arange(height) % images.shape[-2], torch.arange(width) % images.shape[-1]
-    return images[:2].index_select(-2, rows).index_select(-1, columns)
-
-
-def _worse(one: Compared, other: Compared) -> Compared:
-    """The shape of one with the larger differences of two."""
-    largest = max(one.absolute, other.absolute), max(one.relative, other.relative)
-    return Compared(one.name, one.shape, *largest)
-
-
 def _write_torch(traced: ExportedProgram, program: Program, file: Path, metadata: Mapping[str, str]) -> None:
     content = io.BytesIO()  # torch's own writer ends the process where the disk is full
     torch.export.save(traced, content, extra_files=dict(metadata))
@@ -294,6 +298,8 @@ def _write_onnx(traced: ExportedProgram, program: Program, file: Path, metadata:
     made.model.metadata_props.update(metadata)
     made.model.producer_name, made.model.producer_version = "opsin", __version__
     made.save(file)
+    if program.half:
+        halve_weights(file)
 
 
 def _write_openvino(traced: ExportedProgram, program: Program, file: Path, metadata: Mapping[str, str]) -> None:
@@ -301,7 +307,7 @@ def _write_openvino(traced: ExportedProgram, program: Program, file: Path, metad
 
     # Through ONNX: openvino.convert_model, which takes the program itself, reports its use to its makers.
     onnx = file.with_suffix(".onnx")
-    _write_onnx(traced, program, onnx, {})
+    _write_onnx(traced, replace(program, half=False), onnx, {})
     try:
         model = openvino.Core().read_model(onnx)
     except RuntimeError as error:  # a report, the summary last
@@ -309,7 +315,7 @@ def _write_openvino(traced: ExportedProgram, program: Program, file: Path, metad
     for name, text in metadata.items():
         model.set_rt_info(text, ["opsin", name])
     try:
-        openvino.save_model(model, file, compress_to_fp16=False)
+        openvino.save_model(model, file, compress_to_fp16=program.half)
     except RuntimeError as error:  # all it says of a full disk is "iostream error"
         raise OSError(errno.EIO, _first_line(error)) from error
     del model  # it may hold the file
@@ -317,64 +323,6 @@ def _write_openvino(traced: ExportedProgram, program: Program, file: Path, metad
 
 
 _WRITERS = {"onnx": _write_onnx, "openvino": _write_openvino, "torch": _write_torch}
-
-
-def _compare_sizes(program: Program, run: Run, images: Tensor, path: Path) -> list[Compared]:
-    """`_compare` on the images, and where the program takes other sizes on two of another one too."""
-    outputs = _compare(program, run, images, path)
-    if program.sides is None:
-        return outputs
-    others = _compare(program, run, _of_another_size(images, program.sides), path)
-    return [_worse(*pair) for pair in zip(outputs, others, strict=True)]
-
-
-@torch.inference_mode()
-def _compare(program: Program, run: Run, images: Tensor, path: Path) -> list[Compared]:
-    """Every output on the first example alone and on the others together. Raises JobError for a mismatch."""
-    batches = [part for part in (images[:1], images[1:]) if len(part)]
-    pairs = [(program.module(batch), run(batch)) for batch in batches]
-    compared: list[Compared] = []
-    ours: dict[str, Tensor] = {}
-    theirs: dict[str, Tensor] = {}
-    for name in pairs[0][0]:
-        wanted, got = (torch.cat([pair[side][name] for pair in pairs]) for side in (0, 1))
-        if wanted.shape != got.shape:
-            raise JobError(f"{path} was not written: {name} came out as {tuple(got.shape)}, not {tuple(wanted.shape)}")
-        ours[name], theirs[name] = wanted, got
-        apart = (got - wanted).abs()
-        relative = float((apart / wanted.abs().clamp(min=program.units.get(name, 1.0))).max())
-        compared.append(Compared(name, tuple(wanted.shape[1:]), float(apart.max()), relative))
-        if not relative <= TOLERANCE:
-            raise JobError(
-                f"{path} was not written: its {name} differ from PyTorch's by up to {float(apart.max()):.2g}, "
-                f"relatively {relative:.2g}, more than {TOLERANCE:g}"
-            )
-    if program.decode is not None:
-        _compare_answers(program.decode(ours), program.decode(theirs), path)
-    return compared
-
-
-def _compare_answers(wanted: list[dict[str, Any]], got: list[dict[str, Any]], path: Path) -> None:
-    """Raise JobError where the file's outputs, decoded, give other answers than the model's.
-
-    One example in eight may: of two predictions that are equally certain but for rounding, either may come first.
-    """
-    differing = sum(not _alike(one, other) for one, other in zip(wanted, got, strict=True))
-    if differing > -(-len(wanted) // 8):
-        raise JobError(f"{path} was not written: {differing} of {len(wanted)} examples get other answers from it")
-
-
-def _alike(one: Any, other: Any) -> bool:
-    """Whether two answers, plain values, say the same, numbers to about three digits."""
-    if isinstance(one, float) and isinstance(other, float):
-        return abs(one - other) <= 1e-3 * max(10.0, abs(one), abs(other))
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_alike(one[key], other[key]) for key in one)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_alike, one, other))
-    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
-        return one.shape == other.shape and bool((abs(one - other) <= 1e-3 * np.maximum(10.0, abs(one))).all())
-    return one == other
 
 
 @contextlib.contextmanager

@@ -11,11 +11,11 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from opsin import objects, registry
+from opsin import objects, registry, rooms
 from opsin.backbones.fitting import fit_file, fit_weights
 from opsin.backbones.weight_files import WeightFile, check_numbers, read_weights, without_prefixes
 from opsin.backbones.weights import load_published
-from opsin.engine.checkpoint import CRITERION, read_model, read_tensors
+from opsin.engine.checkpoint import CRITERION, Facts, read_model, read_tensors
 from opsin.engine.recipe import ModelSection
 from opsin.engine.task import Task, average_state
 from opsin.errors import InputError, JobError
@@ -29,6 +29,8 @@ _NAMED = 5  # classes that a line names before it counts
 @dataclass(frozen=True)
 class FirstWeights:
     """Tensors of another training. task, classes: what they were trained for; "" and none where nothing says so.
+
+    classes: what the rows of its last layers stand for, see `opsin.engine.predict.Predictor.labels_of`.
 
     file: the file as others wrote it, where it is none of ours.
     """
@@ -47,16 +49,25 @@ def read_first_weights(path: str) -> FirstWeights:
     if not Path(path).exists():
         path = str(find_local(path, fetch=is_named(path), how=f"--set train.init={path}") or path)
     if Path(path).is_dir():
-        saved = read_model(path)
-        return FirstWeights(saved.state, saved.recipe.task, saved.classes)
+        return _of_run(path)
     try:
         if Path(path).suffix.lower() == ".safetensors" and "opsin" in read_tensors(Path(path))[1]:
-            saved = read_model(path)
-            return FirstWeights(saved.state, saved.recipe.task, saved.classes)
+            return _of_run(path)
     except InputError:  # its tensors are all that is wanted
         pass
     file = read_weights(Path(path))
     return FirstWeights(file.tensors, file=file)
+
+
+def _of_run(path: str) -> FirstWeights:
+    saved = read_model(path)
+    return FirstWeights(saved.state, saved.recipe.task, labels_of(saved))
+
+
+def labels_of(facts: Facts) -> list[str]:
+    """What the rows of a model's last layers stand for, as its task says."""
+    predicts = rooms.find_room(facts.recipe.task).predicts
+    return facts.classes if predicts is None else rooms.load(predicts).labels_of(facts.meaning)
 
 
 def described_recipe(path: str) -> Mapping[str, object]:
@@ -79,8 +90,9 @@ def load_first_weights(task: Task, path: str) -> list[str]:
     """First weights from another training. Returns what was kept and what starts fresh, in lines."""
     first = read_first_weights(path)
     state, lines = first.state, []
-    if first.task == task.recipe.task and first.classes and first.classes != task.classes:
-        state, lines = _keep_classes(task.model, first, task.classes, path)
+    classes = labels_of(task.facts)
+    if first.task == task.recipe.task and first.classes and first.classes != classes:
+        state, lines = _keep_classes(task.model, first, classes, path)
     fresh = initialize(task.model, state) if first.file is None else _fill(task, first.file, path)
     own = list(average_state(task.model))
     fresh = [k for k in fresh if k in own]

@@ -59,7 +59,9 @@ class Program:
     outputs: their names, in order. metadata: texts that travel in the file. units: of an output, the size from which on
     its error counts as relative; 1 for most. decode: from the outputs to the answers of a batch whose inputs have
     these (height, width), by which a file is compared too. name: of the input in the file. sides: which other sizes of
-    images the file is to take; its example's alone if None.
+    images the file is to take; its example's alone if None. exact: from the outputs to what must be the same of each
+    example in the file, without any difference. compared: on how many examples a file is compared. half: whether the
+    file's weights are to have 16 bits.
     """
 
     module: nn.Module
@@ -69,6 +71,9 @@ class Program:
     decode: Callable[[Mapping[str, Tensor]], list[dict[str, Any]]] | None = None
     name: str = "images"
     sides: FreeSides | None = None
+    exact: Callable[[Mapping[str, Tensor]], list[Any]] | None = None
+    compared: int = 8
+    half: bool = False
 
 
 class Predictor:
@@ -173,6 +178,14 @@ class Predictor:
     def relabel(cls, recipe: Recipe, source: Source) -> Source:
         """A divided source as the recipe's model sees its truth, in training and evaluation."""
         return source
+
+    @classmethod
+    def labels_of(cls, meaning: Mapping[str, Any]) -> list[str]:
+        """What the rows of a network's last layers stand for, in their order, by what its truth means: the classes.
+
+        So that a training which begins with another's weights keeps what both know; see `opsin.nn.capabilities`.
+        """
+        return [str(name) for name in meaning.get("classes", ())]
 
     @classmethod
     def network_of_program(

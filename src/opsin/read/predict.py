@@ -2,32 +2,49 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import math
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
 
 from opsin.data import Source
 from opsin.data.texts import Texts
 from opsin.engine.answers import Answer
-from opsin.engine.predict import Predictor
+from opsin.engine.checkpoint import Facts
+from opsin.engine.predict import Predictor, Program, describe_input
 from opsin.engine.recipe import Recipe, own_section
 from opsin.errors import printable
 from opsin.read.alphabet import Alphabet
 from opsin.read.answers import ReadAnswer
+from opsin.read.decoding import Decoding, TextDecoder
+from opsin.read.drawing import annotate
+from opsin.read.program import Probabilities, ReaderProgram, of_model
 from opsin.read.recipe import choose_alphabet
 from opsin.read.recognizer import Reading
 
+COMPARED = 256  # crops on which an exported file must read every character as the model does
+
 
 class ReadPredictor(Predictor):
-    """The text of images."""
+    """The text of images.
+
+    alphabet: what the labels of the network are.
+    """
 
     answer_class: ClassVar[type[Answer]] = ReadAnswer
 
-    @cached_property
-    def alphabet(self) -> Alphabet:
-        """What the labels of the network are."""
-        return Alphabet.from_meaning(self.facts.meaning)
+    def __init__(self, model: nn.Module | None, facts: Facts) -> None:
+        super().__init__(model, facts)
+        self.alphabet = Alphabet.from_meaning(facts.meaning)
+        self._decoders: dict[Decoding, TextDecoder] = {}
+
+    @classmethod
+    def labels_of(cls, meaning: Mapping[str, Any]) -> list[str]:
+        return list(str(meaning.get("alphabet", "")))
 
     @classmethod
     def relabel(cls, recipe: Recipe, source: Source) -> Source:
@@ -41,21 +58,83 @@ class ReadPredictor(Predictor):
         }
         return source.with_splits(splits)
 
+    def readings(self, outputs: Any, decoding: Decoding) -> tuple[list[Reading], Tensor]:
+        """The reading of each image, and the probabilities (B, T, K) that it is made of."""
+        probabilities, greedy = self.model.probabilities(outputs), self.model.decode(outputs)
+        decoder = self._decoders.get(decoding)
+        if decoder is None:
+            decoder = TextDecoder(decoding, self.alphabet, probabilities.shape[2], self.model.blank)
+            self._decoders[decoding] = decoder
+        return decoder(probabilities, greedy), probabilities
+
+    def _checked(self, options: Mapping[str, Any], batch_size: int) -> dict[str, Any]:
+        checked = super()._checked(options, batch_size)
+        Decoding.of(checked)
+        return checked
+
     def answers(
         self, outputs: Any, sizes: Sequence[tuple[int, int]], originals: Sequence[Any], **options: Any
     ) -> list[dict[str, Any]]:
-        """Of each image its text, the text's score, and its characters with score and place."""
-        readings = self.model.decode(outputs)
-        count = self.model.probabilities(outputs).shape[1]
-        return [self._read_as(one, size, count) for one, size in zip(readings, sizes, strict=True)]
+        """Of each image its text, the text's score, and its characters with score and place.
 
-    def _read_as(self, reading: Reading, size: tuple[int, int], steps: int) -> dict[str, Any]:
+        score: the product of the characters' scores, 0 of no text. options: see `opsin.read.decoding.Decoding`.
+        """
+        readings, probabilities = self.readings(outputs, Decoding.of(options))
+        return [self.answer_of(one, size, probabilities.shape[1]) for one, size in zip(readings, sizes, strict=True)]
+
+    def answer_of(self, reading: Reading, size: tuple[int, int], steps: int) -> dict[str, Any]:
+        """The answer that a reading is, of an image of (height, width), among `steps` of the network's outputs."""
         text = self.alphabet.text_of(reading.labels)
-        found = [{"text": one, "score": score} for one, score in zip(text, reading.scores, strict=True)]
+        known = self.model.blank is not None
+        places = self._sides(reading.steps, steps, size) if known else [(None, None)] * len(text)
+        found = [
+            {"text": one, "score": score, "left": left, "right": right}
+            for one, score, (left, right) in zip(text, reading.scores, places, strict=True)
+        ]
         return {"text": text, "score": math.prod(reading.scores) if text else 0.0, "characters": found}
+
+    def _sides(self, places: Sequence[int], steps: int, size: tuple[int, int]) -> list[tuple[float, float]]:
+        """Left and right of characters, in pixels of the image: half-way to their neighbours."""
+        if not places:
+            return []
+        scale, _, shift, _ = self.preprocessing.transform(*size)
+        width = self.preprocessing.size[1]
+        centres = [((place + 0.5) * width / steps - shift) / scale for place in places]
+        gap = (centres[-1] - centres[0]) / (len(centres) - 1) if len(centres) > 1 else size[0]
+        edges = [(a + b) / 2 for a, b in itertools.pairwise(centres)]
+        edges = [centres[0] - gap / 2, *edges, centres[-1] + gap / 2]
+        edges = [round(min(max(edge, 0.0), float(size[1])), 2) for edge in edges]
+        return list(itertools.pairwise(edges))
+
+    def draw(self, image: Tensor, answer: Any) -> Any:
+        """The image over its text, each character under its place."""
+        return annotate(image, answer)
 
     def describe(self, answer: dict[str, Any]) -> str:
         """`STREET 97.1 %`."""
         if not answer["text"]:
             return "no text"
         return f"{printable(answer['text'])} {100 * answer['score']:.1f} %"
+
+    @classmethod
+    def network_of_program(
+        cls, run: Callable[[Tensor], Mapping[str, Tensor]], facts: Facts, texts: Mapping[str, Any]
+    ) -> nn.Module:
+        return ReaderProgram(run, texts["reading"])
+
+    def programs(self) -> list[Program]:
+        preprocessing, reading = self.preprocessing, of_model(self.model)
+        usage = f"{describe_input(preprocessing)}probabilities: (batch, steps, {self.model.num_classes}), 0 to 1. "
+        if self.model.blank is not None:
+            usage += (
+                f"At each step take the most probable class, leave out repetitions and then class {self.model.blank}, "
+                "the blank; the others are the characters of `alphabet` in their order."
+            )
+        metadata = {"usage": usage, "reading": json.dumps(reading)}
+        module = Probabilities(self.model, preprocessing)
+        return [Program(module, ["probabilities"], metadata, exact=self._texts_of, compared=COMPARED)]
+
+    @torch.inference_mode()
+    def _texts_of(self, outputs: Mapping[str, Tensor]) -> list[str]:
+        network = ReaderProgram(lambda _: outputs, of_model(self.model))
+        return [self.alphabet.text_of(one.labels) for one in network.decode(dict(outputs))]

@@ -9,10 +9,13 @@ from torch import Tensor
 
 from opsin import registry
 from opsin.data import Preprocessing, Source
+from opsin.engine.checkpoint import Facts
 from opsin.engine.recipe import Recipe
 from opsin.engine.task import Task
-from opsin.errors import InputError
+from opsin.errors import InputError, say
 from opsin.read.alphabet import Alphabet
+from opsin.read.blanks import BlankWatch
+from opsin.read.evaluate import ReadEvaluator
 from opsin.read.fit import describe_misfits, find_misfits
 from opsin.read.recognizer import Recognizer
 from opsin.structures import Batch
@@ -20,6 +23,12 @@ from opsin.structures import Batch
 
 class ReadTask(Task):
     """Trains a Recognizer on texts, in the labels of its alphabet."""
+
+    predictor: Any  # a ReadPredictor
+
+    def __init__(self, model: Any, facts: Facts) -> None:
+        super().__init__(model, facts)
+        self._blanks = BlankWatch()
 
     @classmethod
     def options(cls, recipe: Recipe, preprocessing: Preprocessing | None, source: Source) -> dict[str, Any]:
@@ -63,11 +72,20 @@ class ReadTask(Task):
         return source, lines
 
     def targets(self, batch: Batch) -> dict[str, Tensor]:
-        labels, lengths = self.predictor.alphabet.labels(batch["text"])  # type: ignore[attr-defined]
+        labels, lengths = self.predictor.alphabet.labels(batch["text"])
         return {"labels": labels.to(self.device), "lengths": lengths}
 
+    def on_validation_epoch_end(self) -> None:
+        super().on_validation_epoch_end()
+        evaluator = self.evaluator
+        if self.trainer.sanity_checking or not self.trainer.is_global_zero or not isinstance(evaluator, ReadEvaluator):
+            return
+        line = self._blanks.observe(evaluator.empty_share(), evaluator.brief().get("loss"), self.steps)
+        if line is not None:
+            say(line)
+
     def describe_settings(self) -> list[str]:
-        alphabet: Alphabet = self.predictor.alphabet  # type: ignore[attr-defined]
+        alphabet: Alphabet = self.predictor.alphabet
         return [alphabet_in_words(alphabet)]
 
 

@@ -1,0 +1,145 @@
+"""Evaluations of recognizers: lexicons, protocols, decoding, reports, and files of other tools."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import opsin
+from opsin.data import Split
+from opsin.data.inputs import ImageArray
+from opsin.data.source import Source
+from opsin.data.texts import PackedTexts, Texts
+from opsin.engine.evaluate import evaluate_run, evaluate_split
+from opsin.engine.evaluator import create_evaluator
+from opsin.engine.score import evaluate_predictions
+from opsin.errors import InputError
+from opsin.read.evaluate import WorstReads
+from opsin.read.score import read_texts, score
+
+from . import tiny_words
+
+
+def test_the_most_probable_word_of_the_images_own_list_is_taken(run: Path) -> None:
+    images, texts = tiny_words.draw(40, seed=9)
+    predictor = opsin.load(run)
+    predictor.model.head.bias.data[predictor.alphabet.encode("c")] -= 14  # so that some are read wrongly
+    lists = [PackedTexts.pack(sorted(set(texts))), PackedTexts.pack(["b", "?", "cab"])]
+    lexicons = np.array([0] * 20 + [1] * 10 + [-1] * 10)
+    split = Split(ImageArray(torch.from_numpy(images), "words"), Texts.of(texts, "abc", lexicons=lexicons, words=lists))
+    evaluator = create_evaluator(predictor)
+    found = evaluate_split(evaluator, split, batch_size=7).result
+    compared = evaluator.collected()
+    assert sum(one.text == one.truth for one in compared[:20]) < sum(
+        one.by_lexicon == one.truth for one in compared[:20]
+    )
+    assert [one.by_lexicon is None for one in compared] == [False] * 30 + [True] * 10
+    assert {one.by_lexicon for one in compared[20:30]} <= {"b", "cab"}
+    right = sum(one.by_lexicon == one.truth for one in compared[:30])
+    assert found.metrics["word_accuracy_lexicon"] == right / 30
+    titles = [section.title for section in evaluator.sections(found, split)]
+    assert titles == [
+        "How texts are compared",
+        "Characters",
+        "Confusion matrix",
+        "Most frequent confusions",
+        "Errors by length",
+        "Worst texts",
+        "How to read the numbers",
+    ]
+
+
+def test_protocol_and_decoding_are_options_and_are_said(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("a\nB\nab\n")
+    found = evaluate_run(run, split="test", ignore_case=True, decode="beam")
+    assert found.addition is not None
+    assert found.addition.describe().startswith("upper and lower case are one; every character counts; beam search")
+    assert found.metrics["word_accuracy"] > 0.9
+    alone = evaluate_run(run, split="test", lexicon=str(tmp_path / "words.txt"))
+    assert alone.metrics["word_accuracy"] < 0.5
+    answers = opsin.load(run).predict(torch.from_numpy(tiny_words.draw(6)[0]), lexicon=str(tmp_path / "words.txt"))
+    assert {one.text for one in answers} <= {"a", "ab", ""}  # the alphabet has no B
+
+
+def test_characters_stand_where_they_are_in_the_image(run: Path) -> None:
+    images, texts = tiny_words.draw(12, seed=4)
+    wide = torch.from_numpy(images).repeat_interleave(3, dim=3).repeat_interleave(2, dim=2)
+    for answer, text in zip(opsin.load(run).predict(wide), texts, strict=True):
+        if answer.text != text:
+            continue
+        for place, one in enumerate(answer.characters):
+            middle = (one["left"] + one["right"]) / 2 / 3
+            assert abs(middle - (8 * place + 3.5)) < 5
+            assert 0 <= one["left"] < one["right"] <= 96
+        drawn = answer.plot()
+        assert drawn.size[0] >= 320
+
+
+def test_the_report_has_the_worst_texts(run: Path) -> None:
+    page = (run / "report.html").read_text()
+    assert "How texts are compared" in page
+    kept = WorstReads(limit=2)
+    for place, (truth, text) in enumerate([("abc", "abc"), ("abc", "abd"), ("ab", "xy"), ("a", ""), ("abcd", "")]):
+        kept.add(place, truth, text, torch.zeros(2, 3))
+    assert kept.places() == [4, 2]
+
+
+def source() -> Source:
+    images, _texts = tiny_words.draw(3)
+    truth = Texts.of(["Ab-1", "c", ""])
+    return Source("here", "tiny", {"test": Split(ImageArray(torch.from_numpy(images[:3]), "x"), truth)})
+
+
+FORMS = {
+    "a.csv": 'path,text\nx[0],Ab-1\nx[1],"c"\nx[2],\n',
+    "a.tsv": "x[2]\t\nx[0]\tAb-1\nx[1]\tc\n",
+    "a.jsonl": '{"path": "x[0]", "text": "Ab-1"}\n{"file": "x[1]", "text": "c"}\n{"path": "x[2]", "text": ""}\n',
+    "a.json": json.dumps([{"path": f"x[{i}]", "text": text} for i, text in enumerate(["Ab-1", "c", ""])]),
+    "a.txt": "x[0] Ab-1\nx[1] c\nx[2] \n",
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_texts_of_other_tools_are_compared(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(FORMS[name])
+    assert score(tmp_path / name, source(), "test").metrics["word_accuracy"] == 1
+    (tmp_path / name).write_text(FORMS[name].replace("Ab-1", "aB1"))
+    found = score(tmp_path / name, source(), "test")
+    assert found.metrics["word_accuracy"] == pytest.approx(2 / 3)
+    assert found.metrics["cer"] == pytest.approx(3 / 5)
+    assert score(tmp_path / name, source(), "test", ignore_case=True, alphanumeric=True).metrics["cer"] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.csv", "x[0],a\nx[0],b\n", "has a text already"),
+        ("a.csv", "x[0],a\n", "has no text for 2 of 3"),
+        ("a.csv", "y.png,a\n", "not in here"),
+        ("a.json", "[1]", "lacks a path"),
+        ("a.json", "{", "no readable JSON"),
+        ("a.jsonl", "", "holds no texts"),
+    ],
+)
+def test_what_cannot_be_compared_is_named(name: str, content: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=words):
+        score(tmp_path / name, source(), "test")
+    (tmp_path / name).write_bytes(b"x[0],a\nx[1],\xe9\n")
+    with pytest.raises(InputError, match="line 2 is not UTF-8"):
+        read_texts(tmp_path / name)
+
+
+def test_answers_that_predict_wrote_are_scored(run: Path, tmp_path: Path, readers: None) -> None:
+    images, texts = tiny_words.draw(10, seed=2)
+    answers = opsin.load(run).predict(torch.from_numpy(images))
+    rows = [{"path": f"words[{i}]", **one} for i, one in enumerate(answers)]
+    (tmp_path / "answers.json").write_text(json.dumps(rows))
+    found = evaluate_predictions(tmp_path / "answers.json", "tinywords:10", "all", task="read")
+    right = [one.text == text for one, text in zip(answers, tiny_words.draw(10)[1], strict=True)]
+    assert found["word_accuracy"] == sum(right) / 10
+    assert len(texts) == 10
