@@ -1,3 +1,5 @@
 """Every recognizer: importing this registers them by name."""
 
-__all__: list[str] = []
+from opsin.read import crnn  # registers its models
+
+__all__ = ["crnn"]
