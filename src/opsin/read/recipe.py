@@ -28,6 +28,15 @@ class ReadSection(RecipeSection):
         default=None,
         description="What the alphabet lacks is left out of texts; null for true with the alphanumeric alphabet alone.",
     )
+    learn_to_augment: bool = Field(
+        default=False,
+        description="An agent beside the recognizer learns where to move points on the borders of training images.",
+    )
+    augment_patches: int = Field(default=3, ge=1, description="Patches of an image between those points.")
+    augment_radius: float = Field(
+        default=10.0, ge=0, lt=16, description="How far a point moves at most, in pixels of an image 32 high."
+    )
+    agent_lr: float | None = Field(default=None, gt=0, description="The agent's learning rate; null for optim.lr.")
 
 
 def choose_alphabet(section: ReadSection, truth: Texts) -> dict[str, Any]:

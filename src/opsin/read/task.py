@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from opsin import registry
-from opsin.data import Preprocessing, Source
+from opsin import data, registry
+from opsin.data import Preprocessing, Source, Split
 from opsin.engine.checkpoint import Facts
-from opsin.engine.recipe import Recipe
-from opsin.engine.task import Task
+from opsin.engine.recipe import Recipe, own_section
+from opsin.engine.report import Section
+from opsin.engine.task import Task, Update
 from opsin.errors import InputError, say
+from opsin.read.agent_drawing import learned_moves
 from opsin.read.alphabet import Alphabet
 from opsin.read.blanks import BlankWatch
 from opsin.read.evaluate import ReadEvaluator
 from opsin.read.fit import describe_misfits, find_misfits
-from opsin.read.recognizer import Recognizer
+from opsin.read.learned_augmentation import LearnedAugmentation
+from opsin.read.recognizer import Outputs, Recognizer
 from opsin.structures import Batch
 
 
 class ReadTask(Task):
-    """Trains a Recognizer on texts, in the labels of its alphabet."""
+    """Trains a Recognizer on texts, in the labels of its alphabet.
+
+    learned: bends training images, and is taught beside the recognizer; None where the recipe asks for none.
+    """
 
     predictor: Any  # a ReadPredictor
 
-    def __init__(self, model: Any, facts: Facts) -> None:
+    def __init__(self, model: nn.Module, facts: Facts) -> None:
         super().__init__(model, facts)
         self._blanks = BlankWatch()
+        section: Any = own_section(facts.recipe)
+        self.learned: LearnedAugmentation | None = None
+        self._outputs: Outputs = {}  # of the batch under way, which the agent is taught by
+        if section.learn_to_augment:
+            self.learned = LearnedAugmentation(
+                self.model.in_channels, patches=section.augment_patches, radius=section.augment_radius
+            )
 
     @classmethod
     def options(cls, recipe: Recipe, preprocessing: Preprocessing | None, source: Source) -> dict[str, Any]:
@@ -70,6 +84,38 @@ class ReadTask(Task):
         if len(found.fitting) < len(train):
             source = source.with_splits({**source.splits, "train": train.subset(found.fitting)})
         return source, lines
+
+    def inputs(self, batch: Batch) -> tuple[Any, ...]:
+        inputs = super().inputs(batch)
+        return inputs if self.learned is None else (self.learned(inputs[0]), *inputs[1:])
+
+    def updates(self) -> Sequence[Update]:
+        if self.learned is None:
+            return super().updates()
+        section: Any = own_section(self.recipe)
+        own = {} if section.agent_lr is None else {"lr": section.agent_lr}
+        return [
+            Update("reader", self.model, self._reader_losses),
+            Update("agent", self.learned, self._agent_losses, own),
+        ]
+
+    def _reader_losses(self, batch: Batch) -> Mapping[str, Tensor]:
+        outputs = self.model(*self.inputs(batch))
+        self._outputs = {name: value.detach() for name, value in outputs.items()}
+        return self.model.loss(outputs, self.targets(batch))
+
+    def _agent_losses(self, batch: Batch) -> Mapping[str, Tensor]:
+        assert self.learned is not None
+        outputs, self._outputs = self._outputs, {}
+        return self.learned.loss(self.model, outputs, self.targets(batch))
+
+    def inspections(self, split: Split) -> list[Section]:
+        """What the agent has learned, where there is one."""
+        if self.learned is None:
+            return []
+        count = min(len(split), 12)
+        batch = next(iter(data.create_loader(split.subset(range(count)), self.preprocessing, batch_size=count)))
+        return [learned_moves(self.learned, batch["image"], self.predictor.inputs(batch)[0])]
 
     def targets(self, batch: Batch) -> dict[str, Tensor]:
         labels, lengths = self.predictor.alphabet.labels(batch["text"])

@@ -39,6 +39,7 @@ MOVES: dict[str, dict[str, Any]] = {
     "scale_jitter_crop": {"size": (64, 96), "min": 96, "max": 140},
     "elastic_transform": {"alpha": 100.0, "sigma": 7.0},
     "thin_plate_spline": {"distortion": 0.1},
+    "moving_least_squares": {"radius": 4.0},
 }  # fmt: skip
 
 FLIPS: dict[str, Any] = {"horizontal": v2.RandomHorizontalFlip, "vertical": v2.RandomVerticalFlip}

@@ -69,6 +69,7 @@ MOVING: dict[str, list[Any]] = {
     "rotation": [{"random_rotation": {"degrees": 30, "interpolation": "bilinear"}}],
     "perspective": [{"random_perspective": {"p": 1.0, "distortion_scale": 0.3}}],
     "bent": [{"thin_plate_spline": {"distortion": 0.08}}],
+    "borders": [{"moving_least_squares": {"radius": 5}}],
     "mosaic": [{"mosaic": {"p": 1.0}}],
     "random crop": [{"random_crop": {"padding": [30, 20]}}],
     "resized crop": [{"random_resized_crop": {"scale": [0.4, 1.0]}}],
@@ -158,14 +159,14 @@ def test_boxes_go_where_their_pixels_go(name: str, preprocessing: Preprocessing)
             red = (moved[0].float() - moved[1].float()).abs() > 100
             assert left.masks is not None and left.points is not None and left.polygons is not None
             # The box of a turned or bent rectangle is around its corners, which antialiasing rounds off.
-            slack = 2.0 if name in ("affine", "rotation", "perspective", "bent", "all") else 1.0
+            slack = 2.0 if name in ("affine", "rotation", "perspective", "bent", "borders", "all") else 1.0
             assert (extent(red) - left.boxes[k]).abs().max() <= slack, (name, seed)
             assert (extent(left.masks[k]) - left.boxes[k]).abs().max() <= slack
             assert torch.equal(left.polygons[k], left.points[k])
             height, width = preprocessing.size
             around = torch.cat([left.points[k].amin(dim=0), left.points[k].amax(dim=0)])
             around[0::2], around[1::2] = around[0::2].clamp(0, width), around[1::2].clamp(0, height)
-            bent = 2.0 if name == "bent" else 0.01
+            bent = 2.0 if name in ("bent", "borders") else 0.01
             if name not in ("crop", "mosaic", "all"):  # there it is cut where the part or the quarter ends
                 assert (around - left.boxes[k]).abs().max() <= bent
             found += 1

@@ -31,6 +31,7 @@ from opsin.data.transforms.geometry import (
     ThinPlateSpline,
 )
 from opsin.data.transforms.mosaic import MixUp, Mosaic, Partner
+from opsin.data.transforms.moving_points import MovingLeastSquares
 from opsin.data.transforms.sample import Frame, Sample, Scene, begin, end, missing_kernel
 from opsin.errors import InputError, unknown
 
@@ -282,6 +283,7 @@ _PIXELS: dict[str, Any] = {
 _GEOMETRY: dict[str, tuple[Any, tuple[str, ...]]] = {
     "elastic_grid": (ElasticGrid, ("elastic",)),
     "elastic_transform": (ElasticTransform, ("elastic",)),
+    "moving_least_squares": (MovingLeastSquares, ("elastic",)),
     "random_affine": (v2.RandomAffine, ("affine",)),
     "random_crop": (v2.RandomCrop, ("pad", "crop")),
     "random_perspective": (v2.RandomPerspective, ("perspective",)),
@@ -302,7 +304,7 @@ _BLIND: dict[str, Any] = {
 _KNOWN = _OURS | _PIXELS | {name: kind for name, (kind, _) in _GEOMETRY.items()} | _BLIND
 _SIZING = ("random_resized_crop", "scale_jitter_crop")
 _SIZED = (*_SIZING, "random_crop")  # they get the size from the preprocessing
-_BENDING = ("elastic_grid", "elastic_transform", "thin_plate_spline")
+_BENDING = ("elastic_grid", "elastic_transform", "moving_least_squares", "thin_plate_spline")
 _UNSIZE = (Expand, RandomIoUCrop)
 
 
