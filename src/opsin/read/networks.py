@@ -1,5 +1,5 @@
 """Every recognizer: importing this registers them by name."""
 
-from opsin.read import crnn  # registers its models
+from opsin.read import attention_reader, crnn  # registers their models
 
-__all__ = ["crnn"]
+__all__ = ["attention_reader", "crnn"]
