@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import shutil
 import struct
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -85,6 +87,18 @@ def camvid(folder: Path) -> None:
             Image.fromarray(values.astype(np.uint8)).save(folder / f"{split}annot" / f"{number}.png")
 
 
+def words(path: Path) -> None:
+    """Cropped words with `labels.jsonl`, in a zip."""
+    with zipfile.ZipFile(path, "w") as archive:
+        lines = []
+        for number in range(24):
+            content = io.BytesIO()
+            image(number, 32, 100).save(content, "PNG")
+            archive.writestr(f"{number:02}.png", content.getvalue())
+            lines.append(json.dumps({"file": f"{number:02}.png", "text": ("stop", "exit", "open")[number % 3]}))
+        archive.writestr("labels.jsonl", "\n".join(lines))
+
+
 def others_answers(folder: Path) -> None:
     """Files of answers that other tools have written, each with the truth that belongs to it."""
     (folder / "annotations").mkdir()
@@ -132,6 +146,7 @@ def make_folder(folder: Path) -> None:
     others_answers(folder)
     masks(folder)
     camvid(folder / "camvid")
+    words(folder / "words.zip")
     fashion_mnist(folder / "fashion_mnist")
     for name in ("new_images", "images", "new"):
         (folder / name).mkdir()

@@ -68,7 +68,7 @@ def test_a_text_ends_at_the_first_end() -> None:
     rows = [[2, 4, END, 3], [END, 2, 2, 2], [3, 3, 3, 3], [2, START, 3, END]]
     probabilities = torch.eye(6)[torch.tensor(rows)] * 0.9
     readings = read_until_end(probabilities)
-    assert [list(one.labels) for one in readings] == [[0, 2], [], [1, 1, 1, 1], [0]]
+    assert [list(one.labels) for one in readings] == [[0, 2], [], [1, 1, 1, 1], [0, 1]]
     assert list(readings[0].scores) == pytest.approx([0.9, 0.9]) and list(readings[2].steps) == [0, 1, 2, 3]
 
 

@@ -131,6 +131,7 @@ class AttentionReader(Recognizer):
     """
 
     specials = 2
+    end = END
     class_layers = ("decoder",)
 
     def __init__(
@@ -253,15 +254,16 @@ class AttentionReader(Recognizer):
 
 
 def read_until_end(probabilities: Tensor) -> list[Reading]:
-    """(B, T, K) of steps that were written one after another -> the characters before the first end, or start, of each.
+    """(B, T, K) of steps that were written one after another -> the characters before the first end of each.
 
     Steps are counted from 0: the place of a character in its text.
     """
     values, classes = (x.cpu().tolist() for x in probabilities.detach().max(dim=2))
     readings = []
     for scores, row in zip(values, classes, strict=True):
-        length = next((k for k, one in enumerate(row) if one in (START, END)), len(row))
-        readings.append(Reading([one - 2 for one in row[:length]], scores[:length], list(range(length))))
+        length = row.index(END) if END in row else len(row)
+        kept = [k for k in range(length) if row[k] != START]  # which says nothing, and is nowhere in the training
+        readings.append(Reading([row[k] - 2 for k in kept], [scores[k] for k in kept], kept))
     return readings
 
 
