@@ -28,6 +28,7 @@ PACKAGES = (
     "nn",
     "ops",
     "optim",
+    "read",
     "scratch",
     "segment",
 )

@@ -34,8 +34,8 @@ class BlankWatch:
         if steps >= NORMAL_STEPS and self._still >= _PATIENCE:
             return self._once(
                 "stuck",
-                f"nothing is read after {steps:,} steps and the loss stands still: the network gives blanks alone. Raise "
-                "optim.lr or warm it up longer, see whether the texts fit their images (opsin data), and whether "
+                f"nothing is read after {steps:,} steps and the loss stands still: the network gives blanks alone. "
+                "Raise optim.lr or warm it up longer, see whether the texts fit their images (opsin data), and whether "
                 "data.size leaves characters a few pixels of width",
             )
         return self._once(

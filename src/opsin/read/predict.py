@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -85,8 +86,8 @@ class ReadPredictor(Predictor):
     def answer_of(self, reading: Reading, size: tuple[int, int], steps: int) -> dict[str, Any]:
         """The answer that a reading is, of an image of (height, width), among `steps` of the network's outputs."""
         text = self.alphabet.text_of(reading.labels)
-        known = self.model.blank is not None
-        places = self._sides(reading.steps, steps, size) if known else [(None, None)] * len(text)
+        places_known = not (isinstance(self.model, ReaderProgram) and self.model.blank is None)
+        places = self._sides(reading.steps, steps, size) if places_known else [(None, None)] * len(text)
         found = [
             {"text": one, "score": score, "left": left, "right": right}
             for one, score, (left, right) in zip(text, reading.scores, places, strict=True)
@@ -94,12 +95,17 @@ class ReadPredictor(Predictor):
         return {"text": text, "score": math.prod(reading.scores) if text else 0.0, "characters": found}
 
     def _sides(self, places: Sequence[int], steps: int, size: tuple[int, int]) -> list[tuple[float, float]]:
-        """Left and right of characters, in pixels of the image: half-way to their neighbours."""
+        """Left and right of characters, in pixels of the image: half-way to their neighbours.
+
+        places: of the network's `steps`, which divide the width of the input evenly.
+        """
         if not places:
             return []
         scale, _, shift, _ = self.preprocessing.transform(*size)
         width = self.preprocessing.size[1]
-        centres = [((place + 0.5) * width / steps - shift) / scale for place in places]
+        # what writes character by character may look back
+        ordered = np.maximum.accumulate(np.asarray(places, np.float64)).tolist()
+        centres = [((place + 0.5) * width / steps - shift) / scale for place in ordered]
         gap = (centres[-1] - centres[0]) / (len(centres) - 1) if len(centres) > 1 else size[0]
         edges = [(a + b) / 2 for a, b in itertools.pairwise(centres)]
         edges = [centres[0] - gap / 2, *edges, centres[-1] + gap / 2]

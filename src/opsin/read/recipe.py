@@ -8,9 +8,8 @@ from pydantic import Field
 
 from opsin.data.texts import Texts
 from opsin.engine.recipe import RecipeSection
-from opsin.read.alphabet import ALPHANUMERIC, Alphabet
-
-NAMED = {"alphanumeric": ALPHANUMERIC, "ascii": "".join(map(chr, range(32, 127)))}
+from opsin.read.alphabet import Alphabet
+from opsin.read.alphabets import is_named, named
 
 
 class ReadSection(RecipeSection):
@@ -18,8 +17,8 @@ class ReadSection(RecipeSection):
 
     alphabet: str = Field(
         default="data",
-        description="The characters in the order of their labels; or a name: data (those of the training's texts), "
-        "alphanumeric (0-9 a-z), ascii, gb2312-1, gb2312.",
+        description="The characters in the order of their labels; or a name: data (those of the data's texts), "
+        "alphanumeric (0-9 a-z), ascii, latin, gb2312-1, gb2312; several joined by +.",
     )
     fold_case: bool | None = Field(
         default=None, description="Upper and lower case are one; null for true with the alphanumeric alphabet alone."
@@ -49,5 +48,5 @@ def choose_alphabet(section: ReadSection, truth: Texts) -> dict[str, Any]:
         if fold_case:
             characters = "".join(sorted(set(characters.lower())))
     else:
-        characters = NAMED.get(section.alphabet, section.alphabet)
+        characters = named(section.alphabet) if is_named(section.alphabet) else section.alphabet
     return {"alphabet": Alphabet(characters, fold_case, only).characters, "fold_case": fold_case, "only": only}
