@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,6 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
-import torch
 from torch import Tensor, nn
 
 import opsin
@@ -17,6 +17,7 @@ from opsin import registry, rooms
 from opsin.losses.sequence import ctc_loss
 from opsin.nn.capabilities import ClassRows
 from opsin.ops.decoding import ctc_greedy
+from opsin.read.program import ReaderProgram, of_model
 from opsin.read.recognizer import Reading, Recognizer
 from opsin.read.room import ROOM
 from opsin.registry import Entry, Published
@@ -35,12 +36,12 @@ class TinyReader(Recognizer):
         self.blank = num_classes - 1
         self.body = nn.Sequential(
             nn.Conv2d(in_channels, width, 5, (2, 2), 2), nn.BatchNorm2d(width), nn.ReLU(),
-            nn.Conv2d(width, width, 5, (2, 2), 2), nn.BatchNorm2d(width), nn.ReLU(), nn.AdaptiveMaxPool2d((3, None)),
+            nn.Conv2d(width, width, 5, (2, 2), 2), nn.BatchNorm2d(width), nn.ReLU(),
         )  # fmt: skip
-        self.head = nn.Linear(3 * width, num_classes)
+        self.head = nn.Linear(width, num_classes)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        return {"logits": self.head(self.body(images).flatten(1, 2).transpose(1, 2))}
+        return {"logits": self.head(self.body(images).amax(dim=2).transpose(1, 2))}
 
     def steps(self, size: tuple[int, int]) -> int:
         return -(-size[1] // 4)
@@ -55,12 +56,9 @@ class TinyReader(Recognizer):
 
     def decode(self, outputs: dict[str, Tensor]) -> list[Reading]:
         assert self.blank is not None
-        found = []
-        for row in self.probabilities(outputs):
-            values, path = row.max(dim=1)
-            kept = [t for t in range(len(path)) if path[t] != self.blank and (t == 0 or path[t] != path[t - 1])]
-            found.append(Reading(path[kept].tolist(), values[kept].tolist(), kept))
-        (greedy := ctc_greedy(self.probabilities(outputs).log().transpose(0, 1), blank=self.blank))
+        probabilities = self.probabilities(outputs)
+        found = ReaderProgram(lambda _: {}, of_model(self)).decode({"probabilities": probabilities})
+        greedy = ctc_greedy(probabilities.log().transpose(0, 1), blank=self.blank)
         assert [one.labels for one in greedy] == [list(one.labels) for one in found]
         return found
 
@@ -72,15 +70,19 @@ class TinyReader(Recognizer):
         return {"head.weight": ClassRows(after=1), "head.bias": ClassRows(after=1)}
 
 
-@pytest.fixture
-def readers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The network by name, and the data `tinywords:N`, while a test runs."""
+def _lend(patch: pytest.MonkeyPatch) -> None:
     registry.list_models()
     published = Published("none", 2026, (1, tiny_words.HEIGHT, tiny_words.WIDTH), 0)
     entry = Entry("tiny_reader", "read", TinyReader, published, MappingProxyType({}), TinyReader)
-    monkeypatch.setitem(registry._models, "tiny_reader", entry)
+    patch.setitem(registry._models, "tiny_reader", entry)
     own = replace(ROOM, formats=(f"{tiny_words.__name__}:FORMAT", *ROOM.formats))
-    monkeypatch.setitem(rooms._rooms, "read", own)
+    patch.setitem(rooms._rooms, "read", own)
+
+
+@pytest.fixture
+def readers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network by name, and the data `tinywords:N`, while a test runs."""
+    _lend(monkeypatch)
 
 
 RECIPE: dict[str, Any] = {
@@ -92,9 +94,18 @@ RECIPE: dict[str, Any] = {
 }
 
 
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that is trained once."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        _lend(patch)
+        opsin.train(RECIPE, out=folder)
+    return folder
+
+
 @pytest.fixture
-def run(readers: None, tmp_path: Path) -> Path:
-    """A trained run."""
-    torch.manual_seed(0)
-    opsin.train(RECIPE, out=tmp_path / "run")
+def run(readers: None, trained: Path, tmp_path: Path) -> Path:
+    """A copy of a trained run."""
+    shutil.copytree(trained, tmp_path / "run")
     return tmp_path / "run"

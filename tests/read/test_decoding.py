@@ -6,6 +6,7 @@ import itertools
 import math
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,7 +71,7 @@ def test_characters_stand_where_they_are_most_probable() -> None:
     assert found == Reading([0, 1], [0.8, 0.6], [2, 4])
 
 
-def decode(probabilities: np.ndarray, blank: int | None = 0, **options: object) -> str:
+def decode(probabilities: np.ndarray, blank: int | None = 0, **options: Any) -> str:
     decoder = TextDecoder(Decoding.of(options), ALPHABET, 3, blank)
     (reading,) = decoder(torch.from_numpy(probabilities)[None], [Reading([0], [0.5], [0])])
     return ALPHABET.text_of(reading.labels)
@@ -126,7 +127,7 @@ def test_a_word_without_a_blank_is_the_nearest() -> None:
     ],
 )
 def test_what_cannot_be_decoded_by_is_named(
-    options: dict[str, object], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    options: dict[str, Any], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("zz.txt").write_text("zz\n")

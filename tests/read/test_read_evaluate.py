@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,10 +27,10 @@ from . import tiny_words
 
 def test_the_most_probable_word_of_the_images_own_list_is_taken(run: Path) -> None:
     images, texts = tiny_words.draw(40, seed=9)
-    predictor = opsin.load(run)
+    predictor: Any = opsin.load(run)
     predictor.model.head.bias.data[predictor.alphabet.encode("c")] -= 14  # so that some are read wrongly
-    lists = [PackedTexts.pack(sorted(set(texts))), PackedTexts.pack(["b", "?", "cab"])]
-    lexicons = np.array([0] * 20 + [1] * 10 + [-1] * 10)
+    lists = [PackedTexts.pack(["bbbb", text]) for text in texts[:20]] + [PackedTexts.pack(["b", "?", "cab"])]
+    lexicons = np.array([*range(20), *[20] * 10, *[-1] * 10])
     split = Split(ImageArray(torch.from_numpy(images), "words"), Texts.of(texts, "abc", lexicons=lexicons, words=lists))
     evaluator = create_evaluator(predictor)
     found = evaluate_split(evaluator, split, batch_size=7).result

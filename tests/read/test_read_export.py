@@ -59,11 +59,11 @@ def test_programs_are_read_to_the_end_or_between_blanks() -> None:
     def one_hot(path: list[int], count: int) -> dict[str, torch.Tensor]:
         return {"probabilities": torch.eye(count)[path][None]}
 
-    until_end = ReaderProgram(dict, {"blank": None, "end": 1, "first": 2})
+    until_end = ReaderProgram(lambda images: {}, {"blank": None, "end": 1, "first": 2})
     (reading,) = until_end.decode(one_hot([2, 3, 3, 1, 2], 4))
     assert (reading.labels, reading.steps) == ([0, 1, 1], [0, 1, 2])
-    between = ReaderProgram(dict, {"blank": 0, "end": None, "first": 1})
+    between = ReaderProgram(lambda images: {}, {"blank": 0, "end": None, "first": 1})
     (reading,) = between.decode(one_hot([0, 2, 2, 0, 2, 1, 0], 3))
     assert (reading.labels, reading.steps) == ([1, 1, 0], [1, 4, 5])
     with pytest.raises(ValueError, match="a blank or an end"):
-        ReaderProgram(dict, {"blank": None, "end": None, "first": 1})
+        ReaderProgram(lambda images: {}, {"blank": None, "end": None, "first": 1})

@@ -52,6 +52,7 @@ def size_limits(model: nn.Module) -> SizeLimits:
     """What a network says of the sizes of its images: nothing, where it does not."""
     found = (getattr(model, name, None) for name in ("strides", "divisor", "fixed_size", "min_size"))
     strides, divisor, fixed, smallest = found
+    smallest = max(smallest) if isinstance(smallest, tuple) else smallest  # of a height and a width
     return SizeLimits(tuple(strides or ()), divisor or 1, fixed, smallest or 1)
 
 

@@ -126,7 +126,7 @@ class ReadPredictor(Predictor):
     def network_of_program(
         cls, run: Callable[[Tensor], Mapping[str, Tensor]], facts: Facts, texts: Mapping[str, Any]
     ) -> nn.Module:
-        return ReaderProgram(run, texts["reading"])
+        return ReaderProgram(run, texts["decoding"])
 
     def programs(self) -> list[Program]:
         preprocessing, reading = self.preprocessing, of_model(self.model)
@@ -136,7 +136,7 @@ class ReadPredictor(Predictor):
                 f"At each step take the most probable class, leave out repetitions and then class {self.model.blank}, "
                 "the blank; the others are the characters of `alphabet` in their order."
             )
-        metadata = {"usage": usage, "reading": json.dumps(reading)}
+        metadata = {"usage": usage, "decoding": json.dumps(reading)}
         module = Probabilities(self.model, preprocessing)
         return [Program(module, ["probabilities"], metadata, exact=self._texts_of, compared=COMPARED)]
 

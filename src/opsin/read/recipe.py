@@ -43,10 +43,12 @@ def choose_alphabet(section: ReadSection, truth: Texts) -> dict[str, Any]:
     plain = section.alphabet == "alphanumeric"
     fold_case = plain if section.fold_case is None else section.fold_case
     only = plain if section.only is None else section.only
-    if section.alphabet == "data":
+    characters = section.alphabet
+    if characters == "data":
         characters = truth.characters
-        if fold_case:
-            characters = "".join(sorted(set(characters.lower())))
-    else:
-        characters = named(section.alphabet) if is_named(section.alphabet) else section.alphabet
+    elif is_named(characters):
+        characters = named(characters)
+    if fold_case:
+        folded = dict.fromkeys(characters.lower())
+        characters = "".join(sorted(folded) if section.alphabet == "data" else folded)
     return {"alphabet": Alphabet(characters, fold_case, only).characters, "fold_case": fold_case, "only": only}
