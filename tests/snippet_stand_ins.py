@@ -97,6 +97,24 @@ def words(path: Path) -> None:
             archive.writestr(f"{number:02}.png", content.getvalue())
             lines.append(json.dumps({"file": f"{number:02}.png", "text": ("stop", "exit", "open")[number % 3]}))
         archive.writestr("labels.jsonl", "\n".join(lines))
+def words(folder: Path) -> None:
+    """Zips of crops with their texts, the crops of one as files, and texts of another tool for these."""
+    (folder / "crops").mkdir()
+    zips = {"words": range(24), "words_train": range(16), "words_test": range(16, 20), "receipts": range(20)}
+    for name, numbers in zips.items():
+        with zipfile.ZipFile(folder / f"{name}.zip", "w") as archive:
+            lines = []
+            for number in numbers:
+                content = io.BytesIO()
+                image(number, 32, 96).save(content, "JPEG")
+                archive.writestr(f"{number:04}.jpg", content.getvalue())
+                lines.append(json.dumps({"file": f"{number:04}.jpg", "text": ("Rescue", "street", "5 km")[number % 3]}))
+                if name == "words":
+                    (folder / "crops" / f"{number:04}.jpg").write_bytes(content.getvalue())
+            archive.writestr("labels.jsonl", "\n".join(lines))
+    (folder / "words.txt").write_text("street\nRescue\n")
+    (folder / "novel.txt").write_text("the street to rescue 5 km of it\n")
+    (folder / "texts.csv").write_text("path,text\n" + "".join(f"{number:04}.jpg,street\n" for number in range(16, 20)))
 
 
 def others_answers(folder: Path) -> None:
@@ -147,6 +165,7 @@ def make_folder(folder: Path) -> None:
     masks(folder)
     camvid(folder / "camvid")
     words(folder / "words.zip")
+    words(folder)
     fashion_mnist(folder / "fashion_mnist")
     for name in ("new_images", "images", "new"):
         (folder / name).mkdir()
@@ -180,6 +199,10 @@ def segmenter(folder: Path, data: str, model: str, **options: Any) -> None:
     )
 
 
+def recognizer(folder: Path, data: str, model: str) -> None:
+    train(folder, {"task": "read", "model": {"name": model}, "data": {"source": data}})
+
+
 def train(folder: Path, recipe: Any) -> None:
     settings = {"train.max_steps": 2, "data.limit": 20}
     opsin.train(recipe, settings, out=folder, say=lambda line: None)
@@ -198,6 +221,7 @@ RUNS: Mapping[str, Callable[[Path], None]] = {
     ),
     "streets": lambda folder: segmenter(folder, "streets", "deeplabv3plus", **SMALL, channels=16),
     "scans": lambda folder: segmenter(folder, "scans", "unet", width=4, names=["membrane", "interior"]),
+    "words": lambda folder: recognizer(folder, "words_train.zip", "crnn"),
     "faster_rcnn": lambda folder: detector(folder, "bccd", "faster_rcnn", **SMALL, channels=32),
 }
 

@@ -83,6 +83,8 @@ RUNS: Mapping[str, Mapping[str, str]] = {
     "docs/export.md": {"runs/lenet5_digits": "digits", "runs/yolov3_bccd": "yolo"},
     "docs/finetuning.md": {"runs/other_photos": "other"},
     "docs/prediction.md": {"runs/digits": "digits"},
+    "docs/reading.md": {"runs/words": "words"},
+    "docs/reading_metrics.md": {"runs/words": "words"},
     "docs/segmentation.md": {"runs/street": "streets"},
     "docs/segmentation_metrics.md": {"runs/unet": "streets", "runs/membranes": "scans"},
     "docs/weights.md": {"runs/digits_net": "digits"},

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from opsin.errors import InputError
+from opsin.nn.capabilities import size_limits
 from opsin.nn.surgery import InputSize, fold_batch_norm
 
 _TOLERANCE = 1e-4  # of the largest output
@@ -133,7 +134,8 @@ def _drop_heads(model: Any) -> bool:
 
 def _example_size(model: nn.Module) -> InputSize:
     channels = getattr(model, "in_channels", 3)
-    side = getattr(model, "fixed_size", None) or max(getattr(model, "min_size", 1), 224)
+    limits = size_limits(model)
+    side = limits.fixed or max(limits.smallest, 224)
     return channels, side, side
 
 
