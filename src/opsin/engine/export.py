@@ -118,10 +118,7 @@ def export(
     if format not in SUFFIXES:
         raise unknown("format", format, SUFFIXES)
     path = _target(run, format, out)
-    missing = [name for name in _PACKAGES[format] if importlib.util.find_spec(name) is None]
-    if missing:
-        listed = " and ".join(filter(None, [", ".join(missing[:-1]), missing[-1]]))
-        raise InputError(f"format {format} needs {listed}: pip install 'opsin[export]'")
+    _check_packages(format)
     with step("building the model"):
         refuse_exported(run, "export")
         predictor = load(run, "cpu", model=None if model is None else twin_of(model))
@@ -130,10 +127,7 @@ def export(
         images, checked_on = _examples(predictor, program.compared)
     with step("tracing the network"):
         traced = _trace(program, predictor, images)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make the folder {path.parent}: {error.strerror}") from None
+    _make_folder(path.parent)
     with atomic(path) as temporary, tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         file = Path(folder) / path.name
         with step(f"converting to {format}"):
@@ -152,6 +146,20 @@ def export(
     dtype = str(images.dtype).removeprefix("torch.")
     facts = {"free": program.sides is not None, "half": half, "same": len(images) if program.exact else 0}
     return Exported(path, format, tuple(images.shape[1:]), outputs, checked_on, program.name, dtype, **facts)
+
+
+def _check_packages(format: str) -> None:
+    missing = [name for name in _PACKAGES[format] if importlib.util.find_spec(name) is None]
+    if missing:
+        listed = " and ".join(filter(None, [", ".join(missing[:-1]), missing[-1]]))
+        raise InputError(f"format {format} needs {listed}: pip install 'opsin[export]'")
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {folder}: {error.strerror}") from None
 
 
 def _program(predictor: Predictor, format: str, half: bool) -> Program:
