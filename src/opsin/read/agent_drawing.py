@@ -15,7 +15,7 @@ from opsin.ops.moving_least_squares import border_points
 from opsin.read.learned_augmentation import LearnedAugmentation
 
 _WIDTH = 300  # pixels of a drawn text
-_MARGIN = 24  # around it, where points on its borders may go
+_BESIDE = 8  # pixels around it, beside what points on its borders may move by
 _ARROW, _HEAD, _PAPER = (214, 39, 40), 5.0, (255, 255, 255)
 
 
@@ -31,9 +31,11 @@ def learned_moves(learned: LearnedAugmentation, images: Tensor, inputs: Tensor) 
         leaning = 2 * agent(inputs).softmax(dim=3)[..., 1] - 1  # (B, K, 2) in [-1, 1]
     agent.train(training)
     bent = learned.bend(images.to(inputs), leaning).round().clamp(0, 255).to(torch.uint8).cpu()
-    moves = (leaning * reach(learned.patches, (images.shape[2], images.shape[3]), learned.radius).to(leaning)).cpu()
+    most = reach(learned.patches, (images.shape[2], images.shape[3]), learned.radius)
+    moves = leaning.cpu() * most
+    margin = _BESIDE + math.ceil(float(most.max()) * _WIDTH / images.shape[3])
     items = [
-        GalleryItem(to_tensor(_draw(image, arrows, after)), _certainty(row))
+        GalleryItem(to_tensor(_draw(image, arrows, after, margin)), _certainty(row))
         for image, arrows, after, row in zip(images.cpu(), moves, bent, leaning.cpu(), strict=True)
     ]
     note = (
@@ -47,16 +49,16 @@ def _certainty(leaning: Tensor) -> str:
     return f"certain of a direction by {100 * float(leaning.abs().mean()):.0f} % on average"
 
 
-def _draw(image: Tensor, moves: Tensor, bent: Tensor) -> Image.Image:
-    """image, bent: uint8 (C, H, W). moves: (K, 2) pixels."""
+def _draw(image: Tensor, moves: Tensor, bent: Tensor, margin: int) -> Image.Image:
+    """image, bent: uint8 (C, H, W). moves: (K, 2) pixels. margin: of paper around each, pixels."""
     scale = _WIDTH / image.shape[2]
     size = _WIDTH, max(1, round(image.shape[1] * scale))
     upper, lower = (to_pil(one).convert("RGB").resize(size, Image.Resampling.BILINEAR) for one in (image, bent))
-    sheet = Image.new("RGB", (size[0] + 2 * _MARGIN, 2 * size[1] + 3 * _MARGIN), _PAPER)
-    sheet.paste(upper, (_MARGIN, _MARGIN))
-    sheet.paste(lower, (_MARGIN, size[1] + 2 * _MARGIN))
+    sheet = Image.new("RGB", (size[0] + 2 * margin, 2 * size[1] + 3 * margin), _PAPER)
+    sheet.paste(upper, (margin, margin))
+    sheet.paste(lower, (margin, size[1] + 2 * margin))
     canvas = ImageDraw.Draw(sheet)
-    starts = border_points(len(moves) // 2 - 1, size[1], size[0]) + _MARGIN
+    starts = border_points(len(moves) // 2 - 1, size[1], size[0]) + margin
     for (x, y), (dx, dy) in zip(starts.tolist(), (moves * scale).tolist(), strict=True):
         _arrow(canvas, (x, y), (x + dx, y + dy))
     return sheet
