@@ -12,8 +12,9 @@ from torch import Tensor
 
 from opsin.data.box_check import BoxSummary, find_alike, find_odd
 from opsin.data.labels import match_classes
-from opsin.data.masks import Masks
+from opsin.data.masks import Masks, Outline, Outlines
 from opsin.data.stated_boxes import StatedBoxes
+from opsin.data.texts import PackedTexts
 from opsin.data.truth import Problem, Size, Truth
 from opsin.errors import InputError
 from opsin.structures import Instances
@@ -54,7 +55,8 @@ class Boxes(Truth):
     boxes: rows (T, 4) float32, xyxy. labels: (T,) int64, -1 for regions to ignore. classes: their names. drawn: the
     objects' masks. proposals: rows (P, 4) float32, boxes that may hold an object, best first; see `with_proposals`.
     masked: whether samples have masks too; see `with_masks`. stated: the same objects as their file states them, where
-    that was asked for, see `opsin.data.formats.annotations.build`.
+    that was asked for, see `opsin.data.formats.annotations.build`. texts: of each object, T of them, what it reads, ""
+    for nothing or where that is not known; see `regions`.
     """
 
     boxes: Rows
@@ -64,13 +66,20 @@ class Boxes(Truth):
     proposals: Rows | None = None
     masked: bool = False
     stated: StatedBoxes | None = None
+    texts: PackedTexts | None = None
 
     @classmethod
-    def of(cls, instances: Sequence[Instances], classes: Sequence[str], drawn: Masks | None = None) -> Boxes:
+    def of(
+        cls,
+        instances: Sequence[Instances],
+        classes: Sequence[str],
+        drawn: Masks | None = None,
+        texts: PackedTexts | None = None,
+    ) -> Boxes:
         """Of the objects of each image: their boxes and labels, those without labels of the first class."""
         boxes = Rows.of([one.boxes for one in instances], torch.zeros(0, 4))
         labels = [torch.zeros(len(one), dtype=torch.int64) if one.labels is None else one.labels for one in instances]
-        return cls(boxes, torch.cat([torch.zeros(0, dtype=torch.int64), *labels]), classes, drawn)
+        return cls(boxes, torch.cat([torch.zeros(0, dtype=torch.int64), *labels]), classes, drawn, texts=texts)
 
     @property
     def meaning(self) -> Mapping[str, Any]:
@@ -95,6 +104,7 @@ class Boxes(Truth):
             drawn=None if self.drawn is None else self.drawn.select(places),
             proposals=None if self.proposals is None else self.proposals.select(places),
             stated=None if self.stated is None else self.stated.select(places),
+            texts=None if self.texts is None else self.texts.select(self._rows(places)),
         )
 
     def match(self, meaning: Mapping[str, Any]) -> Boxes:
@@ -132,6 +142,18 @@ class Boxes(Truth):
     def instances(self) -> list[Instances]:
         """The objects of each image."""
         return [self.at(i) for i in range(len(self))]
+
+    def regions(self, i: int) -> Instances:
+        """The objects of an image with `polygons`, each (n, 2), and `texts`: what a page reads, and where.
+
+        The polygon of what has no outline is its box; its text, where none is known, is empty.
+        """
+        one = self.at(i)
+        first, end = int(self.boxes.offsets[i]), int(self.boxes.offsets[i + 1])
+        one.texts = [""] * len(one) if self.texts is None else [self.texts[k] for k in range(first, end)]
+        outlines = self.drawn.rows[i] if isinstance(self.drawn, Outlines) else [None] * len(one)
+        one.polygons = [_polygon(box, outline) for box, outline in zip(one.boxes, outlines, strict=True)]
+        return one
 
     def masks(self, i: int, size: Size) -> Tensor | None:
         """The pixels of each of an image's objects, (N, height, width) bool; None where one of them has no mask."""
@@ -263,6 +285,12 @@ class Boxes(Truth):
         both = torch.cat([labels, labels.new_full((len(boxes),), _PROPOSAL)])
         return Instances(torch.cat([one.boxes, boxes]), both)
 
+    def _rows(self, places: np.ndarray) -> np.ndarray:
+        """The rows of the objects of the images at `places`, in that order."""
+        offsets = self.boxes.offsets.tolist()
+        spans = [np.arange(offsets[i], offsets[i + 1]) for i in places.tolist()]
+        return np.concatenate([np.zeros(0, np.int64), *spans])
+
     def _images(self) -> np.ndarray:
         """(T,) int64: of each box its image."""
         return np.repeat(np.arange(len(self)), np.diff(self.boxes.offsets))
@@ -295,6 +323,14 @@ class _Packed(NamedTuple):
         masks = [None] * len(counts) if self.masks is None else self.masks.split(counts)
         rows = zip(self.boxes.split(counts), self.labels.split(counts), masks, strict=True)
         return [Instances(boxes, labels, masks=own) for boxes, labels, own in rows]
+
+
+def _polygon(box: Tensor, outline: Outline | None) -> Tensor:
+    """The corners (n, 2) of an outline's largest part, or those of the box."""
+    if isinstance(outline, list) and outline:
+        return torch.from_numpy(max(outline, key=len).reshape(-1, 2).astype(np.float32))
+    x1, y1, x2, y2 = box.tolist()
+    return torch.tensor([(x1, y1), (x2, y1), (x2, y2), (x1, y2)])
 
 
 def _labels(one: Instances) -> Tensor:

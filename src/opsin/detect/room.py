@@ -23,6 +23,7 @@ ROOM = Room(
         "opsin.data.formats.wider_face:FORMAT",
         "opsin.data.formats.createml:FORMAT",
         "opsin.data.formats.dota:FORMAT",
+        "opsin.data.formats.icdar_text:PAGES",
         "opsin.data.formats.csv_boxes:FORMAT",
     ),
     reads="opsin.data.dataset_boxes:READER",

@@ -31,6 +31,7 @@ from opsin.data.inputs import ImageFiles
 from opsin.data.masks import Outline, Outlines
 from opsin.data.source import Source, Split, listed, map_threads
 from opsin.data.stated_boxes import StatedBoxes
+from opsin.data.texts import PackedTexts
 from opsin.data.truth import Problem
 from opsin.image_files import IMAGE_SUFFIXES, list_folder
 from opsin.structures import Instances
@@ -65,6 +66,7 @@ class Annotation:
     outlines: list[Outline | None] = field(default_factory=list)
     key: int | str | None = None
     areas: list[float | None] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
     crowds: set[int] | None = None
 
     def add(
@@ -76,6 +78,7 @@ class Annotation:
         ignored: bool = False,
         outline: Outline | None = None,
         area: float | None = None,
+        text: str = "",
     ) -> None:
         """One more object."""
         if ignored:
@@ -85,8 +88,11 @@ class Annotation:
         self.places.append(place)
         self.outlines.append(outline)
         self.areas.append(area)
+        self.texts.append(text)
 
-    def add_outline(self, points: Sequence[float], name: str, place: str, *, ignored: bool = False) -> None:
+    def add_outline(
+        self, points: Sequence[float], name: str, place: str, *, ignored: bool = False, text: str = ""
+    ) -> None:
         """One more object, as the corners of its outline, x1 y1 x2 y2 ...: its box is what they span.
 
         Raises ValueError for fewer than two corners, and for half a corner.
@@ -96,7 +102,7 @@ class Annotation:
         box = (min(points[::2]), min(points[1::2]), max(points[::2]), max(points[1::2]))
         drawn = np.array(points, np.float64)
         outline = [drawn] if len(points) >= 6 and bool(np.isfinite(drawn).all()) else None
-        self.add(box, name, place, ignored=ignored, outline=outline)
+        self.add(box, name, place, ignored=ignored, outline=outline, text=text)
 
 
 def note_oriented(where: str) -> Problem:
@@ -139,9 +145,10 @@ def build(
     for key, images in parts.items():
         found += _check_sizes(images)
         evaluated = [_evaluate(image, numbers, declared, found) for image in images]
-        instances, outlines = [one for one, _ in evaluated], [drawn for _, drawn in evaluated]
+        instances, outlines = [one for one, _, _ in evaluated], [drawn for _, drawn, _ in evaluated]
         masks = Outlines(outlines) if any(one is not None for drawn in outlines for one in drawn) else None
-        truth = Boxes.of(instances, known, masks)
+        texts = [text for _, _, some in evaluated for text in some]
+        truth = Boxes.of(instances, known, masks, PackedTexts.pack(texts) if any(texts) else None)
         if stated:
             truth = replace(truth, stated=_stated(images, numbers, class_keys or {}))
         splits[key] = Split(ImageFiles([image.file for image in images]), truth)
@@ -193,8 +200,8 @@ def _check_sizes(images: Sequence[Annotation]) -> list[Problem]:
 
 def _evaluate(
     image: Annotation, numbers: Mapping[str, int], declared: str, problems: list[Problem]
-) -> tuple[Instances, list[Outline | None]]:
-    """An image's instances and their outlines, and what is wrong with them into `problems`."""
+) -> tuple[Instances, list[Outline | None], list[str]]:
+    """An image's instances, their outlines and texts, and what is wrong with them into `problems`."""
     boxes = np.array(image.boxes, np.float64).reshape(-1, 4)
     labels = np.array([numbers.get(name, -2) for name in image.names], np.int64)
     kept = np.ones(len(boxes), bool)
@@ -232,11 +239,13 @@ def _evaluate(
         boxes = cut
     _note_twins(image, boxes, labels, kept, problems)
     outlines = [image.outlines[i] for i in np.flatnonzero(kept).tolist()]
+    texts = [image.texts[i] for i in np.flatnonzero(kept).tolist()]
     if image.relative:
         height, width = image.size or (1, 1)
         scaled = ([np.asarray(p) * np.resize([width, height], len(p)) for p in o or ()] for o in outlines)
         outlines: list[Outline | None] = [one or None for one in scaled]
-    return Instances(torch.from_numpy(boxes[kept].astype(np.float32)), torch.from_numpy(labels[kept])), outlines
+    found = Instances(torch.from_numpy(boxes[kept].astype(np.float32)), torch.from_numpy(labels[kept]))
+    return found, outlines, texts
 
 
 def _stated(

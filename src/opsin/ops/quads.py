@@ -1,0 +1,115 @@
+"""Quads, four corners each: their order, the image within one cut out upright, the one around an outline.
+
+Corners are (x, y) in continuous pixels, clockwise as seen, the first where the text begins: left above of a line that
+stands upright.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as nnf
+
+
+def clockwise(quad: np.ndarray) -> np.ndarray:
+    """Corners (n, 2) in clockwise order as seen, y downwards, the first of them kept."""
+    return quad if _area(quad) >= 0 else np.concatenate([quad[:1], quad[:0:-1]])
+
+
+def quad_of(outline: np.ndarray) -> np.ndarray:
+    """The quad of an outline (n, 2): itself where it has four corners, else the smallest rectangle around it, (4, 2).
+
+    Two corners are those of an upright box. Of the rectangle's corners the first is the nearest to the outline's first.
+    """
+    if len(outline) == 2:
+        (x1, y1), (x2, y2) = outline.min(axis=0), outline.max(axis=0)
+        return np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2)], outline.dtype)
+    if len(outline) == 4:
+        return clockwise(outline)
+    found = clockwise(smallest_rectangle(outline))
+    return np.roll(found, -int(np.argmin(((found - outline[0]) ** 2).sum(axis=1))), axis=0)
+
+
+def smallest_rectangle(points: np.ndarray) -> np.ndarray:
+    """The rectangle of least area around points (n, 2): its corners, (4, 2). One side lies along the convex hull's."""
+    hull = _hull(np.asarray(points, np.float64))
+    sides = np.roll(hull, -1, axis=0) - hull
+    angles = np.unique(np.arctan2(sides[:, 1], sides[:, 0]) % (np.pi / 2))
+    best, least = hull, np.inf
+    for angle in angles if len(angles) else (0.0,):
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        turned = hull @ turn
+        low, high = turned.min(axis=0), turned.max(axis=0)
+        area = float((high - low).prod())
+        if area < least - 1e-9:
+            corners = np.array([low, (high[0], low[1]), high, (low[0], high[1])])
+            best, least = corners @ turn.T, area
+    return best
+
+
+def quad_size(quad: np.ndarray) -> tuple[int, int]:
+    """(height, width) in pixels of what a quad (4, 2) holds: the longer of its two sides each, at least 1."""
+    along = np.linalg.norm(np.roll(quad, -1, axis=0) - quad, axis=1)
+    return max(1, round(float(max(along[1], along[3])))), max(1, round(float(max(along[0], along[2]))))
+
+
+def cut_quad(image: Tensor, quad: np.ndarray, size: tuple[int, int] | None = None) -> Tensor:
+    """The image within a quad (4, 2), brought upright by a perspective: (C, H, W) -> (C, height, width), same dtype.
+
+    size: (height, width) of the result; that of `quad_size` if not given. A quad with upright sides on whole pixels is
+    a plain copy. What lies outside of the image repeats its border; a quad that misses it is a row of that.
+    """
+    height, width = size or quad_size(quad)
+    x, y = (int(value) for value in quad[0])
+    upright = np.array([(x, y), (x + width, y), (x + width, y + height), (x, y + height)])
+    if np.array_equal(quad, upright) and x >= 0 and y >= 0 and (upright[2] <= image.shape[:0:-1]).all():
+        return image[:, y : y + height, x : x + width].clone()
+    frame = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float64)
+    matrix = homography(frame, np.asarray(quad, np.float64))
+    rows, columns = np.mgrid[0:height, 0:width] + 0.5
+    places = np.stack([columns, rows, np.ones_like(rows)], axis=-1) @ matrix.T
+    places = places[..., :2] / places[..., 2:]
+    grid = torch.from_numpy(places / np.array(image.shape[:0:-1]) * 2 - 1).to(torch.float32)[None]
+    cut = nnf.grid_sample(image[None].float(), grid, padding_mode="border", align_corners=False)[0]
+    return cut if image.dtype.is_floating_point else cut.round().clamp(0, 255).to(image.dtype)
+
+
+def homography(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The matrix (3, 3) that takes four points (4, 2) to four others, (x, y, 1) @ matrix.T up to scale.
+
+    Where none does, because three lie on a line, it is the nearest by least squares.
+    """
+    rows, values = [], []
+    for (x, y), (u, v) in zip(source.tolist(), target.tolist(), strict=True):
+        rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
+        values += [u, v]
+    found = np.linalg.lstsq(np.array(rows), np.array(values), rcond=None)[0]
+    return np.append(found, 1.0).reshape(3, 3)
+
+
+def _area(corners: np.ndarray) -> float:
+    """Twice the area within corners (n, 2): positive where they go clockwise as seen."""
+    x, y = corners[:, 0], corners[:, 1]
+    return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum())
+
+
+def _hull(points: np.ndarray) -> np.ndarray:
+    """The corners of the convex hull of points (n, 2), by Andrew's monotone chain."""
+    ordered = np.unique(points, axis=0)
+    if len(ordered) < 3:
+        return ordered
+
+    def chain(rest: np.ndarray) -> list[np.ndarray]:
+        found: list[np.ndarray] = []
+        for point in rest:
+            while len(found) > 1 and _turn(found[-2], found[-1], point) <= 0:
+                found.pop()
+            found.append(point)
+        return found[:-1]
+
+    return np.array([*chain(ordered), *chain(ordered[::-1])])
+
+
+def _turn(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> float:
+    return float((b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0]))
