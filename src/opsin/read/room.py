@@ -26,7 +26,10 @@ ROOM = Room(
     help="the text of a cropped word or line",
     hub_tag="image-to-text",
     networks="opsin.read.networks",
-    formats=("opsin.data.formats.word_archives:FORMAT", "opsin.data.formats.icdar_text:LINES"),
+    formats=(
+        "opsin.data.formats.text_lists:FORMAT",
+        "opsin.data.formats.icdar_text:LINES",
+    ),
     reads="opsin.data.dataset_texts:READER",
     trains="opsin.read.task:ReadTask",
     predicts="opsin.read.predict:ReadPredictor",

@@ -20,7 +20,9 @@ from pathlib import Path
 
 from opsin.data.formats.annotations import note_unannotated
 from opsin.data.formats.format import Claim, Format
-from opsin.data.formats.text_regions import Page, open_lines, open_pages, read_lines, split_of
+from opsin.data.formats.text_crops import split_of
+from opsin.data.formats.text_files import read_lines
+from opsin.data.formats.text_regions import Page, open_lines, open_pages
 from opsin.data.formats.values import read_head, read_number, shown
 from opsin.data.source import Source
 from opsin.data.truth import Problem

@@ -15,7 +15,7 @@ import hashlib
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,14 +23,13 @@ import numpy as np
 
 from opsin.data.crops import Crops, as_quads
 from opsin.data.formats.annotations import Annotation, build
-from opsin.data.formats.tree import SPLIT_NAMES
+from opsin.data.formats.text_crops import clean
 from opsin.data.images import UnreadableImage, read_header
 from opsin.data.inputs import ImageFiles
 from opsin.data.source import Source, Split, map_threads
 from opsin.data.texts import PackedTexts, Texts, alphabet_of
 from opsin.data.truth import Problem
 from opsin.errors import InputError
-from opsin.files import read_regular
 from opsin.ops.quads import quad_of, quad_size
 
 TEXT = "text"  # the one class of what a page shows
@@ -91,7 +90,7 @@ def open_pages(name: str, format_: str, pages: Pages, problems: Sequence[Problem
                     TEXT,
                     region.place,
                     ignored=region.ignored,
-                    text=unicodedata.normalize("NFC", text),
+                    text=clean(text),
                 )
             parts[key].append(annotation)
     return build(name, format_, parts, classes=[TEXT], declared="the task", problems=problems)
@@ -192,7 +191,7 @@ def _readable(page: Page, problems: list[Problem]) -> list[Region]:
                 kept.append(region)
         else:
             kept.append(region)
-        region.text = unicodedata.normalize("NFC", region.text or "")
+        region.text = clean(region.text or "")
     return kept
 
 
@@ -220,59 +219,3 @@ def _misplaced(page: Page, region: Region) -> Problem | None:
 def _area(quad: np.ndarray) -> float:
     x, y = quad[:, 0], quad[:, 1]
     return abs(float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum())) / 2
-
-
-def read_lines(file: Path, problems: list[Problem], encoding: str = "utf-8-sig") -> Iterator[tuple[int, str]]:
-    """The lines of a text file with their numbers, blank ones left out.
-
-    A line that is not in the encoding is a problem that names it, with what it could be.
-    """
-    try:
-        data = read_regular(file)
-    except OSError as error:
-        problems.append(Problem("broken_annotation", str(file), f"cannot be read: {error.strerror or error}"))
-        return
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        text = data.decode("utf-16", "replace")
-        yield from ((k, line.rstrip("\r")) for k, line in enumerate(text.split("\n"), 1) if line.strip())
-        return
-    for number, line in enumerate(data.split(b"\n"), 1):
-        try:
-            text = line.decode(encoding).rstrip("\r").removeprefix("\ufeff")
-        except UnicodeDecodeError as error:
-            named = "UTF-8" if encoding.lower().startswith("utf-8") else encoding
-            reason = (
-                f"is not {named} ({line[error.start]:#04x} at byte {error.start + 1} of the line){_guess(line)}; "
-                "save it as UTF-8, or name its encoding"
-            )
-            problems.append(Problem("wrong_encoding", f"{file} line {number}", reason))
-            continue
-        if text.strip():
-            yield number, text
-
-
-def _guess(line: bytes) -> str:
-    """In which encodings a line would be text, in words to append to an error."""
-    fitting = []
-    for encoding in ("gb18030", "big5", "shift_jis", "cp1252"):
-        try:
-            text = line.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        if text.isprintable() or text.rstrip("\r").isprintable():
-            fitting.append(encoding)
-    return f", it may be {' or '.join(fitting)}" if fitting else ""
-
-
-def split_of(path: str) -> str | None:
-    """The split that the folders or the name of a file say: "ch4_training_images" is train; None where they do not."""
-    words = [word for part in path.lower().replace("\\", "/").split("/") for word in _words(part)]
-    found = dict.fromkeys(SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES)
-    return next(iter(found)) if len(found) == 1 else None
-
-
-def _words(part: str) -> list[str]:
-    return "".join(sign if sign.isalpha() else " " for sign in part).split()
-
-
-Reader = Callable[[Path, Page, list[Problem], str], None]  # of an annotation's file into its page

@@ -1,0 +1,113 @@
+"""What every format of cropped words and lines says of them, and how they become a source of texts.
+
+Of a text the blanks at its ends are left out, and it is in Unicode's form NFC. One that is empty is left out and said;
+so is a word list that does not hold the text, which is kept.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from opsin.data.formats.tree import SPLIT_NAMES
+from opsin.data.inputs import Concatenated, ImageFiles, Inputs
+from opsin.data.source import Source, Split
+from opsin.data.texts import PackedTexts, Texts, alphabet_of
+from opsin.data.truth import Problem
+from opsin.errors import InputError
+
+
+@dataclass(frozen=True)
+class Crop:
+    """An image of a word or a line. file: its path, or its name in an archive. place: where its text is said.
+
+    lexicon: words of which the text is one. page: what it was cut from, or who wrote it, which a division keeps
+    together. archive: the zip that it is in.
+    """
+
+    file: str
+    text: str
+    place: str
+    lexicon: tuple[str, ...] = ()
+    page: str = ""
+    archive: str = ""
+
+
+def open_crops(
+    name: str,
+    format_: str,
+    parts: Mapping[str, Sequence[Crop]],
+    problems: Sequence[Problem] = (),
+    inputs: Callable[[Sequence[Crop]], Inputs] | None = None,
+) -> Source:
+    """A source of texts. inputs: of crops that are in no files of their own. Raises InputError where there is none."""
+    found = list(problems)
+    kept = {key: _readable(crops, found) for key, crops in parts.items()}
+    packed = {key: PackedTexts.pack(one.text for one in crops) for key, crops in kept.items() if crops}
+    if not packed:
+        if found:
+            raise InputError(f"{found[0].path}: {found[0].reason}; no text is left")
+        raise InputError(f"{name} holds no text")
+    characters = "".join(sorted({one for texts in packed.values() for one in alphabet_of(texts)}))
+    splits = {}
+    for key in [key for key in ("train", "val", "test", "all") if key in packed]:
+        crops, lists = kept[key], dict[tuple[str, ...], int]()
+        numbers = [lists.setdefault(one.lexicon, len(lists)) if one.lexicon else -1 for one in crops]
+        truth = Texts(
+            packed[key],
+            characters,
+            lexicons=np.array(numbers, np.int64) if lists else None,
+            words=[PackedTexts.pack(words) for words in lists],
+            pages=PackedTexts.pack(one.page or one.file for one in crops) if any(one.page for one in crops) else None,
+        )
+        splits[key] = Split((inputs or _files)(crops), truth)
+    return Source(name, format_, splits, problems=found)
+
+
+def _files(crops: Sequence[Crop]) -> Inputs:
+    archives = list(dict.fromkeys(one.archive for one in crops))
+    if len(archives) == 1:
+        return ImageFiles([one.file for one in crops], archives[0] or None)
+    within = {archive: [k for k, one in enumerate(crops) if one.archive == archive] for archive in archives}
+    parts = [ImageFiles([crops[k].file for k in places], archive or None) for archive, places in within.items()]
+    order = np.concatenate([np.array(places, np.int64) for places in within.values()])
+    return Concatenated(parts, np.argsort(order, kind="stable"))
+
+
+def _readable(crops: Sequence[Crop], problems: list[Problem]) -> list[Crop]:
+    """The crops with a text, cleaned; what is wrong with others goes into `problems`."""
+    kept, lacking = [], []
+    for one in crops:
+        text = clean(one.text)
+        if not text:
+            reason = f"the text of {Path(one.file).name} is empty; left out"
+            problems.append(Problem("empty_text", one.place, reason, "warning"))
+            continue
+        words = tuple(map(clean, one.lexicon))
+        if words and text.casefold() not in {word.casefold() for word in words}:
+            lacking.append(one)
+        kept.append(Crop(one.file, text, one.place, words, one.page, one.archive))
+    for one in lacking:
+        reason = f"the list of {len(one.lexicon)} words of {Path(one.file).name} does not hold its text"
+        problems.append(Problem("text_not_in_lexicon", one.place, reason, "warning"))
+    return kept
+
+
+def clean(text: str) -> str:
+    """A text without blanks at its ends, in Unicode's form NFC."""
+    return unicodedata.normalize("NFC", text.strip())
+
+
+def split_of(path: str) -> str | None:
+    """The split that the folders or the name of a file say: "ch4_training_images" is train; None where they do not."""
+    words = [word for part in path.lower().replace("\\", "/").split("/") for word in _words(part)]
+    found = dict.fromkeys(SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES)
+    return next(iter(found)) if len(found) == 1 else None
+
+
+def _words(part: str) -> list[str]:
+    return "".join(sign if sign.isalpha() else " " for sign in part).split()
