@@ -32,20 +32,25 @@ def contact_sheet(
     """Write an image with one labelled row of examples for each class, evenly spaced over the training split.
 
     What the truth draws is drawn: every box, in its class's colour, which stands beside the row's name too, and with
-    its name where there is room; regions to ignore are grey. Where there are no classes, it is one row. per_class:
-    examples, 10 unless set, 4 with boxes. cell: the longer side of an image in pixels, 64 or 256. At most 100 classes
-    are drawn. An image that cannot be read is a crossed cell. below: is set under the rows, such as a chart of the
-    data. The file's ending sets its format. Raises InputError for an ending that is no image's, and for data without
-    images; JobError if the folder cannot be written.
+    its name where there is room; regions to ignore are grey. Where there are no classes, it is one row, of texts some.
+    per_class: examples, 10 unless set, 4 with boxes, 5 with texts. cell: the longer side of an image in pixels, 64, 256
+    or 200. At most 100 classes are drawn. An image that cannot be read is a crossed cell. below: is set under the rows,
+    such as a chart of the data. The file's ending sets its format. Raises InputError for an ending that is no image's,
+    and for data without images; JobError if the folder cannot be written.
     """
     split = next(source.splits[key] for key in ("train", "all", *source.splits) if key in source.splits)
     if split.inputs.key != "image":
         raise InputError(f"{source.name} holds no images to draw")
     summary = Summary() if split.truth is None else split.truth.summary()
-    per_class, cell = (per_class or 4, cell or 256) if summary.objects else (per_class or 10, cell or 64)
+    columns, side, most = (4, 256, 1) if summary.objects else summary.grid or (10, 64, 1)
+    per_class, cell = per_class or columns, cell or side
     classes, letters, chip = list(summary.counts)[:_MOST_ROWS] or [""], font(13), _CHIP if summary.objects else 0
+    chosen = [_examples(split, name, per_class * most) for name in classes]
+    if most > 1:  # one run of examples over several rows
+        chosen = [chosen[0][start : start + per_class] for start in range(0, len(chosen[0]), per_class)]
+        classes = [""] * len(chosen)
     names = [fit(name, letters, _WIDEST) for name in classes]
-    rows = [[_draw(split, index, cell) for index in _examples(split, name, per_class)] for name in classes]
+    rows = [[_draw(split, index, cell) for index in places] for places in chosen]
     sizes = [drawn.size for row in rows for drawn in row if drawn is not None] or [(cell, cell)]
     width, height = (max(sides) for sides in zip(*sizes, strict=True))
     indent = _MARGIN + (chip and chip + _MARGIN)

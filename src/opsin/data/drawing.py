@@ -353,6 +353,32 @@ def add_caption(image: Image.Image, lines: Sequence[Line], narrowest: int = NARR
     return stack(image, strip, _PAPER, centred=True)
 
 
+def write_under(image: Image.Image, text: str) -> Image.Image:
+    """The image over a strip as wide with a text, cut where there is no room; what the font lacks is its number."""
+    size = round(min(22, max(12, image.width / 14)))
+    letters, height = font(size), round(size * 1.6)
+    strip = Image.new("RGB", (image.width, height), _PAPER)
+    written = "".join(one if _has_glyph(one) else f"[{ord(one):04X}]" for one in text)
+    canvas = ImageDraw.Draw(strip)
+    canvas.text((3, height / 2), fit(written, letters, image.width - 6), _INK, letters, anchor="lm")
+    return stack(image, strip, _PAPER)
+
+
+@cache
+def _glyphs() -> frozenset[int]:
+    """The code points that our font has."""
+    file = font(12).path
+    if not isinstance(file, str | Path):  # Pillow's own
+        return frozenset(range(0x20, 0x17F))
+    from matplotlib.ft2font import FT2Font
+
+    return frozenset(FT2Font(str(file)).get_charmap())
+
+
+def _has_glyph(sign: str) -> bool:
+    return sign.isprintable() and (sign.isascii() or ord(sign) in _glyphs())
+
+
 def add_legend(image: Image.Image, entries: Sequence[tuple[str, Color]]) -> Image.Image:
     """The image over a strip with every class in its colour."""
     size = round(min(22, max(12, image.width / 40)))

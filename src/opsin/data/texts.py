@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from opsin.data.truth import Size, Summary, Truth
+from opsin.data.text_check import TextSummary, find_odd
+from opsin.data.truth import Problem, Size, Truth
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 FILL = -1  # after the end of a text in a batch
 
@@ -114,8 +118,43 @@ class Texts(Truth):
         number = -1 if self.lexicons is None else int(self.lexicons[i])
         return None if number < 0 else self.words[number]
 
-    def summary(self) -> Summary:
-        return Summary(kind="one text an image", section="texts")
+    def problems(self, sizes: Mapping[int, Size], training: bool = False) -> list[Problem]:
+        if training:
+            reason = "{source}: no text of the {split} split has a character to learn"
+            return [] if int(self.texts.lengths.sum()) else [Problem("no_texts", "", reason)]
+        return list(find_odd(self.texts, sizes))
+
+    def same(self, i: int, other: Any, j: int) -> str | None:
+        mine, theirs = self.texts[i], other.texts[j]
+        return None if mine == theirs else f"with the text {mine!r}, here it is {theirs!r}"
+
+    def digest(self, i: int) -> bytes:
+        return self.texts.codes_of(i).tobytes()
+
+    def summary(self) -> TextSummary:
+        known = np.zeros(0, np.int64) if self.lexicons is None else self.lexicons[self.lexicons >= 0]
+        return TextSummary(
+            kind="one text an image",
+            section="texts",
+            grid=(5, 200, 12),
+            characters=count_characters(self.texts),
+            lengths=self.texts.lengths,
+            lists=[len(self.words[number]) for number in known.tolist()],
+            pages=0 if self.pages is None else len(set(self.pages)),
+            spaced=sum(" " in text for text in self.texts),
+        )
+
+    def draw(self, image: Image, i: int, scale: tuple[float, float] = (1.0, 1.0)) -> Image:
+        from opsin.data.drawing import write_under
+
+        return write_under(image, self.texts[i])
+
+    def draw_batch(
+        self, image: Image, batch: Mapping[str, Any], k: int, scale: tuple[float, float] = (1.0, 1.0)
+    ) -> Image:
+        from opsin.data.drawing import write_under
+
+        return write_under(image, strings(batch["text"][k : k + 1])[0])
 
 
 def strings(text: Tensor) -> list[str]:

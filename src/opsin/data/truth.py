@@ -50,7 +50,8 @@ class Summary:
     counted to see whether the classes are balanced: examples, or `objects` within them, of each class. exclusive:
     whether an example has one class, so that classes can be folders. advice: what to do about classes of very
     different sizes. section: the key of its facts in JSON, as "boxes". colours: of each class the one that the truth is
-    drawn in; none where it is the palette's.
+    drawn in; none where it is the palette's. grid: columns, pixels of a cell and most rows of a contact sheet of what
+    has no classes; None for one row.
     """
 
     kind: str = ""
@@ -61,6 +62,7 @@ class Summary:
     advice: str = ""
     section: str = "truth"
     colours: Sequence[tuple[int, int, int]] = ()
+    grid: tuple[int, int, int] | None = None
 
     @property
     def weighed(self) -> Mapping[str, int]:

@@ -113,8 +113,8 @@ def _read_json(data: bytes, where: str, problems: list[Problem], encoding: str) 
                 one = {**one, **some[0]}
             yield from _of_mapping(one, f"{where} data_list[{number}]", problems)
     elif isinstance(content, dict):
-        content = content.get("labels") if isinstance(content.get("labels"), dict) else content
-        for file, text in content.items():
+        inner = content.get("labels")
+        for file, text in (inner if isinstance(inner, dict) else content).items():
             yield from _of_mapping({"file": file, "text": text}, f"{where} {shown(file)}", problems)
     elif isinstance(content, list):
         for number, one in enumerate(content):
@@ -322,10 +322,10 @@ def _claims(path: Path) -> Claim:
         return 0
     try:
         lists = _lists(path)
-        claims = [_claim(one) for one in lists]
+        claims = {_claim(one) for one in lists}
     except InputError:
         return 0
-    return min(claims, default=0)
+    return 0 if not claims or 0 in claims else 1 if 1 in claims else 2
 
 
 def _claim(one: _List) -> Claim:
