@@ -161,7 +161,8 @@ def _look(key: str, split: Split, index: int) -> _Finding:
         data = split.inputs.encoded(index) if split.inputs.key == "image" else None
         if data is not None:
             encoding = read_header(data, name).encoding
-            if PurePosixPath(name).suffix.lower() not in ENDINGS.get(encoding, ()):
+            ending = PurePosixPath(name).suffix.lower()  # none of what lies in a database
+            if ending and ending not in ENDINGS.get(encoding, ()):
                 problem = Problem("wrong_ending", name, f"its content is {encoding}", "note")
         value = split.read(index) if data is None else decode(data, name)
     except UnreadableImage as error:

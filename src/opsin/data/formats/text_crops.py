@@ -9,7 +9,6 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -84,15 +83,14 @@ def _readable(crops: Sequence[Crop], problems: list[Problem]) -> list[Crop]:
     for one in crops:
         text = clean(one.text)
         if not text:
-            reason = f"the text of {Path(one.file).name} is empty; left out"
-            problems.append(Problem("empty_text", one.place, reason, "warning"))
+            problems.append(Problem("empty_text", one.place, "the text is empty; left out", "warning"))
             continue
         words = tuple(map(clean, one.lexicon))
         if words and text.casefold() not in {word.casefold() for word in words}:
             lacking.append(one)
         kept.append(Crop(one.file, text, one.place, words, one.page, one.archive))
     for one in lacking:
-        reason = f"the list of {len(one.lexicon)} words of {Path(one.file).name} does not hold its text"
+        reason = f"the list of {len(one.lexicon)} words does not hold the text"
         problems.append(Problem("text_not_in_lexicon", one.place, reason, "warning"))
     return kept
 
