@@ -58,8 +58,8 @@ def data(
         typer.Option(
             "--as",
             metavar="FORMAT",
-            help="Write the data with its splits to the folder OUT in another format: coco, yolo or voc for boxes, "
-            "folders or csv for class labels, masks, voc or coco for masks.",
+            help="Write the data with its splits to the folder OUT in another format: coco, yolo, voc or icdar for "
+            "boxes, folders or csv for class labels, masks, voc or coco for masks, jsonl or tsv for texts.",
         ),
     ] = None,
     link: Annotated[

@@ -28,6 +28,7 @@ ROOM = Room(
     networks="opsin.read.networks",
     formats=(
         "opsin.data.formats.text_lists:FORMAT",
+        "opsin.data.formats.text_lists:TABLE",
         "opsin.data.formats.text_lmdb:FORMAT",
         "opsin.data.formats.icdar_text:LINES",
     ),

@@ -24,6 +24,7 @@ from opsin.data.formats.text_crops import split_of
 from opsin.data.formats.text_files import read_lines
 from opsin.data.formats.text_regions import Page, open_lines, open_pages
 from opsin.data.formats.values import read_head, read_number, shown
+from opsin.data.formats.write_texts import write_icdar
 from opsin.data.source import Source
 from opsin.data.truth import Problem
 from opsin.errors import InputError
@@ -185,5 +186,7 @@ def _open_lines(path: Path, encoding: str = "") -> Source:
 
 
 _EXPECTS = "pages with text files (x1,y1,...,x4,y4,text a line: ICDAR, SROIE, Total-Text)"
-PAGES = Format("pages with text files", "boxes", _EXPECTS, _claims, _open_pages, ("encoding",))
+PAGES = Format(
+    "pages with text files", "boxes", _EXPECTS, _claims, _open_pages, ("encoding",), written="icdar", write=write_icdar
+)
 LINES = Format("lines of pages with text files", "texts", _EXPECTS, _claims, _open_lines, ("encoding",))

@@ -1,6 +1,6 @@
 """Cropped words or lines with a list of their texts, in a folder or a zip: a row an image.
 
-- `labels.jsonl`: {"file": "1.jpg", "text": "Rescue"}, with a list of words as "lexicon", and "split", if known;
+- `labels.jsonl`: {"file": "1.jpg", "text": "Rescue"}, with "lexicon", a list of words, "page" and "split", if known;
 - `labels.csv`, `labels.tsv`: a header names file and text, and lexicon (words parted by blanks) and split;
 - `gt.txt`, `labels.txt`: `1.jpg<TAB>Rescue` (PaddleOCR, deep-text), `1.jpg Rescue` (MMOCR), `1.jpg, "Rescue"` (ICDAR
   2013 and 2015), `1.jpg RESCUE words,of,its,list` (SVT-Perspective);
@@ -27,6 +27,7 @@ from opsin.data.formats.text_crops import Crop, open_crops, split_of
 from opsin.data.formats.text_files import decode_lines
 from opsin.data.formats.tree import SPLIT_NAMES
 from opsin.data.formats.values import as_posix, shown
+from opsin.data.formats.write_texts import write_jsonl, write_tsv
 from opsin.data.images import UnreadableImage
 from opsin.data.source import Source
 from opsin.data.truth import Problem
@@ -53,6 +54,7 @@ class _Row:
     place: str
     lexicon: tuple[str, ...] = ()
     split: str = ""
+    page: str = ""
 
 
 Reader = Callable[[bytes, str, list[Problem], str], Iterator[_Row]]
@@ -84,7 +86,9 @@ def _of_mapping(row: Any, place: str, problems: list[Problem]) -> Iterator[_Row]
             Problem("broken_annotation", place, f"unknown split {shown(split)}; expected train, val or test")
         )
     else:
-        yield _Row(file, text, place, tuple(words), SPLIT_NAMES.get(str(split).lower(), ""))
+        page = row.get("page")
+        key = SPLIT_NAMES.get(str(split).lower(), "")
+        yield _Row(file, text, place, tuple(words), key, page if isinstance(page, str) else "")
 
 
 def _read_jsonl(data: bytes, where: str, problems: list[Problem], encoding: str) -> Iterator[_Row]:
@@ -279,7 +283,7 @@ def _located(one: _List, rows: Sequence[_Row]) -> list[Crop]:
 
     folders = [*_FOLDERS, *(f"{folder}/{row.split}" for row in rows[:1] for folder in ("", "images") if row.split)]
     folder = next((name for name in folders if rows and there(place(name, rows[0]))), "")
-    return [Crop(place(folder, row), row.text, row.place, row.lexicon, archive=one.archive) for row in rows]
+    return [Crop(place(folder, row), row.text, row.place, row.lexicon, row.page, one.archive) for row in rows]
 
 
 def _open(path: Path, encoding: str = "") -> Source:
@@ -358,4 +362,8 @@ FORMAT = Format(
     _claims,
     _open,
     ("encoding",),
+    written="jsonl",
+    write=write_jsonl,
 )
+# What it writes else; whatever it reads, the first does.
+TABLE = Format("a table of texts", "texts", "", lambda path: 0, _open, written="tsv", write=write_tsv)
