@@ -2,8 +2,8 @@
 
 `x1,y1,x2,y2,x3,y3,x4,y4,text` (ICDAR 2015, SROIE as csv or txt), with a script before the text (MLT); `left, top,
 right, bottom, "text"` (ICDAR 2013's test), with blanks in the place of commas (its training); or Total-Text's
-`x: [[...]], y: [[...]], ornt: [...], transcriptions: [u'...']`. A text may hold commas. `###` and, of Total-Text, `#`
-is one to ignore.
+`x: [[...]], y: [[...]], ornt: [...], transcriptions: [u'...']`, or its poly_gt_img1.mat. A text may hold commas. `###`
+and, of Total-Text, `#` is one to ignore.
 
 A file belongs to the image of its name, with or without `gt_` or `poly_gt_` before it, anywhere below the folder:
 `img/000.jpg` and `box/000.csv`, `ch4_training_images/img_1.jpg` and
@@ -15,23 +15,25 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from opsin.data.formats.annotations import note_unannotated
-from opsin.data.formats.format import Claim, Format
+from opsin.data.formats.format import Claim
+from opsin.data.formats.mat_files import read_mat
 from opsin.data.formats.text_crops import split_of
 from opsin.data.formats.text_files import read_lines
-from opsin.data.formats.text_regions import Page, open_lines, open_pages
+from opsin.data.formats.text_regions import Page, page_formats
 from opsin.data.formats.values import read_head, read_number, shown
 from opsin.data.formats.write_texts import write_icdar
-from opsin.data.source import Source
 from opsin.data.truth import Problem
 from opsin.errors import InputError
 from opsin.image_files import IMAGE_SUFFIXES, find_files, first_files, list_folder
 
 SCRIPTS = frozenset(("Latin", "Arabic", "Chinese", "Japanese", "Korean", "Bangla", "Hindi", "Symbols", "Mixed", "None"))
-_ENDS = (".txt", ".csv", ".gt")
+_ENDS = (".txt", ".csv", ".gt", ".mat")
 _PREFIXES = ("poly_gt_", "gt_")
 _TOTAL = re.compile(r"^\s*x:\s*\[\[(.*?)\]\],\s*y:\s*\[\[(.*?)\]\],\s*ornt:.*?transcriptions:\s*\[(.*)\]\s*$")
 _EXPECTED = 'x1,y1,...,x4,y4,text or left,top,right,bottom,"text"'
@@ -91,6 +93,8 @@ def _is_number(text: str) -> bool:
 
 def is_regions(file: Path) -> bool:
     """Whether a file's first lines are of regions with a text."""
+    if file.suffix.lower() == ".mat":
+        return file.stem.lower().startswith("poly_gt_")
     lines = read_head(file).decode("utf-8-sig", "replace").splitlines()[:_PROBED]
     kept = [line for line in lines if line.strip()]
     try:
@@ -131,7 +135,7 @@ def _find(path: Path) -> _Layout:
     return _Layout({key: pairs[key] for key in ("train", "val", "test", "all") if key in pairs}, lacking)
 
 
-def read_pages(path: Path, encoding: str = "") -> tuple[dict[str, list[Page]], list[Problem]]:
+def read_pages(path: Path, encoding: str) -> tuple[dict[str, list[Page]], list[Problem]]:
     """The pages of each split of a folder, and what is wrong with them."""
     layout, problems = _find(path), list[Problem]()
     scripts = all(_has_scripts(file) for some in layout.pairs.values() for _, file in some[:_PROBED])
@@ -150,6 +154,9 @@ def _has_scripts(file: Path) -> bool:
 
 def _read(image: Path, file: Path, scripts: bool, problems: list[Problem], encoding: str) -> Page:
     page = Page(str(image), str(file))
+    if file.suffix.lower() == ".mat":
+        _read_mat(file, page, problems)
+        return page
     for number, line in read_lines(file, problems, encoding):
         try:
             one = parse(line, scripts)
@@ -157,6 +164,18 @@ def _read(image: Path, file: Path, scripts: bool, problems: list[Problem], encod
         except ValueError as error:
             problems.append(Problem("broken_annotation", f"{file} line {number}", str(error)))
     return page
+
+
+def _read_mat(file: Path, page: Page, problems: list[Problem]) -> None:
+    """Total-Text's own: a cell array `polygt` of rows x:, [x ...], y:, [y ...], text, orientation; # is to ignore."""
+    try:
+        rows = read_mat(file)["polygt"]
+        for number, row in enumerate(rows, 1):
+            x, y = (np.asarray(row[k], np.float64).ravel() for k in (1, 3))
+            text = "".join(map(str, np.asarray(row[4]).ravel()[:1]))
+            page.add(np.stack([x, y], axis=1).ravel().tolist(), text, f"row {number}", ignored=text in ("#", ""))
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        problems.append(Problem("broken_annotation", str(file), f"no outlines of Total-Text: {error}"))
 
 
 def _texts(path: Path) -> Iterator[Path]:
@@ -175,18 +194,6 @@ def _claims(path: Path) -> Claim:
     return 2 if _find(path).pairs else 0
 
 
-def _open_pages(path: Path, encoding: str = "") -> Source:
-    pages, problems = read_pages(path, encoding)
-    return open_pages(path.name, "pages with text files", pages, problems)
-
-
-def _open_lines(path: Path, encoding: str = "") -> Source:
-    pages, problems = read_pages(path, encoding)
-    return open_lines(path.name, "lines of pages with text files", pages, problems, path)
-
-
 _EXPECTS = "pages with text files (x1,y1,...,x4,y4,text a line: ICDAR, SROIE, Total-Text)"
-PAGES = Format(
-    "pages with text files", "boxes", _EXPECTS, _claims, _open_pages, ("encoding",), written="icdar", write=write_icdar
-)
-LINES = Format("lines of pages with text files", "texts", _EXPECTS, _claims, _open_lines, ("encoding",))
+_BOXES, LINES = page_formats("pages with text files", _EXPECTS, _claims, read_pages)
+PAGES = replace(_BOXES, written="icdar", write=write_icdar)

@@ -23,6 +23,7 @@ from typing import Any
 
 from opsin.data import zips
 from opsin.data.formats.format import Claim, Format
+from opsin.data.formats.page_json import is_paddle
 from opsin.data.formats.text_crops import Crop, open_crops, split_of
 from opsin.data.formats.text_files import decode_lines
 from opsin.data.formats.tree import SPLIT_NAMES
@@ -334,6 +335,8 @@ def _claims(path: Path) -> Claim:
 
 def _claim(one: _List) -> Claim:
     end, problems = PurePosixPath(one.file).suffix.lower(), list[Problem]()
+    if not one.archive and is_paddle(Path(one.file)):
+        return 0
     head = one.data()
     lines = head[: 1 << 16].split(b"\n")[:20]
     first = lines[0].decode("utf-8-sig", "replace").strip()

@@ -15,7 +15,7 @@ import hashlib
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +23,7 @@ import numpy as np
 
 from opsin.data.crops import Crops, as_quads
 from opsin.data.formats.annotations import Annotation, build
+from opsin.data.formats.format import Claim, Format
 from opsin.data.formats.text_crops import clean
 from opsin.data.images import UnreadableImage, read_header
 from opsin.data.inputs import ImageFiles
@@ -51,12 +52,16 @@ class Region:
 
 @dataclass
 class Page:
-    """An image and what is written on it. file: its path; where: of its annotation. size: (height, width) if said."""
+    """An image and what is written on it.
+
+    file: its path; where: of its annotation. size: (height, width) if said. lexicon: words of which each text is one.
+    """
 
     file: str
     where: str
     regions: list[Region] = field(default_factory=list)
     size: tuple[int, int] | None = None
+    lexicon: tuple[str, ...] = ()
 
     def add(self, numbers: Sequence[float], text: str | None, place: str, *, ignored: bool = False) -> None:
         """One more region, by its corners x1 y1 x2 y2 ...; a text of ### is one to ignore.
@@ -104,7 +109,7 @@ def open_lines(
     kept = {key: [_readable(page, found) for page in _measured(some, found)] for key, some in pages.items()}
     everything = [one.text or "" for some in kept.values() for regions in some for one in regions]
     if not everything:
-        raise InputError(f"{name} has no region with a text to read")
+        raise InputError(f"no region of {name} has a text; it says at most where there are some")
     characters = alphabet_of(PackedTexts.pack(everything))
     names = _page_names([page.file for some in pages.values() for page in some], root)
     splits = {key: _split(pages[key], kept[key], characters, names) for key in pages}
@@ -119,9 +124,13 @@ def _split(pages: Sequence[Page], kept: Sequence[Sequence[Region]], characters: 
         as_quads([quad_of(one.outline) for _, one in lines]),
         [one.place for _, one in lines],
     )
+    lists = dict[tuple[str, ...], int]()
+    own = [lists.setdefault(one, len(lists)) if (one := pages[number].lexicon) else -1 for number, _ in lines]
     truth = Texts(
         PackedTexts.pack(one.text or "" for _, one in lines),
         characters,
+        lexicons=np.array(own, np.int64) if lists else None,
+        words=[PackedTexts.pack(map(clean, words)) for words in lists],
         pages=PackedTexts.pack(names[pages[number].file] for number, _ in lines),
     )
     return Split(inputs, truth)
@@ -219,3 +228,29 @@ def _misplaced(page: Page, region: Region) -> Problem | None:
 def _area(quad: np.ndarray) -> float:
     x, y = quad[:, 0], quad[:, 1]
     return abs(float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum())) / 2
+
+
+Read = Callable[[Path, str], tuple[Pages, list[Problem]]]  # of a path, in an encoding
+
+
+def page_formats(name: str, expects: str, claims: Callable[[Path], Claim], read: Read) -> tuple[Format, Format]:
+    """The formats of a kind of pages: as boxes, and as lines. read: what opens a path that is claimed."""
+
+    def boxes(path: Path, encoding: str = "") -> Source:
+        pages, problems = read(path, encoding)
+        return open_pages(path.stem if path.is_file() else path.name, name, pages, problems)
+
+    def lines(path: Path, encoding: str = "") -> Source:
+        pages, problems = read(path, encoding)
+        root = path if path.is_dir() else path.parent
+        return open_lines(path.stem if path.is_file() else path.name, f"lines of {name}", pages, problems, root)
+
+    return (
+        Format(name, "boxes", expects, claims, boxes, ("encoding",)),
+        Format(f"lines of {name}", "texts", expects, claims, lines, ("encoding",)),
+    )
+
+
+def ordered(parts: Mapping[str, Sequence[Page]]) -> Pages:
+    """The splits that there are, in their order."""
+    return {key: parts[key] for key in ("train", "val", "test", "all") if parts.get(key)}

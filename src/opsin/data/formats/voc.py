@@ -37,6 +37,7 @@ _MOST_FOLDERS = 12  # beside or below one another that are looked into for XML
 _BY_EXPAT = ("utf-8", "utf-16", "us-ascii")
 _SUPERSETS = {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "big5": "cp950"}  # as Windows writes them
 _LEGACY = ("gb18030", "cp950", "cp932", "cp1252")
+_OF_TEXT = re.compile(rb"<(?:tagset|imagelist|SinglePage|form)[\s>]")  # SVT, ICDAR 2003, RIMES, IAM
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -103,7 +104,8 @@ def _holds(base: Path) -> bool:
     """Whether there are VOC's XML files, or such as are meant to be by the name of their folder."""
     folder = _annotations(base)
     first = _first_xml(folder)
-    meant = bool(first) and (folder.name in _NAMED or folder == base) and not any(map(is_cvat, first))
+    others = any(is_cvat(file) or _OF_TEXT.search(read_head(file)) for file in first)
+    meant = bool(first) and (folder.name in _NAMED or folder == base) and not others
     return meant or any(map(is_voc_xml, first)) or (folder.name in _NAMED and _holds_below(folder))
 
 

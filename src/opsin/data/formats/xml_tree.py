@@ -1,0 +1,72 @@
+"""XML as a tree of elements with their lines, read with care: no entities, no other files, a limited depth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.parsers import expat
+
+from opsin.files import read_regular
+
+_DEEPEST = 50
+
+
+@dataclass
+class Element:
+    """An element. line: of the file where it begins. text: what it says before its first child, without blanks."""
+
+    tag: str
+    attributes: dict[str, str]
+    line: int
+    text: str = ""
+    children: list[Element] = field(default_factory=list)
+
+    def all(self, tag: str) -> Iterator[Element]:
+        """The elements of a name at any depth, in order."""
+        waiting = [self]
+        while waiting:
+            one = waiting.pop()
+            if one.tag == tag:
+                yield one
+            waiting += reversed(one.children)
+
+    def child(self, tag: str) -> Element | None:
+        """The first child of a name."""
+        return next((one for one in self.children if one.tag == tag), None)
+
+    def said(self, tag: str) -> str:
+        """The text of the first child of a name; "" where there is none."""
+        found = self.child(tag)
+        return "" if found is None else found.text
+
+
+def read_xml(file: Path) -> Element:
+    """The outermost element of a file. Raises ValueError with the line for what is no XML, and OSError."""
+    parser, stack = expat.ParserCreate(), [Element("", {}, 0)]
+
+    def start(tag: str, attributes: dict[str, str]) -> None:
+        if len(stack) > _DEEPEST:
+            raise ValueError(f"line {parser.CurrentLineNumber}: nested deeper than {_DEEPEST} levels")
+        element = Element(tag, attributes, parser.CurrentLineNumber)
+        stack[-1].children.append(element)
+        stack.append(element)
+
+    def end(tag: str) -> None:
+        stack.pop().text = "".join(words.pop(len(stack), [])).strip()
+
+    def say(text: str) -> None:
+        words.setdefault(len(stack), []).append(text)
+
+    def refuse(*_: object) -> None:
+        raise ValueError(f"line {parser.CurrentLineNumber}: it declares entities, which are not read")
+
+    words: dict[int, list[str]] = {}
+    parser.buffer_text = True
+    parser.StartElementHandler, parser.EndElementHandler = start, end
+    parser.CharacterDataHandler, parser.EntityDeclHandler = say, refuse
+    try:
+        parser.Parse(read_regular(file), True)
+    except expat.ExpatError as error:
+        raise ValueError(f"line {error.lineno}: not well-formed XML: {expat.ErrorString(error.code)}") from None
+    return stack[0].children[0]
