@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -36,6 +36,24 @@ class ReadSection(RecipeSection):
         default=10.0, ge=0, lt=16, description="How far a point moves at most, in pixels of an image 32 high."
     )
     agent_lr: float | None = Field(default=None, gt=0, description="The agent's learning rate; null for optim.lr.")
+    encoding: str | None = Field(
+        default=None, description="Of files with texts, for example gb18030 or cp1252; UTF-8 if null."
+    )
+    subset: Literal["alphanumeric", "alphanumeric-3"] | None = Field(
+        default=None,
+        description="Which test texts count: those of letters and digits, or of them those of three and more; all if "
+        "null.",
+    )
+    level: Literal["words", "lines"] | None = Field(
+        default=None, description="What is read of data that has both words and lines, as IAM."
+    )
+    word_lists: Literal["small", "medium"] | None = Field(
+        default=None, description="Which word lists of IIIT 5K-word are taken, of 50 or 1,000 words; none if null."
+    )
+
+    def opening(self) -> dict[str, Any]:
+        given = {name: getattr(self, name) for name in ("encoding", "subset", "level", "word_lists")}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 def choose_alphabet(section: ReadSection, truth: Texts) -> dict[str, Any]:

@@ -71,6 +71,25 @@ ROOM = Room(
             Option("alphanumeric", bool, "Of texts, letters a-z, A-Z and digits alone are compared."),
             *_DECODING,
         ),
+        "data": (
+            Option(
+                "encoding",
+                str,
+                "Of files with texts, for example gb18030 or cp1252; UTF-8 if not given.",
+                metavar="NAME",
+                opens=True,
+            ),
+            Option(
+                "subset",
+                str,
+                "Which test texts count: alphanumeric, those of letters and digits; alphanumeric-3, of them those of "
+                "three and more.",
+                metavar="NAME",
+                opens=True,
+            ),
+            Option("level", str, "Of data that has both, as IAM: words or lines.", metavar="LEVEL", opens=True),
+            Option("word_lists", str, "Of IIIT 5K-word: small (50) or medium (1,000).", metavar="SIZE", opens=True),
+        ),
     },
     examples={
         "train": ("train read --model crnn --data words_train.zip --epochs 100",),

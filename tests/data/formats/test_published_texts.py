@@ -125,9 +125,9 @@ def test_iiit5k_with_its_lists(tmp_path: Path) -> None:
     opened = open_source(tmp_path, "read")
     assert texts(opened) == {"train": ["PRIVATE", "You"], "test": ["PRIVATE", "You"]}
     assert opened.splits["test"].kind.lexicon(0) is None
-    small = open_source(tmp_path, "read", lexicon="small").splits["test"].kind
+    small = open_source(tmp_path, "read", word_lists="small").splits["test"].kind
     assert list(small.lexicon(1)) == ["You", "CAFE", "BAR"]
-    assert len(open_source(tmp_path, "read", lexicon="medium").splits["test"].kind.lexicon(0)) == 4
+    assert len(open_source(tmp_path, "read", word_lists="medium").splits["test"].kind.lexicon(0)) == 4
     (tmp_path / "testdata.mat").write_bytes(b"MATLAB 5.0 MAT-file" + bytes(200))
     with pytest.raises(InputError, match=r"testdata\.mat"):
         open_source(tmp_path, "read")

@@ -147,3 +147,17 @@ def test_real_words(data_dir: Path) -> None:
     toy = data_dir / "text_toy" / "rec_toy_dataset"
     read = [list(open_source(toy / name, "read").splits["all"].kind.texts) for name in ("", "old_label.jsonl")]
     assert read[0] == read[1] == list(open_source(toy / "old_label.txt", "read").splits["all"].kind.texts)
+
+
+def test_the_subset_that_a_protocol_counts(tmp_path: Path) -> None:
+    make_images(tmp_path)
+    rows = ["1.png\tab", "2.png\tabc", "3.png\tit's", "1.png\tcafé", "2.png\t12"]
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.txt").write_text("\n".join(rows), encoding="utf-8")
+    kept = {"": 5, "alphanumeric": 3, "alphanumeric-3": 1}
+    for subset, count in kept.items():
+        opened = open_source(tmp_path, "read", subset=subset)
+        assert {key: len(split) for key, split in opened.splits.items()} == {"train": 5, "test": count}
+    assert [problem.reason for problem in opened.problems] == ["1 of 5 texts are in the subset alphanumeric-3"]
+    with pytest.raises(InputError, match="alphanumeric-3"):
+        open_source(tmp_path, "read", subset="857")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from opsin.data.formats.format import Claim, Format
-from opsin.data.formats.text_crops import Crop, open_crops
+from opsin.data.formats.text_crops import Crop, open_crops, with_subset
 from opsin.data.formats.text_files import read_lines
 from opsin.data.formats.values import read_head
 from opsin.data.formats.xml_tree import read_xml
@@ -150,6 +150,8 @@ def _claims(path: Path) -> Claim:
     return 2 if any(b" ok " in head or b" err " in head or b"<form" in head for head in heads) else 0
 
 
-FORMAT = Format(
-    "IAM", "texts", "IAM (words or lines, with words.txt, lines.txt or xml)", _claims, _open, ("level", "encoding")
+FORMAT = with_subset(
+    Format(
+        "IAM", "texts", "IAM (words or lines, with words.txt, lines.txt or xml)", _claims, _open, ("level", "encoding")
+    )
 )

@@ -1,7 +1,7 @@
 """IIIT 5K-word, as it is published: folders train and test of crops, with traindata.mat and testdata.mat.
 
 Each is a MATLAB structure array with ImgName, GroundTruth, and two word lists of each word, smallLexi of 50 and
-mediumLexi of 1,000. lexicon: which of them, small or medium; none if empty. Mishra et al. 2012.
+mediumLexi of 1,000. word_lists: which of them, small or medium; none if empty. Mishra et al. 2012.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from opsin.data.formats.format import Claim, Format
 from opsin.data.formats.mat_files import read_mat, text_of, texts_of
-from opsin.data.formats.text_crops import Crop, open_crops
+from opsin.data.formats.text_crops import Crop, open_crops, with_subset
 from opsin.data.source import Source
 from opsin.errors import InputError
 
@@ -34,14 +34,14 @@ def _rows(file: Path, split: str) -> Any:
     return rows.ravel()
 
 
-def _open(path: Path, lexicon: str = "") -> Source:
-    if lexicon not in _LISTS:
-        raise InputError(f"lexicon is {lexicon!r}; expected small (50 words) or medium (1,000)")
-    field, parts = _LISTS[lexicon], dict[str, list[Crop]]()
+def _open(path: Path, word_lists: str = "") -> Source:
+    if word_lists not in _LISTS:
+        raise InputError(f"word_lists is {word_lists!r}; expected small (50 words) or medium (1,000)")
+    field, parts = _LISTS[word_lists], dict[str, list[Crop]]()
     for split, file in _files(path).items():
         rows = _rows(file, split)
         if field is not None and field not in rows.dtype.names:
-            raise InputError(f"{file} has no lists {field}; leave lexicon out")
+            raise InputError(f"{file} has no lists {field}; leave word_lists out")
         parts[split] = [
             Crop(
                 str(path / text_of(row["ImgName"])),
@@ -58,4 +58,4 @@ def _claims(path: Path) -> Claim:
     return 2 if _files(path) else 0
 
 
-FORMAT = Format("IIIT 5K-word", "texts", "IIIT 5K-word (traindata.mat)", _claims, _open, ("lexicon",))
+FORMAT = with_subset(Format("IIIT 5K-word", "texts", "IIIT 5K-word (traindata.mat)", _claims, _open, ("word_lists",)))

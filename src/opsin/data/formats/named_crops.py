@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from opsin.data.formats.format import Claim, Format
-from opsin.data.formats.text_crops import Crop, open_crops
+from opsin.data.formats.text_crops import Crop, open_crops, with_subset
 from opsin.data.formats.tree import SPLIT_NAMES
 from opsin.data.source import Source
 from opsin.errors import InputError
@@ -45,4 +45,4 @@ def _claims(path: Path) -> Claim:
     return 1 if path.is_dir() and find_files(path, IMAGE_SUFFIXES) else 0
 
 
-FORMAT = Format("names as texts", "texts", "images called as their texts", _claims, _open)
+FORMAT = with_subset(Format("names as texts", "texts", "images called as their texts", _claims, _open))

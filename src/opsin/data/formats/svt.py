@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from opsin.data.formats.format import Claim, Format
-from opsin.data.formats.text_crops import Crop, open_crops, split_of
+from opsin.data.formats.text_crops import Crop, open_crops, split_of, with_subset
 from opsin.data.formats.text_regions import Page, Pages, ordered, page_formats
 from opsin.data.formats.values import find_inside, read_head, read_number
 from opsin.data.formats.xml_tree import Element, read_xml
@@ -105,4 +105,4 @@ def _said(attributes: Mapping[str, str]) -> tuple[str, str] | None:
 
 
 PAGES, LINES = page_formats("SVT or ICDAR 2003", "SVT or ICDAR 2003 (an XML of tagset)", _claims, _read_pages)
-WORDS = Format("ICDAR 2003 words", "texts", "words of ICDAR 2003 (word.xml)", _claims_words, _open_words)
+WORDS = with_subset(Format("ICDAR 2003 words", "texts", "words of ICDAR 2003 (word.xml)", _claims_words, _open_words))

@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from opsin.data.formats.format import Format
 from opsin.data.formats.tree import SPLIT_NAMES
 from opsin.data.inputs import Concatenated, ImageFiles, Inputs
 from opsin.data.source import Source, Split
 from opsin.data.texts import PackedTexts, Texts, alphabet_of
 from opsin.data.truth import Problem
 from opsin.errors import InputError
+
+SUBSETS = ("", "alphanumeric", "alphanumeric-3")
 
 
 @dataclass(frozen=True)
@@ -109,3 +114,34 @@ def split_of(path: str) -> str | None:
 
 def _words(part: str) -> list[str]:
     return "".join(sign if sign.isalpha() else " " for sign in part).split()
+
+
+def with_subset(format_: Format) -> Format:
+    """A format whose `open` takes `subset` too: of test texts, those that a published protocol counts; see `keep`."""
+
+    def opened(path: Path, subset: str = "", **options: Any) -> Source:
+        return keep(format_.open(path, **options), subset)
+
+    return replace(format_, open=opened, options=(*format_.options, "subset"))
+
+
+def keep(source: Source, subset: str) -> Source:
+    """A source less the test texts that a protocol leaves out; of all splits where there is no test.
+
+    subset: "alphanumeric", texts of ASCII letters and digits alone; "alphanumeric-3", of them those of three characters
+    or more, as ICDAR 2003 (860), 2013 (857) and SVT are evaluated; "" for all.
+    """
+    if subset not in SUBSETS:
+        raise InputError(f"subset is {subset!r}; expected {' or '.join(SUBSETS[1:])}")
+    if not subset:
+        return source
+    least = 3 if subset == "alphanumeric-3" else 1
+    chosen = ["test"] if "test" in source.splits else list(source.splits)
+    splits, problems = dict(source.splits), list(source.problems)
+    for key in chosen:
+        texts = source.splits[key].kind.texts
+        places = [i for i, text in enumerate(texts) if len(text) >= least and text.isascii() and text.isalnum()]
+        splits[key] = source.splits[key].subset(places)
+        reason = f"{len(places):,} of {len(texts):,} texts are in the subset {subset}"
+        problems.append(Problem("subset", f"{source.name} {key}", reason, "note"))
+    return replace(source, splits=splits, problems=problems)

@@ -24,7 +24,7 @@ from typing import Any
 from opsin.data import zips
 from opsin.data.formats.format import Claim, Format
 from opsin.data.formats.page_json import is_paddle
-from opsin.data.formats.text_crops import Crop, open_crops, split_of
+from opsin.data.formats.text_crops import Crop, open_crops, split_of, with_subset
 from opsin.data.formats.text_files import decode_lines
 from opsin.data.formats.tree import SPLIT_NAMES
 from opsin.data.formats.values import as_posix, shown
@@ -358,15 +358,17 @@ def _claim(one: _List) -> Claim:
     return 2 if any(name in _TEXTS[:7] for name in names) else 1
 
 
-FORMAT = Format(
-    "a list of texts",
-    "texts",
-    "cropped words with a list of their texts (labels.jsonl, labels.csv, gt.txt, in a folder or a zip)",
-    _claims,
-    _open,
-    ("encoding",),
-    written="jsonl",
-    write=write_jsonl,
+FORMAT = with_subset(
+    Format(
+        "a list of texts",
+        "texts",
+        "cropped words with a list of their texts (labels.jsonl, labels.csv, gt.txt, in a folder or a zip)",
+        _claims,
+        _open,
+        ("encoding",),
+        written="jsonl",
+        write=write_jsonl,
+    )
 )
 # What it writes else; whatever it reads, the first does.
 TABLE = Format("a table of texts", "texts", "", lambda path: 0, _open, written="tsv", write=write_tsv)

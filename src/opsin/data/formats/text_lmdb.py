@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from opsin.data.formats.format import Claim, Format
-from opsin.data.formats.text_crops import Crop, open_crops
+from opsin.data.formats.text_crops import Crop, open_crops, with_subset
 from opsin.data.formats.tree import SPLIT_NAMES
 from opsin.data.formats.values import read_head
 from opsin.data.images import UnreadableImage, decode, read_size
@@ -138,4 +138,4 @@ def _claims(path: Path) -> Claim:
     return 2 if path.is_dir() and _databases(path) else 0
 
 
-FORMAT = Format("LMDB of words", "texts", "LMDB of words (data.mdb with num-samples)", _claims, _open)
+FORMAT = with_subset(Format("LMDB of words", "texts", "LMDB of words (data.mdb with num-samples)", _claims, _open))

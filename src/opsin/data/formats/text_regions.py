@@ -24,7 +24,7 @@ import numpy as np
 from opsin.data.crops import Crops, as_quads
 from opsin.data.formats.annotations import Annotation, build
 from opsin.data.formats.format import Claim, Format
-from opsin.data.formats.text_crops import clean
+from opsin.data.formats.text_crops import clean, with_subset
 from opsin.data.images import UnreadableImage, read_header
 from opsin.data.inputs import ImageFiles
 from opsin.data.source import Source, Split, map_threads
@@ -247,7 +247,7 @@ def page_formats(name: str, expects: str, claims: Callable[[Path], Claim], read:
 
     return (
         Format(name, "boxes", expects, claims, boxes, ("encoding",)),
-        Format(f"lines of {name}", "texts", expects, claims, lines, ("encoding",)),
+        with_subset(Format(f"lines of {name}", "texts", expects, claims, lines, ("encoding",))),
     )
 
 
