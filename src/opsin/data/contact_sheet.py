@@ -44,11 +44,8 @@ def contact_sheet(
     summary = Summary() if split.truth is None else split.truth.summary()
     columns, side, most = (4, 256, 1) if summary.objects else summary.grid or (10, 64, 1)
     per_class, cell = per_class or columns, cell or side
-    classes, letters, chip = list(summary.counts)[:_MOST_ROWS] or [""], font(13), _CHIP if summary.objects else 0
-    chosen = [_examples(split, name, per_class * most) for name in classes]
-    if most > 1:  # one run of examples over several rows
-        chosen = [chosen[0][start : start + per_class] for start in range(0, len(chosen[0]), per_class)]
-        classes = [""] * len(chosen)
+    classes, chosen = _choose(split, list(summary.counts)[:_MOST_ROWS] or [""], per_class, most)
+    letters, chip = font(13), _CHIP if summary.objects else 0
     names = [fit(name, letters, _WIDEST) for name in classes]
     rows = [[_draw(split, index, cell) for index in places] for places in chosen]
     sizes = [drawn.size for row in rows for drawn in row if drawn is not None] or [(cell, cell)]
@@ -100,6 +97,15 @@ def export(source: Source, path: str | Path, *, split: str | None = None, limit:
             name = _safe(source.classes[label]) if label >= 0 else "unlabelled"
             written.append(save_image(to_pil(part.read(index)), root / name / f"{index:06d}.png"))
     return written
+
+
+def _choose(split: Split, classes: list[str], columns: int, rows: int) -> tuple[list[str], list[list[int]]]:
+    """The name and the examples of each row. rows: over which one run of examples goes where there are no classes."""
+    chosen = [_examples(split, name, columns * rows) for name in classes]
+    if rows == 1:
+        return classes, chosen
+    chosen = [chosen[0][start : start + columns] for start in range(0, len(chosen[0]), columns)]
+    return [""] * len(chosen), chosen
 
 
 def _examples(split: Split, name: str, most: int) -> list[int]:
