@@ -285,14 +285,6 @@ REFUSED: dict[str, tuple[str, dict[str, str]]] = {
         "DeepFashion",
         {"img/a/1.jpg": "", "img/b/1.jpg": "", "list_bbox_inshop.txt": "2\nimage_name x_1\nimg/a/1.jpg 1 2\n"},
     ),
-    "ICDAR 2015": (
-        "images with annotations",
-        {"ch4_images/img_1.jpg": "", "ch4_gt/gt_img_1.txt": "377,117,463,117,465,130,378,130,A\n"},
-    ),
-    "ICDAR, beside": (
-        "images with annotations",
-        {"train/img_1.jpg": "", "train/img_1.txt": "377,117,463,117,465,130,378,130,A\n"},
-    ),
     "Kvasir": ("images with annotations", {"images/a.jpg": "", "masks/a.jpg": "map"}),
     "Carvana": ("images with annotations", {"train/a.jpg": "", "train_masks/a_mask.png": "map"}),
     "ISIC": (

@@ -58,6 +58,7 @@ def test_every_layout_reads_the_same(name: str, folder: str, tmp_path: Path) -> 
         ("a/1.jpg MARKET BAR,MARKET,CAFE", ("a/1.jpg", "MARKET", ("BAR", "MARKET", "CAFE"))),
         ("1.jpg two words", ("1.jpg", "two words", ())),
         ("n01440764/1 0", None),
+        ("val_0.JPEG\tn03444034\t0\t32\t44\t62", None),
     ],
 )
 def test_a_line_of_a_text_list(line: str, row: tuple | None) -> None:
@@ -158,6 +159,7 @@ def test_the_subset_that_a_protocol_counts(tmp_path: Path) -> None:
     for subset, count in kept.items():
         opened = open_source(tmp_path, "read", subset=subset)
         assert {key: len(split) for key, split in opened.splits.items()} == {"train": 5, "test": count}
+    opened = open_source(tmp_path, "read", subset="alphanumeric-3")
     assert [problem.reason for problem in opened.problems] == ["1 of 5 texts are in the subset alphanumeric-3"]
     with pytest.raises(InputError, match="alphanumeric-3"):
         open_source(tmp_path, "read", subset="857")

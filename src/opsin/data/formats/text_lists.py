@@ -167,7 +167,7 @@ def parse_line(line: str) -> tuple[str, str, tuple[str, ...]] | None:
     """File, text and words of a line of a text list; None where it is no such."""
     if "\t" in line:
         file, _, text = line.partition("\t")
-        return (file.strip(), text, ()) if file.strip() else None
+        return (file.strip(), text, ()) if file.strip() and "\t" not in text.strip() else None
     if (found := _ICDAR.match(line)) is not None and _is_image(found[1]):
         return found[1].strip(), found[2].replace('\\"', '"'), ()
     file, _, text = line.strip().partition(" ")

@@ -24,12 +24,12 @@ class Element:
 
     def all(self, tag: str) -> Iterator[Element]:
         """The elements of a name at any depth, in order."""
-        waiting = [self]
+        waiting: list[Element] = [self]
         while waiting:
             one = waiting.pop()
             if one.tag == tag:
                 yield one
-            waiting += reversed(one.children)
+            waiting.extend(reversed(one.children))
 
     def child(self, tag: str) -> Element | None:
         """The first child of a name."""
