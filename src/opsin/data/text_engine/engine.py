@@ -1,0 +1,178 @@
+"""The engine: one text, one seed, one image, and where its characters are."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from opsin.data.text_engine.blending import choose_colours, lay
+from opsin.data.text_engine.distortion import Distortion, outline_points
+from opsin.data.text_engine.fonts import Choice, Face
+from opsin.data.text_engine.lettering import Lettering, Style, set_text
+from opsin.data.text_engine.noise import degrade
+
+_NARROWEST, _WIDEST = 8, 64  # of an image, in pixels, and in heights
+_CLEAR = 0.5  # of full ink: a pixel that belongs to a character
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """An image of a text.
+
+    image: uint8 (3, H, W). boxes: float32 (N, 4), xyxy, around the ink of each character, of a space around the room
+    that it takes; they may leave the image where it is cut tightly. quads: float32 (N, 4, 2), the same as four points
+    each, clockwise from the upper left of the upright character. face: the font.
+    """
+
+    image: Tensor
+    text: str
+    boxes: Tensor
+    quads: Tensor
+    face: Face
+    _lettering: Lettering = field(repr=False)
+    _grid: Tensor = field(repr=False)
+
+    def masks(self) -> Tensor:
+        """The pixels of each character, bool (N, H, W)."""
+        height, width = self._lettering.ink.shape
+        flat = torch.zeros(len(self.text), 1, height, width)
+        for k, (one, x, y) in enumerate(self._lettering.glyphs):
+            if one.ink.size:
+                h, w = one.ink.shape
+                flat[k, 0, y : y + h, x : x + w] = torch.from_numpy(one.ink.astype(np.float32) / 255)
+        moved = F.grid_sample(flat, self._grid.expand(len(self.text), -1, -1, -1), align_corners=False)
+        return moved[:, 0] > _CLEAR
+
+
+@dataclass(frozen=True, eq=False)
+class TextEngine:
+    """Makes images of texts.
+
+    fonts: what `choose_fonts` gives. height: of the images in pixels; their width follows from the text. strength: from
+    0, black on white and straight, to 1, as in photographs of streets. photographs: a folder to take colours and
+    textures from; the built-in ones if empty.
+    """
+
+    fonts: Choice
+    height: int = 32
+    strength: float = 1.0
+    photographs: str = ""
+
+    def draw(self, text: str, seed: int) -> Drawn:
+        """The image of a text that a seed decides. Raises ValueError for a text that no font can set."""
+        draws = random.Random(seed)
+        able = self.fonts.covering(text)
+        if not able or not text.strip():
+            raise ValueError(f"no font has all characters of {text!r}")
+        face = able[int(draws.random() * len(able))]
+        style = self._style(draws)
+        lettering = set_text(text, face, style)
+        distortion, width = self._distort(lettering, draws)
+        grid = _grid(distortion, (self.height, width), lettering.ink.shape)
+        ink, border = _sample(_layers(lettering, style, draws, self.strength), grid)
+        colours = choose_colours(self.photographs, draws, self.strength)
+        image = lay(ink, border, colours, self.photographs, draws, self.strength)
+        if image.shape[:2] != ink.shape:
+            image = np.broadcast_to(image, (*ink.shape, 3))
+        pixels = torch.from_numpy(np.ascontiguousarray(degrade(image, draws, self.strength).transpose(2, 0, 1)))
+        points = outline_points(lettering.rects)
+        moved = distortion.apply(points.reshape(-1, 2)).reshape(points.shape).astype(np.float32)
+        boxes = np.concatenate([moved.min(axis=1), moved.max(axis=1)], axis=1)
+        corners = torch.from_numpy(np.ascontiguousarray(moved[:, ::2]))
+        return Drawn(pixels, text, torch.from_numpy(boxes), corners, face, lettering, grid)
+
+    def _style(self, draws: random.Random) -> Style:
+        much = self.strength
+        unit = self.height / 32
+        spaced = draws.random() < 0.3 * much
+        return Style(
+            size=max(8, round(self.height * draws.choice((0.9, 1.0, 1.15)))),
+            stroke=draws.choice((0.5, 1.0, 1.5)) * unit if draws.random() < 0.2 * much else 0.0,
+            spacing=draws.uniform(-0.03, 0.18) * self.height if spaced else 0.0,
+            outline=draws.choice((1.0, 1.5, 2.5)) * unit if draws.random() < 0.18 * much else 0.0,
+            underline=draws.random() < 0.03 * much,
+        )
+
+    def _distort(self, lettering: Lettering, draws: random.Random) -> tuple[Distortion, int]:
+        """How a text is bent, turned and seen, so that it fills the image; and the image's width."""
+        x1, y1 = lettering.rects[:, :2].min(axis=0).tolist()
+        x2, y2 = lettering.rects[:, 2:].max(axis=0).tolist()
+        across, down, much = x2 - x1, y2 - y1, self.strength
+        radius = 0.0
+        if draws.random() < 0.18 * much and across > 1.5 * down:
+            bend = draws.uniform(0.25, 1.4) * min(1.0, across / down / 4)  # radians of the whole arc
+            radius = across / bend * (1 if draws.random() < 0.7 else -1)
+            radius = math.copysign(max(abs(radius), 1.5 * down), radius)
+        matrix = _view(draws, across, down, much)
+        centre = ((x1 + x2) / 2, lettering.baseline)
+        flat = Distortion(centre, radius, matrix, np.zeros((0, 5)))
+        points = flat.flat(outline_points(lettering.rects, 3).reshape(-1, 2))
+        low, high = points.min(axis=0), points.max(axis=0)
+        room = np.array([[draws.uniform(-0.02, 0.16 + 0.1 * much) for _ in range(2)] for _ in range(2)]) * (high[1] - low[1])
+        low, high = low - room[0], high + room[1]
+        scale = self.height / (high[1] - low[1])
+        stretch = scale * math.exp(draws.uniform(-0.25, 0.25) * much)
+        width = min(max(_NARROWEST, round((high[0] - low[0]) * stretch)), _WIDEST * self.height)
+        stretch = width / (high[0] - low[0])
+        fit = np.array([[stretch, 0, -low[0] * stretch], [0, scale, -low[1] * scale], [0, 0, 1]])
+        return Distortion(centre, radius, fit @ matrix, _waves(draws, self.height, much)), width
+
+
+def _view(draws: random.Random, across: float, down: float, strength: float) -> np.ndarray:
+    """A projective map about the middle of a text: turned, slanted, and seen from aside, (3, 3)."""
+    turn = math.radians(draws.gauss(0, 3.5) * strength) * min(1.0, 4 * down / max(across, 1.0))
+    slant = draws.uniform(-0.25, 0.25) * strength if draws.random() < 0.5 else 0.0
+    cos, sin = math.cos(turn), math.sin(turn)
+    affine = np.array([[cos, cos * slant - sin, 0], [sin, sin * slant + cos, 0], [0, 0, 1]])
+    along, up = (draws.uniform(-0.22, 0.22) * strength if draws.random() < 0.6 else 0.0 for _ in range(2))
+    perspective = np.array([[1, 0, 0], [0, 1, 0], [2 * along / max(across, 1.0), 2 * up / max(down * 4, 1.0), 1]])
+    return affine @ perspective
+
+
+def _waves(draws: random.Random, height: int, strength: float) -> np.ndarray:
+    """Smooth displacements: what Simard et al.'s elastic distortion gives, as a sum of two waves, (M, 5)."""
+    if draws.random() >= 0.3 * strength:
+        return np.zeros((0, 5))
+    rows = []
+    for _ in range(2):
+        length, angle = draws.uniform(1.0, 3.0) * height, draws.uniform(0, 2 * math.pi)
+        most = 0.04 * height * strength
+        swing = (draws.uniform(-most, most), draws.uniform(-most, most))
+        rows.append((*swing, math.cos(angle) / length, math.sin(angle) / length, draws.uniform(0, 2 * math.pi)))
+    return np.array(rows)
+
+
+def _layers(lettering: Lettering, style: Style, draws: random.Random, strength: float) -> Sequence[np.ndarray]:
+    """The covers of the text and of its border or shadow, uint8 (H, W) each; one alone where there is neither."""
+    if lettering.border is not None:
+        return lettering.ink, lettering.border
+    if draws.random() >= 0.2 * strength:
+        return (lettering.ink,)
+    most = style.margin - 1
+    dx, dy = (draws.randint(1, most) * draws.choice((-1, 1)) for _ in range(2))
+    return lettering.ink, np.roll(lettering.ink, (dy, dx), (0, 1))  # what comes round is of the empty margin
+
+
+def _grid(distortion: Distortion, size: tuple[int, int], flat: tuple[int, ...]) -> Tensor:
+    """Where each pixel of the image lies in the flat text, as `grid_sample` wants it: float32 (1, H, W, 2)."""
+    height, width = size
+    x = np.arange(width, dtype=np.float32)[None] + np.float32(0.5)
+    y = np.arange(height, dtype=np.float32)[:, None] + np.float32(0.5)
+    u, v = distortion.invert(x, y)
+    grid = np.empty((1, height, width, 2), np.float32)
+    grid[0, ..., 0] = u * (2 / flat[1]) - 1
+    grid[0, ..., 1] = v * (2 / flat[0]) - 1
+    return torch.from_numpy(grid)
+
+
+def _sample(layers: Sequence[np.ndarray], grid: Tensor) -> tuple[np.ndarray, np.ndarray | None]:
+    flat = torch.from_numpy(np.stack(layers).astype(np.float32) * np.float32(1 / 255))
+    moved = F.grid_sample(flat[None], grid, align_corners=False)[0].numpy()
+    return moved[0], moved[1] if len(moved) > 1 else None
