@@ -10,7 +10,8 @@ import numpy as np
 from opsin.data.text_engine.photographs import crop, palettes
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-_CONTRAST = 0.16  # of the range of brightness, at least between a text and its ground, so that it can be made out
+_CONTRAST = 0.2  # of the range of brightness, at least between a text and its ground, so that it can be made out
+_CLEAR = 0.24  # the same of the colours that the layers begin with
 _PLAIN, _SATURATED = 0.18, 0.25  # shares: ink on paper or the reverse, and colours of signs instead of natural ones
 _TRIES = 6
 
@@ -40,7 +41,7 @@ def choose_colours(folder: str, draws: random.Random, strength: float) -> np.nda
             found = np.array([[draws.random() for _ in range(3)] for _ in range(3)], np.float32)
         else:
             found = known[int(draws.random() * len(known))][draws.sample(range(3), 3)]
-        if abs(float((found[0] - found[1]) @ _LUMA)) >= 1.5 * _CONTRAST:
+        if abs(float((found[0] - found[1]) @ _LUMA)) >= _CLEAR:
             return found
     found = found.copy()
     found[1] = 0.1 if float(found[0] @ _LUMA) > 0.5 else 0.9
@@ -64,7 +65,7 @@ def lay(
         draws.setstate(state)
         plain = np.broadcast_to(colours[0], (*ink.shape, 3)).astype(np.float32)
         found = _over(_over(plain, border, colours[2], folder, draws, 0), ink, colours[1], folder, draws, 0)
-    return found
+    return found if found.ndim == 3 else np.broadcast_to(found, (*ink.shape, 3))
 
 
 def contrast(image: np.ndarray, ink: np.ndarray) -> float:

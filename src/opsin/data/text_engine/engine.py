@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from opsin.data.text_engine.blending import choose_colours, lay
 from opsin.data.text_engine.distortion import Distortion, outline_points
-from opsin.data.text_engine.fonts import Choice, Face
+from opsin.data.text_engine.fonts import Choice
 from opsin.data.text_engine.lettering import Lettering, Style, set_text
 from opsin.data.text_engine.noise import degrade
 
@@ -28,26 +28,25 @@ class Drawn:
 
     image: uint8 (3, H, W). boxes: float32 (N, 4), xyxy, around the ink of each character, of a space around the room
     that it takes; they may leave the image where it is cut tightly. quads: float32 (N, 4, 2), the same as four points
-    each, clockwise from the upper left of the upright character. face: the font.
+    each, clockwise from the upper left of the upright character. lettering: the flat text, with its font. grid: where each
+    pixel lies in it, as `grid_sample` has it.
     """
 
     image: Tensor
-    text: str
     boxes: Tensor
     quads: Tensor
-    face: Face
-    _lettering: Lettering = field(repr=False)
-    _grid: Tensor = field(repr=False)
+    lettering: Lettering = field(repr=False)
+    grid: Tensor = field(repr=False)
 
     def masks(self) -> Tensor:
         """The pixels of each character, bool (N, H, W)."""
-        height, width = self._lettering.ink.shape
-        flat = torch.zeros(len(self.text), 1, height, width)
-        for k, (one, x, y) in enumerate(self._lettering.glyphs):
+        height, width = self.lettering.shape
+        flat = torch.zeros(len(self.boxes), 1, height, width)
+        for k, (one, x, y) in enumerate(self.lettering.placed):
             if one.ink.size:
                 h, w = one.ink.shape
                 flat[k, 0, y : y + h, x : x + w] = torch.from_numpy(one.ink.astype(np.float32) / 255)
-        moved = F.grid_sample(flat, self._grid.expand(len(self.text), -1, -1, -1), align_corners=False)
+        moved = F.grid_sample(flat, self.grid.expand(len(self.boxes), -1, -1, -1), align_corners=False)
         return moved[:, 0] > _CLEAR
 
 
@@ -67,26 +66,29 @@ class TextEngine:
 
     def draw(self, text: str, seed: int) -> Drawn:
         """The image of a text that a seed decides. Raises ValueError for a text that no font can set."""
+        draws, lettering, distortion, width = self._plan(text, seed)
+        grid = sampling_grid(distortion, (self.height, width), lettering.shape)
+        ink, *rest = sample_layers(_layers(lettering, draws, self.strength), grid)
+        border = rest[0] if rest else None
+        colours = choose_colours(self.photographs, draws, self.strength)
+        image = lay(ink, border, colours, self.photographs, draws, self.strength)
+        pixels = torch.from_numpy(np.ascontiguousarray(degrade(image, draws, self.strength).transpose(2, 0, 1)))
+        return Drawn(pixels, *_places(lettering, distortion), lettering, grid)
+
+    def places(self, text: str, seed: int) -> tuple[tuple[int, int], Tensor, Tensor]:
+        """(height, width) of what `draw` gives, its boxes and its quads, without drawing it."""
+        _, lettering, distortion, width = self._plan(text, seed)
+        return (self.height, width), *_places(lettering, distortion)
+
+    def _plan(self, text: str, seed: int) -> tuple[random.Random, Lettering, Distortion, int]:
+        """What decides where everything is, and the width; and the numbers that are yet to be drawn."""
         draws = random.Random(seed)
         able = self.fonts.covering(text)
         if not able or not text.strip():
             raise ValueError(f"no font has all characters of {text!r}")
         face = able[int(draws.random() * len(able))]
-        style = self._style(draws)
-        lettering = set_text(text, face, style)
-        distortion, width = self._distort(lettering, draws)
-        grid = _grid(distortion, (self.height, width), lettering.ink.shape)
-        ink, border = _sample(_layers(lettering, style, draws, self.strength), grid)
-        colours = choose_colours(self.photographs, draws, self.strength)
-        image = lay(ink, border, colours, self.photographs, draws, self.strength)
-        if image.shape[:2] != ink.shape:
-            image = np.broadcast_to(image, (*ink.shape, 3))
-        pixels = torch.from_numpy(np.ascontiguousarray(degrade(image, draws, self.strength).transpose(2, 0, 1)))
-        points = outline_points(lettering.rects)
-        moved = distortion.apply(points.reshape(-1, 2)).reshape(points.shape).astype(np.float32)
-        boxes = np.concatenate([moved.min(axis=1), moved.max(axis=1)], axis=1)
-        corners = torch.from_numpy(np.ascontiguousarray(moved[:, ::2]))
-        return Drawn(pixels, text, torch.from_numpy(boxes), corners, face, lettering, grid)
+        lettering = set_text(text, face, self._style(draws))
+        return draws, lettering, *self._distort(lettering, draws)
 
     def _style(self, draws: random.Random) -> Style:
         much = self.strength
@@ -107,7 +109,8 @@ class TextEngine:
         across, down, much = x2 - x1, y2 - y1, self.strength
         radius = 0.0
         if draws.random() < 0.18 * much and across > 1.5 * down:
-            bend = draws.uniform(0.25, 1.4) * min(1.0, across / down / 4)  # radians of the whole arc
+            # Radians of the whole arc: less of a long line, which would rise by more than it is high.
+            bend = draws.uniform(0.25, 1.3) * min(1.0, across / down / 4, 5 * down / across)
             radius = across / bend * (1 if draws.random() < 0.7 else -1)
             radius = math.copysign(max(abs(radius), 1.5 * down), radius)
         matrix = _view(draws, across, down, much)
@@ -115,7 +118,7 @@ class TextEngine:
         flat = Distortion(centre, radius, matrix, np.zeros((0, 5)))
         points = flat.flat(outline_points(lettering.rects, 3).reshape(-1, 2))
         low, high = points.min(axis=0), points.max(axis=0)
-        room = np.array([[draws.uniform(-0.02, 0.16 + 0.1 * much) for _ in range(2)] for _ in range(2)]) * (high[1] - low[1])
+        room = np.array([draws.uniform(-0.02, 0.16 + 0.1 * much) for _ in range(4)]).reshape(2, 2) * (high[1] - low[1])
         low, high = low - room[0], high + room[1]
         scale = self.height / (high[1] - low[1])
         stretch = scale * math.exp(draws.uniform(-0.25, 0.25) * much)
@@ -132,6 +135,7 @@ def _view(draws: random.Random, across: float, down: float, strength: float) -> 
     cos, sin = math.cos(turn), math.sin(turn)
     affine = np.array([[cos, cos * slant - sin, 0], [sin, sin * slant + cos, 0], [0, 0, 1]])
     along, up = (draws.uniform(-0.22, 0.22) * strength if draws.random() < 0.6 else 0.0 for _ in range(2))
+    along, up = (value * min(1.0, 5 * down / max(across, 1.0)) for value in (along, up))
     perspective = np.array([[1, 0, 0], [0, 1, 0], [2 * along / max(across, 1.0), 2 * up / max(down * 4, 1.0), 1]])
     return affine @ perspective
 
@@ -149,18 +153,27 @@ def _waves(draws: random.Random, height: int, strength: float) -> np.ndarray:
     return np.array(rows)
 
 
-def _layers(lettering: Lettering, style: Style, draws: random.Random, strength: float) -> Sequence[np.ndarray]:
+def _layers(lettering: Lettering, draws: random.Random, strength: float) -> Sequence[np.ndarray]:
     """The covers of the text and of its border or shadow, uint8 (H, W) each; one alone where there is neither."""
-    if lettering.border is not None:
-        return lettering.ink, lettering.border
+    ink = lettering.ink()
+    if lettering.style.outline:
+        return ink, lettering.border()
     if draws.random() >= 0.2 * strength:
-        return (lettering.ink,)
-    most = style.margin - 1
+        return (ink,)
+    most = lettering.style.margin - 1
     dx, dy = (draws.randint(1, most) * draws.choice((-1, 1)) for _ in range(2))
-    return lettering.ink, np.roll(lettering.ink, (dy, dx), (0, 1))  # what comes round is of the empty margin
+    return ink, np.roll(ink, (dy, dx), (0, 1))  # what comes round is of the empty margin
 
 
-def _grid(distortion: Distortion, size: tuple[int, int], flat: tuple[int, ...]) -> Tensor:
+def _places(lettering: Lettering, distortion: Distortion) -> tuple[Tensor, Tensor]:
+    """The boxes and the quads of characters in the image."""
+    points = outline_points(lettering.rects)
+    moved = distortion.apply(points.reshape(-1, 2)).reshape(points.shape).astype(np.float32)
+    boxes = np.concatenate([moved.min(axis=1), moved.max(axis=1)], axis=1)
+    return torch.from_numpy(boxes), torch.from_numpy(np.ascontiguousarray(moved[:, ::2]))
+
+
+def sampling_grid(distortion: Distortion, size: tuple[int, int], flat: tuple[int, ...]) -> Tensor:
     """Where each pixel of the image lies in the flat text, as `grid_sample` wants it: float32 (1, H, W, 2)."""
     height, width = size
     x = np.arange(width, dtype=np.float32)[None] + np.float32(0.5)
@@ -172,7 +185,7 @@ def _grid(distortion: Distortion, size: tuple[int, int], flat: tuple[int, ...]) 
     return torch.from_numpy(grid)
 
 
-def _sample(layers: Sequence[np.ndarray], grid: Tensor) -> tuple[np.ndarray, np.ndarray | None]:
+def sample_layers(layers: Sequence[np.ndarray], grid: Tensor) -> np.ndarray:
+    """Flat layers, uint8 (H, W) each, as they are seen: float32 (layers, H, W) in [0, 1]."""
     flat = torch.from_numpy(np.stack(layers).astype(np.float32) * np.float32(1 / 255))
-    moved = F.grid_sample(flat[None], grid, align_corners=False)[0].numpy()
-    return moved[0], moved[1] if len(moved) > 1 else None
+    return F.grid_sample(flat[None], grid, align_corners=False)[0].numpy()

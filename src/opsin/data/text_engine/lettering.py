@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,17 +29,42 @@ class Style:
 
 @dataclass(frozen=True, eq=False)
 class Lettering:
-    """The ink of a text, uint8 (H, W), and of its border likewise; None where there is none.
+    """A text in a font and a style, its characters in their places.
 
-    glyphs: of each character its ink, and where its first pixel lies, (x, y). rects: (N, 4) float64, x1, y1, x2, y2
-    around the ink of each character; of a space the width that it takes, at the height of the whole text. baseline: y.
+    shape: (height, width) that hold its ink and the margin. placed: of each character its ink, and where its first
+    pixel lies, (x, y). rects: (N, 4) float64, x1, y1, x2, y2 around the ink of each character; of a space the width
+    that it takes, at the height of the whole text. baseline: y.
     """
 
-    ink: np.ndarray
-    border: np.ndarray | None
-    glyphs: list[tuple[Glyph, int, int]]
+    text: str
+    face: Face
+    style: Style
+    shape: tuple[int, int]
+    placed: list[tuple[Glyph, int, int]]
     rects: np.ndarray
-    baseline: float
+    baseline: int
+
+    def ink(self) -> np.ndarray:
+        """How much the text covers each pixel, uint8 (height, width)."""
+        found = np.zeros(self.shape, np.uint8)
+        paste(found, self.placed)
+        if bar := _bar(self.style):
+            pad, top = _pad(self.style), self.baseline + 2
+            found[top : top + bar, pad : self.shape[1] - pad] = 255
+        return found
+
+    def border(self) -> np.ndarray:
+        """The same of the text with outlines that are wider by the style's `outline`."""
+        found, wide = np.zeros(self.shape, np.uint8), self.style.stroke + self.style.outline
+        wider = [glyph(self.face, self.style.size, one, wide) for one in self.text]
+        paste(
+            found,
+            [
+                (over, x - one.left + over.left, self.baseline + over.top)
+                for over, (one, x, _) in zip(wider, self.placed, strict=True)
+            ],
+        )
+        return found
 
 
 def set_text(text: str, face: Face, style: Style) -> Lettering:
@@ -49,24 +75,26 @@ def set_text(text: str, face: Face, style: Style) -> Lettering:
     right = max((x + one.left + one.ink.shape[1] for one, x in inked), default=int(advance) + 1)
     top = min((one.top for one, _ in inked), default=-style.size)
     bottom = max((one.top + one.ink.shape[0] for one, _ in inked), default=0)
-    bar = max(1, style.size // 16) if style.underline else 0
-    bottom = max(bottom, 2 + 2 * bar) if bar else bottom
-    pad = style.margin + int(np.ceil(style.outline))
+    if bar := _bar(style):
+        bottom = max(bottom, 2 + bar)
+    pad = _pad(style)
     shape = (bottom - top + 2 * pad, right - left + 2 * pad)
     dx, dy = pad - left, pad - top
     placed = [(one, x + one.left + dx, one.top + dy) for one, x in zip(glyphs, pens, strict=True)]
-    rects = np.array([_rect(one, x, y) for one, x, y in placed], np.float64).reshape(-1, 4)
+    rects = np.array([(x, y, x + one.ink.shape[1], y + one.ink.shape[0]) for one, x, y in placed], np.float64)
     for i, (one, x, _) in enumerate(placed):
         if not one.ink.size:
             rects[i] = (x, pad, x + (one.advance or _SPACE * style.size), shape[0] - pad)
-    ink = _paste(shape, placed)
-    if bar:
-        ink[dy + 2 : dy + 2 + bar, pad : shape[1] - pad] = 255
-    border = None
-    if style.outline:
-        wider = [glyph(face, style.size, one, style.stroke + style.outline) for one in text]
-        border = _paste(shape, [(g, x + g.left + dx, g.top + dy) for g, x in zip(wider, pens, strict=True)])
-    return Lettering(ink, border, placed, rects, float(dy))
+    return Lettering(text, face, style, shape, placed, rects, dy)
+
+
+def _bar(style: Style) -> int:
+    """How thick the line below is, in pixels."""
+    return max(1, style.size // 16) if style.underline else 0
+
+
+def _pad(style: Style) -> int:
+    return style.margin + int(np.ceil(style.outline))
 
 
 def _pens(text: str, face: Face, style: Style) -> tuple[list[Glyph], list[int], float]:
@@ -82,19 +110,13 @@ def _pens(text: str, face: Face, style: Style) -> tuple[list[Glyph], list[int], 
     return glyphs, pens, pen
 
 
-def _rect(one: Glyph, x: int, y: int) -> tuple[int, int, int, int]:
-    return x, y, x + one.ink.shape[1], y + one.ink.shape[0]
-
-
-def _paste(shape: tuple[int, int], placed: list[tuple[Glyph, int, int]]) -> np.ndarray:
-    """The inks together, the darker of two where they overlap; what lies outside is cut."""
-    found = np.zeros(shape, np.uint8)
-    for one, x, y in placed:
+def paste(canvas: np.ndarray, placed: Sequence[tuple[Glyph, int, int]], dx: int = 0, dy: int = 0) -> None:
+    """Lay inks onto a canvas, uint8 (H, W), moved by (dx, dy): the darker of two where they overlap, cut at its edges."""
+    for one, left, top in placed:
         height, width = one.ink.shape
         if not height:
             continue
-        top, left = max(y, 0), max(x, 0)
-        under = found[top : y + height, left : x + width]
-        over = one.ink[top - y : top - y + under.shape[0], left - x : left - x + under.shape[1]]
+        x, y = left + dx, top + dy
+        under = canvas[max(y, 0) : max(y + height, 0), max(x, 0) : max(x + width, 0)]
+        over = one.ink[max(-y, 0) :, max(-x, 0) :][: under.shape[0], : under.shape[1]]
         np.maximum(under, over, out=under)
-    return found

@@ -12,10 +12,11 @@ from PIL import Image, ImageFilter
 _TABLE = 1 << 18  # values of noise that all images are given parts of
 
 
-def degrade(image: np.ndarray, draws: random.Random, strength: float) -> np.ndarray:
+def degrade(image: np.ndarray, draws: random.Random, strength: float, unit: float | None = None) -> np.ndarray:
     """An image, float32 (H, W, 3) in [0, 1], blurred, resampled, noisy and compressed, each by chance: uint8 (H, W, 3).
 
-    strength: 0 leaves it as it is, 1 is much. Nothing moves.
+    strength: 0 leaves it as it is, 1 is much. unit: pixels, of which a blur has about one; a 32nd of the height if None.
+    Nothing moves.
     """
     if draws.random() < 0.6 * strength:
         amount = draws.random() ** 2 * 0.08 * strength
@@ -27,7 +28,7 @@ def degrade(image: np.ndarray, draws: random.Random, strength: float) -> np.ndar
         return values
     shown = Image.fromarray(values)
     if blurs:
-        radius = draws.uniform(0.2, 1.1) * height / 32 * strength
+        radius = draws.uniform(0.2, 1.1) * (height / 32 if unit is None else unit) * strength
         shown = shown.filter(ImageFilter.BoxBlur((radius, radius) if draws.random() < 0.7 else (radius * 2, 0)))
     if shrinks:
         scale = draws.uniform(0.4, 0.9)
