@@ -64,6 +64,13 @@ _ROWS = (
         runs="opsin.hub:find_file",
     ),
     Scheme(
+        "synthetic",
+        "images of texts, made here: synthetic:words, synthetic:lines, synthetic:pages",
+        library="PIL",
+        data="opsin.data.text_engine.source:open_named",
+        truth="opsin.data.text_engine.source:truth_of",
+    ),
+    Scheme(
         "timm",
         "a classification network of timm: timm:convnext_tiny",
         library="timm",

@@ -46,7 +46,10 @@ class Distortion:
             x, y = reach * np.sin(angle), self.radius - reach * np.cos(angle)
         m = self.matrix
         depth = m[2, 0] * x + m[2, 1] * y + m[2, 2]
-        return np.stack([m[0, 0] * x + m[0, 1] * y + m[0, 2], m[1, 0] * x + m[1, 1] * y + m[1, 2]], axis=1) / depth[:, None]
+        return (
+            np.stack([m[0, 0] * x + m[0, 1] * y + m[0, 2], m[1, 0] * x + m[1, 1] * y + m[1, 2]], axis=1)
+            / depth[:, None]
+        )
 
     def invert(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Of points of the image, x and y of one shape or broadcast to one, the points of the flat text."""

@@ -65,7 +65,7 @@ class TextEngine:
     photographs: str = ""
 
     def draw(self, text: str, seed: int) -> Drawn:
-        """The image of a text that a seed decides. Raises ValueError for a text that no font can set."""
+        """The image of a text that a seed decides. Raises InputError for a text that no font can set."""
         draws, lettering, distortion, width = self._plan(text, seed)
         grid = sampling_grid(distortion, (self.height, width), lettering.shape)
         ink, *rest = sample_layers(_layers(lettering, draws, self.strength), grid)
@@ -83,11 +83,7 @@ class TextEngine:
     def _plan(self, text: str, seed: int) -> tuple[random.Random, Lettering, Distortion, int]:
         """What decides where everything is, and the width; and the numbers that are yet to be drawn."""
         draws = random.Random(seed)
-        able = self.fonts.covering(text)
-        if not able or not text.strip():
-            raise ValueError(f"no font has all characters of {text!r}")
-        face = able[int(draws.random() * len(able))]
-        lettering = set_text(text, face, self._style(draws))
+        lettering = set_text(text, self.fonts.draw(draws, text), self._style(draws))
         return draws, lettering, *self._distort(lettering, draws)
 
     def _style(self, draws: random.Random) -> Style:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import importlib
 import os
+import random
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -75,6 +76,23 @@ class Choice:
     def covering(self, text: str) -> list[Face]:
         """Those that have every character of a text."""
         return [face for face, lacks in zip(self.faces, self.lacks, strict=True) if lacks.isdisjoint(text)]
+
+    def draw(self, draws: random.Random, text: str) -> Face:
+        """One of those that have every character of a text, each as often. Raises InputError where there is none."""
+        place = int(draws.random() * len(self.faces))
+        if self.lacks[place].isdisjoint(text):  # mostly, and then the others need no look
+            return self.faces[place]
+        able = self.covering(text)
+        if not able:
+            raise InputError(f"no font has all characters of {text!r}; name fonts that do with fonts=")
+        return able[int(draws.random() * len(able))]
+
+    def settable(self, text: str) -> str:
+        """A text less what no one font has beside the rest of it."""
+        if any(lacks.isdisjoint(text) for lacks in self.lacks):
+            return text
+        kept = ("".join(one for one in text if one not in lacks) for lacks in self.lacks)
+        return " ".join(max(kept, key=len).split())
 
 
 def choose_fonts(wanted: str, characters: str) -> Choice:

@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -86,10 +87,17 @@ class PageEngine:
         _, size, lines, distortion = self._plan(seed)
         return size, *_places(lines, distortion)
 
+    def size(self, seed: int) -> tuple[int, int]:
+        """(height, width) of what `draw` gives."""
+        return self._size(random.Random(seed))
+
+    def _size(self, draws: random.Random) -> tuple[int, int]:
+        long, short = self.side, round(self.side * draws.uniform(0.55, 0.8))
+        return (long, short) if draws.random() < 0.85 else (short, long)
+
     def _plan(self, seed: int) -> tuple[random.Random, tuple[int, int], list[_Line], Distortion]:
         draws = random.Random(seed)
-        long, short = self.side, round(self.side * draws.uniform(0.55, 0.8))
-        size = (long, short) if draws.random() < 0.85 else (short, long)
+        size = self._size(draws)
         lay = draws.choice((self._receipt, self._document, self._scattered))
         lines = lay(draws, size)
         distortion = self._distort(draws, size)
@@ -109,7 +117,9 @@ class PageEngine:
         waves = np.zeros((0, 5))
         if draws.random() < 0.4 * self.strength:
             length = draws.uniform(0.8, 2.0) * width
-            waves = np.array([(0, draws.uniform(-1, 1) * 0.006 * height, 1 / length, 0.2 / length, draws.uniform(0, 6.3))])
+            waves = np.array(
+                [(0, draws.uniform(-1, 1) * 0.006 * height, 1 / length, 0.2 / length, draws.uniform(0, 6.3))]
+            )
         return Distortion((width / 2, height / 2), 0.0, affine @ perspective, waves)
 
     def _paper(self, draws: random.Random, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -132,7 +142,7 @@ class PageEngine:
         step, lines = em * draws.uniform(_LINE, 1.9), []
         heading, foot = draws.randint(2, 5), height - draws.uniform(2, 6) * step
         amounts = [(f"{draws.uniform(0.5, 99):.2f}", f"{draws.uniform(0.5, 300):.2f}") for _ in range(100)]
-        texts = iter(self.wording.lines(draws.getrandbits(60), 300))
+        texts = self.wording.lines(draws.getrandbits(60))
         row = 0
         while top + step < height * 0.97:
             heads = row < heading or top > foot
@@ -157,10 +167,12 @@ class PageEngine:
         gap = round(width * 0.05)
         room = (width - 2 * margin - (columns - 1) * gap) // columns
         step, lines = em * draws.uniform(_LINE, 1.8), []
-        texts, start = iter(self.wording.lines(draws.getrandbits(60), 2_000)), height * draws.uniform(0.04, 0.1)
+        texts, start = self.wording.lines(draws.getrandbits(60)), height * draws.uniform(0.04, 0.1)
         if draws.random() < 0.7:
             lettering = self._fit(next(texts), self._face(draws), em * draws.uniform(1.5, 2.2), width - 2 * margin)
-            lines.append(_Line(lettering, margin if draws.random() < 0.5 else (width - lettering.shape[1]) // 2, round(start)))
+            lines.append(
+                _Line(lettering, margin if draws.random() < 0.5 else (width - lettering.shape[1]) // 2, round(start))
+            )
             start += lettering.shape[0] + step
         for column in range(columns):
             top, left = start, margin + column * (room + gap)
@@ -176,7 +188,7 @@ class PageEngine:
         height, width = size
         lines: list[_Line] = []
         taken: list[tuple[float, float, float, float]] = []
-        for text in self.wording.lines(draws.getrandbits(60), draws.randint(4, 25)):
+        for text in islice(self.wording.lines(draws.getrandbits(60)), draws.randint(4, 25)):
             em = self._em(draws) * draws.uniform(0.9, 2.5)
             lettering = self._fit(text, self._face(draws), em, width * 0.9)
             h, w = lettering.shape

@@ -38,7 +38,11 @@ def crop(folder: str, draws: random.Random, height: int, width: int) -> np.ndarr
     image = known[int(draws.random() * len(known))]
     rows = _places(draws, image.shape[0], height)
     columns = _places(draws, image.shape[1], width)
-    found = image[rows][:, columns] if not isinstance(rows, slice) or not isinstance(columns, slice) else image[rows, columns]
+    found = (
+        image[rows][:, columns]
+        if not isinstance(rows, slice) or not isinstance(columns, slice)
+        else image[rows, columns]
+    )
     return found[:, :: -1 if draws.random() < 0.5 else 1].astype(np.float32) * np.float32(1 / 255)
 
 
@@ -56,7 +60,9 @@ def _clusters(pixels: np.ndarray) -> np.ndarray:
     centres = pixels[order[[len(order) // 10, len(order) // 2, len(order) * 9 // 10]]]
     for _ in range(5):
         nearest = ((pixels[:, None] - centres) ** 2).sum(axis=2).argmin(axis=1)
-        centres = np.stack([pixels[nearest == k].mean(axis=0) if (nearest == k).any() else centres[k] for k in range(3)])
+        centres = np.stack(
+            [pixels[nearest == k].mean(axis=0) if (nearest == k).any() else centres[k] for k in range(3)]
+        )
     return centres.astype(np.float32)
 
 

@@ -103,17 +103,19 @@ class Wording:
             wanted = f" of {low} to {high} characters" if self.length else ""
             raise InputError(f"words={self.file} has no word{wanted} of the characters asked for")
 
-    def words(self, seed: int, count: int) -> list[str]:
-        """Single words. The same seed and a larger count begin alike."""
+    def words(self, seed: int) -> Iterator[str]:
+        """Single words without end. The same seed gives the same."""
         draws = random.Random(seed)
-        decks = self._deck(draws)
-        return [self._word(draws, decks) for _ in range(count)]
+        deck = self._deck(draws)
+        while True:
+            yield self._word(draws, deck)
 
-    def lines(self, seed: int, count: int) -> list[str]:
+    def lines(self, seed: int) -> Iterator[str]:
         """Lines of several words, or of characters of a script without spaces. `length` is of the whole line."""
         draws = random.Random(seed)
-        decks = self._deck(draws)
-        return [self._line(draws, decks) for _ in range(count)]
+        deck = self._deck(draws)
+        while True:
+            yield self._line(draws, deck)
 
     def _word(self, draws: random.Random, deck: Iterator[str]) -> str:
         if self._rest and (not self.common or draws.random() < 0.8):
@@ -173,10 +175,25 @@ class Wording:
     def _number(self, draws: random.Random, low: int, high: int) -> str:
         """A number, an amount, a date, a time, a code, such as signs and receipts have; "" where none fits."""
         digit = draws.choice
-        forms = ("9", "99", "999", "9999", "9.99", "99.99", "$9.99", "99%", "99/99/99", "99:99", "9-9999", "A99", "1999")
+        forms = (
+            "9",
+            "99",
+            "999",
+            "9999",
+            "9.99",
+            "99.99",
+            "$9.99",
+            "99%",
+            "99/99/99",
+            "99:99",
+            "9-9999",
+            "A99",
+            "1999",
+        )
         for form in (digit(forms) for _ in range(5)):
             found = "".join(
-                digit("0123456789") if one == "9" else digit(string.ascii_uppercase) if one == "A" else one for one in form
+                digit("0123456789") if one == "9" else digit(string.ascii_uppercase) if one == "A" else one
+                for one in form
             )
             if low <= len(found) <= high and self._whole(found):
                 return found
