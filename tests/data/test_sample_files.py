@@ -29,7 +29,7 @@ def test_a_photograph_is_scikit_images(name: str) -> None:
 def test_every_file_is_used_and_noted() -> None:
     files = {path.name for path in sample_files.SAMPLES.iterdir()}
     photographs = {path.name for path in sample_files.PHOTOGRAPHS.values()}
-    assert files == {*photographs, "digits.npz", "NOTICE.md"}
+    assert files == {*photographs, "digits.npz", "words.txt.gz", "NOTICE.md"}
     notice = (sample_files.SAMPLES / "NOTICE.md").read_text("utf-8")
     assert not [name for name in files - {"NOTICE.md"} if f"`{name}`" not in notice]
     used = {name for names in digit_scenes._PHOTOGRAPHS.values() for name in names}

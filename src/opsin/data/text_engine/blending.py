@@ -29,13 +29,14 @@ _NAMES = tuple(MODES)
 
 
 def choose_colours(folder: str, draws: random.Random, strength: float) -> np.ndarray:
-    """Colours of the ground, the text and the border: float32 (3, 3) in [0, 1]; text and ground differ in brightness."""
+    """Colours of ground, text and border: float32 (3, 3) in [0, 1]. Text and ground differ in brightness."""
     kind = draws.random()
     if kind < _PLAIN or kind > 0.6 + 0.4 * strength:
         dark, light = draws.uniform(0, 0.25), draws.uniform(0.8, 1)
         paper = [light, dark] if draws.random() < 0.75 else [dark, light]
         return np.array([[value] * 3 for value in (*paper, draws.random())], np.float32)
     known = palettes(folder)
+    found = known[0]
     for _ in range(_TRIES):
         if kind < _PLAIN + _SATURATED:
             found = np.array([[draws.random() for _ in range(3)] for _ in range(3)], np.float32)

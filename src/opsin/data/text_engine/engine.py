@@ -28,8 +28,8 @@ class Drawn:
 
     image: uint8 (3, H, W). boxes: float32 (N, 4), xyxy, around the ink of each character, of a space around the room
     that it takes; they may leave the image where it is cut tightly. quads: float32 (N, 4, 2), the same as four points
-    each, clockwise from the upper left of the upright character. lettering: the flat text, with its font. grid: where each
-    pixel lies in it, as `grid_sample` has it.
+    each, clockwise from the upper left of the upright character. lettering: the flat text, with its font. grid: where
+    each pixel lies in it, as `grid_sample` has it.
     """
 
     image: Tensor

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import ImageFont
@@ -45,10 +45,10 @@ SETS = ("built-in", "cjk", "system", "all")
 
 
 class Face(NamedTuple):
-    """A font. path: of its file, "" for the one that Pillow brings. index: its place in a collection. name: for people."""
+    """A font. path: of its file, "" for Pillow's own; number: its place in a collection; name: for people."""
 
     path: str
-    index: int
+    number: int
     name: str
 
 
@@ -177,7 +177,8 @@ def _glyph(face: Face, size: int, character: str, stroke: float) -> Glyph:
     font = _load(face, size)
     mask, (left, top) = font.getmask2(character, mode="L", stroke_width=stroke, anchor="ls")
     width, height = mask.size
-    ink = np.frombuffer(bytes(mask), np.uint8).reshape(height, width)
+    pixels: Any = mask  # Pillow documents that it is a sequence of bytes, its types do not
+    ink = np.frombuffer(bytes(pixels), np.uint8).reshape(height, width)
     rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
     if len(rows):
         ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
@@ -194,7 +195,7 @@ def _load(face: Face, size: int) -> ImageFont.FreeTypeFont:
         assert isinstance(font, ImageFont.FreeTypeFont)
         return font
     # The basic layout, which every Pillow has: texts are then the same everywhere.
-    return ImageFont.truetype(face.path, size, index=face.index, layout_engine=ImageFont.Layout.BASIC)
+    return ImageFont.truetype(face.path, size, index=face.number, layout_engine=ImageFont.Layout.BASIC)
 
 
 def _find(wanted: str) -> tuple[list[Face], list[Problem]]:

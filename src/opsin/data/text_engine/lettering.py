@@ -111,7 +111,7 @@ def _pens(text: str, face: Face, style: Style) -> tuple[list[Glyph], list[int], 
 
 
 def paste(canvas: np.ndarray, placed: Sequence[tuple[Glyph, int, int]], dx: int = 0, dy: int = 0) -> None:
-    """Lay inks onto a canvas, uint8 (H, W), moved by (dx, dy): the darker of two where they overlap, cut at its edges."""
+    """Lay inks onto a canvas, uint8 (H, W), moved by (dx, dy): of two the darker, cut at its edges."""
     for one, left, top in placed:
         height, width = one.ink.shape
         if not height:

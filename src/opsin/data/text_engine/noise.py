@@ -15,8 +15,8 @@ _TABLE = 1 << 18  # values of noise that all images are given parts of
 def degrade(image: np.ndarray, draws: random.Random, strength: float, unit: float | None = None) -> np.ndarray:
     """An image, float32 (H, W, 3) in [0, 1], blurred, resampled, noisy and compressed, each by chance: uint8 (H, W, 3).
 
-    strength: 0 leaves it as it is, 1 is much. unit: pixels, of which a blur has about one; a 32nd of the height if None.
-    Nothing moves.
+    strength: 0 leaves it as it is, 1 is much. unit: pixels, of which a blur has about one; a 32nd of the height if
+    None. Nothing moves.
     """
     if draws.random() < 0.6 * strength:
         amount = draws.random() ** 2 * 0.08 * strength
@@ -43,7 +43,7 @@ def degrade(image: np.ndarray, draws: random.Random, strength: float, unit: floa
 
 
 def _noise(draws: random.Random, count: int) -> np.ndarray:
-    """Normal values, (count,) float32: a part of a table that is drawn once, where drawing them takes as long as all else."""
+    """Normal values, (count,) float32: a part of a table, as drawing them takes as long as all else."""
     table = _table()
     first = int(draws.random() * _TABLE)
     return table[first : first + count] if first + count <= len(table) else np.resize(table[first:], count)

@@ -50,7 +50,7 @@ class _Line:
     def rect(self) -> np.ndarray:
         rects = self.lettering.rects
         found = np.concatenate([rects[:, :2].min(axis=0), rects[:, 2:].max(axis=0)])
-        return found + [self.left, self.top, self.left, self.top]
+        return found + np.array([self.left, self.top, self.left, self.top])
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +66,6 @@ class PageEngine:
     def draw(self, seed: int) -> DrawnPage:
         """The page that a seed decides."""
         draws, size, lines, distortion = self._plan(seed)
-        height, width = size
         ink, sheet = np.zeros(size, np.uint8), np.full(size, 255, np.uint8)
         for line in lines:
             paste(ink, line.lettering.placed, line.left, line.top)

@@ -22,7 +22,7 @@ _PALETTES = 256
 
 @cache
 def photographs(folder: str = "") -> list[np.ndarray]:
-    """Those of a folder, or the built-in ones: uint8 (H, W, 3), each at three scales. Raises InputError if there are none."""
+    """Those of a folder, or the built-in ones: uint8 (H, W, 3), each at three scales. InputError if none."""
     images = [_built_in(name) for name in sorted(PHOTOGRAPHS)] if not folder else _of(Path(folder).expanduser())
     found = []
     for image in images:
@@ -33,22 +33,18 @@ def photographs(folder: str = "") -> list[np.ndarray]:
 
 
 def crop(folder: str, draws: random.Random, height: int, width: int) -> np.ndarray:
-    """A part of a photograph, float32 (height, width, 3) in [0, 1], mirrored on where it is smaller; half are flipped."""
+    """A part of a photograph, float32 (height, width, 3) in [0, 1], mirrored on where it is smaller."""
     known = photographs(folder)
     image = known[int(draws.random() * len(known))]
     rows = _places(draws, image.shape[0], height)
     columns = _places(draws, image.shape[1], width)
-    found = (
-        image[rows][:, columns]
-        if not isinstance(rows, slice) or not isinstance(columns, slice)
-        else image[rows, columns]
-    )
+    found = image[rows][:, columns]
     return found[:, :: -1 if draws.random() < 0.5 else 1].astype(np.float32) * np.float32(1 / 255)
 
 
 @cache
 def palettes(folder: str = "") -> np.ndarray:
-    """Three colours of each of 256 parts of photographs, by k-means as Jaderberg et al.: float32 (256, 3, 3) in [0, 1]."""
+    """Three colours of each of 256 parts of photographs, by k-means, as in the paper: float32 (256, 3, 3)."""
     draws = random.Random(0)
     found = [_clusters(crop(folder, draws, 40, 80)[::3, ::3].reshape(-1, 3)) for _ in range(_PALETTES)]
     return np.stack(found)

@@ -68,7 +68,7 @@ class Settings:
 
     @classmethod
     def parse(cls, text: str) -> Settings:
-        """Of what follows the scheme, `words,count=100`. Raises InputError for what there is not, or is out of range."""
+        """Of what follows the scheme, as `words,count=100`. InputError for what there is not, or is out of range."""
         kind, *given = text.split(",")
         if kind not in KINDS:
             raise unknown("synthetic data", kind, KINDS)
@@ -202,7 +202,7 @@ class SyntheticTexts(Inputs):
 
 @dataclass(frozen=True, eq=False)
 class SyntheticPages(Inputs):
-    """Pages, made when they are read. places: which of the split's. part: its name. seed: what its pages derive from."""
+    """Pages, made when they are read. places: which of the split's; part: its name; seed: what they derive from."""
 
     engine: PageEngine
     places: np.ndarray
@@ -258,7 +258,7 @@ def _texts(settings: Settings, fonts: Choice, wording: Wording, part: str, seed:
     draws = settings.anew and part == "train"
     inputs = SyntheticTexts(engine, texts, np.arange(count), f"synthetic_{settings.kind}/{part}", seed, draws)
     if wanted == _TEXTS:
-        spaced = " " in wording.characters or settings.kind == "lines" and any(" " in one for one in texts)
+        spaced = " " in wording.characters or (settings.kind == "lines" and any(" " in one for one in texts))
         return Split(inputs, Texts(texts, wording.characters + " " * spaced))
     if draws:
         raise InputError("anew=true moves the characters in each epoch, and boxes stand still; leave it out")

@@ -25,7 +25,7 @@ _MOST_FILE = 64 * 2**20  # bytes of a list of words
 
 
 def gb2312(level: int) -> str:
-    """The Chinese characters of GB2312 by Python's codec: level 1, the 3,755 common ones by sound; 2, 3,008 by radical."""
+    """The Chinese characters of GB2312, by Python's codec: of level 1, 3,755 common ones, or of level 2, 3,008."""
     rows = range(0xB0, 0xD8) if level == 1 else range(0xD8, 0xF8)
     codes = (bytes([row, column]) for row in rows for column in range(0xA1, 0xFF))
     return "".join(code.decode("gb2312", "ignore") for code in codes)
@@ -51,7 +51,7 @@ def alphabet(name: str) -> str:
 
 @cache
 def word_list(file: str = "") -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Common words and others: of the package's list, SCOWL's English words of sizes up to 35 and 60, or of a text file.
+    """Common words and others: of the package's list, English words of SCOWL's sizes 35 and 60, or of a text file.
 
     file: UTF-8, one word a line; all are common. Raises InputError for what cannot be opened or decoded, or is empty.
     """
