@@ -55,7 +55,9 @@ def test_a_text_that_no_one_font_sets_loses_the_fewest_characters() -> None:
 
 
 def test_characters_that_no_font_has_are_refused_by_name() -> None:
-    with pytest.raises(InputError, match=r"no font of built-in has 3,755 of 3,755 characters, such as 啊 阿 .*fonts=FILE"):
+    with pytest.raises(
+        InputError, match=r"no font of built-in has 3,755 of 3,755 characters, such as 啊 阿 .*fonts=FILE"
+    ):
         choose_fonts("built-in", alphabet("gb2312-1"))
     with pytest.raises(InputError, match=r"has 1 of 95 characters, such as 啊"):
         choose_fonts("built-in", alphabet("ascii+啊"))

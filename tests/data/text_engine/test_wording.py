@@ -29,7 +29,9 @@ def test_alphabets_are_those_of_the_standard() -> None:
 def test_the_list_of_words_is_of_words() -> None:
     common, others = word_list()
     assert (len(common), len(others)) == (40_324, 34_212) and not {*common} & {*others}
-    assert {"the", "street", "Monday"} <= {*common} and all(word.isascii() and word.isalpha() for word in common + others)
+    assert {"the", "street", "Monday"} <= {*common} and all(
+        word.isascii() and word.isalpha() for word in common + others
+    )
 
 
 def test_texts_stay_within_the_alphabet_and_the_length() -> None:
