@@ -32,7 +32,8 @@ Device = Annotated[
 ]
 SOURCES = (
     "A built-in name (digits, scenes); class folders, a zip of them, a CSV, npz or IDX; with boxes: Pascal VOC, COCO "
-    "json, YOLO (data.yaml, obj.data) or a CSV; downloaded by name: torchvision:CIFAR10, hf:owner/name."
+    "json, YOLO (data.yaml, obj.data) or a CSV; made here: synthetic:words; downloaded by name: torchvision:CIFAR10, "
+    "hf:owner/name."
 )
 Tile = Annotated[
     str | None,
