@@ -58,7 +58,7 @@ def test_words_are_of_all_kinds() -> None:
         for w in words
     )
     assert all(kinds[kind] > 300 for kind in ("number", "upper", "capital", "lower"))
-    assert 5 < sum(map(len, words)) / len(words) < 8
+    assert 5.5 < sum(map(len, words)) / len(words) < 6.8  # a dictionary without bias gives 7.4
 
 
 def test_characters_without_words_come_equally_often() -> None:

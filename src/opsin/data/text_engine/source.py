@@ -24,7 +24,7 @@ from opsin.data.source import Source, Split
 from opsin.data.text_engine.engine import TextEngine
 from opsin.data.text_engine.fonts import Choice, choose_fonts
 from opsin.data.text_engine.pages import PageEngine
-from opsin.data.text_engine.photographs import photographs
+from opsin.data.text_engine.photographs import palettes
 from opsin.data.text_engine.wording import Wording, alphabet
 from opsin.data.texts import PackedTexts, Texts
 from opsin.errors import InputError, unknown
@@ -144,7 +144,7 @@ def open_named(rest: str, task: str, options: Mapping[str, Any], *, fetch: bool 
     letters = alphabet(settings.characters)
     if not letters:
         raise InputError(f"characters={settings.characters} of synthetic:{settings.kind} are none; name some")
-    photographs(settings.photographs)  # which refuses a folder without images
+    palettes(settings.photographs)  # which refuses a folder without images; workers that are forked then have them
     wording = Wording(letters, settings.words, settings.extent)
     fonts = {part: choose_fonts(settings.fonts, letters) for part in _PARTS}
     if settings.test_fonts:
