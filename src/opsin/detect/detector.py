@@ -46,11 +46,11 @@ class Detector(nn.Module, ABC):
     needs_masks: its loss learns from the truth's masks. score_threshold: the least score of an answer, fitted in
     validation after its training; None before. preprocessing: what the published weights in it expect.
     Of the class are: learns_somewhere, its loss can use truths that say what an image shows and not where, whose boxes
-    are NaN. class_agnostic, it finds objects of whatever class, so that the classes of its data are made one, "object",
-    before training and evaluation. network_prefix, what the names of its classification network's tensors begin with.
-    export_refusal, why `opsin export` cannot write it, "" where it can. candidates_of: what `Selection.candidates` are
-    counted in, "all" places, each of the "classes", or each of the "levels", which outputs then name. clips_first:
-    boxes are cut at the border of the input before duplicates are suppressed, not after.
+    are NaN. class_agnostic, it finds objects of whatever class, so that the classes of its data are made one, called
+    object_name, before training and evaluation. network_prefix, what the names of its classification network's tensors
+    begin with. export_refusal, why `opsin export` cannot write it, "" where it can. candidates_of: what
+    `Selection.candidates` are counted in, "all" places, each of the "classes", or each of the "levels", which outputs
+    then name. clips_first: boxes are cut at the border of the input before duplicates are suppressed, not after.
 
     `forward` is pure: the same in train and eval, exportable, and never sees a target. What it gives is `Outputs`:
     named tensors, batch first but for "anchors", (A, 4) where there are any.
@@ -69,6 +69,7 @@ class Detector(nn.Module, ABC):
     preprocessing: Mapping[str, Any] | None = None
     learns_somewhere: ClassVar[bool] = False
     class_agnostic: ClassVar[bool] = False
+    object_name: ClassVar[str] = "object"
     network_prefix: ClassVar[str] = "backbone.backbone."
     export_refusal: ClassVar[str] = ""
     candidates_of: ClassVar[Literal["all", "classes", "levels"]] = "all"
@@ -94,6 +95,15 @@ class Detector(nn.Module, ABC):
     @abstractmethod
     def predictions(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
         """Boxes (B, A, 4) in pixels of the input, and scores (B, A, num_classes) in [0, 1]."""
+
+    def dense(self, outputs: Outputs) -> dict[str, Tensor]:
+        """What an exported file gives, batch first: boxes and scores of `predictions`, and whatever decoding needs."""
+        boxes, scores = self.predictions(outputs)
+        return {"boxes": boxes, "scores": scores}
+
+    def decoding(self) -> dict[str, Any]:
+        """What `decode` does with dense predictions beyond a `Selection`, as plain JSON for an exported file."""
+        return {}
 
     @abstractmethod
     def assign(self, outputs: Outputs, targets: Sequence[Instances]) -> list[Assignment]:

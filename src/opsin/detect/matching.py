@@ -38,7 +38,7 @@ def assign_anchors(anchors: Tensor, targets: Sequence[Instances], num_classes: i
         boxes = truth.boxes.to(anchors)
         region = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
         if truth.labels is not None and len(truth):
-            _check_labels(truth.labels, num_classes)
+            check_labels(truth.labels, num_classes)
             region = (truth.labels < 0).to(boxes.device)
         places = (~region).nonzero()[:, 0]  # of the truths to be found
         matched = match_anchors(boxes[places], anchors, ignored=boxes[region], **rules)
@@ -60,8 +60,9 @@ def gather_positives(assigned: Sequence[Assignment], targets: Sequence[Instances
     return Positives(rows, places, boxes[sources], torch.cat([one.to(anchors.device) for one in labels])[sources])
 
 
-def _check_labels(labels: Tensor, num_classes: int) -> None:
-    largest = int(labels.max())
+def check_labels(labels: Tensor, num_classes: int) -> None:
+    """Raise InputError for a label (N,) that a model of so many classes has none for."""
+    largest = int(labels.max()) if len(labels) else -1
     if largest >= num_classes:
         raise InputError(
             f"a box has label {largest}, the model was built for {num_classes} classes, 0 to {num_classes - 1}; "

@@ -1,6 +1,7 @@
 """Every detector: importing this registers them by name."""
 
 from opsin.detect import (  # registers their models
+    ctpn,
     efficientdet,
     fast_rcnn,
     faster_rcnn,
@@ -19,6 +20,7 @@ from opsin.detect import (  # registers their models
 )
 
 __all__ = [
+    "ctpn",
     "efficientdet",
     "fast_rcnn",
     "faster_rcnn",

@@ -80,12 +80,16 @@ class DetectPredictor(Predictor):
 
     @classmethod
     def relabel(cls, recipe: Recipe, source: Source) -> Source:
-        """With all classes made one, "object", for a detector that knows none."""
-        if not network_of(recipe.model.name).class_agnostic:
+        """With all classes made one for a detector that knows none."""
+        network = network_of(recipe.model.name)
+        if not network.class_agnostic:
             return source
         one = [0] * len(source.classes)
         return source.with_splits(
-            {name: split.with_truth(split.kind.relabel(one, ["object"])) for name, split in source.splits.items()}
+            {
+                name: split.with_truth(split.kind.relabel(one, [network.object_name]))
+                for name, split in source.splits.items()
+            }
         )
 
     def answers(
