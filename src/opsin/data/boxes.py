@@ -54,7 +54,8 @@ class Boxes(Truth):
 
     boxes: rows (T, 4) float32, xyxy. labels: (T,) int64, -1 for regions to ignore. classes: their names. drawn: the
     objects' masks. proposals: rows (P, 4) float32, boxes that may hold an object, best first; see `with_proposals`.
-    masked: whether samples have masks too; see `with_masks`. stated: the same objects as their file states them, where
+    masked: whether samples have masks too; see `with_masks`. outlined: whether they have polygons; see `with_polygons`.
+    stated: the same objects as their file states them, where
     that was asked for, see `opsin.data.formats.annotations.build`. texts: of each object, T of them, what it reads, ""
     for nothing or where that is not known; see `regions`.
     """
@@ -65,6 +66,7 @@ class Boxes(Truth):
     drawn: Masks | None = None
     proposals: Rows | None = None
     masked: bool = False
+    outlined: bool = False
     stated: StatedBoxes | None = None
     texts: PackedTexts | None = None
 
@@ -132,6 +134,10 @@ class Boxes(Truth):
     def with_masks(self, masked: bool = True) -> Boxes:
         """With masks in every sample, (N, height, width) of its image. InputError where objects have none."""
         return replace(self, masked=masked)
+
+    def with_polygons(self, outlined: bool = True) -> Boxes:
+        """With polygons in every sample, see `regions`, where anybody drew some; of boxes alone nothing changes."""
+        return replace(self, outlined=outlined and isinstance(self.drawn, Outlines))
 
     def at(self, i: int) -> Instances:
         """The objects of an image: boxes and labels."""
@@ -274,6 +280,8 @@ class Boxes(Truth):
 
     def _instances(self, i: int, size: Size | None) -> Instances:
         one = self.at(i)
+        if self.outlined:
+            one.polygons = self.regions(i).polygons
         if self.masked:
             assert size is not None
             one.masks = self.masks(i, size)
@@ -310,19 +318,32 @@ class _Packed(NamedTuple):
     labels: Tensor  # (N,)
     counts: Tensor  # (B,)
     masks: Tensor | None  # (N, H, W)
+    corners: Tensor | None = None  # (P, 2), of the polygons of all
+    sides: Tensor | None = None  # (N,), of each polygon
 
     @classmethod
     def of(cls, instances: Sequence[Instances]) -> _Packed:
         labels = torch.cat([_labels(one) for one in instances])
         boxes = torch.cat([one.boxes for one in instances])
         masks = [one.masks for one in instances if one.masks is not None]
-        return cls(boxes, labels, torch.tensor([len(one) for one in instances]), torch.cat(masks) if masks else None)
+        corners = sides = None
+        if all(one.polygons is not None for one in instances):
+            outlines = [polygon for one in instances for polygon in one.polygons or []]
+            corners = torch.cat([torch.zeros(0, 2), *outlines])
+            sides = torch.tensor([len(polygon) for polygon in outlines], dtype=torch.int64)
+        counts = torch.tensor([len(one) for one in instances])
+        return cls(boxes, labels, counts, torch.cat(masks) if masks else None, corners, sides)
 
     def instances(self) -> list[Instances]:
         counts = self.counts.tolist()
         masks = [None] * len(counts) if self.masks is None else self.masks.split(counts)
         rows = zip(self.boxes.split(counts), self.labels.split(counts), masks, strict=True)
-        return [Instances(boxes, labels, masks=own) for boxes, labels, own in rows]
+        found = [Instances(boxes, labels, masks=own) for boxes, labels, own in rows]
+        if self.corners is not None and self.sides is not None:
+            outlines = iter(self.corners.split(self.sides.tolist()))
+            for one in found:
+                one.polygons = [next(outlines) for _ in range(len(one))]
+        return found
 
 
 def _polygon(box: Tensor, outline: Outline | None) -> Tensor:

@@ -24,7 +24,8 @@ class DetectAnswer(Answer):
     """The objects of an image, best first; boxes are xyxy in its pixels.
 
     As a dict: {"instances": [{"label", "class_id", "score", "box"}]}, with "mask", COCO's runs, of a detector that has
-    masks. The fields below are the same as arrays, N objects each.
+    masks, or "polygon", corners, of one that finds lines of text. The fields below are the same as arrays, N objects
+    each.
     """
 
     arrays: ClassVar[tuple[str, ...]] = ("masked",)
@@ -58,6 +59,14 @@ class DetectAnswer(Answer):
         return (
             np.stack([decode_mask(one["mask"]).numpy() for one in found]) if found else np.zeros((0, *self.size), bool)
         )
+
+    @property
+    def polygons(self) -> list[np.ndarray] | None:
+        """The corners of each line of text, float32 (4, 2), from the upper left one on; None of other detectors."""
+        found = self.value("instances")
+        if not all("polygon" in one for one in found):
+            return None
+        return [np.array(one["polygon"], np.float32).reshape(-1, 2) for one in found]
 
     def names(self) -> list[str]:
         return self.labels
@@ -206,6 +215,8 @@ def _coco_annotation(one: Mapping[str, Any]) -> dict[str, Any]:
     x1, y1, x2, y2 = one["box"]
     width, height = round(x2 - x1, 2), round(y2 - y1, 2)
     values = {"category_id": one["class_id"] + 1, "bbox": [x1, y1, width, height], "score": one["score"], "iscrowd": 0}
+    if "polygon" in one:
+        return {**values, "area": round(width * height, 2), "segmentation": [[v for xy in one["polygon"] for v in xy]]}
     if "mask" not in one:
         return {**values, "area": round(width * height, 2)}
     return {**values, "area": mask_area(one["mask"]), "segmentation": dict(one["mask"])}
@@ -217,6 +228,13 @@ def _boxes_of(answers: Sequence[Any]) -> Boxes:
     instances = [
         Instances(torch.from_numpy(answer.boxes), labels=torch.from_numpy(answer.class_ids)) for answer in answers
     ]
-    masked = any("mask" in one for objects in found for one in objects)
-    drawn = Outlines([[one.get("mask") for one in objects] for objects in found]) if masked else None
+    outlined = any("mask" in one or "polygon" in one for objects in found for one in objects)
+    drawn = Outlines([[_outline(one) for one in objects] for objects in found]) if outlined else None
     return Boxes.of(instances, answers[0].classes, drawn)
+
+
+def _outline(one: dict[str, Any]) -> Any:
+    """The mask of an object, or its polygon as one part of an outline."""
+    if "polygon" in one:
+        return [np.array(one["polygon"], np.float64).reshape(-1)]
+    return one.get("mask")

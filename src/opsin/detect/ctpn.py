@@ -75,6 +75,7 @@ class CTPN(Detector):
 
     class_agnostic: ClassVar[bool] = True
     object_name: ClassVar[str] = "text"
+    takes_polygons = True
 
     def __init__(
         self,
@@ -115,6 +116,8 @@ class CTPN(Detector):
             frozen_norm=frozen_norm,
         )
         self._create(trunk, hidden, features, side_refinement)
+        if side_refinement:
+            self.dense_names = ("boxes", "scores", "sides")
         self.rules = _rules(text_threshold, gap, upright, side_refinement, line_options or {})
         self.selection = Selection(score_threshold=0.0, iou_threshold=0.3, candidates=12_000, limit=500)
 
@@ -279,14 +282,18 @@ class CTPN(Detector):
         return (anchors[:, 0] + anchors[:, 2]) / 2 + STRIDE * outputs["sides"].float()
 
     @torch.no_grad()
-    def decode(self, outputs: Outputs, selection: Selection | None = None, **options: Any) -> list[Instances]:
-        """The lines of each image, best first: see `find_lines`. options: fields of `Selection` to change."""
+    def decode(
+        self, outputs: Outputs, selection: Selection | None = None, *, rules: LineRules | None = None, **options: Any
+    ) -> list[Instances]:
+        """The lines of each image, best first: see `find_lines`. rules: others than its own. options: fields of
+        `Selection` to change.
+        """
         selection = Selection(**{**vars(selection or self.selection), **options})
         (boxes, scores), sides = self.predictions(outputs), self._ends(outputs)
         height, width = outputs["size"].tolist()
         ends = [None] * len(boxes) if sides is None else list(sides)
         return [
-            find_lines(one, certain[:, 0], end, self.rules, selection, (height, width))
+            find_lines(one, certain[:, 0], end, rules or self.rules, selection, (height, width))
             for one, certain, end in zip(boxes, scores, ends, strict=True)
         ]
 

@@ -43,8 +43,10 @@ class Detector(nn.Module, ABC):
 
     A subclass sets, in its constructor, strides: of the maps it predicts on. divisor: what both sides of an input must
     be multiples of, 1 if anything goes. fixed_size: the only side of its input, where its head allows no other.
-    needs_masks: its loss learns from the truth's masks. score_threshold: the least score of an answer, fitted in
-    validation after its training; None before. preprocessing: what the published weights in it expect.
+    needs_masks: its loss learns from the truth's masks. takes_polygons: it finds lines of text: its loss learns from
+    the truth's polygons where there are some, its answers have some, and ICDAR's protocols evaluate it too.
+    dense_names: what `dense` gives. score_threshold: the least score of an answer, fitted in validation after its
+    training; None before. preprocessing: what the published weights in it expect.
     Of the class are: learns_somewhere, its loss can use truths that say what an image shows and not where, whose boxes
     are NaN. class_agnostic, it finds objects of whatever class, so that the classes of its data are made one, called
     object_name, before training and evaluation. network_prefix, what the names of its classification network's tensors
@@ -62,6 +64,7 @@ class Detector(nn.Module, ABC):
     divisor: int = 1
     fixed_size: int | None = None
     needs_masks: bool = False
+    takes_polygons: bool = False
     score_threshold: float | None = None
     needs_proposals: ClassVar[bool] = False
     proposals: Any = None
@@ -72,6 +75,7 @@ class Detector(nn.Module, ABC):
     object_name: ClassVar[str] = "object"
     network_prefix: ClassVar[str] = "backbone.backbone."
     export_refusal: ClassVar[str] = ""
+    dense_names: tuple[str, ...] = ("boxes", "scores")
     candidates_of: ClassVar[Literal["all", "classes", "levels"]] = "all"
     clips_first: ClassVar[bool] = False
 

@@ -22,13 +22,16 @@ def annotate(image: Tensor, answer: dict[str, Any], classes: Sequence[str]) -> I
     """The image with a box, a class and a score for each instance, tinted where it has a mask; a class has a colour.
 
     image: uint8 (C, H, W), C 1 or 3. answer: {"instances": [{"box", "label", "score", "mask"}, ...]}, masks only where
-    there are any. Words that would cover each other are left out, the least certain first, and a legend names the
-    colours then. Tiny images are enlarged by a whole factor, pixel by pixel.
+    there are any; with a "polygon" in each these are drawn, without words. Words that would cover each other are left
+    out, the least certain first, and a legend names the colours then. Tiny images are enlarged by a whole factor, pixel
+    by pixel.
     """
     found = sorted(answer["instances"], key=lambda one: -one["score"])
     for one in reversed(found):
         if "mask" in one:
             image = tint(image, decode_mask(one["mask"]), color_of(one["label"], classes))
+    if found and all("polygon" in one for one in found):
+        return _outline_lines(image, found, classes)
     marks = [
         Mark(one["box"], f"{one['label']} {100 * one['score']:.0f} %", color_of(one["label"], classes)) for one in found
     ]
@@ -37,6 +40,19 @@ def annotate(image: Tensor, answer: dict[str, Any], classes: Sequence[str]) -> I
         return drawn
     there = list(dict.fromkeys(one["label"] for one in found))
     return add_legend(drawn, [(name, color_of(name, classes)) for name in sorted(there, key=list(classes).index)])
+
+
+def _outline_lines(image: Tensor, found: Sequence[dict[str, Any]], classes: Sequence[str]) -> Image.Image:
+    """The image with the polygon of each line of text, the paler the less certain. Words would hide the text."""
+    drawn, factor = enlarge(to_pil(image).convert("RGB"), NARROWEST)
+    whole = drawn.copy()
+    canvas = ImageDraw.Draw(whole, "RGBA")
+    width = max(2, round(min(drawn.size) / 320))
+    for one in reversed(found):
+        corners = [(factor * x, factor * y) for x, y in one["polygon"]]
+        color = (*color_of(one["label"], classes), round(255 * (0.3 + 0.7 * one["score"])))
+        canvas.line([*corners, corners[0], corners[1]], fill=color, width=width, joint="curve")
+    return whole
 
 
 def compare(

@@ -14,13 +14,15 @@ from opsin.data import Split
 from opsin.data.coordinates import return_masks
 from opsin.data.masks import decode_mask
 from opsin.detect.average_precision import Shapes
+from opsin.detect.ctpn import CTPN
 from opsin.detect.detector import Outputs
 from opsin.detect.metrics import Evaluation, brief_metrics, check_protocol, evaluate, find_threshold
-from opsin.detect.targets import batch_targets, to_image
+from opsin.detect.targets import batch_targets, return_polygons, to_image
+from opsin.detect.text_hmean import text_metrics
 from opsin.detect.truncated_svd import Decomposed, parse_ranks, replace_layers
 from opsin.engine.evaluator import Evaluator, Result
 from opsin.engine.predict import Predictor
-from opsin.errors import JobError
+from opsin.errors import InputError, JobError
 from opsin.structures import Batch, Instances
 
 if TYPE_CHECKING:
@@ -43,7 +45,9 @@ class DetectEvaluator(Evaluator):
 
     Masks are kept as runs of pixels alone: a hundred of an image of 800x1344 would take 100 MB.
     truncated_svd: ranks of fc6 and fc7 of a Fast R-CNN, "1024,256"; the detector is evaluated with them decomposed.
-    iou, protocol: thresholds, and whose average precision, see `opsin.detect.metrics.evaluate`.
+    iou, protocol: thresholds, and whose average precision, see `opsin.detect.metrics.evaluate`; protocol "icdar" adds
+    `opsin.detect.text_hmean.text_metrics`, which detectors of text have anyway. unrefined: lines of a CTPN end where
+    their columns end.
     """
 
     def __init__(
@@ -53,15 +57,18 @@ class DetectEvaluator(Evaluator):
         truncated_svd: str | None = None,
         iou: Sequence[float] | None = None,
         protocol: str | None = None,
+        unrefined: bool = False,
     ) -> None:
         super().__init__(predictor)
         self.iou = iou
-        self.rule: Literal["coco", "voc"] | None = check_protocol(protocol, iou)
+        self.rule: Literal["coco", "voc", "icdar"] | None = check_protocol(protocol, iou)
         self.decomposed: Decomposed | None = None
         if truncated_svd is not None:
             self.decomposed = replace_layers(predictor, parse_ranks(truncated_svd))
         model = predictor.model
         self.selection = replace(model.selection, score_threshold=min(EVALUATED, model.selection.score_threshold))
+        self.decoding = _unrefined(model) if unrefined else {}
+        self.of_text = protocol == "icdar" or (protocol is None and model.takes_polygons)
         self._loss: float | None = 0.0  # the sum over images; None of answers, which have none
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
@@ -73,14 +80,15 @@ class DetectEvaluator(Evaluator):
             losses = model.loss(outputs, batch_targets(batch, device))
         assert self._loss is not None
         self._loss += sum(float(term.detach()) for term in losses.values()) * len(batch["image"])
-        found = model.decode(outputs, self.selection)
+        found = model.decode(outputs, self.selection, **self.decoding)
         for index, size, truth, instances in zip(
             batch["index"].tolist(), batch["size"].tolist(), batch["instances"], found, strict=True
         ):
             own, theirs, shapes = truth.to("cpu"), to_image(instances, preprocessing, size), None
             if own.masks is not None and theirs.masks is not None:
                 shapes = Shapes.of(return_masks(own.masks, preprocessing, size), theirs.masks)
-            own = replace(own, boxes=preprocessing.return_boxes(own.boxes, size), masks=None)
+            polygons = return_polygons(own.polygons, preprocessing, size)
+            own = replace(own, boxes=preprocessing.return_boxes(own.boxes, size), masks=None, polygons=polygons)
             self.collect([index], [Found(own, replace(theirs, masks=None), shapes)])
 
     def answer_options(self) -> dict[str, Any]:
@@ -157,6 +165,9 @@ class DetectEvaluator(Evaluator):
             ious=self.iou,
         )
         metrics = {**evaluation.metrics, **({} if self._loss is None else {"loss": self.loss})}
+        if self.of_text:
+            evaluation.metrics |= (lines := text_metrics(*self.gathered(), evaluation.threshold))
+            metrics |= lines
         addition = None if self.decomposed is None else self.decomposed.measured(metrics)
         return Result(metrics, evaluation.to_dict(), evaluation, addition)
 
@@ -176,12 +187,24 @@ def _scores(one: Instances) -> Tensor:
 
 
 def as_instances(found: Sequence[Mapping[str, Any]], classes: Mapping[str, int]) -> Instances:
-    """What an answer says, {"box", "label", "score"} and perhaps "mask" each, as tensors. classes: name -> label."""
+    """What an answer says, {"box", "label", "score"} and perhaps "mask" or "polygon" each, as tensors.
+
+    classes: name -> label.
+    """
     boxes = torch.tensor([one["box"] for one in found], dtype=torch.float32).reshape(-1, 4)
     labels = torch.tensor([classes[one["label"]] for one in found], dtype=torch.int64)
     scores = torch.tensor([one["score"] for one in found], dtype=torch.float32)
     masks = torch.stack([decode_mask(one["mask"]) for one in found]) if found and "mask" in found[0] else None
-    return Instances(boxes, labels, scores, masks)
+    outlined = bool(found) and all("polygon" in one for one in found)
+    polygons = [torch.tensor(one["polygon"], dtype=torch.float32) for one in found] if outlined else None
+    return Instances(boxes, labels, scores, masks, polygons=polygons)
+
+
+def _unrefined(model: Any) -> dict[str, Any]:
+    """Options of `decode` that leave the ends of lines where their columns end."""
+    if not isinstance(model, CTPN):
+        raise InputError("unrefined is of ctpn, whose strips say where a line ends; other detectors have none")
+    return {"rules": replace(model.rules, refined=False)}
 
 
 def _check_numbers(outputs: Outputs, batch: Batch) -> None:

@@ -65,7 +65,8 @@ def merge_instances(
     """The objects of an image, best first. views: those found at each of `places`, {"box", "label", "score"} and more.
 
     size: (height, width) of the image. iou_threshold: of two of a class that overlap by more, one is kept. limit: how
-    many, at most; all if None. A field `mask` is moved with its box, other fields are those of the most certain part.
+    many, at most; all if None. Fields `mask` and `polygon` are moved with their box, the
+    polygon of several parts is that box; other fields are those of the most certain part.
     """
     rows = [(number, one) for number, view in enumerate(views) for one in view]
     found = _gather(rows, places, size)
@@ -77,6 +78,8 @@ def merge_instances(
     merged = []
     for box, members in zip(found.boxes.tolist(), found.members, strict=True):
         one = {**rows[members[0]][1], "box": [round(value, 2) for value in box]}
+        if "polygon" in one:
+            one["polygon"] = _moved([rows[member] for member in members], places, one["box"])
         if "mask" in one:
             one["mask"] = _whole_mask([rows[member] for member in members], places, size)
         merged.append(one)
@@ -186,3 +189,14 @@ def _whole_mask(
         part = decode_mask(one["mask"])[: place.height, : place.width]
         whole[0, place.top : place.top + place.height, place.left : place.left + place.width] |= part
     return encode_masks(whole)[0]
+
+
+def _moved(
+    rows: Sequence[tuple[int, dict[str, Any]]], places: Sequence[Place], box: Sequence[float]
+) -> list[list[float]]:
+    """The polygon of an object in pixels of the image; the corners of its box where it was found in parts."""
+    if len(rows) > 1:
+        x1, y1, x2, y2 = box
+        return [[x1, y1], [x2, y1], [x2, y2], [x1, y2]]
+    place = places[rows[0][0]]
+    return [[round(x + place.left, 2), round(y + place.top, 2)] for x, y in rows[0][1]["polygon"]]

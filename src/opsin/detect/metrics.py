@@ -92,7 +92,7 @@ def evaluate(
     *,
     threshold: float | None = None,
     shapes: Sequence[Shapes] | None = None,
-    protocol: Literal["coco", "voc"] | None = None,
+    protocol: Literal["coco", "voc", "icdar"] | None = None,
     ious: Sequence[float] | None = None,
 ) -> Evaluation:
     """Compare what was found in each image with its objects.
@@ -135,10 +135,13 @@ def evaluate(
     return Evaluation(metrics, per_class, threshold, rankings, f1, budget, objects, predictions, classes)
 
 
-def check_protocol(protocol: str | None, ious: Sequence[float] | None) -> Literal["coco", "voc"] | None:
-    """A protocol by its name. Raises InputError for an unknown one, and for thresholds that are none or given twice."""
-    if protocol not in ("coco", "voc", None):
-        raise unknown("protocol", protocol, ("coco", "voc"))
+def check_protocol(protocol: str | None, ious: Sequence[float] | None) -> Literal["coco", "voc", "icdar"] | None:
+    """A protocol by its name; "icdar" asks for both average precisions and for more.
+
+    Raises InputError for an unknown one, and for thresholds that are none or given twice.
+    """
+    if protocol not in ("coco", "voc", "icdar", None):
+        raise unknown("protocol", protocol, ("coco", "voc", "icdar"))
     for iou in ious or ():
         if not 0 < iou <= 1:
             raise InputError(f"iou is {iou:g}; expected a number above 0 and at most 1")

@@ -18,7 +18,7 @@ from opsin.detect import drawing
 from opsin.detect.answers import DetectAnswer
 from opsin.detect.detector import Detector, Outputs, Selection, select
 from opsin.detect.merge import merge_instances
-from opsin.detect.program import DetectorProgram, decoding_of
+from opsin.detect.program import LINES, DetectorProgram, decode_lines, decoding_of
 from opsin.detect.proposals import Proposer, create_proposer, find_proposals
 from opsin.detect.targets import rescale, to_image
 from opsin.engine.answers import Answer
@@ -60,9 +60,11 @@ class DetectPredictor(Predictor):
         return (*images, [rescale(boxes, batch, None).to(self.device) for boxes in batch["proposals"]])
 
     def prepare_split(self, split: Split) -> Split:
-        """With its proposals, or its masks, for a detector that needs them."""
+        """With its proposals, its masks or its polygons, for a detector that takes them."""
         if self.proposer is not None:
             return split.with_truth(split.kind.with_proposals(self.propose(split)))
+        if self.model.takes_polygons:
+            return split.with_truth(split.kind.with_polygons())
         if not self.model.needs_masks:
             return split
         check_masks(self.recipe, split)
@@ -103,9 +105,10 @@ class DetectPredictor(Predictor):
         limit: int | None = None,
         **options: Any,
     ) -> list[dict[str, Any]]:
-        """Of each image its instances, best first: box (xyxy, its pixels), label, id, score, mask if there is one.
+        """Of each image its instances, best first: box (xyxy, its pixels), label, id, score, mask or polygon, if any.
 
-        A mask is {"size": [height, width], "counts": its runs}, as in COCO's files; see `opsin.data.masks`.
+        A mask is {"size": [height, width], "counts": its runs}, as in COCO's files; see `opsin.data.masks`. A polygon
+        is a list of corners [x, y]; of a line of text four, from the upper left one on clockwise.
 
         threshold: the least score; that with the best F1 in validation if None. iou_threshold, limit: of the
         suppression; the detector's own if None.
@@ -133,6 +136,9 @@ class DetectPredictor(Predictor):
         ]
         if own.masks is not None:
             found = [one | {"mask": mask} for one, mask in zip(found, encode_masks(own.masks), strict=True)]
+        if own.polygons is not None:
+            outlines = [[[round(v, 2) for v in corner] for corner in one.tolist()] for one in own.polygons]
+            found = [one | {"polygon": polygon} for one, polygon in zip(found, outlines, strict=True)]
         return {"instances": found, "masked": own.masks is not None}
 
     def without_network(self) -> Self:
@@ -189,13 +195,17 @@ class DetectPredictor(Predictor):
         if model.score_threshold is not None:
             selection["score_threshold"] = model.score_threshold
         decoding = decoding_of(model, self.preprocessing)
+        if "lines" in decoding:
+            usage += " " + LINES
         metadata = {"usage": usage, "selection": json.dumps(selection), "decoding": json.dumps(decoding)}
         units = {"boxes": float(max(self.preprocessing.size))}
-        return [Program(Predictions(model, self.preprocessing), ["boxes", "scores"], metadata, units, self._decode)]
+        return [Program(Predictions(model, self.preprocessing), list(model.dense_names), metadata, units, self._decode)]
 
     def _decode(self, outputs: Any) -> list[dict[str, Any]]:
         """The answers of an exported file's outputs, in pixels of the input, as its metadata say it is used."""
         selection, pairs = self._selection(), zip(outputs["boxes"], outputs["scores"], strict=True)
+        if (lines := self.model.decoding().get("lines")) is not None:
+            return [self._answer_of(one) for one in decode_lines(outputs, lines, selection, self.preprocessing.size)]
         return [self._answer_of(select(boxes.float(), scores.float(), selection)) for boxes, scores in pairs]
 
 
@@ -207,8 +217,7 @@ class Predictions(nn.Module):
         self.model, self.preprocessing = model, preprocessing
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        boxes, scores = self.model.predictions(self.model(self.preprocessing.normalize(images)))
-        return {"boxes": boxes, "scores": scores}
+        return self.model.dense(self.model(self.preprocessing.normalize(images)))
 
 
 def network_of(name: str) -> type[Detector]:

@@ -12,8 +12,14 @@ from torch import Tensor
 from opsin.data import Preprocessing
 from opsin.detect.detector import Assignment, Detector, Outputs
 from opsin.detect.postprocess import Selection, select, select_candidates
+from opsin.detect.text_lines import LineRules, find_lines
 from opsin.ops import clip_boxes
 from opsin.structures import Instances
+
+LINES = (
+    "The boxes are strips of lines of text, as wide as a column of 16 pixels, and sides, (batch, places), where there "
+    "are any, say the x of the nearest end of a line: connect the strips as the rules in decoding.lines say."
+)
 
 
 class DetectorProgram(Detector):
@@ -35,6 +41,8 @@ class DetectorProgram(Detector):
         self.selection = Selection(**texts["selection"])
         self.restore_state(texts.get("values", {}))
         decoding = texts.get("decoding", {})
+        self.lines: Mapping[str, Any] | None = decoding.get("lines")
+        self.takes_polygons = self.lines is not None
         self.groups, self.clip = decoding.get("candidates_of", "all"), bool(decoding.get("clips_first", False))
 
     def forward(self, images: Tensor) -> Outputs:
@@ -46,6 +54,8 @@ class DetectorProgram(Detector):
     def decode(self, outputs: Outputs, selection: Selection | None = None, **options: Any) -> list[Instances]:
         """As the network that was exported."""
         selection = Selection(**{**vars(selection or self.selection), **options})
+        if self.lines is not None:
+            return decode_lines(outputs, self.lines, selection, self.size)
         return [
             self._select(boxes.float(), scores.float(), selection)
             for boxes, scores in zip(*self.predictions(outputs), strict=True)
@@ -69,14 +79,25 @@ class DetectorProgram(Detector):
         raise NotImplementedError("an exported file has no anchors")
 
 
+def decode_lines(
+    outputs: Mapping[str, Tensor], lines: Mapping[str, Any], selection: Selection, size: tuple[int, int]
+) -> list[Instances]:
+    """The lines of text of each image of a file's outputs. lines: `LineRules` as a dict. size: of the input."""
+    boxes, scores = outputs["boxes"].float(), outputs["scores"].float()
+    sides = list(outputs["sides"].float()) if "sides" in outputs else [None] * len(boxes)
+    pairs, rules = zip(boxes, scores, sides, strict=True), LineRules(**lines)
+    return [find_lines(one, certain[:, 0], ends, rules, selection, size) for one, certain, ends in pairs]
+
+
 @torch.no_grad()
 def decoding_of(model: Detector, preprocessing: Preprocessing) -> dict[str, Any]:
     """How a detector makes instances of its dense predictions, beside its `Selection`: plain JSON.
 
-    candidates_of: "all", "classes", or of levels the number of places of each, in order. clips_first: see `Detector`.
+    lines: of a detector of text, `LineRules`. candidates_of: "all", "classes", or of levels the number of places of
+    each, in order. clips_first: see `Detector`.
     """
     groups: Any = model.candidates_of
     if groups == "levels":
         levels = model(torch.zeros(1, model.in_channels, *preprocessing.size))["levels"]
         groups = torch.bincount(levels).tolist()
-    return {"candidates_of": groups, "clips_first": model.clips_first}
+    return {"candidates_of": groups, "clips_first": model.clips_first, **model.decoding()}

@@ -50,6 +50,11 @@ _MEANING = {
     "voc_map_11": "the same by VOC's rules until 2009: the mean of 11 points of the curve",
     "precision": "share of predictions above the score threshold that are right, averaged over the classes",
     "recall": "share of objects found by them, averaged over the classes",
+    "hmean": "harmonic mean of the two below",
+    "hmean_precision": "share of found lines that are right by ICDAR's protocol: one to one, an IoU of quads above 0.5",
+    "hmean_recall": "share of lines found by them",
+    "matched_iou": "mean IoU of the lines with what found them",
+    "deteval_hmean": "the same by DetEval, where lines may be found in parts, and several by one box",
     "f1": "harmonic mean of precision and recall, averaged over the classes",
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from opsin.rooms import Metric, Option, Room, share
 
-_SHARES = ("map*", "mask_map*", "mar_*", "voc_map*", "precision", "recall", "f1")
+_SHARES = ("map*", "mask_map*", "mar_*", "voc_map*", "precision", "recall", "f1", "hmean*", "deteval_*", "matched_iou")
 
 ROOM = Room(
     task="detect",
@@ -93,7 +93,14 @@ ROOM = Room(
                 maximum=1.0,
                 repeatable=True,
             ),
-            Option("protocol", str, "Whose average precision: coco or voc; both if not given.", metavar="coco|voc"),
+            Option(
+                "protocol",
+                str,
+                "Whose average precision: coco or voc; both if not given. icdar: both, and the hmean of lines of text "
+                "by ICDAR's IoU protocol and by DetEval.",
+                metavar="coco|voc|icdar",
+            ),
+            Option("unrefined", bool, "Of ctpn: lines end where their columns end, without side refinement."),
         ),
         "data": (
             Option(

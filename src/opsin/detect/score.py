@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+import torch
 
 from opsin.data import Source, Split
 from opsin.data.images import UnreadableImage
@@ -15,9 +16,11 @@ from opsin.data.stated_boxes import StatedBoxes
 from opsin.detect.average_precision import Array, Objects
 from opsin.detect.detection_files import Detections, read_detections
 from opsin.detect.metrics import check_protocol, evaluate
+from opsin.detect.text_hmean import text_metrics
 from opsin.engine.evaluator import Result
 from opsin.engine.image_names import ImageNames
 from opsin.errors import InputError, say
+from opsin.structures import Instances
 
 _SURE = 3  # boxes, from which on all of them being odd in the same way is no accident
 
@@ -53,6 +56,9 @@ def score(
     objects = _predictions((scores - low) / (high - low), boxes, labels, places, np.flatnonzero(kept), len(chosen))
     order = _official_order(_stated(chosen), len(chosen))
     evaluation = evaluate([truth[i] for i in order], [objects[i] for i in order], classes, protocol=rule, ious=iou)
+    if rule == "icdar":
+        pairs = [[_as_instances(one) for one in part] for part in (evaluation.truth, evaluation.found)]
+        evaluation.metrics |= text_metrics(*pairs, evaluation.threshold)
     details = evaluation.to_dict() | {"score_threshold": low + evaluation.threshold * (high - low)}
     unread = f", {found.unread} images that the tool could not read" if found.unread else ""
     silent = len(chosen) - len(np.unique(places[kept]))
@@ -95,6 +101,10 @@ def _predictions(scores: Array, boxes: Array, labels: Array, places: Array, kept
         sides = boxes[rows, 2:] - boxes[rows, :2]
         found.append(Objects(boxes[rows], labels[rows], scores[rows], sides.prod(axis=1), order=rows))
     return found
+
+
+def _as_instances(one: Objects) -> Instances:
+    return Instances(*(torch.as_tensor(np.asarray(values)) for values in (one.boxes, one.labels, one.scores)))
 
 
 def _range(scores: Array) -> tuple[float, float]:

@@ -36,11 +36,14 @@ def rescale(boxes: Tensor, batch: Batch, size: tuple[int, int] | None) -> Tensor
 
 
 def _resize(instances: Instances, batch: Batch, size: tuple[int, int] | None) -> Instances:
-    """Instances in pixels of a batch's images, in those of the input: their boxes and masks."""
+    """Instances in pixels of a batch's images, in those of the input: their boxes, masks and polygons."""
     masks = instances.masks
     if masks is not None and size is not None and masks.shape[-2:] != size:
         masks = resize_masks(masks, size)
-    return replace(instances, boxes=rescale(instances.boxes, batch, size), masks=masks)
+    polygons = instances.polygons
+    if polygons is not None and size is not None:
+        polygons = [rescale(polygon.repeat(1, 2), batch, size)[:, :2] for polygon in polygons]
+    return replace(instances, boxes=rescale(instances.boxes, batch, size), masks=masks, polygons=polygons)
 
 
 def resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
@@ -64,9 +67,19 @@ def usable(instances: Instances, size: Sequence[int]) -> Instances:
 def to_image(instances: Instances, preprocessing: Preprocessing, size: Sequence[int]) -> Instances:
     """Instances in pixels of the network's input, as those of an image of (height, width), on the CPU.
 
-    Boxes are cut at its border; those amid the black around a padded image are left out.
+    Boxes are cut at its border; those amid the black around a padded image are left out. Polygons are not cut.
     """
     instances = instances.to("cpu")
     boxes = clip_boxes(preprocessing.return_boxes(instances.boxes.float(), size), size)
     masks = None if instances.masks is None else return_masks(instances.masks, preprocessing, size)
-    return replace(instances, boxes=boxes, masks=masks)[(boxes[:, 2:] > boxes[:, :2]).all(dim=1)]
+    polygons = return_polygons(instances.polygons, preprocessing, size)
+    return replace(instances, boxes=boxes, masks=masks, polygons=polygons)[(boxes[:, 2:] > boxes[:, :2]).all(dim=1)]
+
+
+def return_polygons(
+    polygons: Sequence[Tensor] | None, preprocessing: Preprocessing, size: Sequence[int]
+) -> list[Tensor] | None:
+    """Polygons (P, 2) in pixels of the network's input as those of an image of (height, width); None stays None."""
+    if polygons is None:
+        return None
+    return [preprocessing.return_boxes(one.float().repeat(1, 2), size)[:, :2] for one in polygons]

@@ -71,9 +71,10 @@ def cut_lines(lines: Instances, stride: float, columns: int, coverage: float = 0
     for line in found.unique().tolist():
         own = found == line
         spans = _extents(lines.polygons[line].to(boxes), places[own] * stride, (places[own] + 1) * stride)
-        inside = spans[1] > spans[0]
+        inside = (torch.minimum(spans[1], bottoms[own]) - torch.maximum(spans[0], tops[own])) > 0
         chosen = own.nonzero()[:, 0][inside]
-        tops[chosen], bottoms[chosen] = spans[0][inside], spans[1][inside]
+        tops[chosen] = torch.maximum(tops[chosen], spans[0][inside])  # cut where its box is
+        bottoms[chosen] = torch.minimum(bottoms[chosen], spans[1][inside])
     return Slices(found, places, tops, bottoms)
 
 

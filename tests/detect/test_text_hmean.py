@@ -1,0 +1,111 @@
+"""ICDAR's protocols for lines of text: scenes worked by hand, and areas held against pixels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.path import Path as MplPath
+
+from opsin.detect.text_hmean import deteval_matches, icdar_matches, shared_area, signed_area, text_metrics
+from opsin.structures import Instances
+
+PIXELS = (np.argwhere(np.ones((460, 460))) + 0.5) / 2  # middles of half pixels
+
+
+def quad(x1: float, y1: float, x2: float, y2: float) -> np.ndarray:
+    return np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2)], float)
+
+
+def counts(lines: list[Any], found: list[Any], ignored: list[bool]) -> tuple[float, float, int, int]:
+    return icdar_matches([quad(*one) for one in lines], [quad(*one) for one in found], np.array(ignored, bool))[:4]
+
+
+def deteval(lines: list[Any], found: list[Any], ignored: list[bool] | None = None) -> tuple[float, float, int, int]:
+    boxes = [np.array(one, float).reshape(-1, 4) for one in (lines, found)]
+    return deteval_matches(*boxes, np.array(ignored or [False] * len(lines), bool))[:4]
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_shared_areas_are_those_of_pixels(turn: int) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        angles = np.sort(rng.uniform(0, 2 * np.pi, (2, 7)))
+        shapes = [
+            np.stack([np.cos(a), np.sin(a)], 1) * rng.uniform(20, 90, (7, 1)) + 100 + rng.uniform(-20, 20, 2)
+            for a in angles
+        ]  # stars: seldom convex
+        masks = [MplPath(one).contains_points(PIXELS) for one in shapes]
+        assert abs(signed_area(shapes[0])) == pytest.approx(masks[0].sum() / 4, rel=0.01, abs=5)
+        wanted = (masks[0] & masks[1]).sum() / 4
+        assert shared_area(shapes[0][::turn], shapes[1]) == pytest.approx(wanted, rel=0.01, abs=5)
+    assert shared_area(quad(0, 0, 10, 4), quad(5, 1, 20, 9)) == pytest.approx(15)
+    assert shared_area(quad(0, 0, 1, 1), quad(3, 3, 4, 4)) == 0
+
+
+def test_icdar_pairs_need_more_than_half() -> None:
+    line = (0, 0, 30, 10)
+    assert counts([line], [(0, 0, 30, 10)], [False]) == (1, 1, 1, 1)
+    assert counts([line], [(0, 0, 15, 10)], [False]) == (0, 0, 1, 1)  # exactly 0.5
+    assert counts([line], [(0, 0, 16, 10)], [False]) == (1, 1, 1, 1)
+    # One to one: the second on the same line is wrong, and one quad finds one line.
+    assert counts([line], [line, line], [False]) == (1, 1, 1, 2)
+    assert counts([line, line], [line], [False, False]) == (1, 1, 2, 1)
+    assert counts([], [line], []) == (0, 0, 0, 1)
+    assert counts([line], [], [False]) == (0, 0, 1, 0)
+
+
+def test_icdar_ignores_what_lies_on_lines_to_ignore() -> None:
+    line, region = (0, 0, 30, 10), (100, 0, 200, 50)
+    assert counts([line, region], [line, (110, 5, 130, 15), (90, 0, 109, 10)], [False, True]) == (1, 1, 1, 2)
+    assert counts([region], [region], [True]) == (0, 0, 0, 0)
+
+
+def test_deteval_knows_three_kinds_of_matches() -> None:
+    line = (0, 0, 100, 10)
+    assert deteval([line], [(0, 0, 85, 10)]) == (1, 1, 1, 1)
+    assert deteval([line], [(0, 0, 79, 10)]) == (0, 0, 1, 1)  # 0.79 of the line
+    assert deteval([line], [(0, 0, 100, 26)]) == (0, 0, 1, 1)  # 0.38 of the box
+    # In two parts: the line counts 0.8, and so does each part.
+    assert deteval([line], [(0, 0, 50, 10), (50, 0, 100, 10)]) == (0.8, 1.6, 1, 2)
+    # Three lines by one box: all are found, and the box is right.
+    lines = [line, (0, 12, 100, 22), (0, 24, 100, 34)]
+    assert deteval(lines, [(0, 0, 100, 34)]) == (3, 1, 3, 1)
+    # Of two lines each has 0.45 of the box: as in the script the first is taken for one in a single part.
+    assert deteval(lines[:2], [(0, 0, 100, 22)]) == (1, 1, 2, 1)
+    # Two boxes fit one line: not one to one, but then in parts.
+    assert deteval([line], [line, (0, 0, 90, 10)]) == (0.8, 1.6, 1, 2)
+    assert deteval([line], [(0, 0, 100, 10)], [True]) == (0, 0, 0, 0)
+    assert deteval([], [line], []) == (0, 0, 0, 1)
+
+
+def test_metrics_of_two_images() -> None:
+    one = Instances(torch.tensor([[0.0, 0, 30, 10], [0, 20, 30, 30]]), torch.tensor([0, 0]))
+    two = Instances(torch.tensor([[0.0, 0, 30, 10], [50, 50, 90, 90]]), torch.tensor([0, -1]))
+    found = [
+        Instances(torch.tensor([[0.0, 0, 30, 10], [0, 40, 30, 50]]), torch.tensor([0, 0]), torch.tensor([0.9, 0.8])),
+        Instances(torch.tensor([[0.0, 0, 24, 10], [0, 0, 30, 10]]), torch.tensor([0, 0]), torch.tensor([0.7, 0.2])),
+    ]
+    metrics = text_metrics([one, two], found, 0.5)
+    # 2 of 3 lines, 2 of 3 found; IoU 1 and 0.8.
+    assert metrics == pytest.approx(
+        {
+            "hmean": 2 / 3,
+            "hmean_precision": 2 / 3,
+            "hmean_recall": 2 / 3,
+            "deteval_hmean": 2 / 3,
+            "deteval_precision": 2 / 3,
+            "deteval_recall": 2 / 3,
+            "matched_iou": 0.9,
+        }
+    )
+    slanted = Instances(
+        torch.tensor([[0.0, 0, 40, 40]]),
+        torch.tensor([0]),
+        polygons=[torch.tensor([[0.0, 0], [40, 30], [40, 40], [0, 10]])],
+    )
+    level = Instances(torch.tensor([[0.0, 0, 40, 40]]), torch.tensor([0]), torch.tensor([1.0]))
+    assert text_metrics([slanted], [level], 0.5)["hmean"] == 0  # IoU of quads: 400 / 1600
+    assert text_metrics([Instances(torch.zeros(0, 4))], [level], 0.5) == {}
