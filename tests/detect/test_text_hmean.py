@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import zipfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -109,3 +112,31 @@ def test_metrics_of_two_images() -> None:
     level = Instances(torch.tensor([[0.0, 0, 40, 40]]), torch.tensor([0]), torch.tensor([1.0]))
     assert text_metrics([slanted], [level], 0.5)["hmean"] == 0  # IoU of quads: 400 / 1600
     assert text_metrics([Instances(torch.zeros(0, 4))], [level], 0.5) == {}
+
+
+@pytest.mark.skipif("OPSIN_DATA" not in os.environ, reason="OPSIN_DATA names no folder of data sets")
+def test_the_truth_of_two_competitions_finds_itself() -> None:
+    folder, truth = Path(os.environ["OPSIN_DATA"]) / "icdar_gt", {"13": [], "15": []}
+    for year, images in truth.items():
+        with zipfile.ZipFile(folder / f"gt_IC{year}.zip") as archive:
+            for name in archive.namelist()[:60]:
+                images.append(_read(archive.read(name).decode("utf-8-sig"), 8 if year == "15" else 4))
+    for images in truth.values():
+        found = [Instances(one.boxes, one.labels, torch.ones(len(one)), polygons=one.polygons) for one in images]
+        metrics = text_metrics(images, found, 0.5)
+        assert metrics["hmean"] == 1 and metrics["matched_iou"] == pytest.approx(1)
+        assert metrics["deteval_hmean"] == pytest.approx(1, abs=0.01)  # a word may lie upon another
+    kept = [one[torch.arange(len(one)) % 2 == 0] for one in truth["15"]]
+    halves = [Instances(one.boxes, one.labels, torch.ones(len(one)), polygons=one.polygons) for one in kept]
+    lines = sum(int((one.labels >= 0).sum()) for one in truth["15"])  # type: ignore[operator]
+    wanted = sum(int((one.labels >= 0).sum()) for one in kept) / lines  # type: ignore[operator]
+    assert text_metrics(truth["15"], halves, 0.5)["hmean_recall"] == pytest.approx(wanted)
+
+
+def _read(text: str, count: int) -> Instances:
+    """A file of `x, y, ... , text`, of corners or of two."""
+    rows = [line.split(",", count) for line in text.splitlines() if line.strip()]
+    numbers = torch.tensor([[float(value) for value in row[:count]] for row in rows]).reshape(-1, count // 2, 2)
+    labels = torch.tensor([-1 if row[count].strip() == "###" else 0 for row in rows])
+    boxes = torch.cat([numbers.amin(dim=1), numbers.amax(dim=1)], dim=1)
+    return Instances(boxes, labels, polygons=list(numbers) if count == 8 else None)
