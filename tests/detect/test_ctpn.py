@@ -212,7 +212,8 @@ def test_neighbours_must_agree() -> None:
     chains = connect((boxes[order, 0] / 16).long(), boxes[order, 1], boxes[order, 3], scores[order], rules)
     of = dict(zip(order.tolist(), chains.tolist(), strict=True))
     assert of[0] == of[1] == of[2] and len({of[0], of[3], of[4], of[6], of[7]}) == 5 and of[4] == of[5]
-    assert not len(connect(torch.zeros(0).long(), *[torch.zeros(0)] * 3, rules))
+    none = torch.zeros(0)
+    assert not len(connect(none.long(), none, none, none, rules))
     # Two would be the neighbour of one: it has the more certain, and the other is alone.
     twins, certain = strips((0, 0, 20, 0.9), (1, 0, 20, 0.8), (1, 2, 22, 0.9))
     assert connect((twins[:, 0] / 16).long(), twins[:, 1], twins[:, 3], certain, rules).tolist() == [0, 1, 0]
@@ -251,3 +252,20 @@ def test_the_decoding_of_an_exported_file_is_plain() -> None:
     assert model.dense_names == ("boxes", "scores")
     assert decoding_of(model, preprocessing)["lines"]["gap"] == 33
     assert "sides" not in model(torch.zeros(1, 3, 64, 96))
+
+
+def test_tiles_drawings_and_cocos_json_have_polygons() -> None:
+    from opsin.detect.answers import DetectAnswer
+    from opsin.detect.drawing import annotate
+    from opsin.detect.merge import merge_instances
+    from opsin.engine.tiles import Place
+
+    line = {"label": "text", "class_id": 0, "score": 0.9, "box": [10.0, 10.0, 40.0, 24.0]}
+    line["polygon"] = [[10.0, 10.0], [40.0, 14.0], [40.0, 24.0], [10.0, 20.0]]
+    places = [Place(0, 0, 64, 64), Place(0, 100, 64, 64)]  # top, left
+    found = merge_instances([[], [line]], places, (64, 164), iou_threshold=0.5)
+    assert found[0]["polygon"] == [[110, 10], [140, 14], [140, 24], [110, 20]]
+    drawn = annotate(torch.zeros(3, 64, 640, dtype=torch.uint8), {"instances": [line]}, ["text"])
+    assert drawn.getpixel((25, 12)) != (0, 0, 0) and drawn.getpixel((25, 10)) == (0, 0, 0)  # along the slanted top
+    answer = DetectAnswer({"instances": [line], "size": (64, 64)})
+    assert answer.polygons is not None and answer.polygons[0].shape == (4, 2)

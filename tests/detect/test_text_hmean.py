@@ -27,8 +27,8 @@ def counts(lines: list[Any], found: list[Any], ignored: list[bool]) -> tuple[flo
 
 
 def deteval(lines: list[Any], found: list[Any], ignored: list[bool] | None = None) -> tuple[float, float, int, int]:
-    boxes = [np.array(one, float).reshape(-1, 4) for one in (lines, found)]
-    return deteval_matches(*boxes, np.array(ignored or [False] * len(lines), bool))[:4]
+    boxes, others = (np.array(one, float).reshape(-1, 4) for one in (lines, found))
+    return deteval_matches(boxes, others, np.array(ignored or [False] * len(lines), bool))[:4]
 
 
 @pytest.mark.parametrize("turn", [1, -1])

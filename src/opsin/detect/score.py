@@ -57,8 +57,8 @@ def score(
     order = _official_order(_stated(chosen), len(chosen))
     evaluation = evaluate([truth[i] for i in order], [objects[i] for i in order], classes, protocol=rule, ious=iou)
     if rule == "icdar":
-        pairs = [[_as_instances(one) for one in part] for part in (evaluation.truth, evaluation.found)]
-        evaluation.metrics |= text_metrics(*pairs, evaluation.threshold)
+        lines, own = ([_as_instances(one) for one in part] for part in (evaluation.truth, evaluation.found))
+        evaluation.metrics |= text_metrics(lines, own, evaluation.threshold)
     details = evaluation.to_dict() | {"score_threshold": low + evaluation.threshold * (high - low)}
     unread = f", {found.unread} images that the tool could not read" if found.unread else ""
     silent = len(chosen) - len(np.unique(places[kept]))
@@ -104,7 +104,8 @@ def _predictions(scores: Array, boxes: Array, labels: Array, places: Array, kept
 
 
 def _as_instances(one: Objects) -> Instances:
-    return Instances(*(torch.as_tensor(np.asarray(values)) for values in (one.boxes, one.labels, one.scores)))
+    boxes, labels, scores = (torch.as_tensor(np.asarray(values)) for values in (one.boxes, one.labels, one.scores))
+    return Instances(boxes, labels, scores)
 
 
 def _range(scores: Array) -> tuple[float, float]:

@@ -152,7 +152,8 @@ def _areas(lines: Sequence[Array], found: Sequence[Array]) -> tuple[Array, Array
     near = ((low[0][:, None] < high[1]) & (low[1] < high[0][:, None])).all(axis=2)
     for line, place in np.argwhere(near):
         shared[line, place] = shared_area(lines[line], found[place])
-    return shared, *(np.array([abs(signed_area(one)) for one in own]) for own in (lines, found))
+    of_lines, of_found = (np.array([abs(signed_area(one)) for one in own]) for own in (lines, found))
+    return shared, of_lines, of_found
 
 
 def signed_area(polygon: Array) -> float:
