@@ -267,5 +267,5 @@ def test_tiles_drawings_and_cocos_json_have_polygons() -> None:
     assert found[0]["polygon"] == [[110, 10], [140, 14], [140, 24], [110, 20]]
     drawn = annotate(torch.zeros(3, 64, 640, dtype=torch.uint8), {"instances": [line]}, ["text"])
     assert drawn.getpixel((25, 12)) != (0, 0, 0) and drawn.getpixel((25, 10)) == (0, 0, 0)  # along the slanted top
-    answer = DetectAnswer({"instances": [line], "size": (64, 64)})
+    answer = DetectAnswer({"instances": [line]})
     assert answer.polygons is not None and answer.polygons[0].shape == (4, 2)
