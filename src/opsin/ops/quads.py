@@ -6,15 +6,46 @@ stands upright.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as nnf
 
+_FLAT = 1e-3  # of a quad's bounding box: below that share of it, its area is nothing to cut
+
 
 def clockwise(quad: np.ndarray) -> np.ndarray:
     """Corners (n, 2) in clockwise order as seen, y downwards, the first of them kept."""
     return quad if _area(quad) >= 0 else np.concatenate([quad[:1], quad[:0:-1]])
+
+
+def quad_of_box(box: Sequence[float]) -> np.ndarray:
+    """The corners (4, 2) of a box, x1, y1, x2, y2."""
+    x1, y1, x2, y2 = (float(value) for value in box)
+    return np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2)], np.float64)
+
+
+def is_convex(quad: np.ndarray) -> bool:
+    """Whether a quad turns the same way at each corner, and has an area: only then a homography takes a box to it."""
+    sides = np.roll(quad, -1, axis=0) - quad
+    after = np.roll(sides, -1, axis=0)
+    turns = sides[:, 0] * after[:, 1] - sides[:, 1] * after[:, 0]
+    least = _FLAT * float(np.prod(np.ptp(quad, axis=0)))
+    return bool((turns > 0).all() or (turns < 0).all()) and abs(_area(quad)) > 2 * least
+
+
+def turn_points(points: np.ndarray, turns: int, size: tuple[int, int]) -> np.ndarray:
+    """Points (..., 2) of an image of (height, width) as they lie once it was turned by so many times 90 degrees.
+
+    turns: against the clock, as of `torch.rot90` over (-2, -1); negative the other way.
+    """
+    found, (height, width) = np.asarray(points, np.float64), size
+    for _ in range(turns % 4):
+        found = np.stack([found[..., 1], width - found[..., 0]], axis=-1)
+        height, width = width, height
+    return found
 
 
 def quad_of(outline: np.ndarray) -> np.ndarray:
@@ -65,14 +96,19 @@ def cut_quad(image: Tensor, quad: np.ndarray, size: tuple[int, int] | None = Non
     upright = np.array([(x, y), (x + width, y), (x + width, y + height), (x, y + height)])
     if np.array_equal(quad, upright) and x >= 0 and y >= 0 and (upright[2] <= image.shape[:0:-1]).all():
         return image[:, y : y + height, x : x + width].clone()
-    frame = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float64)
-    matrix = homography(frame, np.asarray(quad, np.float64))
+    matrix = homography(quad_of_box((0, 0, width, height)), np.asarray(quad, np.float64))
     rows, columns = np.mgrid[0:height, 0:width] + 0.5
-    places = np.stack([columns, rows, np.ones_like(rows)], axis=-1) @ matrix.T
-    places = places[..., :2] / places[..., 2:]
-    grid = torch.from_numpy(places / np.array(image.shape[:0:-1]) * 2 - 1).to(torch.float32)[None]
-    cut = nnf.grid_sample(image[None].float(), grid, padding_mode="border", align_corners=False)[0]
+    places = map_points(matrix, np.stack([columns, rows], axis=-1))
+    (left, top), part = _around(image, quad)  # floats of the whole page would take longer than all else
+    grid = torch.from_numpy((places - (left, top)) / np.array(part.shape[:0:-1]) * 2 - 1).to(torch.float32)[None]
+    cut = nnf.grid_sample(part[None].float(), grid, padding_mode="border", align_corners=False)[0]
     return cut if image.dtype.is_floating_point else cut.round().clamp(0, 255).to(image.dtype)
+
+
+def map_points(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Points (..., 2) through a homography (3, 3)."""
+    mapped = points @ matrix[:, :2].T + matrix[:, 2]
+    return mapped[..., :2] / mapped[..., 2:]
 
 
 def homography(source: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -86,6 +122,14 @@ def homography(source: np.ndarray, target: np.ndarray) -> np.ndarray:
         values += [u, v]
     found = np.linalg.lstsq(np.array(rows), np.array(values), rcond=None)[0]
     return np.append(found, 1.0).reshape(3, 3)
+
+
+def _around(image: Tensor, quad: np.ndarray) -> tuple[tuple[int, int], Tensor]:
+    """The part of an image that holds all pixels that matter to a quad, at least one, and its corner (x, y)."""
+    bounds = np.array(image.shape[:0:-1])
+    low = np.clip(np.floor(quad.min(axis=0)) - 1, 0, bounds - 1).astype(int).tolist()
+    high = np.clip(np.ceil(quad.max(axis=0)) + 1, np.array(low) + 1, bounds).astype(int).tolist()
+    return (low[0], low[1]), image[:, low[1] : high[1], low[0] : high[0]]
 
 
 def _area(corners: np.ndarray) -> float:
