@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from types import MappingProxyType
@@ -26,6 +26,7 @@ BUILT_IN: Mapping[str, str] = {
     "detect": "opsin.detect.room:ROOM",
     "segment": "opsin.segment.room:ROOM",
     "read": "opsin.read.room:ROOM",
+    "pages": "opsin.read.page_room:ROOM",
 }
 DEFAULT_TASK = "classify"  # of a recipe that names none
 GROUP = "opsin.rooms"  # of entry points: the task's name = "package.module:ROOM"
@@ -127,9 +128,10 @@ class Room:
     metrics: every number that its evaluation gives. monitor: that of validation by which the best epoch is chosen.
     options: of the verbs predict, eval and data. checks: a function (source, name, split, options) -> findings by their
     key, which `opsin data` runs beside its own. examples: of calls, shown under the help of a verb. commands: verbs of
-    its own, name -> "module:function". not_built: patterns of files that describe networks and are not built -> a
-    function of the file's name that says, in words, what there is in their place. hub_tag: what model hubs call the
-    task, "image-classification".
+    its own, name -> "module:function". parts: of a pipeline, the runs that it is made of in the order of their work,
+    name -> task; a name is a flag of `opsin predict` and a keyword of `opsin.load_pipeline`. not_built: patterns of
+    files that describe networks and are not built -> a function of the file's name that says, in words, what there is
+    in their place. hub_tag: what model hubs call the task, "image-classification".
     """
 
     task: str
@@ -153,6 +155,7 @@ class Room:
     checks: str | None = None
     examples: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: _NONE)
     commands: Mapping[str, str] = field(default_factory=lambda: _NONE)
+    parts: Mapping[str, str] = field(default_factory=lambda: _NONE)
     hub_tag: str | None = None
     not_built: Mapping[str, str] = field(default_factory=lambda: _NONE)
 
@@ -174,6 +177,15 @@ class Room:
     def option(self, verb: str, name: str) -> Option | None:
         """An option of a verb by its name; None where the task has no such one."""
         return next((option for option in self.options.get(verb, ()) if name in (option.name, option.also)), None)
+
+    def options_of(self, verb: str) -> tuple[Option, ...]:
+        """All that a verb takes: its own, and of a pipeline's prediction those of the run that answers too."""
+        own = self.options.get(verb, ())
+        if not self.parts or verb != "predict":
+            return own
+        names = {option.name for option in own}
+        last = find_room(list(self.parts.values())[-1])
+        return (*own, *(option for option in last.options.get(verb, ()) if option.name not in names))
 
     def check_options(self, verb: str, given: Mapping[str, Any], of: str) -> dict[str, Any]:
         """The options given, checked. Raises InputError for one that the task does not have. of: whose they are."""
@@ -260,6 +272,16 @@ def load(place: str) -> Any:
     module, _, name = place.partition(":")
     found = importlib.import_module(module)
     return getattr(found, name) if name else found
+
+
+def find_pipeline(names: Collection[str]) -> Room:
+    """The task that is made of runs with these names. Raises InputError, with what there is, where none is."""
+    pipelines = [room for room in built_in_rooms() if room.parts]
+    found = next((room for room in pipelines if room.parts.keys() == set(names)), None)
+    if found is None:
+        known = [f"{' and '.join(room.parts)} make {room.task}" for room in pipelines]
+        raise InputError(f"no task is made of {' and '.join(names)} alone; {'; '.join(known) or 'none is of runs'}")
+    return found
 
 
 def import_packages(names: Iterable[str]) -> None:

@@ -55,7 +55,7 @@ def create_app(room: Room | None = None, commands: Sequence[Room] = ()) -> typer
     made.callback()(root)
     for name, (verb, examples) in VERBS.items():
         if name in OF_A_TASK:
-            verb = with_options(verb, () if room is None else room.options.get(name, ()), room)
+            verb = with_options(verb, () if room is None else room.options_of(name), room)
         made.command(name, cls=Verb, epilog=examples)(verb)
     for one in commands:
         for name, place in one.commands.items():

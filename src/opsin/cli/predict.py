@@ -10,11 +10,12 @@ from typing import Annotated, Any
 import typer
 
 from opsin import rooms
-from opsin.cli.arguments import AsJson, Device, Tile, Trained, examples
+from opsin.cli.arguments import RUNS, AsJson, Device, Tile, examples
 from opsin.cli.drawn_files import WRITTEN, check_out, plan
 from opsin.cli.early_checks import check_run
 from opsin.cli.predict_output import PredictOutput
 from opsin.cli.printing import make_folder, print_json, put
+from opsin.cli.which_task import task_of_run
 from opsin.engine.inputs import check_inputs, is_live, is_video
 from opsin.errors import InputError, JobError, say
 from opsin.progress import follow
@@ -27,12 +28,13 @@ EXAMPLES = examples(
     "predict runs/lenet5_digits - < seven.png",
     "predict runs/yolov3_scenes photos/ --as coco labelled/",
     "predict runs/ssd_scenes aerial.jpg --tile auto --out drawn/",
+    "predict --detector runs/lines --recognizer runs/reader scan.pdf --format text --out text/",
     "predict runs/lenet5_digits --help    (shows the options of its task too)",
 )
 
 
 def predict(
-    run: Trained,
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help=RUNS, show_default=False)] = None,
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
@@ -66,6 +68,33 @@ def predict(
     every: Annotated[int, typer.Option(min=1, metavar="N", help="Of a video, use every N-th frame.")] = 1,
     tile: Tile = None,
     device: Device = None,
+    detector: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            help="In the place of RUN, with --recognizer: the run that finds the lines of whole pages.",
+            show_default=False,
+            rich_help_panel="Pages",
+        ),
+    ] = None,
+    recognizer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            help="With --detector: the run that says what each line reads. Pages may be images or PDF files.",
+            show_default=False,
+            rich_help_panel="Pages",
+        ),
+    ] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write both runs as one file, FILE.safetensors, which is used as a run; INPUT may be left out then.",
+            show_default=False,
+            rich_help_panel="Pages",
+        ),
+    ] = None,
     as_json: AsJson = False,
     jsonl: Annotated[
         bool, typer.Option("--jsonl", help="Print one line of JSON for each input, as soon as it is done.")
@@ -100,17 +129,22 @@ def predict(
 ) -> None:
     """Use a trained model on images and videos: prints what it finds, and draws it with --out."""
     output = PredictOutput(csv, coco, crops, jsonl, written, form, out)
-    _check(run, inputs or [], out, output, as_json)
-    from opsin.engine.predict import load
-
-    predictor = load(run, device)
+    parts = {name: one for name, one in (("detector", detector), ("recognizer", recognizer)) if one is not None}
+    run, inputs = _subject(run, inputs or [], parts, save)
+    _check(run, parts, inputs, out, output, as_json)
+    if save is not None:
+        _save(save, parts)
+        if not inputs:
+            return
+    predictor = _load(run, parts, device)
     output.check_form(predictor.answer_class)
     options = {"batch_size": batch_size, **({"tile": tile} if tile is not None else {}), **options}
     if predictor.takes in ("together", "nothing"):
         _answer_once(predictor, predictor.find(inputs) if inputs else [], options, as_json, output)
         return
     if not inputs:
-        raise InputError(f"say what to predict on: opsin predict {run} INPUT...")
+        given = run or " ".join(f"--{name} {one}" for name, one in parts.items())
+        raise InputError(f"say what to predict on: opsin predict {given} INPUT...")
     found = predictor.find(inputs)
     images = [one for one in found if not is_video(one)]
     videos = [one for one in found if is_video(one)]
@@ -150,13 +184,50 @@ def predict(
         raise JobError(f"{damaged} of {len(videos)} videos could not be read whole; what was read is answered")
 
 
-def _check(run: Path, inputs: Sequence[str], out: Path | None, output: PredictOutput, as_json: bool) -> None:
+def _subject(
+    run: str | None, inputs: Sequence[str], parts: dict[str, str], save: Path | None
+) -> tuple[str | None, list[str]]:
+    """The run, None where parts stand for it, and the inputs: without RUN, the first word is an input."""
+    if parts:
+        rooms.find_pipeline(parts)
+        return None, [*([] if run is None else [run]), *inputs]
+    if save is not None:
+        raise InputError("--save writes several runs as one file; give them: --detector RUN --recognizer RUN")
+    if run is None:
+        raise InputError("say which model predicts, and on what: opsin predict RUN INPUT...")
+    return run, list(inputs)
+
+
+def _check(
+    run: str | None,
+    parts: dict[str, str],
+    inputs: Sequence[str],
+    out: Path | None,
+    output: PredictOutput,
+    as_json: bool,
+) -> None:
     """What can be refused before anything is loaded."""
     check_inputs(inputs)
     if out is not None:
         check_out(out, inputs)
-    check_run(run)
-    output.check(run, [Path(one) for one in inputs], as_json)
+    for one in (run, *parts.values()):
+        if one is not None:
+            check_run(one)
+    task = rooms.find_pipeline(parts).task if parts else task_of_run(str(run))
+    output.check(task, str(run or " and ".join(parts.values())), [Path(one) for one in inputs], as_json)
+
+
+def _load(run: str | None, parts: dict[str, str], device: str | None) -> Any:
+    from opsin.engine.pipeline import load_pipeline
+    from opsin.engine.predict import load
+
+    return load_pipeline(device=device, **parts) if run is None else load(run, device)
+
+
+def _save(file: Path, parts: dict[str, str]) -> None:
+    from opsin.engine.pipeline import save_pipeline
+
+    say(f"written: {save_pipeline(file, **parts)}")
 
 
 def _answer_once(

@@ -37,10 +37,10 @@ class PredictOutput:
     kept: list[Answer] = field(default_factory=list)
     names: Counter[str] = field(default_factory=Counter)
 
-    def check(self, run: Path, inputs: Sequence[Path], as_json: bool) -> None:
+    def check(self, task: str | None, run: str, inputs: Sequence[Path], as_json: bool) -> None:
         """Before anything is loaded: that the task has these forms, and that no input is replaced.
 
-        Raises InputError.
+        run: what is of the task, as it was given. Raises InputError.
         """
         if as_json and self.jsonl:
             raise InputError("--json prints one list, --jsonl a line for each answer; give one of them")
@@ -56,7 +56,7 @@ class PredictOutput:
         if self.written is not None:
             check_new(self.written[1])
         if self.coco is not None or self.crops is not None or self.written is not None:
-            self._check_task(run)
+            self._check_task(task, run)
 
     def check_form(self, answer_class: type[Answer]) -> None:
         """Raise InputError for a form that the task's answers are not written in."""
@@ -69,10 +69,7 @@ class PredictOutput:
             raise InputError(f"--format {self.form} says what to write to --out; give --out FOLDER too")
         self.joins = self.form in joined
 
-    def _check_task(self, run: Path) -> None:
-        from opsin.cli.which_task import task_of_run
-
-        task = task_of_run(str(run))
+    def _check_task(self, task: str | None, run: str) -> None:
         room = None if task is None else rooms.find_room(task)
         if room is None or room.predicts is None:
             return  # loading says what is wrong

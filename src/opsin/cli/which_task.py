@@ -30,6 +30,8 @@ def find_room(verb: str, arguments: Sequence[str], *, fetch: bool = False) -> Ro
     try:
         if (task := flag_value(arguments, "--task")) is not None:
             return rooms.find_room(task)
+        if verb == "predict" and (named := _named_parts(arguments)):
+            return rooms.find_pipeline(named)
         if verb == "eval" and any(flag_value(arguments, flag) is not None for flag in _ANSWERS):
             data = flag_value(arguments, "--data") or flag_value(arguments, "-d")
             task = None if data is None else _task_of_data(data, arguments, fetch)
@@ -42,6 +44,12 @@ def find_room(verb: str, arguments: Sequence[str], *, fetch: bool = False) -> Ro
     except InputError:
         return None
     return None
+
+
+def _named_parts(arguments: Sequence[str]) -> list[str]:
+    """The parts of pipelines to which a call gives runs, by their flags."""
+    names = dict.fromkeys(name for room in rooms.built_in_rooms() for name in room.parts)
+    return [name for name in names if flag_value(arguments, f"--{name}") is not None]
 
 
 def task_of_run(run: str, *, fetch: bool = False) -> str | None:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from opsin import rooms
 from opsin.data.drawing import save_image, shorten
+from opsin.engine.pdf_pages import PdfPage
 from opsin.engine.video import open_video
 from opsin.errors import InputError
 from opsin.files import atomic
@@ -324,6 +325,8 @@ def wrap(answer_class: type[Answer], values: Mapping[str, Any], predictor: Any, 
     if not is_image:
         return answer_class(values, predictor)
     size = (int(image.shape[-2]), int(image.shape[-1]))
+    if isinstance(given, PdfPage):
+        return answer_class(values, predictor, given, size)
     again = isinstance(given, str | Path) and Path(given).is_file()
     return answer_class(values, predictor, str(given) if again else image, size)
 

@@ -29,6 +29,7 @@ from opsin.version import __version__
 
 CRITERION = "criterion."  # what only training needs
 _VALUE = "opsin.state/"  # before the names of tensors that are no weights
+_PART = "opsin.part/"  # before the name of a pipeline's part and those of its tensors
 MEMBERS = "opsin.members"  # the tensor that holds the members of the splits, see `opsin.data.members`
 
 
@@ -67,15 +68,22 @@ class Facts:
 class Saved(Facts):
     """What a model.safetensors or a published file holds: weights, and all that is needed to use them.
 
-    values: what the network carries beyond weights, see `saved_values`. metrics: of its evaluation.
+    values: what the network carries beyond weights, see `saved_values`. metrics: of its evaluation. parts: of a
+    pipeline, what each of its runs holds, by name; it has no weights of its own.
     """
 
     state: dict[str, Tensor] = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
+    parts: dict[str, Saved] = field(default_factory=dict)
 
     def build(self) -> nn.Module:
         """The network with its weights, in eval mode. Raises InputError if the weights are another architecture's."""
+        if self.parts:
+            raise InputError(
+                f"this is a pipeline of {' and '.join(self.parts)} for {self.recipe.task}, not one network; "
+                "give one of the runs that it was made of"
+            )
         headed = any(name.startswith("aux_heads.") for name in self.state)
         if headed and "aux_heads" not in {**self.options, **self.recipe.model.options}:
             self.options = {**self.options, "aux_heads": True}  # of files from when they were built unasked
@@ -102,7 +110,32 @@ def save_model(
 ) -> None:
     """Write a model.safetensors: the weights (`state`, else the model's own), without the criterion's parameters."""
     values = saved_values(model)
-    described = {
+    tensors = _tensors(facts, values, model.state_dict() if state is None else state)
+    write_tensors(path, tensors, _description(facts, metrics, values))
+
+
+def save_parts(path: Path, facts: Facts, parts: Mapping[str, Saved]) -> None:
+    """Write a pipeline as one file: what each of its parts holds, under its name, as in a file of its own."""
+    tensors: dict[str, Tensor] = {}
+    described: dict[str, Any] = {**_description(facts, {}, {}), "parts": {}}
+    for name, part in parts.items():
+        described["parts"][name] = _description(part, part.metrics, part.values)
+        tensors |= {f"{_PART}{name}/{key}": tensor for key, tensor in _tensors(part, part.values, part.state).items()}
+    write_tensors(path, tensors, described)
+
+
+def _tensors(facts: Facts, values: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """All tensors of a model's file, as copies."""
+    tensors = {name: tensor for name, tensor in state.items() if not name.startswith(CRITERION)}
+    tensors |= {_VALUE + name: value for name, value in values.items() if isinstance(value, Tensor)}
+    if facts.members is not None:
+        tensors[MEMBERS] = as_tensor(facts.members)
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+
+
+def _description(facts: Facts, metrics: Mapping[str, float], values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model's file says."""
+    return {
         "opsin": __version__,
         "recipe": facts.recipe.model_dump(mode="json"),
         "preprocessing": None if facts.preprocessing is None else facts.preprocessing.to_dict(),
@@ -114,13 +147,6 @@ def save_model(
         "metrics": dict(metrics),
         "values": {name: value for name, value in values.items() if not isinstance(value, Tensor)},
     }
-    state = model.state_dict() if state is None else state
-    tensors = {name: tensor for name, tensor in state.items() if not name.startswith(CRITERION)}
-    tensors |= {_VALUE + name: value for name, value in values.items() if isinstance(value, Tensor)}
-    if facts.members is not None:
-        tensors[MEMBERS] = as_tensor(facts.members)
-    copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    write_tensors(path, copies, described)
 
 
 def as_tensor(content: bytes) -> Tensor:
@@ -228,6 +254,8 @@ def _lacking(folder: Path) -> str:
 
 def _described(text: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Saved:
     """A saved model, of what its file says and holds."""
+    if "parts" in text:
+        return _described_parts(text, tensors)
     described = text if "meaning" in text else _of_version_1(text)
     prepared = described["preprocessing"]
     try:
@@ -255,6 +283,20 @@ def _described(text: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Saved:
         values=values,
         metrics={str(k): float(v) for k, v in described["metrics"].items()},
     )
+
+
+def _described_parts(text: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Saved:
+    """A saved pipeline; its parts have none themselves."""
+    own = {key: value for key, value in text.items() if key != "parts"}
+    parts: dict[str, Saved] = {}
+    for name, part in dict(text["parts"]).items():
+        if "parts" in part:
+            raise ValueError(f"its part {name!r} is made of parts itself")
+        before = f"{_PART}{name}/"
+        parts[name] = _described(part, {k.removeprefix(before): v for k, v in tensors.items() if k.startswith(before)})
+    found = _described(own, {})
+    found.parts = parts
+    return found
 
 
 def _of_version_1(text: Mapping[str, Any]) -> dict[str, Any]:

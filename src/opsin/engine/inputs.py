@@ -3,6 +3,7 @@
     photo.jpg  ~/photos  photos/*.jpg  photos/**/*.png      a file, a folder, what matches a pattern (** any depth)
     https://example.org/cat.jpg                             an address, fetched when its turn comes
     -                                                       an image's bytes on standard input
+    scan.pdf  scan.pdf#page=3                               the pages of a PDF, or one
     clip.mp4  0  webcam:1  rtsp://camera/stream             a video: every frame has an answer of its own
 
 A file that is there goes before every other meaning of its name. In a folder, and among what a pattern matches, images
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from opsin import downloading
+from opsin.engine.pdf_pages import PDF_SUFFIXES, PdfPage, find_pages, is_pdf
 from opsin.errors import InputError
 from opsin.image_files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, find_files, is_left_out, list_folder, walk
 
@@ -93,13 +95,15 @@ def is_video(given: Any) -> bool:
     return is_live(given)
 
 
-def find_inputs(inputs: Sequence[str | Path], *, videos: bool = True) -> list[Any]:
-    """What some texts and paths stand for, input by input: a Path of a file, `ReadOnce`, or a camera as it is given.
+def find_inputs(inputs: Sequence[str | Path], *, videos: bool = True, pdfs: bool = False) -> list[Any]:
+    """What some texts and paths stand for: a Path of a file, `PdfPage`, `ReadOnce`, or a camera as it is given.
 
-    Folders are searched through and sorted. videos: find those in folders, and among what matches a pattern, too.
-    Raises InputError for what is not there.
+    Folders are searched through and sorted. videos, pdfs: find those in folders, and among what matches a pattern, too;
+    a PDF by its own name always means its pages. Raises InputError for what is not there.
     """
-    return [one for given in inputs for one in _find(given, _KNOWN if videos else IMAGE_SUFFIXES)]
+    suffixes = (_KNOWN if videos else IMAGE_SUFFIXES) | (PDF_SUFFIXES if pdfs else frozenset())
+    found = [one for given in inputs for one in _find(given, suffixes)]
+    return [page for one in found for page in (find_pages(one) if is_pdf(one) else [one])]
 
 
 def check_inputs(inputs: Sequence[str | Path]) -> None:
@@ -140,7 +144,7 @@ def searches_below(given: str | Path) -> bool:
 
 def _find(given: Any, suffixes: frozenset[str]) -> list[Any]:
     text = str(given)
-    if isinstance(given, ReadOnce):
+    if isinstance(given, ReadOnce | PdfPage):
         return [given]
     if not text:
         raise InputError("an input is an empty text; expected a file, a folder, a pattern or an address")
@@ -150,6 +154,8 @@ def _find(given: Any, suffixes: frozenset[str]) -> list[Any]:
     if os.path.lexists(path):
         special = os.path.exists(path) and not os.path.isfile(path) and not is_live(given)  # noqa: PTH110, PTH113
         return [ReadOnce(text)] if special else [path]
+    if is_pdf(path):  # one page of a file
+        return [PdfPage(path)]
     if text == "-" or (is_address(given) and not is_video(given)):
         return [ReadOnce(text)]
     if is_video(given) and (is_address(given) or is_live(given)):
@@ -182,6 +188,8 @@ def is_several(given: str | Path) -> bool:
     path = _as_path(given)
     if os.path.isdir(path):  # noqa: PTH112
         return bool(str(given))
+    if is_pdf(path):
+        return os.path.lexists(path)  # and not one page of it
     return _is_pattern(str(given)) and not os.path.lexists(path) and not _SCHEME.match(str(given))
 
 
@@ -235,30 +243,35 @@ def _hidden_too(folder: Path) -> tuple[list[str], list[str]]:
 # In Python
 
 
-def expand(given: Any) -> tuple[list[Any], bool]:
-    """What `predict` is given, input by input, and whether it is a single one.
+def expand(given: Any, *, pdfs: bool = False) -> tuple[list[Any], bool]:
+    """What `predict` is given, input by input, and whether it is a single one. pdfs: as of `find_inputs`.
 
-    Several are: folders, patterns, batches (arrays and tensors of four dimensions, arrays of texts) and everything else
-    that can be gone through, whose folders and patterns are opened too. What cannot be one is left to the reader.
+    Several are: folders, patterns, PDF files, batches (arrays and tensors of four dimensions, arrays of texts) and
+    everything else that can be gone through, whose folders and patterns are opened too. What cannot be one is left to
+    the reader.
     """
     if isinstance(given, os.PathLike) and not isinstance(given, Path):
         given = os.fspath(given)
+    if isinstance(given, PdfPage):
+        return [given], True
     if isinstance(given, str | Path):
-        return (find_inputs([given], videos=False), False) if is_several(given) else ([_single(given)], True)
+        return (find_inputs([given], videos=False, pdfs=pdfs), False) if is_several(given) else ([_single(given)], True)
     if not _is_collection(given):
         return [given], True
     items: list[Any] = []
     for one in given:
-        several = isinstance(one, str | Path) and is_several(one)
-        items += find_inputs([one], videos=False) if several else [_single(one)]
+        several = isinstance(one, str | Path) and not isinstance(one, PdfPage) and is_several(one)
+        items += find_inputs([one], videos=False, pdfs=pdfs) if several else [_single(one)]
     return items, False
 
 
 def _single(given: Any) -> Any:
     """One input; a text that stands for something to be read but once is held, an unknown file left to the reader."""
-    if not isinstance(given, str | Path) or isinstance(given, ReadOnce) or not str(given):
+    if not isinstance(given, str | Path) or isinstance(given, ReadOnce | PdfPage) or not str(given):
         return given
     path = _as_path(given)
+    if is_pdf(path):
+        return PdfPage(path)
     if os.path.lexists(path):
         special = os.path.exists(path) and not os.path.isfile(path) and not is_live(given)  # noqa: PTH110, PTH113
         return ReadOnce(given) if special else (given if str(path) == str(given) else path)

@@ -19,6 +19,7 @@ from torch import Tensor
 from opsin.data.image_values import describe_value, first_line, from_array, from_tensor, is_array
 from opsin.data.images import decode, from_pillow, read_image
 from opsin.engine.inputs import ReadOnce, is_address, is_live, is_video
+from opsin.engine.pdf_pages import PdfPage
 from opsin.errors import InputError
 
 TAKEN = (
@@ -31,6 +32,8 @@ def load_image(given: Any) -> Tensor:
     """An image as uint8 (C, H, W), C of 1 or 3. Raises InputError, which names what was given, for all that is none."""
     if isinstance(given, ReadOnce):
         return decode(given.read(), "standard input" if given == "-" else str(given))
+    if isinstance(given, PdfPage):
+        return from_array(given.draw())
     if isinstance(given, os.PathLike) and not isinstance(given, Path):
         given = os.fspath(given)
     if isinstance(given, str | Path):

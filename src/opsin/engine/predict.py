@@ -197,6 +197,11 @@ class Predictor:
         """
         raise InputError(f"exported files of {facts.recipe.task} run by their own runtime only; load the run itself")
 
+    @classmethod
+    def of_parts(cls, task: str, parts: Mapping[str, Predictor]) -> Predictor:
+        """The predictor of a pipeline, of those that it is made of, by name; see `opsin.engine.pipeline`."""
+        raise InputError(f"{task} is not made of several runs")
+
     def without_network(self) -> Self:
         """What draws and describes answers: a copy that holds no weights, so that an answer holds none."""
         own = copy.copy(self)
@@ -461,7 +466,14 @@ def _load_into(model: nn.Module, run: str | Path, device: str | None) -> Predict
         return _build(saved, run, device)
 
 
+def assemble(task: str, parts: Mapping[str, Predictor]) -> Predictor:
+    """The predictor of a task that is made of several runs, of theirs. Raises InputError for other tasks."""
+    return rooms.load(rooms.find_room(task).predicts or "").of_parts(task, parts)
+
+
 def _build(saved: Saved, run: str | Path, device: str | None) -> Predictor:
+    if saved.parts:
+        return assemble(saved.recipe.task, {name: _build(part, run, device) for name, part in saved.parts.items()})
     device = best_device(device)
     try:
         model = saved.build().to(device)
@@ -493,6 +505,9 @@ def create_predictor(model: nn.Module | None, facts: Facts) -> Predictor:
 def _load_rule(task: str) -> Predictor:
     """A task that answers without a network."""
     room = rooms.find_room(task)
+    if room.parts:
+        flags = " ".join(f"--{name} RUN" for name in room.parts)
+        raise InputError(f"{task} is made of several runs; give them, {flags}, or the file that they were saved as")
     if room.networks is not None or room.predicts is None:
         raise InputError(f"{task} is a task, not a run; give the folder of a training, or published weights")
     return rooms.load(room.predicts)(None, Facts(load_recipe({"task": task}), None))
