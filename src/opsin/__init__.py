@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from opsin.backbones.fitting import Fitted, load_weights
     from opsin.engine.evaluate import evaluate
     from opsin.engine.export import export
+    from opsin.engine.pipeline import load_pipeline, save_pipeline
     from opsin.engine.predict import Predictor, load
     from opsin.engine.push import push
     from opsin.engine.score import evaluate_predictions
@@ -62,11 +63,13 @@ _VERBS = {
     "list_models": "opsin.registry",
     "list_tasks": "opsin.rooms",
     "load": "opsin.engine.predict",
+    "load_pipeline": "opsin.engine.pipeline",
     "load_weights": "opsin.backbones.fitting",
     "optimize": "opsin.nn.inference",
     "push": "opsin.engine.push",
     "register": "opsin.rooms",
     "register_model": "opsin.registry:register",
+    "save_pipeline": "opsin.engine.pipeline",
     "Tuning": "opsin.engine.tune",
     "train": "opsin.engine.train",
     "tune": "opsin.engine.tune",
@@ -113,11 +116,13 @@ __all__ = [
     "list_models",
     "list_tasks",
     "load",
+    "load_pipeline",
     "load_weights",
     "optimize",
     "push",
     "register",
     "register_model",
+    "save_pipeline",
     "train",
     "tune",
 ]

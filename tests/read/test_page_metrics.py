@@ -46,7 +46,7 @@ def test_a_page_worked_by_hand() -> None:
         "line_accuracy": Fraction(3, 6),
     }
     assert found == pytest.approx({key: float(value) for key, value in expected.items()})
-    folded = count_page(TRUE, FOUND, fold_case=True)
+    folded = count_page(TRUE, FOUND, ignore_case=True)
     assert (folded.words, folded.equal) == ([4, 4, 5], 1)
 
 

@@ -116,7 +116,7 @@ def with_options(verb: Callable[..., Any], options: Sequence[Option], room: Room
 
     def command(**given: Any) -> Any:
         chosen = {names[key]: given.pop(key) for key in list(given) if key in names}
-        kept = {name: value for name, value in chosen.items() if value not in (None, False, [])}
+        kept = {name: value for name, value in chosen.items() if not (value is None or value is False or value == [])}
         return verb(**given, options=kept)
 
     hints |= {parameter.name: parameter.annotation for parameter in added}

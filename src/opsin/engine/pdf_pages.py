@@ -17,6 +17,7 @@ from opsin.errors import InputError
 PDF_SUFFIXES = frozenset({".pdf"})
 RESOLUTION = 200  # dots an inch: small print is 17 pixels high then, and a page of A4 1654 x 2339
 _LARGEST = 60_000_000  # pixels of a page; a larger one, as of a plan, is drawn with fewer dots an inch
+_LESS = 1 - 1e-5  # PDFium rounds up: 240.001 pixels would become 241
 _PAGE = re.compile(r"(.+\.pdf)#page=(\d{1,6})", re.IGNORECASE)
 
 
@@ -43,7 +44,7 @@ class PdfPage(str):
             if not width * height > 0:
                 raise InputError(f"{self} has a size of {width:g} x {height:g} points; there is nothing to draw")
             scale = min(RESOLUTION / 72, (_LARGEST / (width * height)) ** 0.5)
-            bitmap = page.render(scale=scale, rev_byteorder=True)
+            bitmap = page.render(scale=scale * _LESS, rev_byteorder=True)
             pixels = bitmap.to_numpy()[..., :3].copy()
             bitmap.close()
             page.close()

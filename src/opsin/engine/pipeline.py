@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from opsin import rooms
 from opsin.engine.checkpoint import Facts, read_model, save_parts
 from opsin.engine.exported import refuse_exported
-from opsin.engine.predict import Predictor, assemble, load
+from opsin.engine.predict import Predictor, Program, assemble, load
 from opsin.engine.recipe import load_recipe
 from opsin.errors import InputError, unknown
 from opsin.ops.quads import clockwise, cut_quad, is_convex, quad_of, quad_of_box, smallest_rectangle
@@ -139,6 +139,13 @@ class Pipeline(Predictor):
     def begin(self) -> None:
         for part in self.parts.values():
             part.begin()
+
+    def programs(self) -> list[Program]:
+        """Refused: its runs are exported one by one."""
+        raise InputError(
+            f"{self.recipe.task} is a pipeline of {' and '.join(self.parts)}; export the runs that it was made of, and "
+            "give the files in their place"
+        )
 
     def tiles(self, tile: str | int | None = None, batch_size: int = 32) -> Tiles | None:
         """How the first run cuts large images."""

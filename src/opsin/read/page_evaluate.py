@@ -42,16 +42,16 @@ class PageEvaluator(Evaluator):
 
     takes_answers: ClassVar[bool] = True
 
-    def __init__(self, predictor: Any, *, fold_case: bool = False) -> None:
+    def __init__(self, predictor: Any, *, ignore_case: bool = False) -> None:
         super().__init__(predictor)
-        self.fold_case = fold_case
+        self.ignore_case = ignore_case
 
     def update(self, outputs: Any, batch: Batch) -> None:
         raise InputError("pages are evaluated by their answers, and no network of theirs is trained")
 
     def update_answers(self, answers: Sequence[Mapping[str, Any]], batch: Batch) -> None:
         pages = [
-            count_page(_true(one), written_of(answer["lines"]), fold_case=self.fold_case)
+            count_page(_true(one), written_of(answer["lines"]), ignore_case=self.ignore_case)
             for answer, one in zip(answers, batch["instances"], strict=True)
         ]
         self.collect(batch["index"].tolist(), pages)
@@ -62,7 +62,7 @@ class PageEvaluator(Evaluator):
 
     def result(self) -> Result:
         pages: list[PageCounts] = self.collected()
-        compared = "without regard to case" if self.fold_case else "case by case"
+        compared = "without regard to case" if self.ignore_case else "case by case"
         details = {"pages": len(pages), "compared": compared, "texts": [page.pairs for page in pages]}
         return Result(measure_pages(pages), details)
 

@@ -41,9 +41,9 @@ class PageCounts:
     pairs: list[tuple[str, str]] = field(default_factory=list)
 
 
-def count_page(true: Written, found: Written, *, fold_case: bool = False) -> PageCounts:
-    """The counts of one page. fold_case: upper and lower case are one."""
-    written, read = ([one.lower() if fold_case else one for one in page.texts] for page in (true, found))
+def count_page(true: Written, found: Written, *, ignore_case: bool = False) -> PageCounts:
+    """The counts of one page. ignore_case: upper and lower case are one."""
+    written, read = ([one.lower() if ignore_case else one for one in page.texts] for page in (true, found))
     kept = [i for i, ignored in enumerate(true.ignored) if not ignored]
     matched, free = match_lines(true, found)
     pairs = [(written[i], read[matched[i]] if i in matched else "") for i in kept]

@@ -51,7 +51,7 @@ ROOM = Room(
                 metavar="auto|off|90|180|270",
             ),
         ),
-        "eval": (Option("fold_case", bool, "Upper and lower case are one."),),
+        "eval": (Option("ignore_case", bool, "Upper and lower case are one where texts are compared."),),
     },
     examples={
         "predict": (
