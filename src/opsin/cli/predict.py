@@ -129,13 +129,10 @@ def predict(
 ) -> None:
     """Use a trained model on images and videos: prints what it finds, and draws it with --out."""
     output = PredictOutput(csv, coco, crops, jsonl, written, form, out)
-    parts = {name: one for name, one in (("detector", detector), ("recognizer", recognizer)) if one is not None}
-    run, inputs = _subject(run, inputs or [], parts, save)
+    run, inputs, parts = _subject(run, inputs or [], {"detector": detector, "recognizer": recognizer}, save)
     _check(run, parts, inputs, out, output, as_json)
-    if save is not None:
-        _save(save, parts)
-        if not inputs:
-            return
+    if save is not None and not (_save(save, parts) and inputs):
+        return
     predictor = _load(run, parts, device)
     output.check_form(predictor.answer_class)
     options = {"batch_size": batch_size, **({"tile": tile} if tile is not None else {}), **options}
@@ -143,8 +140,7 @@ def predict(
         _answer_once(predictor, predictor.find(inputs) if inputs else [], options, as_json, output)
         return
     if not inputs:
-        given = run or " ".join(f"--{name} {one}" for name, one in parts.items())
-        raise InputError(f"say what to predict on: opsin predict {given} INPUT...")
+        raise _without_input(run, parts)
     found = predictor.find(inputs)
     images = [one for one in found if not is_video(one)]
     videos = [one for one in found if is_video(one)]
@@ -163,8 +159,7 @@ def predict(
         elif not jsonl and answer.error is None:
             put(f"{name}  {predictor.describe(answer)}")
 
-    failed = 0
-    followed = follow(images, "predicting", "inputs", quiet=quiet)
+    failed, followed = 0, follow(images, "predicting", "inputs", quiet=quiet)
     for place, (image, answer) in enumerate(zip(followed, predictor.stream(images, **options), strict=True), 1):
         shown, failed = dict(answer), failed + (answer.error is not None)
         if answer.error is not None:
@@ -185,17 +180,18 @@ def predict(
 
 
 def _subject(
-    run: str | None, inputs: Sequence[str], parts: dict[str, str], save: Path | None
-) -> tuple[str | None, list[str]]:
-    """The run, None where parts stand for it, and the inputs: without RUN, the first word is an input."""
+    run: str | None, inputs: Sequence[str], named: dict[str, str | None], save: Path | None
+) -> tuple[str | None, list[str], dict[str, str]]:
+    """The run, None where parts stand for it, the inputs, and the parts: with these the first word is an input."""
+    parts = {name: one for name, one in named.items() if one is not None}
     if parts:
         rooms.find_pipeline(parts)
-        return None, [*([] if run is None else [run]), *inputs]
+        return None, [*([] if run is None else [run]), *inputs], parts
     if save is not None:
         raise InputError("--save writes several runs as one file; give them: --detector RUN --recognizer RUN")
     if run is None:
         raise InputError("say which model predicts, and on what: opsin predict RUN INPUT...")
-    return run, list(inputs)
+    return run, list(inputs), parts
 
 
 def _check(
@@ -224,10 +220,17 @@ def _load(run: str | None, parts: dict[str, str], device: str | None) -> Any:
     return load_pipeline(device=device, **parts) if run is None else load(run, device)
 
 
-def _save(file: Path, parts: dict[str, str]) -> None:
+def _save(file: Path, parts: dict[str, str]) -> Path:
     from opsin.engine.pipeline import save_pipeline
 
-    say(f"written: {save_pipeline(file, **parts)}")
+    written = save_pipeline(file, **parts)
+    say(f"written: {written}")
+    return written
+
+
+def _without_input(run: str | None, parts: dict[str, str]) -> InputError:
+    given = run or " ".join(f"--{name} {one}" for name, one in parts.items())
+    return InputError(f"say what to predict on: opsin predict {given} INPUT...")
 
 
 def _answer_once(
