@@ -45,6 +45,7 @@ _NAMES = re.compile(
 _ENDS = (".jsonl", ".csv", ".tsv", ".txt", ".json")
 _FOLDERS = ("", "images", "imgs", "img", "image", "crops", "words", "lines")
 _ICDAR = re.compile(r'^(.+?\.\w{3,4}),\s*"?(.*?)"?\s*$')
+_BOX = re.compile(r"^\S+(?:\s+-?\d+(?:\.\d+)?){4}\s*$")  # a class and four numbers
 _SHOWN = 'expected rows of a file and its text, as 1.jpg<TAB>Rescue or {"file": "1.jpg", "text": "Rescue"}'
 
 
@@ -351,6 +352,8 @@ def _claim(one: _List) -> Claim:
     if end == ".jsonl":
         return 2 if '"text"' in first or '"transcription"' in first else 1
     if end == ".txt":
+        if all(_BOX.search(row.text) for row in rows):
+            return 0
         if all(row.text.strip().isdigit() and len(row.text.strip()) < 4 for row in rows):
             return 1 if _ICDAR.match(first) and '"' in first else 0
         return 2
