@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -106,7 +107,8 @@ def test_drawn_anew_each_epoch_has_the_same_texts_in_other_images() -> None:
 
 def test_test_fonts_are_those_of_the_test_alone() -> None:
     opened = data.open("synthetic:words,count=3,val=1,test=3,fonts=built-in,test_fonts=built-in", "read")
-    engines = [opened.splits[part].kind and opened.splits[part].inputs.engine for part in ("train", "val", "test")]
+    inputs: list[Any] = [opened.splits[part].inputs for part in ("train", "val", "test")]
+    engines = [one.engine for one in inputs]
     assert engines[0].fonts.faces == engines[2].fonts.faces
     with pytest.raises(InputError, match=r"there is no new font at nowhere.ttf"):
         data.open("synthetic:words,count=3,fonts=built-in,test_fonts=nowhere.ttf", "read")
@@ -122,7 +124,8 @@ def test_words_are_boxes_of_characters_to_detect() -> None:
         assert (one.boxes >= 0).all() and (one.boxes <= torch.tensor([width, height, width, height])).all()
         masks = split.kind.masks(i, (height, width))
         assert masks.shape == (len(texts[i]), height, width)
-    assert torch.equal(split.subset([4]).kind.masks(0, (height, width)), masks)
+    size = (split.read(4).shape[-2], split.read(4).shape[-1])
+    assert torch.equal(split.subset([4]).kind.masks(0, size), split.kind.masks(4, size))
     with pytest.raises(InputError, match="anew=true moves the characters"):
         data.open(f"synthetic:words,{SMALL},anew=true", "detect")
 
