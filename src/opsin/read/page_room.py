@@ -7,7 +7,14 @@ from opsin.rooms import Option, Room, share
 ROOM = Room(
     task="pages",
     help="the text of whole pages, by a detector that finds lines and a recognizer that reads them",
-    formats=("opsin.data.formats.icdar_text:PAGES",),
+    formats=(
+        "opsin.data.formats.icdar_text:PAGES",
+        "opsin.data.formats.svt:PAGES",
+        "opsin.data.formats.rimes:PAGES",
+        "opsin.data.formats.page_json:PADDLE_PAGES",
+        "opsin.data.formats.page_json:MMOCR_PAGES",
+        "opsin.data.formats.page_json:COCO_PAGES",
+    ),
     predicts="opsin.read.pages:PagePredictor",
     evaluates="opsin.read.page_evaluate:PageEvaluator",
     parts={"detector": "detect", "recognizer": "read"},
