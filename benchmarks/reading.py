@@ -84,7 +84,7 @@ def rapidocr_macs(width: int = 320) -> int | None:
     import onnx
     import rapidocr  # pyright: ignore[reportMissingImports]
 
-    (file,) = (Path(rapidocr.__file__).parent / "models").glob("*rec*.onnx")
+    (file,) = (Path(str(rapidocr.__file__)).parent / "models").glob("*rec*.onnx")
     model = onnx.load(file)
     shape = model.graph.input[0].type.tensor_type.shape
     for place, side in zip(shape.dim, (1, 3, 48, width), strict=True):
@@ -135,7 +135,8 @@ def _measure(read: Read, images: Sequence[Tensor], texts: Sequence[str]) -> dict
     row: dict[str, Any] = {}
     for batch in (1, 32):
         read(images[:batch], batch)  # what is built at first use
-        seconds = []
+        seconds: list[float] = []
+        answers: Sequence[str] = ()
         for _ in range(ROUNDS):
             start = time.perf_counter()
             answers = read(images, batch)

@@ -87,16 +87,6 @@ def camvid(folder: Path) -> None:
             Image.fromarray(values.astype(np.uint8)).save(folder / f"{split}annot" / f"{number}.png")
 
 
-def words(path: Path) -> None:
-    """Cropped words with `labels.jsonl`, in a zip."""
-    with zipfile.ZipFile(path, "w") as archive:
-        lines = []
-        for number in range(24):
-            content = io.BytesIO()
-            image(number, 32, 100).save(content, "PNG")
-            archive.writestr(f"{number:02}.png", content.getvalue())
-            lines.append(json.dumps({"file": f"{number:02}.png", "text": ("stop", "exit", "open")[number % 3]}))
-        archive.writestr("labels.jsonl", "\n".join(lines))
 def words(folder: Path) -> None:
     """Zips of crops with their texts, the crops of one as files, and texts of another tool for these."""
     (folder / "crops").mkdir()
@@ -164,7 +154,6 @@ def make_folder(folder: Path) -> None:
     others_answers(folder)
     masks(folder)
     camvid(folder / "camvid")
-    words(folder / "words.zip")
     words(folder)
     fashion_mnist(folder / "fashion_mnist")
     for name in ("new_images", "images", "new"):

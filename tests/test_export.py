@@ -23,6 +23,7 @@ from opsin.classify.predict import Scores
 from opsin.engine import export as exporting
 from opsin.engine.checkpoint import Facts, save_model
 from opsin.engine.export import export
+from opsin.engine.export_comparison import TOLERANCE
 from opsin.engine.recipe import load_recipe
 from opsin.engine.recipe_data import create_preprocessing
 from opsin.errors import InputError, JobError
@@ -204,7 +205,7 @@ def test_real_images_are_compared_or_noise_and_it_says_so(runs: dict[str, Path],
     written = export(runs["classifier"], "torch", tmp_path / "model.pt2")
     assert written.checked_on == "8 images of digits, test"
     (scores,) = written.outputs
-    assert scores.shape == (CLASSES,) and 0 <= scores.relative <= exporting.TOLERANCE
+    assert scores.shape == (CLASSES,) and 0 <= scores.relative <= TOLERANCE
     gone = save_run(tmp_path / "gone", "classifier", source="images/that/moved.zip")
     assert "random noise (no file or folder at images/that/moved.zip" in export(gone, "torch").checked_on
 
