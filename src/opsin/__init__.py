@@ -1,4 +1,4 @@
-"""opsin: image classifiers, object detectors and segmenters, trained, evaluated, explained and exported by a few verbs.
+"""opsin: classifiers, detectors, segmenters and readers of text, trained, evaluated, explained and exported.
 
 The verbs, and the packages such as `opsin.data` and `opsin.losses`, are imported when they are first used, so that
 `import opsin` stays fast and needs no torch.
