@@ -116,7 +116,7 @@ def _misfit(text: str, size: Size) -> str | None:
     if height < 2 or width < 2:
         return f"{is_}: there is nothing to see"
     if height < _SMALLEST and width >= height:
-        return f"{is_}, lower than letters that can be told apart ({_SMALLEST})"
+        return f"{is_}, too low for letters to differ ({_SMALLEST})"
     if len(text) > 2 and height > _UPRIGHT * width:
         return f"{is_}, higher than wide, and says {_quoted(text)}: it may stand on its side, or be written downwards"
     if len(text) > 2 and width < _NARROWEST * height * len(text):
