@@ -120,7 +120,7 @@ def predict(
             "--as",
             metavar="FORMAT OUT",
             help="Write images and what was found, without scores, as a data set to the new folder OUT: coco, yolo or "
-            "voc for boxes.",
+            "voc for boxes, masks, voc or coco for maps of classes.",
             show_default=False,
         ),
     ] = None,
