@@ -107,6 +107,15 @@ def words(folder: Path) -> None:
     (folder / "texts.csv").write_text("path,text\n" + "".join(f"{number:04}.jpg,street\n" for number in range(16, 20)))
 
 
+def pages(folder: Path) -> None:
+    """Pages with a file of quads and their texts for each, as ICDAR writes them."""
+    folder.mkdir()
+    for number in range(8):
+        image(number, 128, 96).save(folder / f"{number}.png")
+        lines = [f"8,{top},88,{top},88,{top + 16},8,{top + 16},{text}" for top, text in ((10, "stop"), (60, "exit"))]
+        (folder / f"{number}.txt").write_text("\n".join(lines))
+
+
 def others_answers(folder: Path) -> None:
     """Files of answers that other tools have written, each with the truth that belongs to it."""
     (folder / "annotations").mkdir()
@@ -154,13 +163,18 @@ def make_folder(folder: Path) -> None:
     others_answers(folder)
     masks(folder)
     camvid(folder / "camvid")
+    pages(folder / "pages")
+    pages(folder / "receipts")
+    (folder / "letters").mkdir()
+    image(1, 128, 96).save(folder / "letters" / "1.png")
+    image(2, 128, 96).save(folder / "scan.pdf")
     words(folder)
     fashion_mnist(folder / "fashion_mnist")
     for name in ("new_images", "images", "new"):
         (folder / name).mkdir()
         for number in range(2):
             image(number, 48, 64).save(folder / name / f"BloodImage_{7 + 4 * number:05}.jpg")
-    for name in ("seven.png", "photo.jpg"):
+    for name in ("seven.png", "photo.jpg", "receipt.jpg"):
         image(7, 60, 80).save(folder / name)
     image(8, 300, 400).save(folder / "aerial.jpg")
     image(9, 180, 240).save(folder / "new" / "0001TP_008550.jpg")
@@ -211,6 +225,7 @@ RUNS: Mapping[str, Callable[[Path], None]] = {
     "streets": lambda folder: segmenter(folder, "streets", "deeplabv3plus", **SMALL, channels=16),
     "scans": lambda folder: segmenter(folder, "scans", "unet", width=4, names=["membrane", "interior"]),
     "words": lambda folder: recognizer(folder, "words_train.zip", "crnn"),
+    "ctpn": lambda folder: detector(folder, "pages", "ctpn", **SMALL, hidden=8, features=16, text_threshold=0.0),
     "faster_rcnn": lambda folder: detector(folder, "bccd", "faster_rcnn", **SMALL, channels=32),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import subprocess
@@ -63,7 +64,7 @@ def test_help_speaks_the_words_of_the_field(call, columns: str, opsin, monkeypat
 
 
 def test_usage_names_arguments(opsin) -> None:
-    assert opsin("predict", "--help").startswith("Usage: opsin predict [OPTIONS] RUN [INPUT...]\n")
+    assert opsin("predict", "--help").startswith("Usage: opsin predict [OPTIONS] [RUN] [INPUT...]\n")
     assert opsin("explain", "--help").startswith("Usage: opsin explain [OPTIONS] MODEL|RUN|RECIPE...\n")
     assert opsin("eval", "--help").startswith("Usage: opsin eval [OPTIONS] [RUN]\n")
     assert "From 0 to 1." in opsin("predict", str(DETECTOR), "--help")
@@ -304,7 +305,7 @@ def complete(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         ("opsin train resnet50_", ["resnet50_imagenet", "resnet50_darknet", "resnet50_v1"]),
         ("opsin train --model resnet50_", ["resnet50_darknet", "resnet50_v1"]),
         ("opsin models resnet50_", ["resnet50_darknet", "resnet50_v1"]),
-        ("opsin models --task ", ["classify", "detect", "read", "segment"]),
+        ("opsin models --task ", ["classify", "detect", "pages", "read", "segment"]),
         ("opsin train --device m", ["mps"]),
         ("opsin export RUN --format o", ["onnx", "openvino"]),
         (f"opsin predict {DETECTOR} --score", ["--score-threshold"]),
@@ -383,6 +384,8 @@ def test_what_the_documentation_calls_is_there() -> None:
     for name in sorted(names):
         place = opsin
         for part in name.split(".")[1:]:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(f"{getattr(place, '__name__', '')}.{part}")
             place = getattr(place, part, None)
         if place is None:
             missing.append(name)

@@ -72,7 +72,7 @@ AS_WRITTEN = ("docs/tutorial.md", "docs/own_parts.md")  # whose trainings are sm
 # Pages whose trainings leave no run: of each, a step on two images is tried.
 ONE_STEP = ("docs/networks/", "docs/detectors/", "docs/models.md", "docs/weights.md", "docs/finetuning.md")
 OF_A_HUB = ("docs/data.md", "docs/models.md", "docs/weights.md")
-LEAVE_RUNS = ("docs/detectors/fast_rcnn.md", "docs/detectors/rcnn.md")
+LEAVE_RUNS = ("docs/detectors/ctpn.md", "docs/detectors/fast_rcnn.md", "docs/detectors/rcnn.md")
 # Runs that a page assumes, by their places: see `snippet_stand_ins.RUNS`.
 RUNS: Mapping[str, Mapping[str, str]] = {
     "docs/answers.md": {"runs/classifier": "photos", "runs/detector": "yolo"},
@@ -83,6 +83,7 @@ RUNS: Mapping[str, Mapping[str, str]] = {
     "docs/export.md": {"runs/lenet5_digits": "digits", "runs/yolov3_bccd": "yolo"},
     "docs/finetuning.md": {"runs/other_photos": "other"},
     "docs/prediction.md": {"runs/digits": "digits"},
+    "docs/pages.md": {"runs/ctpn": "ctpn", "runs/crnn": "words"},
     "docs/reading.md": {"runs/words": "words"},
     "docs/reading_metrics.md": {"runs/words": "words"},
     "docs/segmentation.md": {"runs/street": "streets"},

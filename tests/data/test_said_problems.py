@@ -133,6 +133,30 @@ def maps(*values: int, size: tuple[int, int] = (40, 30)) -> Callable[[Path], Pat
     return make
 
 
+def page(text: str) -> Callable[[Path], Path]:
+    """Three pages of 40x30 pixels with a quad each, and on the first one more."""
+
+    def make(root: Path) -> Path:
+        for n in range(3):
+            image(root / f"{n}.png", n)
+            (root / f"{n}.txt").write_text("5,5,25,5,25,15,5,15,fine\n" + (text if n == 0 else ""))
+        return root
+
+    return make
+
+
+def words(label: bytes) -> Callable[[Path], Path]:
+    def make(root: Path) -> Path:
+        rows = [b"path,text"]
+        for n in range(6):
+            image(root / f"{n}.png", n, (100, 32))
+            rows.append(b"%d.png,%s" % (n, label if n == 0 else b"stop"))
+        (root / "labels.csv").write_bytes(b"\n".join(rows))
+        return root
+
+    return make
+
+
 BOX = (2, 2, 9, 9)
 SPLITS = ("train/cat", "train/dog", "val/cat", "val/dog")
 REFUSED, SAID = "refused", "said"
@@ -155,6 +179,8 @@ CASES: list[tuple[str, str, str, str, Callable[[Path], Path]]] = [
     ("leak", "error", SAID, "classify", folders(lambda r: shutil.copy(r / "train/cat/0.png", r / "val/cat"), *SPLITS)),
     ("not_a_class", "error", REFUSED, "segment", maps(0, 1, 7)),
     ("size_mismatch", "error", REFUSED, "segment", maps(0, 1, size=(20, 15))),
+    ("outside_quad", "error", REFUSED, "read", page("60,60,80,60,80,70,60,70,lost\n")),
+    ("wrong_encoding", "error", REFUSED, "read", words("caf\u00e9".encode("cp1252"))),
     ("clipped_box", "warning", SAID, "detect", coco(BOX, (32, 2, 12, 9))),
     ("degenerate_box", "warning", SAID, "detect", coco(BOX, (2, 2, 0, 9))),
     ("duplicate_box", "warning", SAID, "detect", coco(BOX, BOX)),
@@ -181,7 +207,7 @@ def test_what_data_finds_a_training_refuses_or_says(
     source = make(tmp_path)
     found = data.inspect(data.open(source, task), task).problems
     assert (kind, severity) in {(problem.kind, problem.severity) for problem in found}
-    model = {"classify": "lenet5", "detect": "yolov3_tiny", "segment": "unet"}[task]
+    model = {"classify": "lenet5", "detect": "yolov3_tiny", "segment": "unet", "read": "crnn"}[task]
     recipe = load_recipe({"task": task, "model": {"name": model}, "data": {"source": str(source)}})
     said: list[str] = []
     trains = rooms.load(rooms.find_room(task).trains or "")
@@ -203,6 +229,7 @@ FOUND_AS_UNTRAINABLE = {
     "no_boxes",
     "one_class",
     "nothing_labelled",
+    "no_texts",
 }  # what a truth says to a training; `opsin data` wraps it
 
 

@@ -3,7 +3,7 @@
 RNN (Elman 1990), LSTM (Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000) and GRU (Cho et al.
 2014, arXiv:1406.1078, with the reset inside the product, as cuDNN has it), each in two forms that are equal: a cell,
 written out, that takes one step, and torch's fused layer, which takes all of them. The weights of both have the same
-shapes, names and order of gates. `opsin.scratch` has the same in NumPy, with the gradients.
+shapes, names and order of gates. Their NumPy twins stand in the package's `scratch`, with the gradients.
 """
 
 from __future__ import annotations

@@ -137,7 +137,7 @@ def test_both_tasks_claim_pages_and_files_of_other_formats_are_none(tmp_path: Pa
     with pytest.raises(InputError, match="--task"):
         recognize_task(tmp_path)
     write(tmp_path / "1.txt", "1,2,3,4,5,6,7,8,9,10", "1,2,3,4,5,6,7,8,9,10")  # tracks
-    with pytest.raises(InputError, match="no known format"):
+    with pytest.raises(InputError, match="has no list of its images' texts"):
         open_source(tmp_path, "read")
 
 

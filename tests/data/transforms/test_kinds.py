@@ -186,7 +186,7 @@ def test_what_comes_in_from_outside_is_ignored_and_no_class(name: str) -> None:
             assert torch.equal(moved["classes"].long() == ignore, moved["image"][0] == 0)
             assert set(moved["classes"].long().unique().tolist()) <= {1, ignore}
             outside += int((moved["image"] == 0).sum())
-        assert outside > 0 or name in ("scale_jitter_crop",)
+        assert outside > 0 or name in ("scale_jitter_crop", "moving_least_squares")  # which repeats the border
 
 
 @pytest.mark.parametrize("fill", [1, 3])
