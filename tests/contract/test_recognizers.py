@@ -110,6 +110,26 @@ def _first(count: int) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("name", SMALL)
+def test_the_loss_of_each_image_is_that_of_the_image_alone(name: str) -> None:
+    model, outputs = small(name), outputs_of(name)
+    with torch.no_grad():
+        together = model.loss_of_each(outputs, targets())
+        for k, length in enumerate(targets()["lengths"].tolist()):
+            own = {"labels": targets()["labels"][k : k + 1, :length], "lengths": torch.tensor([length])}
+            alone = model.loss({key: value[k : k + 1] for key, value in outputs.items()}, own)
+            torch.testing.assert_close(together[k], torch.stack(list(alone.values())).sum())
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_reading_is_decoding_beside_the_probabilities(name: str) -> None:
+    model, outputs = small(name), outputs_of(name)
+    with torch.no_grad():
+        readings, probabilities = model.read(outputs)
+        assert readings == model.decode(outputs)
+        torch.testing.assert_close(probabilities, model.probabilities(outputs), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", SMALL)
 def test_forward_is_pure(name: str) -> None:
     model, images = copy.deepcopy(small(name)), make_images()
     model.train()

@@ -51,16 +51,22 @@ class TinyReader(Recognizer):
         logits = outputs["logits"].transpose(0, 1)
         return {"ctc": ctc_loss(logits, targets["labels"], targets["lengths"], blank=self.blank)}
 
+    def loss_of_each(self, outputs: dict[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
+        assert self.blank is not None
+        logits, lengths = outputs["logits"].transpose(0, 1), targets["lengths"]
+        terms = ctc_loss(logits, targets["labels"], lengths, blank=self.blank, zero_infinity=True, reduction="none")
+        return terms / lengths.clamp(min=1).to(terms)
+
     def probabilities(self, outputs: dict[str, Tensor]) -> Tensor:
         return outputs["logits"].softmax(dim=2)
 
-    def decode(self, outputs: dict[str, Tensor]) -> list[Reading]:
+    def read(self, outputs: dict[str, Tensor]) -> tuple[list[Reading], Tensor]:
         assert self.blank is not None
         probabilities = self.probabilities(outputs)
         found = ReaderProgram(lambda _: {}, of_model(self)).decode({"probabilities": probabilities})
         greedy = ctc_greedy(probabilities.log().transpose(0, 1), blank=self.blank)
         assert [one.labels for one in greedy] == [list(one.labels) for one in found]
-        return found
+        return found, probabilities
 
     def reset_head(self, num_classes: int) -> None:
         self.num_classes, self.blank = num_classes, num_classes - 1

@@ -11,11 +11,17 @@ from scipy.interpolate import RBFInterpolator
 from torch import Tensor, nn
 
 from opsin import registry
+from opsin.engine.checkpoint import Facts
+from opsin.engine.recipe import load_recipe
 from opsin.errors import InputError
 from opsin.nn.counting import count_parameters
-from opsin.read.attention_reader import END, START, AttentionDecoder, AttentionReader, read_until_end
+from opsin.read.attention_reader import END, START, AttentionDecoder, AttentionReader
+from opsin.read.decoding import Decoding
+from opsin.read.greedy import read_until_end
+from opsin.read.predict import ReadPredictor
 from opsin.read.thin_plate_spline import ThinPlateSplineRectifier
 
+MEANING = {"alphabet": "abcd"}
 SMALL: dict[str, Any] = {"num_classes": 6, "width": 4, "hidden": 16, "max_length": 5}
 
 
@@ -67,7 +73,7 @@ def test_writing_is_being_taught_what_was_written() -> None:
 def test_a_text_ends_at_the_first_end() -> None:
     rows = [[2, 4, END, 3], [END, 2, 2, 2], [3, 3, 3, 3], [2, START, 3, END]]
     probabilities = torch.eye(6)[torch.tensor(rows)] * 0.9
-    readings = read_until_end(probabilities)
+    readings = read_until_end(probabilities, END, first=2)
     assert [list(one.labels) for one in readings] == [[0, 2], [], [1, 1, 1, 1], [0, 1]]
     assert list(readings[0].scores) == pytest.approx([0.9, 0.9]) and list(readings[2].steps) == [0, 1, 2, 3]
 
@@ -110,6 +116,18 @@ def test_learns_four_words() -> None:
         assert all(0 <= step <= 5 for reading in readings for step in reading.steps)
         assert model.probabilities(outputs).shape == (4, 6, 6)
         assert model.attention(outputs).shape == (4, 6, 11)
+
+
+def test_reading_runs_the_decoder_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = AttentionReader(rectify=False, **SMALL).eval()
+    runs: list[int] = []
+    write = model.decoder.write
+    monkeypatch.setattr(model.decoder, "write", lambda columns, steps: runs.append(steps) or write(columns, steps))
+    facts = Facts(load_recipe({"task": "read", "model": {"name": "trba"}, "data": {"source": ""}}), None, MEANING)
+    predictor = ReadPredictor(model, facts)
+    with torch.no_grad():
+        readings, probabilities = predictor.readings(model(torch.zeros(2, 1, 32, 40)), Decoding())
+    assert len(readings) == 2 and probabilities.shape == (2, 6, 6) and runs == [6]
 
 
 def test_a_new_head_keeps_what_is_no_class() -> None:

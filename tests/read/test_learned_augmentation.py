@@ -33,15 +33,15 @@ class Ruler(Recognizer):
     def steps(self, size: tuple[int, int]) -> int:
         return 4
 
-    def loss(self, outputs: dict[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def loss_of_each(self, outputs: dict[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
         raise NotImplementedError
 
     def probabilities(self, outputs: dict[str, Tensor]) -> Tensor:
         raise NotImplementedError
 
-    def decode(self, outputs: dict[str, Tensor]) -> list[Reading]:
+    def read(self, outputs: dict[str, Tensor]) -> tuple[list[Reading], Tensor]:
         labels = [[0, 1, 2] if value < 0.5 else [0] for value in outputs["mean"].tolist()]
-        return [Reading(one, [1.0] * len(one), list(range(len(one)))) for one in labels]
+        return [Reading(one, [1.0] * len(one), list(range(len(one)))) for one in labels], outputs["mean"]
 
     def reset_head(self, num_classes: int) -> None:
         raise NotImplementedError

@@ -19,10 +19,15 @@ from opsin.engine.evaluate import evaluate_run, evaluate_split
 from opsin.engine.evaluator import create_evaluator
 from opsin.engine.score import evaluate_predictions
 from opsin.errors import InputError
+from opsin.read import report
+from opsin.read.alphabet import Alphabet
 from opsin.read.evaluate import WorstReads
+from opsin.read.fit import steps_needed
+from opsin.read.report import draw_alignment
 from opsin.read.score import read_texts, score
 
 from . import tiny_words
+from .conftest import TinyReader
 
 
 def test_the_most_probable_word_of_the_images_own_list_is_taken(run: Path) -> None:
@@ -85,8 +90,49 @@ def test_the_report_has_the_worst_texts(run: Path) -> None:
     assert "How texts are compared" in page
     kept = WorstReads(limit=2)
     for place, (truth, text) in enumerate([("abc", "abc"), ("abc", "abd"), ("ab", "xy"), ("a", ""), ("abcd", "")]):
-        kept.add(place, truth, text, torch.zeros(2, 3))
+        kept.add(place, truth, text, torch.full((2, 3), float(place)), [place])
     assert kept.places() == [4, 2]
+    assert kept.found(4)[0].tolist() == [[4.0] * 3] * 2 and kept.found(2)[1] == [2]
+
+
+def test_losses_are_taken_once_a_batch_of_the_texts_that_fit(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, texts = tiny_words.draw(20, seed=9)
+    split = Split(ImageArray(torch.from_numpy(images), "words"), Texts.of([*texts[:19], ""], "abc"))
+    evaluator = create_evaluator(opsin.load(run))
+    calls: list[int] = []
+    loss_of_each = TinyReader.loss_of_each
+
+    def counted(self: TinyReader, outputs: dict[str, Any], targets: Any) -> torch.Tensor:
+        calls.append(len(targets["labels"]))
+        return loss_of_each(self, outputs, targets)
+
+    monkeypatch.setattr(TinyReader, "loss_of_each", counted)
+    monkeypatch.setattr(TinyReader, "steps", lambda self, size: 3)  # fewer than there are probabilities
+    evaluate_split(evaluator, split, batch_size=10)
+    fits = [0 < steps_needed([ord(one) for one in text], blank=True) <= 3 for text in [*texts[:19], ""]]
+    assert True in fits and fits.count(False) > 1
+    assert [one.loss is not None for one in evaluator.collected()] == fits
+    assert calls == [sum(fits[:10]), sum(fits[10:])]
+
+
+def test_the_path_of_a_worst_text_is_of_what_was_read(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, texts = tiny_words.draw(12, seed=9)
+    predictor: Any = opsin.load(run)
+    predictor.alphabet = Alphabet("a-C")  # read as they were trained, b is a hyphen now
+    split = Split(ImageArray(torch.from_numpy(images), "words"), Texts.of(["x"] * 12, "x"))
+    evaluator = create_evaluator(predictor, ignore_case=True, alphanumeric=True)
+    found = evaluate_split(evaluator, split).result
+    drawn: dict[int, str] = {}
+
+    def draw(probabilities: np.ndarray, labels: list[int], alphabet: Alphabet, blank: int) -> Any:
+        drawn[len(drawn)] = alphabet.text_of(labels)
+        return draw_alignment(probabilities, labels, alphabet, blank)
+
+    monkeypatch.setattr(report, "draw_alignment", draw)
+    evaluator.sections(found, split)
+    worst = found.evidence.worst.places()
+    assert list(drawn.values()) == [texts[place].replace("b", "-").replace("c", "C") for place in worst]
+    assert any("-" in text for text in drawn.values())
 
 
 def source() -> Source:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from opsin.losses.sequence import ctc_loss
+from opsin.read.fit import steps_needed
 from opsin.read.recognizer import Reading
 
 Array: TypeAlias = NDArray[Any]
@@ -76,7 +76,7 @@ def score_words(log_probs: Tensor, words: Sequence[Sequence[int]], blank: int) -
     """
     found = torch.full((len(words),), -torch.inf, dtype=torch.float64)
     steps = len(log_probs)
-    fitting = [place for place, word in enumerate(words) if len(word) + _repeats(word) <= steps]
+    fitting = [place for place, word in enumerate(words) if steps_needed(word, blank=True) <= steps]
     values = log_probs.detach().cpu().double()[:, None]
     for start in range(0, len(fitting), _WORDS):
         part = fitting[start : start + _WORDS]
@@ -88,7 +88,3 @@ def score_words(log_probs: Tensor, words: Sequence[Sequence[int]], blank: int) -
         terms = ctc_loss(values.expand(-1, len(part), -1), targets, lengths, blank=blank, reduction="none")
         found[part] = -terms
     return found
-
-
-def _repeats(word: Sequence[int]) -> int:
-    return sum(one == other for one, other in itertools.pairwise(word))

@@ -26,6 +26,7 @@ from opsin.nn.capabilities import ClassRows
 from opsin.nn.conv import ConvNormActivation
 from opsin.nn.recurrent import BidirectionalLSTM, Cell
 from opsin.read.crnn import create_columns
+from opsin.read.greedy import read_until_end
 from opsin.read.recognizer import Outputs, Reading, Recognizer, Size
 from opsin.read.thin_plate_spline import ThinPlateSplineRectifier
 from opsin.registry import Published, register
@@ -192,7 +193,17 @@ class AttentionReader(Recognizer):
         return self.max_length
 
     def loss(self, outputs: Outputs, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Cross-entropy of each next character and of the end, their mean. A longer text counts for nothing."""
+        """Cross-entropy of each next character and of the end, the mean of all. A longer text counts for nothing."""
+        terms, counts = self._terms(outputs, targets)
+        return {"loss": terms.sum() / counts.sum().clamp(min=1)}
+
+    def loss_of_each(self, outputs: Outputs, targets: Mapping[str, Tensor]) -> Tensor:
+        """The mean over the characters and the end of each text."""
+        terms, counts = self._terms(outputs, targets)
+        return terms.sum(dim=1) / counts.clamp(min=1)
+
+    def _terms(self, outputs: Outputs, targets: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Cross-entropy at each step, (B, L + 1), 0 where nothing is wanted; of each text how many are, (B,)."""
         columns = outputs["columns"]
         labels, lengths = (targets[name].to(columns.device) for name in ("labels", "lengths"))
         longest = labels.shape[1]
@@ -203,22 +214,21 @@ class AttentionReader(Recognizer):
         wanted = torch.where(lengths[:, None] > self.max_length, _IGNORED, wanted)[:, : self.max_length + 1]
         previous = F.pad(classes[:, :-1], (1, 0), value=START)[:, : wanted.shape[1]]
         logits = full_precision(self.decoder.teach(columns, previous))
-        terms = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=_IGNORED, reduction="sum")
-        return {"loss": terms / (wanted != _IGNORED).sum().clamp(min=1)}
+        terms = F.cross_entropy(logits.transpose(1, 2), wanted, ignore_index=_IGNORED, reduction="none")
+        return terms, (wanted != _IGNORED).sum(dim=1)
 
     def probabilities(self, outputs: Outputs) -> Tensor:
         """(B, max_length + 1, K) of the steps that the decoder takes on its own, the last one for the end."""
         return self._written(outputs)[0]
 
-    def decode(self, outputs: Outputs) -> list[Reading]:
+    def read(self, outputs: Outputs) -> tuple[list[Reading], Tensor]:
         """What it writes until the first end. A step is where it looked along the width, in max_length + 1 parts."""
         probabilities, looks = self._written(outputs)
         parts = probabilities.shape[1]
         where = (looks.argmax(dim=2) * parts // looks.shape[2]).tolist()
-        return [
-            Reading(one.labels, one.scores, [row[k] for k in one.steps])
-            for one, row in zip(read_until_end(probabilities), where, strict=True)
-        ]
+        written = zip(read_until_end(probabilities, END, self.specials), where, strict=True)
+        readings = [Reading(one.labels, one.scores, [row[k] for k in one.steps]) for one, row in written]
+        return readings, probabilities
 
     def attention(self, outputs: Outputs) -> Tensor:
         """How much the decoder looked at each column at each of its steps, (B, max_length + 1, T), sums of 1."""
@@ -251,20 +261,6 @@ class AttentionReader(Recognizer):
                 f"{type(self).__name__} takes images of at least {self.min_size[0]} pixels height and "
                 f"{self.min_size[1]} width, got {size[0]}x{size[1]}; resize them (data.size=[32, 100] is the paper's)"
             )
-
-
-def read_until_end(probabilities: Tensor) -> list[Reading]:
-    """(B, T, K) of steps that were written one after another -> the characters before the first end of each.
-
-    Steps are counted from 0: the place of a character in its text.
-    """
-    values, classes = (x.cpu().tolist() for x in probabilities.detach().max(dim=2))
-    readings = []
-    for scores, row in zip(values, classes, strict=True):
-        length = row.index(END) if END in row else len(row)
-        kept = [k for k in range(length) if row[k] != START]  # which says nothing, and is nowhere in the training
-        readings.append(Reading([row[k] - 2 for k in kept], [scores[k] for k in kept], kept))
-    return readings
 
 
 @register(

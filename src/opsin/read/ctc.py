@@ -8,18 +8,17 @@ without repetitions and then without blanks, and the loss is -log of what all pa
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import Literal, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from opsin.checks import check_count
-from opsin.errors import InputError, unknown
+from opsin.errors import unknown
 from opsin.losses.sequence import ctc_loss
 from opsin.losses.terms import full_precision
 from opsin.nn.capabilities import ClassRows
+from opsin.read.greedy import read_best_paths
 from opsin.read.recognizer import Outputs, Reading, Recognizer
 
 BlankPlace: TypeAlias = Literal["first", "last"]
@@ -46,21 +45,21 @@ class CTCRecognizer(Recognizer):
     def _place(self) -> int:
         return 0 if self.blank_place == "first" else self.num_classes - 1
 
-    def loss(self, outputs: Outputs, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """-log p(text), the mean of the batch, in nats (CRNN's eq. 11). A text that cannot fit counts 0."""
+    def loss_of_each(self, outputs: Outputs, targets: Mapping[str, Tensor]) -> Tensor:
+        """-log p(text) in nats (CRNN's eq. 11); 0 of a text that cannot fit."""
         labels = targets["labels"]
         classes = torch.where(labels < 0, labels, labels + (1 if self.blank_place == "first" else 0))
         lengths = targets["lengths"]
         logits = outputs["logits"].transpose(0, 1)
-        terms = ctc_loss(logits, classes, lengths, blank=self._place, zero_infinity=True, reduction="none")
-        return {"loss": terms.sum() / max(len(terms), 1)}
+        return ctc_loss(logits, classes, lengths, blank=self._place, zero_infinity=True, reduction="none")
 
     def probabilities(self, outputs: Outputs) -> Tensor:
         return full_precision(outputs["logits"]).softmax(dim=2)
 
-    def decode(self, outputs: Outputs) -> list[Reading]:
+    def read(self, outputs: Outputs) -> tuple[list[Reading], Tensor]:
         """The best path of each. A character's score is its highest probability along the steps that name it."""
-        return read_best_paths(self.probabilities(outputs), self._place)
+        probabilities = self.probabilities(outputs)
+        return read_best_paths(probabilities, self._place), probabilities
 
     def reset_head(self, num_classes: int) -> None:
         self.num_classes = check_count("num_classes", num_classes, least=2)
@@ -90,25 +89,3 @@ class CTCRecognizer(Recognizer):
         place = values.get("blank", self.blank_place)
         if place != self.blank_place:
             raise ValueError(f"the blank of these weights is {place}; build the network with blank={place!r}")
-
-
-def read_best_paths(probabilities: Tensor, blank: int) -> list[Reading]:
-    """(B, T, K) -> the text of the most probable path of each, with labels of characters counted without the blank.
-
-    A step is the one, of those that name a character, where it is most probable.
-    """
-    if probabilities.ndim != 3:
-        raise InputError(f"probabilities are (B, T, K), got {tuple(probabilities.shape)}")
-    values, path = (x.cpu().numpy() for x in probabilities.detach().max(dim=2))
-    readings = []
-    for row, scores in zip(path, values, strict=True):
-        labels, best, places = [], [], []
-        edges = [0, *(np.flatnonzero(row[1:] != row[:-1]) + 1).tolist(), len(row)]
-        for start, end in pairwise(edges):
-            if end > start and (label := int(row[start])) != blank:
-                at = start + int(scores[start:end].argmax())
-                labels.append(label - (label > blank))
-                best.append(float(scores[at]))
-                places.append(at)
-        readings.append(Reading(labels, best, places))
-    return readings

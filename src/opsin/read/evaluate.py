@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from opsin.data import Split
@@ -17,7 +17,7 @@ from opsin.engine.predict import Predictor
 from opsin.ops.sequence import edit_distance
 from opsin.read.decoding import Decoding, encode_words, most_probable_word
 from opsin.read.fit import steps_needed
-from opsin.read.metrics import Compared, Evaluation, Protocol, evaluate, measure_texts
+from opsin.read.metrics import Compared, Evaluation, Protocol, evaluate, mean_loss, measure_texts
 from opsin.read.recognizer import Reading
 from opsin.structures import Batch
 
@@ -48,14 +48,13 @@ class ReadEvaluator(Evaluator):
     def update(self, outputs: Any, batch: Batch) -> None:
         places, truths = batch["index"].tolist(), strings(batch["text"])
         readings, probabilities = self.predictor.readings(outputs, self.decoding)
-        losses = self._losses(outputs, batch, probabilities.shape[1])
+        losses = self._losses(outputs, batch)
         for k, place in enumerate(places):
             word = self.lexicons.choose(place, probabilities[k], readings[k])
             truth, text = self._as_compared(truths[k]), self._as_compared(self._text(readings[k]))
             by_lexicon = None if word is None else self._as_compared(word)
-            score = float(np.prod(readings[k].scores)) if text else 0.0
-            self.collect([place], [Compared(truth, text, score, losses[k], by_lexicon)])
-            self.worst.add(place, truth, text, probabilities[k])
+            self.collect([place], [Compared(truth, text, losses[k], by_lexicon)])
+            self.worst.add(place, truth, text, probabilities[k], readings[k].labels)
 
     def _text(self, reading: Reading) -> str:
         return self.predictor.alphabet.text_of(reading.labels)
@@ -63,19 +62,28 @@ class ReadEvaluator(Evaluator):
     def _as_compared(self, text: str) -> str:
         return self.protocol.normalise(self.predictor.alphabet.normalise(text))
 
-    def _losses(self, outputs: Mapping[str, Tensor], batch: Batch, steps: int) -> list[float | None]:
-        """Of each image by itself, so that the mean is the same however they are divided into batches."""
+    @cached_property
+    def _steps(self) -> int:
+        return self.predictor.model.steps(self.predictor.preprocessing.size)
+
+    def _losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> list[float | None]:
+        """Of each image by itself, so that the mean is the same however they are divided into batches.
+
+        None of an image whose text is empty, or needs more steps than the model has.
+        """
         model = self.predictor.model
         labels, lengths = self.predictor.alphabet.labels(batch["text"])
-        found: list[float | None] = []
-        for k in range(len(labels)):
-            own = labels[k : k + 1, : int(lengths[k])]
-            if steps_needed(own[0].tolist(), model.blank is not None) > steps or not own.shape[1]:
-                found.append(None)
-                continue
-            targets = {"labels": own.to(self.predictor.device), "lengths": lengths[k : k + 1]}
-            one = {name: value[k : k + 1] for name, value in outputs.items()}
-            found.append(float(torch.stack(list(model.loss(one, targets).values())).sum()))
+        needed = [
+            steps_needed(row[:count], model.blank is not None)
+            for row, count in zip(labels.tolist(), lengths.tolist(), strict=True)
+        ]
+        rows = [k for k, count in enumerate(needed) if 0 < count <= self._steps]
+        found: list[float | None] = [None] * len(needed)
+        if rows:
+            targets = {"labels": labels[rows].to(self.predictor.device), "lengths": lengths[rows]}
+            terms = model.loss_of_each({name: value[rows] for name, value in outputs.items()}, targets)
+            for k, term in zip(rows, terms.tolist(), strict=True):
+                found[k] = term
         return found
 
     def compared(self) -> tuple[list[str], list[str]]:
@@ -86,9 +94,9 @@ class ReadEvaluator(Evaluator):
     def brief(self) -> dict[str, float]:
         found: list[Compared] = self.collected()
         metrics = measure_texts([one.truth for one in found], [one.text for one in found])
-        losses = [one.loss for one in found if one.loss is not None]
         metrics = {name: metrics[name] for name in ("word_accuracy", "cer") if name in metrics}
-        return {**metrics, **({"loss": sum(losses) / len(losses)} if losses else {})}
+        loss = mean_loss(found)
+        return metrics if loss is None else {**metrics, "loss": loss}
 
     def empty_share(self) -> float:
         """The share of images in which nothing was read, of those with a text."""
@@ -131,28 +139,31 @@ class Lexicons:
 
 
 class WorstReads:
-    """Probabilities of the images that were read worst, kept for the report: a few, however many come."""
+    """Probabilities and labels of the images that were read worst, for the report: a few, however many come."""
 
     def __init__(self, limit: int = 12) -> None:
         self.limit = limit
-        self._kept: dict[int, tuple[tuple[float, int], Tensor]] = {}
+        self._kept: dict[int, tuple[tuple[float, int], np.ndarray, Sequence[int]]] = {}
 
-    def add(self, place: int, truth: str, text: str, probabilities: Tensor) -> None:
-        """Keep those of an image if it is among the worst. place: in the split; probabilities: (T, K)."""
+    def add(self, place: int, truth: str, text: str, probabilities: Tensor, labels: Sequence[int]) -> None:
+        """Keep those of an image if it is among the worst.
+
+        place: in the split. truth, text: as they are compared. probabilities: (T, K). labels: that were read of them.
+        """
         if truth == text:
             return
         distance = edit_distance(truth, text)
         rank = (distance / max(len(truth), 1), distance)
-        least = min(((rank, place) for place, (rank, _) in self._kept.items()), default=None)
+        least = min(((rank, place) for place, (rank, *_) in self._kept.items()), default=None)
         if least is not None and len(self._kept) >= self.limit:
             if rank <= least[0]:
                 return
             del self._kept[least[1]]
-        self._kept[place] = (rank, probabilities.detach().float().cpu().clone())
+        self._kept[place] = (rank, probabilities.detach().float().cpu().clone().numpy(), labels)
 
-    def probabilities(self, place: int) -> np.ndarray | None:
-        """(T, K) of an image that was kept."""
-        return self._kept[place][1].numpy() if place in self._kept else None
+    def found(self, place: int) -> tuple[np.ndarray, Sequence[int]]:
+        """Probabilities (T, K) and labels of an image that was kept."""
+        return self._kept[place][1:]
 
     def places(self) -> list[int]:
         """Those of the images, the worst first."""

@@ -48,7 +48,6 @@ class Compared:
 
     truth: str
     text: str
-    score: float | None = None
     loss: float | None = None
     by_lexicon: str | None = None
 
@@ -101,9 +100,8 @@ def evaluate(compared: Sequence[Compared]) -> Evaluation:
     if with_lexicon:
         right = sum(one.by_lexicon == one.truth for one in with_lexicon)
         metrics["word_accuracy_lexicon"] = right / len(with_lexicon)
-    losses = [one.loss for one in compared if one.loss is not None]
-    if losses:
-        metrics["loss"] = sum(losses) / len(losses)
+    if (loss := mean_loss(compared)) is not None:
+        metrics["loss"] = loss
     distances = edit_distances(truths, texts).numpy()
     confusions, counts, right = Counter[tuple[str, str]](), Counter[str](), Counter[str]()
     for truth, text in zip(truths, texts, strict=True):
@@ -118,6 +116,12 @@ def evaluate(compared: Sequence[Compared]) -> Evaluation:
                 confusions[true, read] += 1
     characters = {one: (counts[one], right[one]) for one in sorted(counts)}
     return Evaluation(metrics, compared, distances, confusions, characters)
+
+
+def mean_loss(compared: Sequence[Compared]) -> float | None:
+    """The mean of the losses that there are; None of none."""
+    losses = [one.loss for one in compared if one.loss is not None]
+    return sum(losses) / len(losses) if losses else None
 
 
 def measure_texts(truths: Sequence[str], texts: Sequence[str]) -> dict[str, float]:

@@ -61,7 +61,7 @@ class ReadPredictor(Predictor):
 
     def readings(self, outputs: Any, decoding: Decoding) -> tuple[list[Reading], Tensor]:
         """The reading of each image, and the probabilities (B, T, K) that it is made of."""
-        probabilities, greedy = self.model.probabilities(outputs), self.model.decode(outputs)
+        greedy, probabilities = self.model.read(outputs)
         decoder = self._decoders.get(decoding)
         if decoder is None:
             decoder = TextDecoder(decoding, self.alphabet, probabilities.shape[2], self.model.blank)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from opsin.data import Preprocessing
+from opsin.read.greedy import read_best_paths, read_until_end
 from opsin.read.recognizer import Reading
 
 
@@ -59,25 +60,12 @@ class ReaderProgram(nn.Module):
 
     def decode(self, outputs: Mapping[str, Tensor]) -> list[Reading]:
         """The most probable class of every step: up to the end, or without repetitions and blanks."""
-        values, path = (found.tolist() for found in self.probabilities(outputs).max(dim=2))
-        read = self._until_end if self.blank is None else self._between_blanks
-        return [read(labels, scores) for labels, scores in zip(path, values, strict=True)]
+        probabilities = self.probabilities(outputs)
+        if self.blank is not None:
+            return read_best_paths(probabilities, self.blank)
+        assert self.end is not None
+        return read_until_end(probabilities, self.end, self.first)
 
-    def _until_end(self, path: list[int], scores: list[float]) -> Reading:
-        count = path.index(self.end) if self.end in path else len(path)
-        kept = [place for place in range(count) if path[place] >= self.first]
-        return Reading([path[place] - self.first for place in kept], [scores[place] for place in kept], kept)
-
-    def _between_blanks(self, path: list[int], scores: list[float]) -> Reading:
-        assert self.blank is not None
-        labels, best, steps = [], [], []
-        before = self.blank
-        for step, (number, score) in enumerate(zip(path, scores, strict=True)):
-            if number != self.blank and number == before and score > best[-1]:
-                best[-1], steps[-1] = score, step
-            elif number not in (self.blank, before):
-                labels.append(number - (number > self.blank))
-                best.append(score)
-                steps.append(step)
-            before = number
-        return Reading(labels, best, steps)
+    def read(self, outputs: Mapping[str, Tensor]) -> tuple[list[Reading], Tensor]:
+        """As a `Recognizer` has it."""
+        return self.decode(outputs), self.probabilities(outputs)

@@ -65,20 +65,29 @@ class Recognizer(nn.Module, ABC):
         """T for an input of (height, width): how many characters, or characters and repeats, can be read at most."""
 
     @abstractmethod
-    def loss(self, outputs: Outputs, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Named terms whose sum is minimised.
+    def loss_of_each(self, outputs: Outputs, targets: Mapping[str, Tensor]) -> Tensor:
+        """The loss of each image by itself, (B,), the same whatever else is in the batch; 0 of a text that cannot fit.
 
         targets: labels (B, L) int64 of characters, from 0, filled up with -1; lengths (B,) int64. The place of the
         blank, of start and end among the K is the network's own affair.
         """
+
+    def loss(self, outputs: Outputs, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Named terms whose sum is minimised; the mean of `loss_of_each` where a network has no other."""
+        terms = self.loss_of_each(outputs, targets)
+        return {"loss": terms.sum() / max(len(terms), 1)}
 
     @abstractmethod
     def probabilities(self, outputs: Outputs) -> Tensor:
         """(B, T, K) in [0, 1], over K at every step. What an exported file gives."""
 
     @abstractmethod
+    def read(self, outputs: Outputs) -> tuple[list[Reading], Tensor]:
+        """The most probable text of each, greedily, and the `probabilities` that it is of: a decoder runs once."""
+
     def decode(self, outputs: Outputs) -> list[Reading]:
         """The most probable text of each, greedily. Other ways to decode take `probabilities`."""
+        return self.read(outputs)[0]
 
     @abstractmethod
     def reset_head(self, num_classes: int) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure as Canvas
+from PIL import Image
 
 from opsin.data import Split
 from opsin.data.drawing import enlarge, shorten, stack, to_pil, to_tensor
@@ -117,11 +119,11 @@ def worst_texts(found: Any, split: Split, predictor: Any) -> Section:
         except InputError:  # moved or lost since it was evaluated
             continue
         one = found.evaluation.compared[place]
-        probabilities = found.worst.probabilities(place)
+        probabilities, labels = found.worst.found(place)
         drawn, _ = enlarge(to_pil(image).convert("RGB"), _WIDTH)
         drawn.thumbnail((_WIDTH, _WIDTH))
-        if probabilities is not None and predictor.model.blank is not None:
-            drawn = stack(drawn, draw_alignment(probabilities, one.text, predictor.alphabet, predictor.model.blank))
+        if predictor.model.blank is not None:
+            drawn = stack(drawn, draw_alignment(probabilities, labels, predictor.alphabet, predictor.model.blank))
         pairs = shorten(describe_pairs(align_texts(one.truth, one.text)), 60)
         caption = f"{shorten(one.truth, 40)}\nread: {shorten(one.text, 40) or _NOTHING}\n{pairs}"
         items.append(
@@ -137,12 +139,11 @@ def worst_texts(found: Any, split: Split, predictor: Any) -> Section:
     return Gallery(title, items, note, large=True)
 
 
-def draw_alignment(probabilities: np.ndarray, text: str, alphabet: Alphabet, blank: int) -> Any:
+def draw_alignment(probabilities: np.ndarray, labels: Sequence[int], alphabet: Alphabet, blank: int) -> Image.Image:
     """The heat map of a reading: a row for each of its characters and the blank, a column for each step.
 
-    probabilities: (T, K).
+    probabilities: (T, K). labels: those that were read, whatever of them was compared.
     """
-    labels = [label for label in alphabet.encode(text) if label >= 0]
     classes = [label + (label >= blank) for label in labels]
     path = align(np.log(np.maximum(probabilities, 1e-30)), classes, blank)
     rows = [*dict.fromkeys(classes), blank]
@@ -158,11 +159,7 @@ def draw_alignment(probabilities: np.ndarray, text: str, alphabet: Alphabet, bla
         axes.set(xlabel="step")
         axes.grid(False)
 
-    return (
-        charts.image(paint, _WIDTH / 100, 0.9 + 0.16 * len(rows))
-        .convert("RGB")
-        .resize((_WIDTH, int(_WIDTH * (0.9 + 0.16 * len(rows)) / (_WIDTH / 100))))
-    )
+    return charts.image(paint, _WIDTH / 100, 0.9 + 0.16 * len(rows))
 
 
 def shown(character: str) -> str:

@@ -21,6 +21,7 @@ from opsin.read.blanks import BlankWatch
 from opsin.read.evaluate import ReadEvaluator
 from opsin.read.fit import describe_misfits, find_misfits
 from opsin.read.learned_augmentation import LearnedAugmentation
+from opsin.read.metrics import mean_loss
 from opsin.read.recognizer import Outputs, Recognizer
 from opsin.structures import Batch
 
@@ -76,11 +77,9 @@ class ReadTask(Task):
             model: Any = registry.create_model(recipe.model.name, **options)
         train = source.splits["train"]
         found = find_misfits(train.kind, Alphabet.from_meaning(source.meaning), model, preprocessing.size)
-        if len(found.fitting) == 0:
-            raise InputError(
-                f"{source.name}: no training text can be learned: {'; '.join(describe_misfits(found, train))}"
-            )
         lines = describe_misfits(found, train)
+        if len(found.fitting) == 0:
+            raise InputError(f"{source.name}: no training text can be learned: {'; '.join(lines)}")
         if len(found.fitting) < len(train):
             source = source.with_splits({**source.splits, "train": train.subset(found.fitting)})
         return source, lines
@@ -126,7 +125,7 @@ class ReadTask(Task):
         evaluator = self.evaluator
         if self.trainer.sanity_checking or not self.trainer.is_global_zero or not isinstance(evaluator, ReadEvaluator):
             return
-        line = self._blanks.observe(evaluator.empty_share(), evaluator.brief().get("loss"), self.steps)
+        line = self._blanks.observe(evaluator.empty_share(), mean_loss(evaluator.collected()), self.steps)
         if line is not None:
             say(line)
 
