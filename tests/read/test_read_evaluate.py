@@ -146,6 +146,8 @@ FORMS = {
     "a.tsv": "x[2]\t\nx[0]\tAb-1\nx[1]\tc\n",
     "a.jsonl": '{"path": "x[0]", "text": "Ab-1"}\n{"file": "x[1]", "text": "c"}\n{"path": "x[2]", "text": ""}\n',
     "a.json": json.dumps([{"path": f"x[{i}]", "text": text} for i, text in enumerate(["Ab-1", "c", ""])]),
+    "texts_first.csv": "\ntext,path\nAb-1,x[0]\nc,x[1]\n,x[2]\n",
+    "quoted.txt": 'x[0], "Ab-1"\nx[1], "c"\nx[2], ""\n',
     "a.txt": "x[0] Ab-1\nx[1] c\nx[2] \n",
 }
 
@@ -167,6 +169,8 @@ def test_texts_of_other_tools_are_compared(name: str, tmp_path: Path) -> None:
         ("a.csv", "x[0],a\nx[0],b\n", "has a text already"),
         ("a.csv", "x[0],a\n", "has no text for 2 of 3"),
         ("a.csv", "y.png,a\n", "not in here"),
+        ("a.csv", "text,path\nAb-1,x[0]\nc\n", "has no text for 2 of 3"),
+        ("a.csv", f"x[0],{'a' * 200_000}\n", "line 1 cannot be read as a table"),
         ("a.json", "[1]", "lacks a path"),
         ("a.json", "{", "no readable JSON"),
         ("a.jsonl", "", "holds no texts"),
@@ -179,6 +183,16 @@ def test_what_cannot_be_compared_is_named(name: str, content: str, words: str, t
     (tmp_path / name).write_bytes(b"x[0],a\nx[1],\xe9\n")
     with pytest.raises(InputError, match="line 2 is not UTF-8"):
         read_texts(tmp_path / name)
+
+
+def test_a_comma_in_a_text_parts_no_table(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("0.png Hello, world\n1.png b\n")
+    assert [(one.image, one.text) for one in read_texts(tmp_path / "a.txt")] == [
+        ("0.png", "Hello, world"),
+        ("1.png", "b"),
+    ]
+    (tmp_path / "b.txt").write_text("my word.png,Hello\n1.png,b\n")
+    assert [one.text for one in read_texts(tmp_path / "b.txt")] == ["Hello", "b"]
 
 
 def test_answers_that_predict_wrote_are_scored(run: Path, tmp_path: Path, readers: None) -> None:

@@ -15,6 +15,7 @@ from opsin.engine.evaluator import Result
 from opsin.engine.image_names import ImageNames
 from opsin.errors import InputError
 from opsin.files import read_regular
+from opsin.image_files import IMAGE_SUFFIXES
 from opsin.read.metrics import Compared, Protocol, evaluate
 
 _FORMS = (
@@ -107,20 +108,25 @@ def _row_of(row: Any, place: str) -> _Row:
 def _table_rows(content: str, path: Path) -> Iterator[_Row]:
     lines = content.splitlines()
     first = next((line for line in lines if line.strip()), "")
-    parting = "\t" if "\t" in first else "," if path.suffix.lower() in (".csv", ".tsv") or "," in first else " "
+    before = first.partition(",")[0]
+    commas = path.suffix.lower() in (".csv", ".tsv") or (
+        "," in first and (" " not in before or Path(before).suffix.lower() in IMAGE_SUFFIXES)
+    )
+    parting = "\t" if "\t" in first else "," if commas else " "
     if parting == " ":
         cells = [line.split(" ", 1) for line in lines]
     else:
         quoting = csv.QUOTE_MINIMAL if parting == "," else csv.QUOTE_NONE
-        cells = list(csv.reader(io.StringIO(content), delimiter=parting, quoting=quoting))
-    header = [cell.strip().lower() for cell in next((row for row in cells if row), [])]
-    columns = (0, 1)
-    named = [next((header.index(name) for name in names if name in header), None) for names in (_PATHS, _TEXTS)]
-    skip = None not in named
-    if skip:
-        columns = (named[0] or 0, named[1] or 0)
-    for number, row in enumerate(cells, 1):
-        if not row or not row[0].strip() or (skip and number == 1):
-            continue
-        image = row[columns[0]]
-        yield _Row(image, row[columns[1]] if len(row) > columns[1] else "", f"{path} line {number}")
+        reader = csv.reader(io.StringIO(content), delimiter=parting, quoting=quoting, skipinitialspace=parting == ",")
+        try:
+            cells = list(reader)
+        except csv.Error as error:
+            raise InputError(f"{path} line {reader.line_num} cannot be read as a table: {error}") from None
+    rows = [(number, row) for number, row in enumerate(cells, 1) if any(cell.strip() for cell in row)]
+    header = [cell.strip().lower() for cell in rows[0][1]] if rows else []
+    columns = [next((header.index(name) for name in names if name in header), None) for names in (_PATHS, _TEXTS)]
+    rows, columns = (rows, [0, 1]) if None in columns else (rows[1:], columns)
+    for number, row in rows:
+        image, text = (row[column] if column is not None and column < len(row) else "" for column in columns)
+        if image.strip():
+            yield _Row(image, text, f"{path} line {number}")
