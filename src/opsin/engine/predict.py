@@ -76,6 +76,22 @@ class Program:
     half: bool = False
 
 
+class NormalizedNetwork(nn.Module):
+    """Normalisation, a network and what is given of its outputs: images, uint8 (B, channels, H, W) -> named tensors.
+
+    The module of most programs. give: from the network's outputs to tensors by name.
+    """
+
+    def __init__(
+        self, model: nn.Module, preprocessing: Preprocessing, give: Callable[[Any], Mapping[str, Tensor]]
+    ) -> None:
+        super().__init__()
+        self.model, self.preprocessing, self.give = model, preprocessing, give
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return dict(self.give(self.model(self.preprocessing.normalize(images))))
+
+
 class Predictor:
     """A model with its preprocessing and what its answers mean. `opsin.load("runs/x")` makes one.
 

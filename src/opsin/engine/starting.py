@@ -61,6 +61,19 @@ def choose_batch(images: int, sizes: Sequence[int]) -> int:
     return next((size for size in reversed(sizes) if images >= _STEPS * size), sizes[0])
 
 
+def choose_open(values: Mapping[str, Any], given: Collection[str]) -> Start:
+    """The choices for keys that were not given; its line has the rate, the batch and the augmentation among them."""
+    values = {key: value for key, value in values.items() if key not in given}
+    if not values:
+        return Start()
+    parts = [f"lr {values['optim.lr']:g}"] if "optim.lr" in values else []
+    if "train.batch_size" in values:
+        parts.append(f"batches of {values['train.batch_size']}")
+    if steps := values.get("augment"):
+        parts.append("augment " + " + ".join(name for step in steps for name in step))
+    return Start(values, f"training: {', '.join(parts)}; a recipe or --set overrides")
+
+
 def have_sides(classes: Iterable[str]) -> bool:
     """Whether a class has a side in its name, so that what is of it is of another where the image is mirrored."""
     return any(_SIDED.search(name) for name in classes)

@@ -16,14 +16,14 @@ from opsin.data import Source
 from opsin.data.texts import Texts
 from opsin.engine.answers import Answer
 from opsin.engine.checkpoint import Facts
-from opsin.engine.predict import Predictor, Program, describe_input
+from opsin.engine.predict import NormalizedNetwork, Predictor, Program, describe_input
 from opsin.engine.recipe import Recipe, own_section
 from opsin.errors import printable
 from opsin.read.alphabet import Alphabet
 from opsin.read.answers import ReadAnswer
 from opsin.read.decoding import Decoding, TextDecoder
 from opsin.read.drawing import annotate
-from opsin.read.program import Probabilities, ReaderProgram, of_model
+from opsin.read.program import ReaderProgram, of_model
 from opsin.read.recipe import choose_alphabet
 from opsin.read.recognizer import Reading
 
@@ -137,7 +137,8 @@ class ReadPredictor(Predictor):
                 "the blank; the others are the characters of `alphabet` in their order."
             )
         metadata = {"usage": usage, "decoding": json.dumps(reading)}
-        module = Probabilities(self.model, preprocessing)
+        model: Any = self.model
+        module = NormalizedNetwork(model, preprocessing, lambda found: {"probabilities": model.probabilities(found)})
         return [Program(module, ["probabilities"], metadata, exact=self._texts_of, compared=COMPARED)]
 
     @torch.inference_mode()

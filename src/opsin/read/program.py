@@ -8,22 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from opsin.data import Preprocessing
 from opsin.read.greedy import read_best_paths, read_until_end
 from opsin.read.recognizer import Reading
-
-
-class Probabilities(nn.Module):
-    """Normalisation, network and its probabilities: images, uint8 (B, channels, H, W) -> probabilities (B, T, K)."""
-
-    def __init__(self, model: nn.Module, preprocessing: Preprocessing) -> None:
-        super().__init__()
-        self.model: Any = model
-        self.preprocessing = preprocessing
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        outputs = self.model(self.preprocessing.normalize(images))
-        return {"probabilities": self.model.probabilities(outputs)}
 
 
 def of_model(model: Any) -> dict[str, int | None]:

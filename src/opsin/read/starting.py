@@ -7,7 +7,7 @@ from typing import Any
 
 from opsin.data import Preprocessing, Source
 from opsin.engine.recipe import Recipe
-from opsin.engine.starting import Start, choose_batch
+from opsin.engine.starting import Start, choose_batch, choose_open
 
 _BATCHES = (8, 16, 32, 64)
 _TUNED = 3e-4  # the rate of weights that know something; 1e-3 without, the default of the task
@@ -22,15 +22,4 @@ def choose(recipe: Recipe, source: Source, preprocessing: Preprocessing | None, 
         {"random_affine": {"degrees": 3, "shear": [-10, 10]}},
         {"color_jitter": {"brightness": 0.3, "contrast": 0.3}},
     ]
-    values = {key: value for key, value in values.items() if key not in given}
-    return Start(values, _describe(values)) if values else Start()
-
-
-def _describe(values: dict[str, Any]) -> str:
-    """The choices in one line."""
-    parts = [f"lr {values['optim.lr']:g}"] if "optim.lr" in values else []
-    if "train.batch_size" in values:
-        parts.append(f"batches of {values['train.batch_size']}")
-    if steps := values.get("augment"):
-        parts.append("augment " + " + ".join(name for step in steps for name in step))
-    return f"training: {', '.join(parts)}; a recipe or --set overrides"
+    return choose_open(values, given)

@@ -14,7 +14,7 @@ from opsin import registry
 from opsin.data.class_maps import count_pixels, map_type
 from opsin.engine.answers import Answer
 from opsin.engine.checkpoint import Facts
-from opsin.engine.predict import FreeSides, Predictor, Program
+from opsin.engine.predict import FreeSides, NormalizedNetwork, Predictor, Program
 from opsin.engine.tiles import Tiles, read_tile
 from opsin.errors import InputError, printable
 from opsin.segment.answers import SegmentAnswer, map_of
@@ -22,7 +22,7 @@ from opsin.segment.components import count_components
 from opsin.segment.deeplab import Atrous
 from opsin.segment.drawing import annotate, colours_of
 from opsin.segment.mirroring import Fitted, answer_whole, fit_input, mirror
-from opsin.segment.program import Probabilities, SegmenterProgram, describe_use, sides_of
+from opsin.segment.program import SegmenterProgram, describe_use, sides_of
 from opsin.segment.reach import choose_dense_tiling
 from opsin.segment.resampling import lines_of, strips
 from opsin.segment.tiling import DenseTiles, DenseTiling
@@ -206,7 +206,8 @@ class SegmentPredictor(Predictor):
 
     def programs(self) -> list[Program]:
         sides = sides_of(self.model, min(self.preprocessing.size))
-        module = Probabilities(self.model, self.preprocessing)
+        model: Any = self.model
+        module = NormalizedNetwork(model, self.preprocessing, lambda found: {"probabilities": model.decode(found)})
         metadata = {"usage": describe_use(self.preprocessing, sides), "sides": json.dumps(sides)}
         free = FreeSides(sides["least"], sides["step"], sides["least"] % sides["step"])
         return [Program(module, ["probabilities"], metadata, sides=free)]

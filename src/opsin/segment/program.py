@@ -16,19 +16,6 @@ from opsin.segment.mirroring import Size, find_sides
 _LEAST = 32  # pixels
 
 
-class Probabilities(nn.Module):
-    """Normalisation, network and its probabilities: images, uint8 (B, channels, H, W) -> probabilities (B, K, H, W)."""
-
-    def __init__(self, model: nn.Module, preprocessing: Preprocessing) -> None:
-        super().__init__()
-        self.model: Any = model
-        self.preprocessing = preprocessing
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        outputs = self.model(self.preprocessing.normalize(images))
-        return {"probabilities": self.model.decode(outputs)}
-
-
 class SegmenterProgram(nn.Module):
     """An exported segmenter as a network: images, uint8 (B, channels, H, W) -> {"logits": probabilities (B, K, H, W)}.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from opsin.data import Preprocessing, Source
 from opsin.engine.recipe import Recipe
-from opsin.engine.starting import Start, choose_batch, have_sides
+from opsin.engine.starting import Start, choose_batch, choose_open, have_sides
 
 _BATCHES = (2, 4, 8, 16)
 _TUNED = 3e-4  # the rate with an encoder that knows something, and without one 1e-3, the default of the task
@@ -29,15 +29,4 @@ def choose(recipe: Recipe, source: Source, preprocessing: Preprocessing | None, 
     tuned = bool(recipe.model.weights or recipe.train.init or recipe.model.options.get("backbone_weights"))
     if tuned or recipe.model.backbone_weights:
         values["optim.lr"] = _TUNED
-    values = {key: value for key, value in values.items() if key not in given}
-    return Start(values, _describe(values)) if values else Start()
-
-
-def _describe(values: dict[str, Any]) -> str:
-    """The choices in one line."""
-    parts = [f"lr {values['optim.lr']:g}"] if "optim.lr" in values else []
-    if "train.batch_size" in values:
-        parts.append(f"batches of {values['train.batch_size']}")
-    if steps := values.get("augment"):
-        parts.append("augment " + " + ".join(name for step in steps for name in step))
-    return f"training: {', '.join(parts)}; a recipe or --set overrides"
+    return choose_open(values, given)
