@@ -3,7 +3,8 @@
 What is written is a `Program` of the task's `Predictor`. One of images takes "images", uint8 (B, channels, H, W), for
 any B, as `Preprocessing.prepare` leaves them, and normalises them itself. A classifier gives "scores" (B, K) in
 [0, 1]. A detector gives "boxes" (B, A, 4), xyxy in pixels of the input, and "scores" (B, A, K) of each; suppressing
-duplicates is left to the caller. A segmenter gives "probabilities" (B, K, H, W), for images of any height and width.
+duplicates is left to the caller. A segmenter gives "probabilities" (B, K, H, W), for images of any height and width. A
+recognizer gives "probabilities" (B, T, K) of the classes at each step along a text.
 All that it takes to use the file is written into it as metadata, see `describe`.
 """
 
@@ -112,8 +113,8 @@ def export(
     large, computes in 32 bits, and is refused where a single answer differs. The file is run on images of the run's own
     data, or on noise where they are gone, and replaces what was at `out` only if it gives what the model gives. Raises
     InputError for an unknown format, an `out` that does not fit it, packages that are missing and a detector that looks
-    at regions; JobError for a network that cannot be exported, a file whose outputs differ by more than TOLERANCE, and
-    one that cannot be written.
+    at regions; JobError for a network that cannot be exported, a file whose outputs or answers differ, see
+    `opsin.engine.export_comparison`, and one that cannot be written.
     """
     if format not in SUFFIXES:
         raise unknown("format", format, SUFFIXES)

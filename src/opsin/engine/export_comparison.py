@@ -21,7 +21,7 @@ _CHUNK = 32  # examples that are compared at a time
 
 @dataclass(frozen=True)
 class Compared:
-    """An output of the file and how far it is from PyTorch's: `relative` is what TOLERANCE bounds."""
+    """An output of the file and how far it is from PyTorch's: `relative` is what `tolerance` bounds."""
 
     name: str
     shape: tuple[int, ...]  # without the batch

@@ -15,7 +15,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 
 from opsin.data.transforms.geometry import follow
-from opsin.ops.moving_least_squares import border_points, moving_least_squares
+from opsin.ops.moving_least_squares import KINDS, border_points, moving_least_squares
 
 HEIGHT = 32.0  # of the images for which the paper gives a radius
 _MOST = 0.45  # of a patch's width, so that no two neighbours change places
@@ -43,7 +43,7 @@ class MovingLeastSquares(v2.Transform):
             raise ValueError(f"patches is {patches}; expected 1 or more")
         if not 0 <= radius < HEIGHT / 2:
             raise ValueError(f"radius is {radius}; expected less than {HEIGHT / 2:g}, half the height")
-        if kind not in ("similarity", "rigid"):
+        if kind not in KINDS:
             raise ValueError(f"kind is {kind!r}; expected similarity or rigid")
         self.patches, self.radius, self.kind, self.interpolation = patches, radius, kind, interpolation
         self.fill, self.mask_fill = fill, mask_fill
