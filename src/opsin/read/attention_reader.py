@@ -18,14 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from opsin.backbones.backbone import check_images
 from opsin.checks import check_count
 from opsin.errors import InputError
 from opsin.losses.terms import full_precision
 from opsin.nn.capabilities import ClassRows
 from opsin.nn.conv import ConvNormActivation
 from opsin.nn.recurrent import BidirectionalLSTM, Cell
-from opsin.read.crnn import create_columns
+from opsin.read.crnn import create_columns, refuse_without_backbone
 from opsin.read.greedy import read_until_end
 from opsin.read.recognizer import Outputs, Reading, Recognizer, Size
 from opsin.read.thin_plate_spline import ThinPlateSplineRectifier
@@ -158,11 +157,7 @@ class AttentionReader(Recognizer):
         check_count("recurrent_layers", recurrent_layers, least=0)
         self.rectifier = ThinPlateSplineRectifier(in_channels, (size[0], size[1]), fiducials) if rectify else None
         if backbone is None:
-            for name, value in (("backbone_options", backbone_options), ("backbone_weights", backbone_weights)):
-                if value is not None:
-                    raise InputError(
-                        f"{name}={value!r} is of a reader on a backbone; name one too: backbone='resnet18'"
-                    )
+            refuse_without_backbone(backbone_options=backbone_options, backbone_weights=backbone_weights)
             columns: Any = ResidualColumns(in_channels, width)
             least: Size = (32, 4)
         else:
@@ -179,9 +174,7 @@ class AttentionReader(Recognizer):
         self.decoder = AttentionDecoder(hidden if layers else before, hidden, num_classes)
 
     def forward(self, images: Tensor) -> Outputs:
-        if not torch.compiler.is_compiling():
-            check_images(type(self).__name__, images, self.in_channels, None)
-            self._check_size((images.shape[-2], images.shape[-1]))
+        self.check_images(images)
         if self.rectifier is not None:
             images = self.rectifier(images)
         rows = self.backbone(images).mean(dim=2)  # (B, C, T)
@@ -189,7 +182,7 @@ class AttentionReader(Recognizer):
 
     def steps(self, size: Size) -> int:
         """How many characters it reads at most, whatever the size. Raises InputError for one that it cannot take."""
-        self._check_size(size)
+        self.check_size(size)
         return self.max_length
 
     def loss(self, outputs: Outputs, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -254,13 +247,6 @@ class AttentionReader(Recognizer):
     def learned_parts(self) -> list[nn.Module]:
         parts = [self.rectifier, self.backbone, self.recurrent]
         return [part for part in parts if part is not None]
-
-    def _check_size(self, size: Size) -> None:
-        if any(side < least for side, least in zip(size, self.min_size, strict=True)):
-            raise InputError(
-                f"{type(self).__name__} takes images of at least {self.min_size[0]} pixels height and "
-                f"{self.min_size[1]} width, got {size[0]}x{size[1]}; resize them (data.size=[32, 100] is the paper's)"
-            )
 
 
 @register(

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from opsin import registry
-from opsin.backbones.backbone import Backbone, check_images
+from opsin.backbones.backbone import Backbone
 from opsin.backbones.extraction import Extractor
 from opsin.checks import check_count
 from opsin.errors import InputError
@@ -147,9 +147,7 @@ class CRNN(CTCRecognizer):
         check_count("width", width)
         self.min_size = (HEIGHT, COLUMNS)
         if backbone is None:
-            for name, value in (("backbone_options", backbone_options), ("backbone_weights", backbone_weights)):
-                if value is not None:
-                    raise InputError(f"{name}={value!r} is of a CRNN on a backbone; name one too: backbone='resnet18'")
+            refuse_without_backbone(backbone_options=backbone_options, backbone_weights=backbone_weights)
             columns: ConvolutionalLayers | BackboneColumns = ConvolutionalLayers(in_channels, width)
         else:
             columns = create_columns(backbone, in_channels, backbone_weights, backbone_options or {})
@@ -163,28 +161,25 @@ class CRNN(CTCRecognizer):
         self.predict = nn.Linear(2 * hidden, num_classes)
 
     def forward(self, images: Tensor) -> Outputs:
-        if not torch.compiler.is_compiling():
-            check_images(type(self).__name__, images, self.in_channels, None)
-            self._check_size((images.shape[-2], images.shape[-1]))
+        self.check_images(images)
         rows = self.backbone(images).mean(dim=2)  # (B, C, T); of one row, that row
         return {"logits": self.predict(self.recurrent(rows.transpose(1, 2)))}
 
     def steps(self, size: Size) -> int:
         """Raises InputError for a (height, width) that it cannot take."""
-        self._check_size(size)
+        self.check_size(size)
         if isinstance(self.backbone, ConvolutionalLayers):
             return size[1] // 4 + 1
         twin, images = meta_twin(self.backbone, (self.in_channels, *size))
         with torch.no_grad():
             return twin(images).shape[3]
 
-    def _check_size(self, size: Size) -> None:
-        if any(side < least for side, least in zip(size, self.min_size, strict=True)):
-            height, width = self.min_size
-            raise InputError(
-                f"{type(self).__name__} takes images of at least {height} pixels height and {width} width, got "
-                f"{size[0]}x{size[1]}; resize them (data.size=[{HEIGHT}, 100] is the paper's)"
-            )
+
+def refuse_without_backbone(**options: Any) -> None:
+    """Raise InputError for an option of a backbone, given to a reader that has none."""
+    for name, value in options.items():
+        if value is not None:
+            raise InputError(f"{name}={value!r} is of a reader on a backbone; name one too: backbone='resnet18'")
 
 
 def create_columns(name: str, in_channels: int, weights: str | None, options: Mapping[str, Any]) -> BackboneColumns:

@@ -7,9 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from opsin.backbones.backbone import check_images
 from opsin.checks import check_count
+from opsin.errors import InputError
 
 Outputs = dict[str, Tensor]
 Size = tuple[int, int]
@@ -59,6 +62,21 @@ class Recognizer(nn.Module, ABC):
     @abstractmethod
     def forward(self, images: Tensor) -> Outputs:
         """images: (B, in_channels, H, W) float, normalised -> tensors by name, such as {"logits": (B, T, K)}."""
+
+    def check_images(self, images: Tensor) -> None:
+        """Raise InputError for images that cannot be read; nothing is checked while a program is traced."""
+        if not torch.compiler.is_compiling():
+            check_images(type(self).__name__, images, self.in_channels, None)
+            self.check_size((images.shape[-2], images.shape[-1]))
+
+    def check_size(self, size: Size) -> None:
+        """Raise InputError for a (height, width) below `min_size`."""
+        if any(side < least for side, least in zip(size, self.min_size, strict=True)):
+            height, width = self.min_size
+            raise InputError(
+                f"{type(self).__name__} takes images of at least {height} pixels height and {width} width, got "
+                f"{size[0]}x{size[1]}; resize them (data.size=[32, 100] is the paper's)"
+            )
 
     @abstractmethod
     def steps(self, size: Size) -> int:
