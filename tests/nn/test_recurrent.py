@@ -96,3 +96,16 @@ def test_both_directions_see_the_whole() -> None:
     assert block(x).shape == (1, 6, 3)
     assert (block(x) - block(changed))[:, 0].abs().max() > 1e-6
     assert BidirectionalLSTM(5, 4, None)(x).shape == (1, 6, 8)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        nn.RNN(5, 7, nonlinearity="relu", batch_first=True),
+        nn.LSTM(5, 7, proj_size=3, batch_first=True),
+        nn.GRU(5, 7),
+    ],
+)
+def test_what_the_steps_do_not_have_is_not_unrolled(network: nn.RNNBase) -> None:
+    with pytest.raises(InputError, match="is not unrolled"):
+        unroll(network, torch.zeros(2, 3, 5))

@@ -124,7 +124,12 @@ class Recurrent(nn.Module):
 
 
 def unroll(network: nn.RNNBase, x: Tensor) -> Tensor:
-    """What torch's RNN, LSTM or GRU makes of a sequence, (B, T, C) -> (B, T, hidden x directions), step by step."""
+    """What torch's RNN, LSTM or GRU makes of a sequence, (B, T, C) -> (B, T, hidden x directions), step by step.
+
+    Raises InputError for a form that the steps here do not have: ReLU, a projection, or (T, B, C).
+    """
+    if network.mode == "RNN_RELU" or network.proj_size or not network.batch_first:
+        raise InputError(f"{network} is not unrolled; take tanh, no proj_size, and batch_first=True")
     kind = network.mode.partition("_")[0].lower()
     for layer in range(network.num_layers):
         if layer and network.dropout:
@@ -133,24 +138,16 @@ def unroll(network: nn.RNNBase, x: Tensor) -> Tensor:
         for suffix in ("", "_reverse") if network.bidirectional else ("",):
             names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
             weights: Any = tuple(getattr(network, f"{name}_l{layer}{suffix}", None) for name in names)
-            ways.append(_walk(STEPS[kind], x, weights, network.hidden_size, kind, backwards=bool(suffix)))
+            ways.append(_walk(kind, x, weights, network.hidden_size, backwards=bool(suffix)))
         x = torch.cat(ways, dim=2)
     return x
 
 
-def _walk(
-    step: Callable[[Tensor, State, Weights], State],
-    x: Tensor,
-    weights: Weights,
-    hidden: int,
-    kind: str,
-    *,
-    backwards: bool,
-) -> Tensor:
+def _walk(kind: str, x: Tensor, weights: Weights, hidden: int, *, backwards: bool) -> Tensor:
     state: State = tuple(x.new_zeros(x.shape[0], hidden) for _ in range(_states(kind)))
     shown = []
     for t in reversed(range(x.shape[1])) if backwards else range(x.shape[1]):
-        state = step(x[:, t], state, weights)
+        state = STEPS[kind](x[:, t], state, weights)
         shown.append(state[0])
     return torch.stack(shown[::-1] if backwards else shown, dim=1) if shown else x.new_zeros(x.shape[0], 0, hidden)
 
