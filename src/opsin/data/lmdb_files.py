@@ -11,10 +11,7 @@ Layout: lmdb.h and mdb.c of OpenLDAP, version 0.9: MDB_meta, MDB_page, MDB_node.
 from __future__ import annotations
 
 import mmap
-import os
 import struct
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 from opsin.errors import InputError
@@ -31,15 +28,23 @@ _NO_ROOT = (1 << 64) - 1
 class Lmdb:
     """A database to look things up in. Raises InputError for a file that is none, or is damaged.
 
-    Any number of threads may ask it; each process opens the file for itself.
+    Any number of threads may ask it, and forked processes, since nothing here moves; a copy opens the file anew.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._lock = threading.Lock()
-        self._process = -1
-        self._map: mmap.mmap | None = None
-        self._open()
+        try:
+            check_regular(Path(path))
+            with Path(path).open("rb") as file:
+                self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        first = self._meta(0)
+        if first is None:
+            raise InputError(f"{path} is no database of LMDB, or of another version or byte order")
+        self._size = first[1]
+        metas = (first, self._meta(self._size))
+        _, _, self._root, self._entries = max((one for one in metas if one is not None), key=lambda one: one[0])
 
     def __getstate__(self) -> str:
         return self.path
@@ -59,59 +64,20 @@ class Lmdb:
         for _ in range(_DEEPEST):
             page, flags = self._page(number)
             keys = self._places(page)
+            if flags & _BRANCH and not keys:
+                raise self._damaged("a branch leads nowhere")
             low = self._bisect(keys, key, 1 if flags & _BRANCH else 0)
             if flags & _BRANCH:
-                number = self._child(keys[max(0, low - 1)])
+                number = self._child(keys[low - 1])
                 continue
             if low == len(keys) or self._key(keys[low]) != key:
                 return None
             return self._value(keys[low])
         raise self._damaged("its tree is deeper than any")
 
-    def keys(self) -> Iterator[bytes]:
-        """All keys, in their order."""
-        if self._root == _NO_ROOT:
-            return
-        waiting, seen = [self._root], 0
-        while waiting:
-            seen += 1
-            if seen * self._size > len(self._bytes):
-                raise self._damaged("its tree has a ring")
-            page, flags = self._page(waiting.pop())
-            places = self._places(page)
-            if flags & _BRANCH:
-                waiting += [self._child(place) for place in reversed(places)]
-            else:
-                yield from (self._key(place) for place in places)
-
-    @property
-    def _bytes(self) -> mmap.mmap:
-        if self._process != os.getpid():
-            with self._lock:
-                self._open()
-        assert self._map is not None
-        return self._map
-
-    def _open(self) -> None:
-        try:
-            check_regular(Path(self.path))
-            with Path(self.path).open("rb") as file:
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{self.path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-        self._process = os.getpid()
-        self._size = 4096
-        metas = [self._meta(0)]
-        if metas[0] is None:
-            raise InputError(f"{self.path} is no database of LMDB, or of another version or byte order")
-        self._size = metas[0][1]
-        metas.append(self._meta(self._size))
-        _, _, self._root, self._entries = max((one for one in metas if one is not None), key=lambda one: one[0])
-
     def _meta(self, at: int) -> tuple[int, int, int, int] | None:
         """Of a meta page: transaction, bytes of a page, root and entries; None where it is none."""
-        assert self._map is not None
-        body = self._map[at + _HEADER : at + _HEADER + 136]
+        body = self._bytes[at + _HEADER : at + _HEADER + 136]
         if len(body) < 136 or struct.unpack_from("<II", body) != (_MAGIC, _VERSION):
             return None
         # magic, version, address, size of the map; then two databases of 48 bytes, the free list's and the main one:
