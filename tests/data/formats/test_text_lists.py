@@ -120,6 +120,14 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path: Path) -> None:
     assert list(open_source(tmp_path, "read", encoding="latin-1").splits["all"].kind.texts) == ["fine", "é"]
 
 
+def test_the_encoding_that_a_line_with_a_tab_may_be_in_is_named(tmp_path: Path) -> None:
+    make_images(tmp_path)
+    (tmp_path / "gt.txt").write_bytes("1.png\tfine\r\n2.png\t中文字\r\n".encode("gb18030"))
+    (problem,) = open_source(tmp_path, "read").problems
+    assert (problem.path, problem.kind) == (f"{tmp_path / 'gt.txt'} line 2", "wrong_encoding")
+    assert "gb18030" in problem.reason
+
+
 def test_two_lists_of_one_split_are_refused(tmp_path: Path) -> None:
     make_images(tmp_path / "train")
     (tmp_path / "train" / "gt.txt").write_text("1.png\tword\n")

@@ -53,6 +53,6 @@ def _guess(line: bytes) -> str:
             text = line.decode(encoding)
         except UnicodeDecodeError:
             continue
-        if text.isprintable() or text.rstrip("\r").isprintable():
+        if text.rstrip("\r").replace("\t", " ").isprintable():  # a tab parts a file from its text
             fitting.append(encoding)
     return f", it may be {' or '.join(fitting)}" if fitting else ""

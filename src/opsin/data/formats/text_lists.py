@@ -27,7 +27,7 @@ from opsin.data.formats.page_json import is_paddle
 from opsin.data.formats.text_crops import Crop, open_crops, split_of, with_subset
 from opsin.data.formats.text_files import decode_lines
 from opsin.data.formats.tree import SPLIT_NAMES
-from opsin.data.formats.values import as_posix, shown
+from opsin.data.formats.values import as_posix, read_head, shown
 from opsin.data.formats.write_texts import write_jsonl, write_tsv
 from opsin.data.images import UnreadableImage
 from opsin.data.source import Source
@@ -46,6 +46,7 @@ _ENDS = (".jsonl", ".csv", ".tsv", ".txt", ".json")
 _FOLDERS = ("", "images", "imgs", "img", "image", "crops", "words", "lines")
 _ICDAR = re.compile(r'^(.+?\.\w{3,4}),\s*"?(.*?)"?\s*$')
 _BOX = re.compile(r"^\S+(?:\s+-?\d+(?:\.\d+)?){4}\s*$")  # a class and four numbers
+_HEAD = 1 << 16  # bytes of a list by which it is recognised
 _SHOWN = 'expected rows of a file and its text, as 1.jpg<TAB>Rescue or {"file": "1.jpg", "text": "Rescue"}'
 
 
@@ -338,11 +339,11 @@ def _claim(one: _List) -> Claim:
     end, problems = PurePosixPath(one.file).suffix.lower(), list[Problem]()
     if not one.archive and is_paddle(Path(one.file)):
         return 0
-    head = one.data()
-    lines = head[: 1 << 16].split(b"\n")[:20]
+    data = one.data() if one.archive or end == ".json" else read_head(Path(one.file), _HEAD)
+    lines = data[:_HEAD].split(b"\n")[:20]
     first = lines[0].decode("utf-8-sig", "replace").strip()
     if end == ".json":
-        rows = list(_read_json(head, "", problems, "utf-8-sig")) if len(head) < 1 << 24 else []
+        rows = list(_read_json(data, "", problems, "utf-8-sig")) if len(data) < 1 << 24 else []
         return 2 if rows and all(_is_image(row.file) for row in rows[:20]) else 0
     text = b"\n".join(lines).decode("utf-8-sig", "replace")  # of another encoding it is a list all the same
     rows = list(_READERS[end](text.encode(), "", problems, "utf-8-sig"))
