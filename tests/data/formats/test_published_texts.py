@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,12 @@ def test_iam_in_xml(tmp_path: Path) -> None:
     opened = open_source(tmp_path, "read")
     assert texts(opened) == {"all": ['A "MOVE"']}
     assert list(opened.splits["all"].kind.pages) == ["writer 007"]
+    write(tmp_path / "xml" / "a01-003u.xml", '<form id="a01-003u"><handwritten-part>')
+    opened = open_source(tmp_path, "read")
+    assert texts(opened) == {"all": ['A "MOVE"']}
+    assert [(one.kind, one.path) for one in opened.problems] == [
+        ("broken_annotation", str(tmp_path / "xml" / "a01-003u.xml"))
+    ]
 
 
 def test_rimes(tmp_path: Path) -> None:
@@ -128,9 +135,14 @@ def test_iiit5k_with_its_lists(tmp_path: Path) -> None:
     small = open_source(tmp_path, "read", word_lists="small").splits["test"].kind
     assert list(small.lexicon(1)) == ["You", "CAFE", "BAR"]
     assert len(open_source(tmp_path, "read", word_lists="medium").splits["test"].kind.lexicon(0)) == 4
-    (tmp_path / "testdata.mat").write_bytes(b"MATLAB 5.0 MAT-file" + bytes(200))
-    with pytest.raises(InputError, match=r"testdata\.mat"):
-        open_source(tmp_path, "read")
+    packed = BytesIO()
+    savemat(packed, {"testdata": rows}, do_compression=True)
+    damaged = bytearray(packed.getvalue())
+    damaged[len(damaged) // 2] ^= 0xFF
+    for content in (b"MATLAB 5.0 MAT-file" + bytes(200), bytes(damaged)):
+        (tmp_path / "testdata.mat").write_bytes(content)
+        with pytest.raises(InputError, match=r"testdata\.mat: not read as MATLAB's"):
+            open_source(tmp_path, "read")
 
 
 def test_total_text(tmp_path: Path) -> None:

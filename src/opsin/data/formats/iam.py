@@ -20,7 +20,7 @@ from opsin.data.formats.format import Claim, Format
 from opsin.data.formats.text_crops import Crop, open_crops, with_subset
 from opsin.data.formats.text_files import read_lines
 from opsin.data.formats.values import read_head
-from opsin.data.formats.xml_tree import read_xml
+from opsin.data.formats.xml_tree import read_elements
 from opsin.data.source import Source
 from opsin.data.truth import Problem
 from opsin.errors import InputError
@@ -28,7 +28,7 @@ from opsin.image_files import IMAGE_SUFFIXES, find_files, first_files
 
 LEVELS = ("lines", "words")
 _LISTS = (("train", "train"), ("valid", "val"), ("val", "val"), ("test", "test"))
-_COLUMNS = {"words": 9, "lines": 9}  # of a line, the text being the last
+_COLUMNS = 9  # of a line, the text being the last
 _EXPECTED = "id, ok or err, numbers and the text"
 
 
@@ -59,9 +59,9 @@ def _read_ascii(file: Path, level: str, problems: list[Problem], encoding: str) 
     for number, line in read_lines(file, problems, encoding):
         if line.startswith("#"):
             continue
-        cells = line.split(maxsplit=_COLUMNS[level] - 1)
+        cells = line.split(maxsplit=_COLUMNS - 1)
         place = f"{file} line {number}"
-        if len(cells) < _COLUMNS[level] or cells[1] not in ("ok", "err"):
+        if len(cells) < _COLUMNS or cells[1] not in ("ok", "err"):
             problems.append(Problem("broken_annotation", place, f"{len(cells)} columns; expected {_EXPECTED}"))
             continue
         yield _Said(cells[0], cells[-1].replace("|", " ") if level == "lines" else cells[-1], place, cells[1] == "ok")
@@ -71,18 +71,14 @@ def _read_forms(files: Sequence[Path], level: str, problems: list[Problem]) -> t
     """The texts of each form's XML, and the writers of the forms."""
     found, writers = [], {}
     for file in files:
-        try:
-            form = read_xml(file)
-        except (ValueError, OSError) as error:
-            problems.append(Problem("broken_annotation", str(file), getattr(error, "strerror", None) or str(error)))
-            continue
-        if "writer-id" in form.attributes:
-            writers[form.attributes.get("id", file.stem)] = form.attributes["writer-id"]
-        for one in form.all(level.removesuffix("s")):
-            values = one.attributes
-            if "id" in values and "text" in values:
-                fine = values.get("segmentation", "ok") == "ok"
-                found.append(_Said(values["id"], values["text"], f"{file} line {one.line}", fine))
+        for form in read_elements(file, "form", problems):
+            if "writer-id" in form.attributes:
+                writers[form.attributes.get("id", file.stem)] = form.attributes["writer-id"]
+            for one in form.all(level.removesuffix("s")):
+                values = one.attributes
+                if "id" in values and "text" in values:
+                    fine = values.get("segmentation", "ok") == "ok"
+                    found.append(_Said(values["id"], values["text"], f"{file} line {one.line}", fine))
     return found, writers
 
 

@@ -174,8 +174,9 @@ def _read_mat(file: Path, page: Page, problems: list[Problem]) -> None:
             x, y = (np.asarray(row[k], np.float64).ravel() for k in (1, 3))
             text = "".join(map(str, np.asarray(row[4]).ravel()[:1]))
             page.add(np.stack([x, y], axis=1).ravel().tolist(), text, f"row {number}", ignored=text in ("#", ""))
-    except (ValueError, KeyError, IndexError, TypeError) as error:
-        problems.append(Problem("broken_annotation", str(file), f"no outlines of Total-Text: {error}"))
+    except (ValueError, KeyError, IndexError, TypeError, OSError) as error:
+        reason = getattr(error, "strerror", None) or error
+        problems.append(Problem("broken_annotation", str(file), f"no outlines of Total-Text: {reason}"))
 
 
 def _texts(path: Path) -> Iterator[Path]:

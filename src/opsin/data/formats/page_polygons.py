@@ -18,7 +18,7 @@ from opsin.data.formats.format import Claim, Format
 from opsin.data.formats.text_regions import Page, Pages, open_lines, ordered
 from opsin.data.formats.tree import SPLIT_NAMES
 from opsin.data.formats.values import find_inside, read_number, shown
-from opsin.data.formats.xml_tree import Element, read_xml
+from opsin.data.formats.xml_tree import Element, read_elements
 from opsin.data.source import Source
 from opsin.data.truth import Problem
 from opsin.files import read_regular
@@ -45,12 +45,7 @@ def _read_cvat(path: Path) -> tuple[Pages, list[Problem]]:
     problems: list[Problem] = []
     parts: dict[str, list[Page]] = {}
     for split, file in _cvat_files(path).items():
-        try:
-            images = list(read_xml(file).all("image"))
-        except (ValueError, OSError) as error:
-            problems.append(Problem("broken_annotation", str(file), getattr(error, "strerror", None) or str(error)))
-            continue
-        for image in images:
+        for image in read_elements(file, "image", problems):
             subset = image.attributes.get("subset", "")
             homes = [file.parent / home for home in _IMAGES]
             folders = [*homes, *(home / subset for home in homes if subset)]

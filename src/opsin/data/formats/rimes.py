@@ -12,7 +12,7 @@ from opsin.data.formats.format import Claim
 from opsin.data.formats.text_crops import split_of
 from opsin.data.formats.text_regions import Page, Pages, ordered, page_formats
 from opsin.data.formats.values import find_inside, read_head, read_number
-from opsin.data.formats.xml_tree import read_xml
+from opsin.data.formats.xml_tree import read_elements
 from opsin.data.truth import Problem
 from opsin.image_files import first_files, list_folder
 
@@ -20,10 +20,8 @@ _SIDES = ("Left", "Top", "Right", "Bottom")
 
 
 def _files(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path] if path.suffix.lower() == ".xml" and b"<SinglePage" in read_head(path) else []
-    names = [path / name for name in first_files(path) if name.lower().endswith(".xml")]
-    return [file for file in names if b"<SinglePage" in read_head(file)]
+    files = [path] if path.is_file() else [path / name for name in first_files(path)]
+    return [file for file in files if file.suffix.lower() == ".xml" and b"<SinglePage" in read_head(file)]
 
 
 def _split(file: Path) -> str:
@@ -36,12 +34,7 @@ def _read(path: Path, encoding: str) -> tuple[Pages, list[Problem]]:
     parts: dict[str, list[Page]] = {}
     for file in _files(path):
         folders = [file.parent, *(file.parent / name for name in list_folder(file.parent)[1])]
-        try:
-            pages = list(read_xml(file).all("SinglePage"))
-        except (ValueError, OSError) as error:
-            problems.append(Problem("broken_annotation", str(file), getattr(error, "strerror", None) or str(error)))
-            continue
-        for one in pages:
+        for one in read_elements(file, "SinglePage", problems):
             page = Page(str(find_inside(one.attributes.get("FileName", ""), folders)), str(file))
             for line in one.all("Line"):
                 try:

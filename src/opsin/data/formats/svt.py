@@ -17,7 +17,7 @@ from opsin.data.formats.format import Claim, Format
 from opsin.data.formats.text_crops import Crop, open_crops, split_of, with_subset
 from opsin.data.formats.text_regions import Page, Pages, ordered, page_formats
 from opsin.data.formats.values import find_inside, read_head, read_number
-from opsin.data.formats.xml_tree import Element, read_xml
+from opsin.data.formats.xml_tree import Element, read_elements
 from opsin.data.source import Source
 from opsin.data.truth import Problem
 from opsin.image_files import first_files, list_folder
@@ -47,7 +47,7 @@ def _read_pages(path: Path, encoding: str) -> tuple[Pages, list[Problem]]:
     problems: list[Problem] = []
     parts: dict[str, list[Page]] = {}
     for key, file in _files(path, b"tagset").items():
-        for image in _images(file, problems):
+        for image in read_elements(file, "image", problems):
             name = image.said("imageName")
             if not name:
                 problems.append(Problem("broken_annotation", f"{file} line {image.line}", "an image without its name"))
@@ -59,14 +59,6 @@ def _read_pages(path: Path, encoding: str) -> tuple[Pages, list[Problem]]:
                 _add(page, box, problems)
             parts.setdefault(key, []).append(page)
     return ordered(parts), problems
-
-
-def _images(file: Path, problems: list[Problem]) -> list[Element]:
-    try:
-        return list(read_xml(file).all("image"))
-    except (ValueError, OSError) as error:
-        problems.append(Problem("broken_annotation", str(file), getattr(error, "strerror", None) or str(error)))
-        return []
 
 
 def _add(page: Page, box: Element, problems: list[Problem]) -> None:
@@ -90,7 +82,7 @@ def _open_words(path: Path) -> Source:
     parts: dict[str, list[Crop]] = {}
     for key, file in _files(path, b"imagelist").items():
         parts[key] = []
-        for image in _images(file, problems):
+        for image in read_elements(file, "image", problems):
             place, said = f"{file} line {image.line}", _said(image.attributes)
             if said is None:
                 problems.append(Problem("broken_annotation", place, "an image without its file or tag"))

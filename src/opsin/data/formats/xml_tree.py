@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.parsers import expat
 
+from opsin.data.truth import Problem
 from opsin.files import read_regular
 
 _DEEPEST = 50
@@ -31,14 +32,18 @@ class Element:
                 yield one
             waiting.extend(reversed(one.children))
 
-    def child(self, tag: str) -> Element | None:
-        """The first child of a name."""
-        return next((one for one in self.children if one.tag == tag), None)
-
     def said(self, tag: str) -> str:
         """The text of the first child of a name; "" where there is none."""
-        found = self.child(tag)
-        return "" if found is None else found.text
+        return next((one.text for one in self.children if one.tag == tag), "")
+
+
+def read_elements(file: Path, tag: str, problems: list[Problem]) -> list[Element]:
+    """The elements of a name in a file, in order; none, and a problem, where it cannot be read."""
+    try:
+        return list(read_xml(file).all(tag))
+    except (ValueError, OSError) as error:
+        problems.append(Problem("broken_annotation", str(file), getattr(error, "strerror", None) or str(error)))
+        return []
 
 
 def read_xml(file: Path) -> Element:
