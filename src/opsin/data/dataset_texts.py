@@ -44,7 +44,7 @@ def _column(examples: Examples) -> Sequence[Any] | None:
 def _gather(values: Mapping[str, list[str]], classes: Any, names: Mapping[str, str]) -> dict[str, Texts]:
     """The texts of each split; the characters are those of all of them together."""
     packed = {key: PackedTexts.pack(texts) for key, texts in values.items()}
-    characters = "".join(sorted({one for texts in packed.values() for one in alphabet_of(texts)}))
+    characters = alphabet_of(*packed.values())
     return {key: Texts(texts, characters) for key, texts in packed.items()}
 
 

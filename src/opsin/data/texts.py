@@ -80,6 +80,14 @@ class Texts(Truth):
         packed = PackedTexts.pack(texts)
         return cls(packed, alphabet_of(packed) if characters is None else characters, **more)
 
+    def with_lexicons(self, lexicons: Sequence[Sequence[str]]) -> Texts:
+        """With the words of which each text is one, none for an empty list; equal lists are kept once."""
+        numbers = dict[tuple[str, ...], int]()
+        own = [numbers.setdefault(tuple(words), len(numbers)) if words else -1 for words in lexicons]
+        if not numbers:
+            return self
+        return replace(self, lexicons=np.array(own, np.int64), words=[PackedTexts.pack(words) for words in numbers])
+
     @property
     def meaning(self) -> Mapping[str, Any]:
         flags = {name: True for name in ("fold_case", "only") if getattr(self, name)}
@@ -170,6 +178,6 @@ def count_characters(texts: PackedTexts) -> Counter[str]:
     return Counter({chr(code): int(count) for code, count in zip(codes.tolist(), counts.tolist(), strict=True)})
 
 
-def alphabet_of(texts: PackedTexts) -> str:
-    """Every character that occurs, in the order of code points."""
-    return "".join(sorted(count_characters(texts)))
+def alphabet_of(*texts: PackedTexts) -> str:
+    """Every character that occurs in any of some texts, in the order of code points."""
+    return "".join(sorted(set[str]().union(*map(count_characters, texts))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,18 @@ def test_a_division_keeps_a_page_together_and_is_that_of_the_pages(tmp_path: Pat
         theirs = {pages[key].name(i).split("/")[-1] for i in range(len(pages[key]))}
         assert ours - {"30.png"} == theirs - {"30.png"}  # without digests the copy of a page is not known to be one
         assert ("30.png" in ours) == ("4.png" in ours)
+
+
+def test_pages_that_cannot_be_read_are_named_and_are_nobodys_copies(tmp_path: Path) -> None:
+    """Two pipes have the size of equal files; to read one would wait without end."""
+    make_page(tmp_path / "1.png")
+    for k in (2, 3):
+        os.mkfifo(tmp_path / f"{k}.png")
+    for k in (1, 2, 3):
+        write(tmp_path / f"{k}.txt", "5,5,25,5,25,15,5,15,line")
+    opened = open_source(tmp_path, "read")
+    assert [one.kind for one in opened.problems] == ["unreadable", "unreadable"]
+    assert sorted(set(opened.splits["all"].kind.pages)) == ["1.png", "2.png", "3.png"]
 
 
 def test_wrong_encoding_is_named_with_its_line(tmp_path: Path) -> None:

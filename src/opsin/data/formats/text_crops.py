@@ -56,18 +56,12 @@ def open_crops(
         if found:
             raise InputError(f"{found[0].path}: {found[0].reason}; no text is left")
         raise InputError(f"{name} holds no text")
-    characters = "".join(sorted({one for texts in packed.values() for one in alphabet_of(texts)}))
+    characters = alphabet_of(*packed.values())
     splits = {}
     for key in [key for key in ("train", "val", "test", "all") if key in packed]:
-        crops, lists = kept[key], dict[tuple[str, ...], int]()
-        numbers = [lists.setdefault(one.lexicon, len(lists)) if one.lexicon else -1 for one in crops]
-        truth = Texts(
-            packed[key],
-            characters,
-            lexicons=np.array(numbers, np.int64) if lists else None,
-            words=[PackedTexts.pack(words) for words in lists],
-            pages=PackedTexts.pack(one.page or one.file for one in crops) if any(one.page for one in crops) else None,
-        )
+        crops = kept[key]
+        pages = PackedTexts.pack(one.page or one.file for one in crops) if any(one.page for one in crops) else None
+        truth = Texts(packed[key], characters, pages=pages).with_lexicons([one.lexicon for one in crops])
         splits[key] = Split((inputs or _files)(crops), truth)
     return Source(name, format_, splits, problems=found)
 
@@ -84,7 +78,7 @@ def _files(crops: Sequence[Crop]) -> Inputs:
 
 def _readable(crops: Sequence[Crop], problems: list[Problem]) -> list[Crop]:
     """The crops with a text, cleaned; what is wrong with others goes into `problems`."""
-    kept, lacking = [], []
+    kept = []
     for one in crops:
         text = clean(one.text)
         if not text:
@@ -92,11 +86,9 @@ def _readable(crops: Sequence[Crop], problems: list[Problem]) -> list[Crop]:
             continue
         words = tuple(map(clean, one.lexicon))
         if words and text.casefold() not in {word.casefold() for word in words}:
-            lacking.append(one)
-        kept.append(Crop(one.file, text, one.place, words, one.page, one.archive))
-    for one in lacking:
-        reason = f"the list of {len(one.lexicon)} words does not hold the text"
-        problems.append(Problem("text_not_in_lexicon", one.place, reason, "warning"))
+            reason = f"the list of {len(words)} words does not hold the text"
+            problems.append(Problem("text_not_in_lexicon", one.place, reason, "warning"))
+        kept.append(replace(one, text=text, lexicon=words))
     return kept
 
 

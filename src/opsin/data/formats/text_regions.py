@@ -31,6 +31,7 @@ from opsin.data.source import Source, Split, map_threads
 from opsin.data.texts import PackedTexts, Texts, alphabet_of
 from opsin.data.truth import Problem
 from opsin.errors import InputError
+from opsin.files import read_regular
 from opsin.ops.quads import quad_of, quad_size
 
 TEXT = "text"  # the one class of what a page shows
@@ -124,16 +125,13 @@ def _split(pages: Sequence[Page], kept: Sequence[Sequence[Region]], characters: 
         as_quads([quad_of(one.outline) for _, one in lines]),
         [one.place for _, one in lines],
     )
-    lists = dict[tuple[str, ...], int]()
-    own = [lists.setdefault(one, len(lists)) if (one := pages[number].lexicon) else -1 for number, _ in lines]
     truth = Texts(
         PackedTexts.pack(one.text or "" for _, one in lines),
         characters,
-        lexicons=np.array(own, np.int64) if lists else None,
-        words=[PackedTexts.pack(map(clean, words)) for words in lists],
         pages=PackedTexts.pack(names[pages[number].file] for number, _ in lines),
     )
-    return Split(inputs, truth)
+    lexicons = [tuple(map(clean, page.lexicon)) for page in pages]
+    return Split(inputs, truth.with_lexicons([lexicons[number] for number, _ in lines]))
 
 
 def _page_names(files: Sequence[str], root: Path | None) -> dict[str, str]:
@@ -141,13 +139,11 @@ def _page_names(files: Sequence[str], root: Path | None) -> dict[str, str]:
 
     So `opsin.data.hash_division` has it of the pages themselves. Of two files only equal bytes count as a copy.
     """
-    sizes = Counter(map(_bytes_of, files))
+    sizes = [_bytes_of(file) for file in files]
+    counts = Counter(sizes)
     same: dict[bytes, list[str]] = {}
-    for file in files:
-        size = _bytes_of(file)
-        alone = size < 0 or sizes[size] == 1
-        key = file.encode("utf-8", "surrogateescape") if alone else hashlib.blake2b(Path(file).read_bytes()).digest()
-        same.setdefault(key, []).append(file)
+    for file, size in zip(files, sizes, strict=True):
+        same.setdefault(_content(file) if size >= 0 and counts[size] > 1 else os.fsencode(file), []).append(file)
     names = {file: _within(file, root) for file in files}
     first = (min((names[one] for one in some), key=lambda name: (len(name), name)) for some in same.values())
     return {file: name for name, some in zip(first, same.values(), strict=True) for file in some}
@@ -158,6 +154,14 @@ def _bytes_of(file: str) -> int:
         return Path(file).stat().st_size
     except (OSError, ValueError):
         return -1
+
+
+def _content(file: str) -> bytes:
+    """A digest of a file; the name of one that cannot be read, which is another's copy for nobody."""
+    try:
+        return hashlib.blake2b(read_regular(file)).digest()
+    except OSError:
+        return os.fsencode(file)
 
 
 def _within(file: str, root: Path | None) -> str:
