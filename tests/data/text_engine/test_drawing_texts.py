@@ -93,6 +93,7 @@ def test_a_seed_decides_everything(engine: TextEngine) -> None:
     assert first.image.shape != other.image.shape or not torch.equal(first.image, other.image)
     size, boxes, quads = engine.places("seeded", 5)
     assert size == first.image.shape[-2:] and torch.equal(boxes, first.boxes) and torch.equal(quads, first.quads)
+    assert torch.equal(engine.masks("seeded", 5), first.masks()) and first.masks().any()
 
 
 def test_texts_can_be_told_from_their_ground(engine: TextEngine) -> None:

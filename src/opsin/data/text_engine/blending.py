@@ -64,9 +64,8 @@ def lay(
     found = _over(found, ink, colours[1], folder, draws, strength)
     if contrast(found, ink) < _CONTRAST:
         draws.setstate(state)
-        plain = np.broadcast_to(colours[0], (*ink.shape, 3)).astype(np.float32)
-        found = _over(_over(plain, border, colours[2], folder, draws, 0), ink, colours[1], folder, draws, 0)
-    return found if found.ndim == 3 else np.broadcast_to(found, (*ink.shape, 3))
+        found = _over(_over(colours[0], border, colours[2], folder, draws, 0), ink, colours[1], folder, draws, 0)
+    return found
 
 
 def contrast(image: np.ndarray, ink: np.ndarray) -> float:

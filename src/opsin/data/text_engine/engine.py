@@ -40,14 +40,7 @@ class Drawn:
 
     def masks(self) -> Tensor:
         """The pixels of each character, bool (N, H, W)."""
-        height, width = self.lettering.shape
-        flat = torch.zeros(len(self.boxes), 1, height, width)
-        for k, (one, x, y) in enumerate(self.lettering.placed):
-            if one.ink.size:
-                h, w = one.ink.shape
-                flat[k, 0, y : y + h, x : x + w] = torch.from_numpy(one.ink.astype(np.float32) / 255)
-        moved = F.grid_sample(flat, self.grid.expand(len(self.boxes), -1, -1, -1), align_corners=False)
-        return moved[:, 0] > _CLEAR
+        return _masks(self.lettering, self.grid)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,12 +66,17 @@ class TextEngine:
         colours = choose_colours(self.photographs, draws, self.strength)
         image = lay(ink, border, colours, self.photographs, draws, self.strength)
         pixels = torch.from_numpy(np.ascontiguousarray(degrade(image, draws, self.strength).transpose(2, 0, 1)))
-        return Drawn(pixels, *_places(lettering, distortion), lettering, grid)
+        return Drawn(pixels, *move_rects(lettering.rects, distortion), lettering, grid)
 
     def places(self, text: str, seed: int) -> tuple[tuple[int, int], Tensor, Tensor]:
         """(height, width) of what `draw` gives, its boxes and its quads, without drawing it."""
         _, lettering, distortion, width = self._plan(text, seed)
-        return (self.height, width), *_places(lettering, distortion)
+        return (self.height, width), *move_rects(lettering.rects, distortion)
+
+    def masks(self, text: str, seed: int) -> Tensor:
+        """The masks of what `draw` gives, without drawing it."""
+        _, lettering, distortion, width = self._plan(text, seed)
+        return _masks(lettering, sampling_grid(distortion, (self.height, width), lettering.shape))
 
     def _plan(self, text: str, seed: int) -> tuple[random.Random, Lettering, Distortion, int]:
         """What decides where everything is, and the width; and the numbers that are yet to be drawn."""
@@ -161,9 +159,20 @@ def _layers(lettering: Lettering, draws: random.Random, strength: float) -> Sequ
     return ink, np.roll(ink, (dy, dx), (0, 1))  # what comes round is of the empty margin
 
 
-def _places(lettering: Lettering, distortion: Distortion) -> tuple[Tensor, Tensor]:
-    """The boxes and the quads of characters in the image."""
-    points = outline_points(lettering.rects)
+def _masks(lettering: Lettering, grid: Tensor) -> Tensor:
+    """The pixels of each character in the image, bool (N, H, W). grid: as `sampling_grid` gives it."""
+    count, (height, width) = len(lettering.placed), lettering.shape
+    flat = torch.zeros(count, 1, height, width)
+    for k, (one, x, y) in enumerate(lettering.placed):
+        if one.ink.size:
+            h, w = one.ink.shape
+            flat[k, 0, y : y + h, x : x + w] = torch.from_numpy(one.ink.astype(np.float32) / 255)
+    return F.grid_sample(flat, grid.expand(count, -1, -1, -1), align_corners=False)[:, 0] > _CLEAR
+
+
+def move_rects(rects: np.ndarray, distortion: Distortion) -> tuple[Tensor, Tensor]:
+    """Rectangles (N, 4) of the flat text in the image: boxes (N, 4) and quads (N, 4, 2), float32."""
+    points = outline_points(rects)
     moved = distortion.apply(points.reshape(-1, 2)).reshape(points.shape).astype(np.float32)
     boxes = np.concatenate([moved.min(axis=1), moved.max(axis=1)], axis=1)
     return torch.from_numpy(boxes), torch.from_numpy(np.ascontiguousarray(moved[:, ::2]))

@@ -110,10 +110,10 @@ def choose_fonts(wanted: str, characters: str) -> Choice:
         sample = letters[:: 1 + len(letters) // _SAMPLE]
         if 2 * len(missing_characters(face, sample)) > len(sample):
             unfit.append(face.name)
-        elif lacks := missing_characters(face, letters):
+            continue
+        if lacks := missing_characters(face, letters):
             problems.append(Problem("font", face.path, _lacks(face, lacks, len(letters)), "note"))
-        if face.name not in unfit:
-            kept.append((face, frozenset(missing_characters(face, letters))))
+        kept.append((face, frozenset(lacks)))
     if unfit:
         reason = f"{_some(unfit, ', ')} have less than half of the {len(letters):,} characters; not used"
         problems.append(Problem("font", "", reason, "note"))
@@ -136,34 +136,24 @@ def _some(names: Sequence[str], between: str = " ") -> str:
     return between.join(names[:8]) + (f" and {len(names) - 8:,} others" if len(names) > 8 else "")
 
 
-def missing_characters(face: Face, characters: str) -> str:
-    """Those of some characters that a font has no ink of its own for."""
-    return _missing(face, characters)
-
-
-def glyph(face: Face, size: int, character: str, stroke: float = 0.0) -> Glyph:
-    """The ink of a character. size: pixels of the em. stroke: pixels by which its outline is widened on every side."""
-    return _glyph(face, size, character, stroke)
-
-
 @lru_cache(maxsize=16_384)
 def kerning(face: Face, size: int, first: str, second: str) -> float:
     """What is added between two characters, in pixels; mostly 0 or less."""
-    font = _load(face, size)
-    return font.getlength(first + second) - font.getlength(first) - font.getlength(second)
+    return _load(face, size).getlength(first + second) - _advance(face, size, first) - _advance(face, size, second)
 
 
-def ascent(face: Face, size: int) -> int:
-    """From the baseline to the top of the font's line, in pixels."""
-    return _load(face, size).getmetrics()[0]
+@lru_cache(maxsize=16_384)
+def _advance(face: Face, size: int, character: str) -> float:
+    return _load(face, size).getlength(character)
 
 
 @lru_cache(maxsize=64)
-def _missing(face: Face, characters: str) -> str:
-    nobodys = _glyph(face, _PROBE, _NOBODYS, 0.0)
+def missing_characters(face: Face, characters: str) -> str:
+    """Those of some characters that a font has no ink of its own for."""
+    nobodys = glyph(face, _PROBE, _NOBODYS)
 
     def lacks(character: str) -> bool:
-        own = _glyph.__wrapped__(face, _PROBE, character, 0.0)  # not kept: it is of a size that nothing else asks for
+        own = glyph.__wrapped__(face, _PROBE, character)  # not kept: it is of a size that nothing else asks for
         return not own.ink.any() or (
             (own.left, own.top, own.ink.shape) == (nobodys.left, nobodys.top, nobodys.ink.shape)
             and np.array_equal(own.ink, nobodys.ink)
@@ -173,7 +163,8 @@ def _missing(face: Face, characters: str) -> str:
 
 
 @lru_cache(maxsize=16_384)  # about 1 KiB each
-def _glyph(face: Face, size: int, character: str, stroke: float) -> Glyph:
+def glyph(face: Face, size: int, character: str, stroke: float = 0.0) -> Glyph:
+    """The ink of a character. size: pixels of the em. stroke: pixels by which its outline is widened on every side."""
     font = _load(face, size)
     mask, (left, top) = font.getmask2(character, mode="L", stroke_width=stroke, anchor="ls")
     width, height = mask.size
@@ -185,7 +176,7 @@ def _glyph(face: Face, size: int, character: str, stroke: float) -> Glyph:
         left, top = left + int(columns[0]), top + int(rows[0])
     else:
         ink = np.zeros((0, 0), np.uint8)
-    return Glyph(ink, int(left), int(top), font.getlength(character))
+    return Glyph(ink, int(left), int(top), _advance(face, size, character))
 
 
 @lru_cache(maxsize=512)

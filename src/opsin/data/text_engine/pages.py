@@ -14,7 +14,7 @@ from torch import Tensor
 
 from opsin.data.text_engine.blending import MODES
 from opsin.data.text_engine.distortion import Distortion, outline_points
-from opsin.data.text_engine.engine import sample_layers, sampling_grid
+from opsin.data.text_engine.engine import move_rects, sample_layers, sampling_grid
 from opsin.data.text_engine.fonts import Choice, Face
 from opsin.data.text_engine.lettering import Lettering, Style, paste, set_text
 from opsin.data.text_engine.noise import degrade
@@ -230,7 +230,4 @@ class PageEngine:
 def _places(lines: list[_Line], distortion: Distortion) -> tuple[list[str], Tensor, Tensor]:
     """Texts, boxes and quads of lines in the image."""
     rects = np.array([line.rect for line in lines]).reshape(-1, 4)
-    points = outline_points(rects)
-    moved = distortion.apply(points.reshape(-1, 2)).reshape(points.shape).astype(np.float32)
-    boxes = torch.from_numpy(np.concatenate([moved.min(axis=1), moved.max(axis=1)], axis=1))
-    return [line.lettering.text for line in lines], boxes, torch.from_numpy(np.ascontiguousarray(moved[:, ::2]))
+    return [line.lettering.text for line in lines], *move_rects(rects, distortion)

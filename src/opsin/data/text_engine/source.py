@@ -146,7 +146,7 @@ def open_named(rest: str, task: str, options: Mapping[str, Any], *, fetch: bool 
         raise InputError(f"characters={settings.characters} of synthetic:{settings.kind} are none; name some")
     palettes(settings.photographs)  # which refuses a folder without images; workers that are forked then have them
     wording = Wording(letters, settings.words, settings.extent)
-    fonts = {part: choose_fonts(settings.fonts, letters) for part in _PARTS}
+    fonts = dict.fromkeys(_PARTS, choose_fonts(settings.fonts, letters))
     if settings.test_fonts:
         fonts["test"] = choose_fonts(settings.test_fonts, letters)
     splits = {}
@@ -242,7 +242,7 @@ class CharacterMasks:
     def draw(self, i: int, size: tuple[int, int]) -> Tensor:
         """Masks (N, height, width)."""
         text = self.inputs.texts[int(self.inputs.places[i])]
-        masks = self.inputs.engine.draw(text, self.inputs.seed_of(i)).masks()
+        masks = self.inputs.engine.masks(text, self.inputs.seed_of(i))
         return masks[[not one.isspace() for one in text]]
 
     def lacking(self, i: int, labels: Tensor) -> bool:

@@ -98,6 +98,7 @@ class Wording:
         self._rest = [one for one in self.characters if one not in latin] or (
             list(self.characters) if not (self.common or self.others) else []
         )
+        self._plain = [one for one in self.characters if one.isascii()] or list(self.characters)
         self._marks = [one for one in self.characters if one in "!?.,:;&'-"]
         if self.file and not (self.common or self.others):
             wanted = f" of {low} to {high} characters" if self.length else ""
@@ -169,8 +170,7 @@ class Wording:
         return next((one for one in (wanted, word, word.lower(), word.upper()) if self._whole(one)), word)
 
     def _made_up(self, draws: random.Random, low: int, high: int) -> str:
-        plain = [one for one in self.characters if one.isascii()] or list(self.characters)
-        return "".join(plain[int(draws.random() * len(plain))] for _ in range(draws.randint(low, high)))
+        return "".join(self._plain[int(draws.random() * len(self._plain))] for _ in range(draws.randint(low, high)))
 
     def _number(self, draws: random.Random, low: int, high: int) -> str:
         """A number, an amount, a date, a time, a code, such as signs and receipts have; "" where none fits."""
