@@ -55,9 +55,9 @@ class Boxes(Truth):
     boxes: rows (T, 4) float32, xyxy. labels: (T,) int64, -1 for regions to ignore. classes: their names. drawn: the
     objects' masks. proposals: rows (P, 4) float32, boxes that may hold an object, best first; see `with_proposals`.
     masked: whether samples have masks too; see `with_masks`. outlined: whether they have polygons; see `with_polygons`.
-    stated: the same objects as their file states them, where
-    that was asked for, see `opsin.data.formats.annotations.build`. texts: of each object, T of them, what it reads, ""
-    for nothing or where that is not known; see `regions`.
+    stated: the same objects as their file states them, where that was asked for, see
+    `opsin.data.formats.annotations.build`. texts: of each object, T of them, what it reads, "" for nothing or where
+    that is not known; see `regions`.
     """
 
     boxes: Rows
@@ -157,8 +157,7 @@ class Boxes(Truth):
         one = self.at(i)
         first, end = int(self.boxes.offsets[i]), int(self.boxes.offsets[i + 1])
         one.texts = [""] * len(one) if self.texts is None else [self.texts[k] for k in range(first, end)]
-        outlines = self.drawn.rows[i] if isinstance(self.drawn, Outlines) else [None] * len(one)
-        one.polygons = [_polygon(box, outline) for box, outline in zip(one.boxes, outlines, strict=True)]
+        one.polygons = self._polygons(i, one.boxes)
         return one
 
     def masks(self, i: int, size: Size) -> Tensor | None:
@@ -281,7 +280,7 @@ class Boxes(Truth):
     def _instances(self, i: int, size: Size | None) -> Instances:
         one = self.at(i)
         if self.outlined:
-            one.polygons = self.regions(i).polygons
+            one.polygons = self._polygons(i, one.boxes)
         if self.masked:
             assert size is not None
             one.masks = self.masks(i, size)
@@ -292,6 +291,10 @@ class Boxes(Truth):
         boxes, labels = self.proposals.at(i), _labels(one)
         both = torch.cat([labels, labels.new_full((len(boxes),), _PROPOSAL)])
         return Instances(torch.cat([one.boxes, boxes]), both)
+
+    def _polygons(self, i: int, boxes: Tensor) -> list[Tensor]:
+        outlines = self.drawn.rows[i] if isinstance(self.drawn, Outlines) else [None] * len(boxes)
+        return [_polygon(box, outline) for box, outline in zip(boxes, outlines, strict=True)]
 
     def _rows(self, places: np.ndarray) -> np.ndarray:
         """The rows of the objects of the images at `places`, in that order."""

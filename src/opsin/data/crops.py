@@ -73,11 +73,11 @@ class _Cuts:
         self._begin()
 
     def _begin(self) -> None:
-        self.process = os.getpid()
         self.known: OrderedDict[int, dict[int, Tensor]] = OrderedDict()
         self.bytes = 0
         self.locks = [threading.Lock() for _ in range(_LOCKS)]
         self.lock = threading.Lock()
+        self.process = os.getpid()  # the last, or another thread would take a lock of before
 
     def __getstate__(self) -> tuple[Inputs, np.ndarray, np.ndarray]:
         return self.images, self.pages, self.quads

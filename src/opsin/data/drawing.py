@@ -182,7 +182,7 @@ def index_image(class_map: np.ndarray, colours: Sequence[Color]) -> Image.Image:
         return Image.fromarray(class_map.astype(np.uint16))  # -1 becomes 65535
     palette = np.zeros((256, 3), np.uint8)
     palette[: len(colours)] = np.array(colours, np.uint8).reshape(-1, 3)
-    palette[255] = (224, 224, 192)  # VOC's
+    palette[255] = _BORDER
     indexed = Image.fromarray(class_map)
     indexed.putpalette(palette.ravel().tolist())
     return indexed
