@@ -18,7 +18,7 @@ _FLAT = 1e-3  # of a quad's bounding box: below that share of it, its area is no
 
 def clockwise(quad: np.ndarray) -> np.ndarray:
     """Corners (n, 2) in clockwise order as seen, y downwards, the first of them kept."""
-    return quad if _area(quad) >= 0 else np.concatenate([quad[:1], quad[:0:-1]])
+    return quad if signed_area(quad) >= 0 else np.concatenate([quad[:1], quad[:0:-1]])
 
 
 def quad_of_box(box: Sequence[float]) -> np.ndarray:
@@ -33,7 +33,7 @@ def is_convex(quad: np.ndarray) -> bool:
     after = np.roll(sides, -1, axis=0)
     turns = sides[:, 0] * after[:, 1] - sides[:, 1] * after[:, 0]
     least = _FLAT * float(np.prod(np.ptp(quad, axis=0)))
-    return bool((turns > 0).all() or (turns < 0).all()) and abs(_area(quad)) > 2 * least
+    return bool((turns > 0).all() or (turns < 0).all()) and abs(signed_area(quad)) > least
 
 
 def turn_points(points: np.ndarray, turns: int, size: tuple[int, int]) -> np.ndarray:
@@ -77,6 +77,12 @@ def smallest_rectangle(points: np.ndarray) -> np.ndarray:
             corners = np.array([low, (high[0], low[1]), high, (low[0], high[1])])
             best, least = corners @ turn.T, area
     return best
+
+
+def signed_area(corners: np.ndarray) -> float:
+    """The area within corners (n, 2), by the shoelace formula: positive where they go clockwise as seen."""
+    x, y = corners[:, 0], corners[:, 1]
+    return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum()) / 2
 
 
 def quad_size(quad: np.ndarray) -> tuple[int, int]:
@@ -130,12 +136,6 @@ def _around(image: Tensor, quad: np.ndarray) -> tuple[tuple[int, int], Tensor]:
     low = np.clip(np.floor(quad.min(axis=0)) - 1, 0, bounds - 1).astype(int).tolist()
     high = np.clip(np.ceil(quad.max(axis=0)) + 1, np.array(low) + 1, bounds).astype(int).tolist()
     return (low[0], low[1]), image[:, low[1] : high[1], low[0] : high[0]]
-
-
-def _area(corners: np.ndarray) -> float:
-    """Twice the area within corners (n, 2): positive where they go clockwise as seen."""
-    x, y = corners[:, 0], corners[:, 1]
-    return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum())
 
 
 def _hull(points: np.ndarray) -> np.ndarray:

@@ -32,7 +32,7 @@ from opsin.data.texts import PackedTexts, Texts, alphabet_of
 from opsin.data.truth import Problem
 from opsin.errors import InputError
 from opsin.files import read_regular
-from opsin.ops.quads import quad_of, quad_size
+from opsin.ops.quads import quad_of, quad_size, signed_area
 
 TEXT = "text"  # the one class of what a page shows
 UNREADABLE = ("###",)  # a transcription that says that nobody can read it
@@ -212,7 +212,7 @@ def _misplaced(page: Page, region: Region) -> Problem | None:
     quad, place = quad_of(region.outline), f"{page.where} {region.place}"
     low, high = quad.min(axis=0), quad.max(axis=0)
     written = " ".join(f"{x:g},{y:g}" for x, y in region.outline.tolist())
-    if min(quad_size(quad)) < 1 or (high - low <= 0).any() or _area(quad) <= 0:
+    if min(quad_size(quad)) < 1 or (high - low <= 0).any() or signed_area(quad) <= 0:
         return Problem("degenerate_quad", place, f"a region has no area: {written}; left out", "warning")
     if page.size is None:
         return None
@@ -227,11 +227,6 @@ def _misplaced(page: Page, region: Region) -> Problem | None:
         reason = f"a region reaches out of its page: {written} of {width}x{height}; its border is repeated there"
         return Problem("clipped_quad", place, reason, "warning")
     return None
-
-
-def _area(quad: np.ndarray) -> float:
-    x, y = quad[:, 0], quad[:, 1]
-    return abs(float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum())) / 2
 
 
 Read = Callable[[Path, str], tuple[Pages, list[Problem]]]  # of a path, in an encoding
