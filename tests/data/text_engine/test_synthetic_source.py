@@ -40,6 +40,8 @@ def test_settings_are_the_names_and_values_after_the_kind() -> None:
         ("words,count=5,count=6", "'count=6' twice"),
         ("words,count=0", "count=0 of synthetic:words; expected 1 to 10000000"),
         ("words,count=many", "count=many; expected a whole number"),
+        ("words,val=-1", "val=-1; expected 0 or more"),
+        ("words,strength=nan", "strength=nan; expected 0 or more"),
         ("words,strength=2", "strength=2.0 of synthetic:words; expected 0 to 1"),
         ("words,anew=yes", "anew=yes; expected true or false"),
     ],

@@ -24,10 +24,11 @@ from opsin.data.source import Source, Split
 from opsin.data.text_engine.engine import TextEngine
 from opsin.data.text_engine.fonts import Choice, choose_fonts
 from opsin.data.text_engine.pages import PageEngine
-from opsin.data.text_engine.photographs import palettes
+from opsin.data.text_engine.photographs import palettes, photographs
 from opsin.data.text_engine.wording import Wording, alphabet
 from opsin.data.texts import PackedTexts, Texts
 from opsin.errors import InputError, unknown
+from opsin.progress import follow
 from opsin.structures import Instances
 
 KINDS = ("words", "lines", "pages")
@@ -118,9 +119,12 @@ def _value(name: str, value: str, kind: type) -> Any:
             raise InputError(f"{name}={value}; expected true or false")
         return value == "true"
     try:
-        return kind(value)
+        found = kind(value)
     except ValueError:
         raise InputError(f"{name}={value}; expected {'a number' if kind is float else 'a whole number'}") from None
+    if kind is not str and not found >= 0:  # what is below stands for a setting that is not given; NaN is neither
+        raise InputError(f"{name}={value}; expected 0 or more")
+    return found
 
 
 def truth_of(rest: str, *, fetch: bool = True, how: str = "") -> str:
@@ -144,7 +148,8 @@ def open_named(rest: str, task: str, options: Mapping[str, Any], *, fetch: bool 
     letters = alphabet(settings.characters)
     if not letters:
         raise InputError(f"characters={settings.characters} of synthetic:{settings.kind} are none; name some")
-    palettes(settings.photographs)  # which refuses a folder without images; workers that are forked then have them
+    # These refuse a folder without images, and workers that are forked then have them.
+    (photographs if settings.kind == "pages" else palettes)(settings.photographs)
     wording = Wording(letters, settings.words, settings.extent)
     fonts = dict.fromkeys(_PARTS, choose_fonts(settings.fonts, letters))
     if settings.test_fonts:
@@ -263,7 +268,7 @@ def _texts(settings: Settings, fonts: Choice, wording: Wording, part: str, seed:
     if draws:
         raise InputError("anew=true moves the characters in each epoch, and boxes stand still; leave it out")
     labels = {one: k for k, one in enumerate(wording.characters)}
-    instances = [_characters(inputs, i, labels) for i in range(count)]
+    instances = [_characters(inputs, i, labels) for i in follow(range(count), f"laying out {inputs.part}", "images")]
     return Split(inputs, Boxes.of(instances, list(wording.characters), CharacterMasks(inputs)))
 
 
@@ -281,7 +286,7 @@ def _pages(settings: Settings, fonts: Choice, wording: Wording, part: str, seed:
     engine = PageEngine(fonts, wording, settings.side, settings.strength, settings.photographs)
     inputs = SyntheticPages(engine, np.arange(count), f"synthetic_pages/{part}", seed)
     instances, outlines, texts = [], [], []
-    for i in range(count):
+    for i in follow(range(count), f"laying out {inputs.part}", "pages"):
         _, own, boxes, quads = engine.places(inputs.seed_of(i))
         instances.append(Instances(boxes))
         outlines.append([[quad.reshape(-1).astype(np.float64)] for quad in quads.numpy()])
