@@ -100,6 +100,18 @@ def test_a_division_keeps_a_page_together_and_is_that_of_the_pages(tmp_path: Pat
         assert ("30.png" in ours) == ("4.png" in ours)
 
 
+def test_pages_of_one_name_in_several_folders_keep_their_own_texts(tmp_path: Path) -> None:
+    for k, folder in enumerate(("a", "b", "c/img")):
+        make_page(tmp_path / folder / "1.png", seed=k)
+    for folder in ("a", "b", "c/gt"):
+        write(tmp_path / folder / "gt_1.txt", f"5,5,25,5,25,15,5,15,of {folder}")
+    opened = open_source(tmp_path, "read").splits["all"]
+    assert [opened.name(i).rpartition("/1.png")[0] for i in range(3)] == [
+        str(tmp_path / folder) for folder in ("a", "b", "c/img")
+    ]
+    assert list(opened.kind.texts) == ["of a", "of b", "of c/gt"]
+
+
 def test_pages_that_cannot_be_read_are_named_and_are_nobodys_copies(tmp_path: Path) -> None:
     """Two pipes have the size of equal files; to read one would wait without end."""
     make_page(tmp_path / "1.png")

@@ -5,16 +5,17 @@ right, bottom, "text"` (ICDAR 2013's test), with blanks in the place of commas (
 `x: [[...]], y: [[...]], ornt: [...], transcriptions: [u'...']`, or its poly_gt_img1.mat. A text may hold commas. `###`
 and, of Total-Text, `#` is one to ignore.
 
-A file belongs to the image of its name, with or without `gt_` or `poly_gt_` before it, anywhere below the folder:
-`img/000.jpg` and `box/000.csv`, `ch4_training_images/img_1.jpg` and
+A file belongs to the image of its name, with or without `gt_` or `poly_gt_` before it, anywhere below the folder, the
+nearest of several: `img/000.jpg` and `box/000.csv`, `ch4_training_images/img_1.jpg` and
 `ch4_training_localization_transcription_gt/gt_img_1.txt`. Folders called train, training, val or test are splits.
 """
 
 from __future__ import annotations
 
 import ast
+import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -120,19 +121,27 @@ def _stem(file: Path) -> str:
 def _find(path: Path) -> _Layout:
     images, files = find_files(path, IMAGE_SUFFIXES), find_files(path, _ENDS)
     within = {file: split_of(str(file.parent.relative_to(path))) for file in (*images, *files)}
-    named = {(within[file], _stem(file)): file for file in files}
+    named: dict[tuple[str | None, str], list[Path]] = {}
+    for file in files:
+        named.setdefault((within[file], _stem(file)), []).append(file)
     pairs: dict[str, list[tuple[Path, Path]]] = {}
     lacking = []
     for image in images:
         split = within[image]
-        file = named.get((split, _stem(image))) or (named.get((None, _stem(image))) if split else None)
-        if file is None:
-            lacking.append(str(image))
+        if found := named.get((split, _stem(image))) or named.get((None, _stem(image))):
+            pairs.setdefault(split or "all", []).append((image, _nearest(image, found)))
         else:
-            pairs.setdefault(split or "all", []).append((image, file))
+            lacking.append(str(image))
     if "all" in pairs and len(pairs) > 1:
         raise InputError(f"{path} has pages in folders of splits and beside them; move {pairs['all'][0][0]} into one")
     return _Layout({key: pairs[key] for key in ("train", "val", "test", "all") if key in pairs}, lacking)
+
+
+def _nearest(image: Path, files: Sequence[Path]) -> Path:
+    """Of files of an image's name the one that shares most folders with it: a/1.txt of a/1.jpg, and not b/1.txt."""
+    if len(files) == 1:
+        return files[0]
+    return max(reversed(files), key=lambda file: len(os.path.commonpath([image.parent, file.parent])))
 
 
 def read_pages(path: Path, encoding: str) -> tuple[dict[str, list[Page]], list[Problem]]:
