@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -10,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from opsin import registry
+from opsin.data import Preprocessing
 from opsin.detect.ctpn import CTPN, HEIGHTS
 from opsin.detect.detector import Outputs
+from opsin.detect.evaluate import unrefined_rules
 from opsin.detect.postprocess import Selection
-from opsin.detect.program import decode_lines, decoding_of
+from opsin.detect.program import DetectorProgram, decoding_of
 from opsin.detect.text_lines import LineRules, connect, find_lines, fit_quads
 from opsin.detect.text_slices import cut_lines, match_slices
 from opsin.errors import InputError
@@ -70,8 +73,10 @@ def test_the_rows_are_read_by_a_plain_recurrent_network() -> None:
             [padded[:, :, i : i + rows, j : j + x.shape[3]] for i in range(3) for j in range(3)], dim=2
         )
         steps = windows.flatten(1, 2).permute(0, 2, 3, 1)  # (B, H, W, 9C), channel by channel
-        both = torch.cat([_lstm(model.rows, steps, ""), _lstm(model.rows, steps.flip(2), "_reverse").flip(2)], dim=-1)
-        hidden = torch.relu(both @ model.hidden.weight.T + model.hidden.bias)
+        layer: Any = model.rows.recurrent.network
+        both = torch.cat([_lstm(layer, steps, ""), _lstm(layer, steps.flip(2), "_reverse").flip(2)], dim=-1)
+        mix: Any = model.rows.mix
+        hidden = torch.relu(both @ mix.weight.T + mix.bias)
         logits = hidden @ model.text.weight.T + model.text.bias
     assert outputs["logits"].shape == (2, rows * x.shape[3] * 3, 2)
     torch.testing.assert_close(outputs["logits"].flatten(1), logits.flatten(1), rtol=1e-4, atol=1e-5)
@@ -179,8 +184,14 @@ def test_what_was_taught_is_decoded_to_the_truth_and_costs_nothing() -> None:
     assert pairwise_iou(truth.boxes, rough.boxes).amax(dim=1)[[0, 1]].max() < 0.95
     dense = model.dense(said)
     assert tuple(dense) == model.dense_names
-    (exported,) = decode_lines(dense, model.decoding()["lines"], model.selection, (160, 320))
-    assert torch.equal(exported.boxes, found.boxes)
+    texts = {"selection": asdict(model.selection), "decoding": model.decoding()}
+    preprocessing = Preprocessing(size=(160, 320), channels=3, mean=(0.5,) * 3, std=(0.5,) * 3)
+    exported = DetectorProgram(lambda images: dense, texts, preprocessing, 1)
+    assert exported.takes_polygons and exported.decoding() == model.decoding()
+    assert torch.equal(exported.decode(dense)[0].boxes, found.boxes)
+    assert torch.equal(exported.decode(dense, **unrefined_rules(exported))[0].boxes, rough.boxes)
+    with pytest.raises(InputError, match="unrefined is of ctpn"):
+        unrefined_rules(DetectorProgram(lambda images: dense, {**texts, "decoding": {}}, preprocessing, 1))
 
 
 def test_losses_by_hand() -> None:
@@ -196,6 +207,10 @@ def test_losses_by_hand() -> None:
     assert float(losses["vertical"]) == pytest.approx(0.5 * (2 / 16) ** 2)  # centre 26 for 24, the same height
     assert float(losses["sides"]) == pytest.approx(2.0 * 0.5 * (4 / 16) ** 2)  # 28 is 4 from the middle, 16 is 8
     assert float(model.loss(zeros, [lines((16, 18, 28, 34))[:0]])["vertical"]) == 0
+    unlabelled = Instances(torch.tensor([(16.0, 18, 28, 34)]))  # as to any detector, something to find
+    assert {name: float(value) for name, value in model.loss(zeros, [unlabelled]).items()} == {
+        name: float(value) for name, value in losses.items()
+    }
     # IoU 9/16: above 0.5 and below 0.7, and another anchor is no better; matched as the best of its slice.
     (one,) = model.assign(zeros, [lines((16, 20, 32, 29))])
     assert (one.matched >= 0).sum() == 1
@@ -245,8 +260,6 @@ def test_strips_below_the_threshold_and_doubles_make_no_lines() -> None:
 
 
 def test_the_decoding_of_an_exported_file_is_plain() -> None:
-    from opsin.data import Preprocessing
-
     model = small(gap=33, side_refinement=False)
     preprocessing = Preprocessing(size=(64, 96), channels=3, mean=(0.5,) * 3, std=(0.5,) * 3)
     assert model.dense_names == ("boxes", "scores")

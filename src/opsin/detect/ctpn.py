@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 import torch
@@ -26,10 +27,11 @@ from opsin.detect.matching import check_labels
 from opsin.detect.postprocess import Selection
 from opsin.detect.regions import draw
 from opsin.detect.rpn import Trunk, create_trunk
-from opsin.detect.text_lines import LineRules, find_lines
-from opsin.detect.text_slices import SliceMatches, Slices, choose, cut_lines, match_slices
+from opsin.detect.text_lines import LineRules, decode_lines
+from opsin.detect.text_slices import SliceMatches, Slices, cut_lines, match_slices
 from opsin.errors import InputError, unknown
 from opsin.losses import smooth_l1_loss
+from opsin.nn.recurrent import BidirectionalLSTM
 from opsin.ops import grid_anchors
 from opsin.registry import Published, register
 from opsin.structures import Instances
@@ -129,13 +131,12 @@ class CTPN(Detector):
                     layer.ceil_mode = True  # Caffe's: 75 rows give 38
         check_count("hidden", hidden)
         check_count("features", features)
-        self.rows = nn.LSTM(9 * trunk.channels, hidden, batch_first=True, bidirectional=True)
-        self.hidden = nn.Linear(2 * hidden, features)
+        self.rows = BidirectionalLSTM(9 * trunk.channels, hidden, features)
         count = len(self.heights)
         self.text = nn.Linear(features, 2 * count)
         self.vertical = nn.Linear(features, 2 * count)
         self.sides = nn.Linear(features, count) if side_refinement else None
-        for layer in (self.hidden, self.text, self.vertical, self.sides):
+        for layer in (self.rows.mix, self.text, self.vertical, self.sides):
             if layer is not None:
                 nn.init.normal_(layer.weight, std=0.01)  # section 3.3
                 nn.init.zeros_(layer.bias)
@@ -168,7 +169,7 @@ class CTPN(Detector):
         batch, (height, width) = x.shape[0], x.shape[-2:]
         windows = F.unfold(x, 3, padding=1)  # (B, 9C, H * W)
         rows = windows.transpose(1, 2).reshape(batch * height, width, -1)
-        hidden = F.relu(self.hidden(self.rows(rows)[0])).view(batch, height * width, -1)
+        hidden = F.relu(self.rows(rows)).view(batch, height * width, -1)
         outputs = {
             "logits": self.text(hidden).view(batch, -1, 2),
             "vertical": self.vertical(hidden).view(batch, -1, 2),
@@ -243,12 +244,12 @@ class CTPN(Detector):
         found = []
         for truth in targets:
             boxes = truth.boxes.to(anchors)
-            labels = torch.full((len(boxes),), -1) if truth.labels is None else truth.labels.cpu()
+            labels = torch.zeros(len(boxes), dtype=torch.int64) if truth.labels is None else truth.labels.cpu()
             check_labels(labels, self.num_classes)
             lines = Instances(boxes, polygons=truth.polygons)
-            known, unknown_ = ((labels >= 0).nonzero()[:, 0], (labels < 0).nonzero()[:, 0])
-            slices = cut_lines(choose(lines, known), STRIDE, columns, self.coverage)
-            ignored = cut_lines(choose(lines, unknown_), STRIDE, columns, self.coverage)
+            known = (labels >= 0).nonzero()[:, 0]
+            slices = cut_lines(lines[known], STRIDE, columns, self.coverage)
+            ignored = cut_lines(lines[labels < 0], STRIDE, columns, self.coverage)
             matches = match_slices(slices, ignored, column[..., 1], column[..., 3], columns, **self.thresholds)
             places = known.to(slices.lines.device)[slices.lines]
             found.append(LineTruth(slices._replace(lines=places), matches, boxes[:, [0, 2]]))
@@ -256,30 +257,24 @@ class CTPN(Detector):
 
     def predictions(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
         """Strips (B, A, 4), and the probability that they are text, (B, A, 1)."""
-        return self._strips(outputs), outputs["logits"].float().softmax(dim=-1)[..., 1:]
-
-    def dense(self, outputs: Outputs) -> dict[str, Tensor]:
-        """`predictions`, and with side refinement sides: (B, A), x of the nearest end of the line of each strip."""
-        found = super().dense(outputs)
-        sides = self._ends(outputs)
-        return found if sides is None else {**found, "sides": sides}
-
-    def decoding(self) -> dict[str, Any]:
-        return {"lines": asdict(self.rules)}
-
-    def _strips(self, outputs: Outputs) -> Tensor:
         anchors, stated = outputs["anchors"], outputs["vertical"].float()
         height = anchors[:, 3] - anchors[:, 1]
         middle = (anchors[:, 1] + anchors[:, 3]) / 2 + stated[..., 0] * height
         half = stated[..., 1].clamp(max=_TALLEST).exp() * height / 2
         left, right = (anchors[:, k].expand_as(middle) for k in (0, 2))
-        return torch.stack([left, middle - half, right, middle + half], dim=-1)
+        strips = torch.stack([left, middle - half, right, middle + half], dim=-1)
+        return strips, outputs["logits"].float().softmax(dim=-1)[..., 1:]
 
-    def _ends(self, outputs: Outputs) -> Tensor | None:
-        if "sides" not in outputs:
-            return None
-        anchors = outputs["anchors"]
-        return (anchors[:, 0] + anchors[:, 2]) / 2 + STRIDE * outputs["sides"].float()
+    def dense(self, outputs: Outputs) -> dict[str, Tensor]:
+        """`predictions`, and with side refinement sides: (B, A), x of the nearest end of the line of each strip."""
+        found = super().dense(outputs)
+        if "sides" in outputs:
+            anchors = outputs["anchors"]
+            found["sides"] = (anchors[:, 0] + anchors[:, 2]) / 2 + STRIDE * outputs["sides"].float()
+        return found
+
+    def decoding(self) -> dict[str, Any]:
+        return {"lines": asdict(self.rules)}
 
     @torch.no_grad()
     def decode(
@@ -289,13 +284,8 @@ class CTPN(Detector):
         `Selection` to change.
         """
         selection = Selection(**{**vars(selection or self.selection), **options})
-        (boxes, scores), sides = self.predictions(outputs), self._ends(outputs)
         height, width = outputs["size"].tolist()
-        ends = [None] * len(boxes) if sides is None else list(sides)
-        return [
-            find_lines(one, certain[:, 0], end, rules or self.rules, selection, (height, width))
-            for one, certain, end in zip(boxes, scores, ends, strict=True)
-        ]
+        return decode_lines(self.dense(outputs), rules or self.rules, selection, (height, width))
 
 
 def _encode(anchors: Tensor, tops: Tensor, bottoms: Tensor) -> Tensor:
@@ -328,21 +318,23 @@ def _rules(text_threshold: float, gap: float, upright: bool, refined: bool, opti
 
 # Published networks
 
-_IDEA = "strips of text as wide as a column of the map, read row by row and connected to lines"
+_published = partial(
+    Published,
+    "arXiv:1609.03605",
+    2016,
+    (3, 600, 900),
+    metrics={"icdar2013 F": 88.0, "icdar2015 F": 61.0},
+    idea="strips of text as wide as a column of the map, read row by row and connected to lines",
+)
 
 
 @register(
     "ctpn",
     task="detect",
     network=CTPN,
-    published=Published(
-        "arXiv:1609.03605",
-        2016,
-        (3, 600, 900),
+    published=_published(
         19_723_634,
         176_627_933_184,
-        {"icdar2013 F": 88.0, "icdar2015 F": 61.0},
-        idea=_IDEA,
         source="counted: the released prototxt, with the paper's side refinement and torch's two biases of an LSTM; "
         "results read: the abstract",
     ),
@@ -355,21 +347,11 @@ def ctpn(**options: Any) -> CTPN:
     "ctpn_released",
     task="detect",
     network=CTPN,
-    published=Published(
-        "arXiv:1609.03605",
-        2016,
-        (3, 600, 900),
+    published=_published(
         19_718_504,
         176_616_843_264,
-        {"icdar2013 F": 88.0, "icdar2015 F": 61.0},
-        idea=_IDEA,
         source="counted: the released prototxt, 19,717,480 with the one bias of Caffe's LSTM; results: the abstract",
     ),
 )
-def ctpn_released(
-    *,
-    heights: Literal["paper", "released"] | Sequence[float] = "released",
-    side_refinement: bool = False,
-    **options: Any,
-) -> CTPN:
+def ctpn_released(*, heights: Heights = "released", side_refinement: bool = False, **options: Any) -> CTPN:
     return CTPN(heights=heights, side_refinement=side_refinement, **options)

@@ -14,11 +14,11 @@ from opsin.data import Split
 from opsin.data.coordinates import return_masks
 from opsin.data.masks import decode_mask
 from opsin.detect.average_precision import Shapes
-from opsin.detect.ctpn import CTPN
 from opsin.detect.detector import Outputs
 from opsin.detect.metrics import Evaluation, brief_metrics, check_protocol, evaluate, find_threshold
 from opsin.detect.targets import batch_targets, return_polygons, to_image
 from opsin.detect.text_hmean import text_metrics
+from opsin.detect.text_lines import LineRules
 from opsin.detect.truncated_svd import Decomposed, parse_ranks, replace_layers
 from opsin.engine.evaluator import Evaluator, Result
 from opsin.engine.predict import Predictor
@@ -67,7 +67,7 @@ class DetectEvaluator(Evaluator):
             self.decomposed = replace_layers(predictor, parse_ranks(truncated_svd))
         model = predictor.model
         self.selection = replace(model.selection, score_threshold=min(EVALUATED, model.selection.score_threshold))
-        self.decoding = _unrefined(model) if unrefined else {}
+        self.decoding = unrefined_rules(model) if unrefined else {}
         self.of_text = protocol == "icdar" or (protocol is None and model.takes_polygons)
         self._loss: float | None = 0.0  # the sum over images; None of answers, which have none
 
@@ -164,10 +164,9 @@ class DetectEvaluator(Evaluator):
             protocol=self.rule,
             ious=self.iou,
         )
-        metrics = {**evaluation.metrics, **({} if self._loss is None else {"loss": self.loss})}
         if self.of_text:
-            evaluation.metrics |= (lines := text_metrics(*self.gathered(), evaluation.threshold))
-            metrics |= lines
+            evaluation.metrics |= text_metrics(*self.gathered(), evaluation.threshold)
+        metrics = {**evaluation.metrics, **({} if self._loss is None else {"loss": self.loss})}
         addition = None if self.decomposed is None else self.decomposed.measured(metrics)
         return Result(metrics, evaluation.to_dict(), evaluation, addition)
 
@@ -200,11 +199,12 @@ def as_instances(found: Sequence[Mapping[str, Any]], classes: Mapping[str, int])
     return Instances(boxes, labels, scores, masks, polygons=polygons)
 
 
-def _unrefined(model: Any) -> dict[str, Any]:
+def unrefined_rules(model: Any) -> dict[str, Any]:
     """Options of `decode` that leave the ends of lines where their columns end."""
-    if not isinstance(model, CTPN):
+    lines = model.decoding().get("lines")
+    if lines is None:
         raise InputError("unrefined is of ctpn, whose strips say where a line ends; other detectors have none")
-    return {"rules": replace(model.rules, refined=False)}
+    return {"rules": LineRules(**{**lines, "refined": False})}
 
 
 def _check_numbers(outputs: Outputs, batch: Batch) -> None:

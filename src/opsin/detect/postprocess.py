@@ -53,9 +53,15 @@ def select(boxes: Tensor, scores: Tensor, selection: Selection) -> Instances:
 
 def suppress(boxes: Tensor, labels: Tensor, scores: Tensor, selection: Selection) -> Instances:
     """The instances that are left of candidates, best first, by NMS or soft-NMS within a class. (N, 4), (N,), (N,)."""
+    kept, scores = suppressed(boxes, labels, scores, selection)
+    return Instances(boxes[kept], labels[kept], scores)
+
+
+def suppressed(boxes: Tensor, labels: Tensor, scores: Tensor, selection: Selection) -> tuple[Tensor, Tensor]:
+    """Places (n,) of the candidates that `suppress` leaves, best first, and their scores, which soft-NMS lowers."""
     if selection.suppression == "hard":
         kept = batched_nms(boxes, scores, labels, selection.iou_threshold)[: selection.limit]
-        return Instances(boxes[kept], labels[kept], scores[kept])
+        return kept, scores[kept]
     kept, lowered = soft_nms(
         boxes,
         scores,
@@ -64,7 +70,7 @@ def suppress(boxes: Tensor, labels: Tensor, scores: Tensor, selection: Selection
         iou_threshold=selection.iou_threshold,
         score_threshold=selection.score_threshold,
     )
-    return Instances(boxes[kept], labels[kept], lowered)[slice(selection.limit)]
+    return kept[: selection.limit], lowered[: selection.limit]
 
 
 def select_anchors(

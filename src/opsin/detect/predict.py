@@ -18,9 +18,10 @@ from opsin.detect import drawing
 from opsin.detect.answers import DetectAnswer
 from opsin.detect.detector import Detector, Outputs, Selection, select
 from opsin.detect.merge import merge_instances
-from opsin.detect.program import LINES, DetectorProgram, decode_lines, decoding_of
+from opsin.detect.program import LINES, DetectorProgram, decoding_of
 from opsin.detect.proposals import Proposer, create_proposer, find_proposals
 from opsin.detect.targets import rescale, to_image
+from opsin.detect.text_lines import LineRules, decode_lines
 from opsin.engine.answers import Answer
 from opsin.engine.checkpoint import Facts
 from opsin.engine.predict import Predictor, Program, describe_input
@@ -205,7 +206,8 @@ class DetectPredictor(Predictor):
         """The answers of an exported file's outputs, in pixels of the input, as its metadata say it is used."""
         selection, pairs = self._selection(), zip(outputs["boxes"], outputs["scores"], strict=True)
         if (lines := self.model.decoding().get("lines")) is not None:
-            return [self._answer_of(one) for one in decode_lines(outputs, lines, selection, self.preprocessing.size)]
+            found = decode_lines(outputs, LineRules(**lines), selection, self.preprocessing.size)
+            return [self._answer_of(one) for one in found]
         return [self._answer_of(select(boxes.float(), scores.float(), selection)) for boxes, scores in pairs]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from opsin.data import Preprocessing
 from opsin.detect.detector import Assignment, Detector, Outputs
 from opsin.detect.postprocess import Selection, select, select_candidates
-from opsin.detect.text_lines import LineRules, find_lines
+from opsin.detect.text_lines import LineRules, decode_lines
 from opsin.ops import clip_boxes
 from opsin.structures import Instances
 
@@ -41,8 +41,8 @@ class DetectorProgram(Detector):
         self.selection = Selection(**texts["selection"])
         self.restore_state(texts.get("values", {}))
         decoding = texts.get("decoding", {})
-        self.lines: Mapping[str, Any] | None = decoding.get("lines")
-        self.takes_polygons = self.lines is not None
+        self.rules = LineRules(**decoding["lines"]) if "lines" in decoding else None
+        self.takes_polygons = self.rules is not None
         self.groups, self.clip = decoding.get("candidates_of", "all"), bool(decoding.get("clips_first", False))
 
     def forward(self, images: Tensor) -> Outputs:
@@ -51,11 +51,16 @@ class DetectorProgram(Detector):
     def predictions(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
         return outputs["boxes"], outputs["scores"]
 
-    def decode(self, outputs: Outputs, selection: Selection | None = None, **options: Any) -> list[Instances]:
-        """As the network that was exported."""
+    def decoding(self) -> dict[str, Any]:
+        return {} if self.rules is None else {"lines": asdict(self.rules)}
+
+    def decode(
+        self, outputs: Outputs, selection: Selection | None = None, *, rules: LineRules | None = None, **options: Any
+    ) -> list[Instances]:
+        """As the network that was exported. rules: of one that finds lines of text, others than its own."""
         selection = Selection(**{**vars(selection or self.selection), **options})
-        if self.lines is not None:
-            return decode_lines(outputs, self.lines, selection, self.size)
+        if self.rules is not None:
+            return decode_lines(outputs, rules or self.rules, selection, self.size)
         return [
             self._select(boxes.float(), scores.float(), selection)
             for boxes, scores in zip(*self.predictions(outputs), strict=True)
@@ -77,16 +82,6 @@ class DetectorProgram(Detector):
 
     def assign(self, outputs: Outputs, targets: Sequence[Instances]) -> list[Assignment]:
         raise NotImplementedError("an exported file has no anchors")
-
-
-def decode_lines(
-    outputs: Mapping[str, Tensor], lines: Mapping[str, Any], selection: Selection, size: tuple[int, int]
-) -> list[Instances]:
-    """The lines of text of each image of a file's outputs. lines: `LineRules` as a dict. size: of the input."""
-    boxes, scores = outputs["boxes"].float(), outputs["scores"].float()
-    sides = list(outputs["sides"].float()) if "sides" in outputs else [None] * len(boxes)
-    pairs, rules = zip(boxes, scores, sides, strict=True), LineRules(**lines)
-    return [find_lines(one, certain[:, 0], ends, rules, selection, size) for one, certain, ends in pairs]
 
 
 @torch.no_grad()

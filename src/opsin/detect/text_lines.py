@@ -7,13 +7,14 @@ are those of the first and the last column, or where these two say the line ends
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from opsin.detect.postprocess import Selection
-from opsin.ops import batched_nms, clip_boxes, soft_nms
+from opsin.detect.postprocess import Selection, suppressed
+from opsin.ops import batched_nms, clip_boxes
 from opsin.structures import Instances
 
 
@@ -37,6 +38,16 @@ class LineRules:
     least: int = 1
     upright: bool = False
     refined: bool = True
+
+
+def decode_lines(
+    dense: Mapping[str, Tensor], rules: LineRules, selection: Selection, size: tuple[int, int]
+) -> list[Instances]:
+    """`find_lines` of each image. dense: boxes (B, A, 4), scores (B, A, 1), and sides (B, A) where there are any."""
+    boxes, scores = dense["boxes"].float(), dense["scores"].float()
+    sides = list(dense["sides"].float()) if "sides" in dense else [None] * len(boxes)
+    strips = zip(boxes, scores, sides, strict=True)
+    return [find_lines(one, certain[:, 0], ends, rules, selection, size) for one, certain, ends in strips]
 
 
 def find_lines(
@@ -161,17 +172,5 @@ def _choose(quads: Tensor, scores: Tensor, selection: Selection, size: tuple[int
     certain = (scores > selection.score_threshold) & ((boxes[:, 2:] - boxes[:, :2]) > 0).all(dim=1)
     quads, boxes, scores = quads[certain], boxes[certain], scores[certain]
     labels = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
-    if selection.suppression == "hard":
-        kept = batched_nms(boxes, scores, labels, selection.iou_threshold)
-        scores = scores[kept]
-    else:
-        kept, scores = soft_nms(
-            boxes,
-            scores,
-            selection.suppression,
-            groups=labels,
-            iou_threshold=selection.iou_threshold,
-            score_threshold=selection.score_threshold,
-        )
-    best = slice(selection.limit)
-    return Instances(boxes[kept], labels[kept], scores, polygons=list(quads[kept]))[best]
+    kept, scores = suppressed(boxes, labels, scores, selection)
+    return Instances(boxes[kept], labels[kept], scores, polygons=list(quads[kept]))

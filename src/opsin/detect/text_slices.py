@@ -7,7 +7,6 @@ pixels, and of each slice only the top and the bottom are to be found.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -157,10 +156,3 @@ def _shared(slices: Slices, top: Tensor, bottom: Tensor) -> Tensor:
     """The height that slices and anchors share: (S, R * k)."""
     low, high = torch.maximum(slices.tops[:, None], top), torch.minimum(slices.bottoms[:, None], bottom)
     return (high - low).clamp(min=0)
-
-
-def choose(lines: Instances, places: Sequence[int] | Tensor) -> Instances:
-    """Boxes and polygons of some lines, as `cut_lines` takes them."""
-    chosen = torch.as_tensor(places, dtype=torch.int64)
-    polygons = None if lines.polygons is None else [lines.polygons[i] for i in chosen.tolist()]
-    return Instances(lines.boxes[chosen.to(lines.boxes.device)], polygons=polygons)
