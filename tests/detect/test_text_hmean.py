@@ -1,4 +1,4 @@
-"""ICDAR's protocols for lines of text: scenes worked by hand, and areas held against pixels."""
+"""ICDAR's protocols for lines of text: scenes worked by hand."""
 
 from __future__ import annotations
 
@@ -10,12 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from matplotlib.path import Path as MplPath
 
-from opsin.detect.text_hmean import deteval_matches, icdar_matches, shared_area, signed_area, text_metrics
+from opsin.detect.text_hmean import deteval_matches, icdar_matches, text_metrics
 from opsin.structures import Instances
-
-PIXELS = (np.argwhere(np.ones((460, 460))) + 0.5) / 2  # middles of half pixels
 
 
 def quad(x1: float, y1: float, x2: float, y2: float) -> np.ndarray:
@@ -29,23 +26,6 @@ def counts(lines: list[Any], found: list[Any], ignored: list[bool]) -> tuple[flo
 def deteval(lines: list[Any], found: list[Any], ignored: list[bool] | None = None) -> tuple[float, float, int, int]:
     boxes, others = (np.array(one, float).reshape(-1, 4) for one in (lines, found))
     return deteval_matches(boxes, others, np.array(ignored or [False] * len(lines), bool))[:4]
-
-
-@pytest.mark.parametrize("turn", [1, -1])
-def test_shared_areas_are_those_of_pixels(turn: int) -> None:
-    rng = np.random.default_rng(0)
-    for _ in range(10):
-        angles = np.sort(rng.uniform(0, 2 * np.pi, (2, 7)))
-        shapes = [
-            np.stack([np.cos(a), np.sin(a)], 1) * rng.uniform(20, 90, (7, 1)) + 100 + rng.uniform(-20, 20, 2)
-            for a in angles
-        ]  # stars: seldom convex
-        masks = [MplPath(one).contains_points(PIXELS) for one in shapes]
-        assert abs(signed_area(shapes[0])) == pytest.approx(masks[0].sum() / 4, rel=0.01, abs=5)
-        wanted = (masks[0] & masks[1]).sum() / 4
-        assert shared_area(shapes[0][::turn], shapes[1]) == pytest.approx(wanted, rel=0.01, abs=5)
-    assert shared_area(quad(0, 0, 10, 4), quad(5, 1, 20, 9)) == pytest.approx(15)
-    assert shared_area(quad(0, 0, 1, 1), quad(3, 3, 4, 4)) == 0
 
 
 def test_icdar_pairs_need_more_than_half() -> None:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from opsin.ops.quads import (
     clockwise,
+    convex_quad,
     cut_quad,
     homography,
     is_convex,
@@ -61,6 +62,13 @@ def test_orders_and_sizes() -> None:
     assert np.array_equal(quad_of(BOX[[2, 0]]), BOX)
     assert quad_size(BOX) == (3, 5)
     assert quad_size(np.array([(0, 0), (0.2, 0), (0.2, 0.1), (0, 0.1)])) == (1, 1)
+
+
+def test_a_quad_whose_corners_fold_is_made_a_rectangle() -> None:
+    assert np.array_equal(convex_quad(BOX[[1, 0, 3, 2]]), np.roll(BOX, -1, axis=0))  # the first corner is kept
+    crossed = np.array([(2, 1), (7, 4), (7, 1), (2, 4)], np.float32)
+    assert np.allclose(convex_quad(crossed), BOX) and convex_quad(crossed).dtype == np.float64
+    assert np.allclose(convex_quad(np.roll(crossed, 2, axis=0)), BOX)  # from the upper left corner on
 
 
 @pytest.mark.parametrize("turn", [0.0, 0.3, 1.2, 2.0])

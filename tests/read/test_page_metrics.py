@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-import numpy as np
 import pytest
 
 from opsin.ops.quads import quad_of_box
-from opsin.read.page_metrics import PageCounts, Written, clip_convex, count_page, match_lines, measure_pages
+from opsin.read.page_metrics import PageCounts, Written, count_page, match_lines, measure_pages
 
 TRUE = Written(
     [quad_of_box(box) for box in ((0, 0, 40, 10), (0, 20, 40, 30), (60, 20, 80, 30), (0, 40, 30, 50))],
@@ -64,12 +63,3 @@ def test_one_line_is_matched_once() -> None:
     twice = Written([box, quad_of_box((0, 0, 10, 9))], ["a", "a"], [False, False])
     matched, counted = match_lines(Written([box], ["a"], [False]), twice)
     assert matched == {0: 0} and counted == [0, 1]
-
-
-def test_clipping() -> None:
-    box = quad_of_box((0, 0, 4, 4))
-    diamond = np.array([[2.0, -1], [5, 2], [2, 5], [-1, 2]])
-    assert clip_convex(quad_of_box((9, 9, 10, 10)), box).shape == (0, 2)
-    found = clip_convex(diamond, box)
-    x, y = found.T
-    assert abs((x * np.roll(y, -1) - np.roll(x, -1) * y).sum()) / 2 == pytest.approx(14)  # 16 less four halves

@@ -137,7 +137,7 @@ class CTPN(Detector):
         self.vertical = nn.Linear(features, 2 * count)
         self.sides = nn.Linear(features, count) if side_refinement else None
         for layer in (self.rows.mix, self.text, self.vertical, self.sides):
-            if layer is not None:
+            if isinstance(layer, nn.Linear):
                 nn.init.normal_(layer.weight, std=0.01)  # section 3.3
                 nn.init.zeros_(layer.bias)
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from opsin.ops.polygons import shared_areas
 from opsin.structures import Instances
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -73,7 +74,7 @@ def icdar_matches(lines: Sequence[Array], found: Sequence[Array], ignored: Array
     What lies by more than half of its area on a line to ignore does not count. The rest is matched one to one, line by
     line, each with the first one found whose IoU is above `iou`.
     """
-    shared, of_lines, of_found = _areas(lines, found)
+    shared, of_lines, of_found = shared_areas(lines, found)
     out = (shared[ignored] > 0.5 * of_found).any(axis=0) & (of_found > 0)
     overlap = shared / np.maximum(of_lines[:, None] + of_found - shared, 1e-12)
     taken, pairs = out.copy(), []
@@ -140,56 +141,3 @@ def _boxes(one: Instances) -> Array:
         return one.boxes.double().numpy()
     corners = polygons(one)
     return np.array([[*own.min(axis=0), *own.max(axis=0)] for own in corners]).reshape(-1, 4)
-
-
-def _areas(lines: Sequence[Array], found: Sequence[Array]) -> tuple[Array, Array, Array]:
-    """The areas that polygons share, (N, M), and their own, (N,) and (M,)."""
-    shared = np.zeros((len(lines), len(found)))
-    low, high = (
-        [np.array([edge(one, 0) for one in polygons_]).reshape(-1, 2) for polygons_ in (lines, found)]
-        for edge in (np.min, np.max)
-    )
-    near = ((low[0][:, None] < high[1]) & (low[1] < high[0][:, None])).all(axis=2)
-    for line, place in np.argwhere(near):
-        shared[line, place] = shared_area(lines[line], found[place])
-    of_lines, of_found = (np.array([abs(signed_area(one)) for one in own]) for own in (lines, found))
-    return shared, of_lines, of_found
-
-
-def signed_area(polygon: Array) -> float:
-    """The area of a polygon (P, 2) without crossings, above 0 where its corners are clockwise as seen."""
-    x, y = (polygon - polygon.mean(axis=0)).T
-    return float(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
-
-
-def shared_area(one: Array, other: Array) -> float:
-    """The area that two polygons (P, 2) and (Q, 2) share, of any shape without crossings.
-
-    The second is a sum of signed triangles from its first corner on, and each triangle, being convex, cuts the first.
-    """
-    sign = np.sign(signed_area(other)) * np.sign(signed_area(one))
-    total = 0.0
-    for place in range(1, len(other) - 1):
-        triangle = other[[0, place, place + 1]]
-        turn = np.sign(signed_area(triangle))
-        if turn:
-            total += turn * signed_area(_cut(one, triangle[:: int(turn)]))
-    return max(0.0, float(sign * total))
-
-
-def _cut(polygon: Array, triangle: Array) -> Array:
-    """What of a polygon lies within a clockwise triangle, edge by edge (Sutherland and Hodgman 1974)."""
-    for start, end in zip(triangle, np.roll(triangle, -1, axis=0), strict=True):
-        side = end - start
-        away = side[0] * (polygon[:, 1] - start[1]) - side[1] * (polygon[:, 0] - start[0])
-        corners = []
-        for place, following in enumerate(np.roll(np.arange(len(polygon)), -1)):
-            here, there = away[place], away[following]
-            if here >= 0:
-                corners.append(polygon[place])
-            if (here >= 0) != (there >= 0):
-                corners.append(polygon[place] + here / (here - there) * (polygon[following] - polygon[place]))
-        if len(corners) < 3:
-            return np.zeros((3, 2))
-        polygon = np.array(corners)
-    return polygon

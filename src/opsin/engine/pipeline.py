@@ -22,7 +22,7 @@ from opsin.engine.exported import refuse_exported
 from opsin.engine.predict import Predictor, Program, assemble, load
 from opsin.engine.recipe import load_recipe
 from opsin.errors import InputError, unknown
-from opsin.ops.quads import clockwise, cut_quad, is_convex, quad_of, quad_of_box, smallest_rectangle
+from opsin.ops.quads import convex_quad, cut_quad, quad_of_box
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -192,21 +192,14 @@ class Pipeline(Predictor):
 def region_of(found: Mapping[str, Any]) -> Region:
     """The region of what a first run found: of its polygon, if it has one, else of its box.
 
-    A polygon of four corners is taken as it is; around any other, and one whose corners fold, goes a rectangle.
+    A polygon of four corners is taken as it is; around any other, and one whose corners fold, goes a rectangle: see
+    `convex_quad`.
     """
     if found.get("polygon") is None:
         quad = quad_of_box(found["box"])
     else:
-        polygon = np.asarray(found["polygon"], np.float64).reshape(-1, 2)
-        quad = quad_of(polygon)
-        quad = quad if is_convex(quad) else _level(smallest_rectangle(polygon))
+        quad = convex_quad(np.asarray(found["polygon"], np.float64).reshape(-1, 2))
     return Region(quad, float(found.get("score", 1.0)))
-
-
-def _level(rectangle: np.ndarray) -> np.ndarray:
-    """A rectangle's corners, clockwise from the upper left one."""
-    found = clockwise(rectangle)
-    return np.roll(found, -int(found.sum(axis=1).argmin()), axis=0)
 
 
 def plain_quad(quad: np.ndarray) -> list[list[float]]:

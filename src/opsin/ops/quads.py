@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as nnf
 
+from opsin.ops.polygons import signed_area
+
 _FLAT = 1e-3  # of a quad's bounding box: below that share of it, its area is nothing to cut
 
 
@@ -54,12 +56,24 @@ def quad_of(outline: np.ndarray) -> np.ndarray:
     Two corners are those of an upright box. Of the rectangle's corners the first is the nearest to the outline's first.
     """
     if len(outline) == 2:
-        (x1, y1), (x2, y2) = outline.min(axis=0), outline.max(axis=0)
-        return np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2)], outline.dtype)
+        return quad_of_box([*outline.min(axis=0), *outline.max(axis=0)]).astype(outline.dtype)
     if len(outline) == 4:
         return clockwise(outline)
     found = clockwise(smallest_rectangle(outline))
     return np.roll(found, -int(np.argmin(((found - outline[0]) ** 2).sum(axis=1))), axis=0)
+
+
+def convex_quad(outline: np.ndarray) -> np.ndarray:
+    """A quad of an outline (n, 2) that can be cut out, (4, 2), clockwise: that of `quad_of` if it is convex.
+
+    Else, where its corners fold, the smallest rectangle around it, from the upper left corner on.
+    """
+    outline = np.asarray(outline, np.float64)
+    quad = quad_of(outline)
+    if is_convex(quad):
+        return quad
+    found = clockwise(smallest_rectangle(outline))
+    return np.roll(found, -int(found.sum(axis=1).argmin()), axis=0)
 
 
 def smallest_rectangle(points: np.ndarray) -> np.ndarray:

@@ -10,7 +10,8 @@ import numpy as np
 from opsin.data.truth import Size, Summary, Truth
 from opsin.engine.evaluator import Evaluator, Result
 from opsin.errors import InputError
-from opsin.read.page_metrics import PageCounts, Written, as_quad, count_page, measure_pages, written_of
+from opsin.ops.quads import convex_quad
+from opsin.read.page_metrics import PageCounts, Written, count_page, measure_pages, written_of
 from opsin.structures import Batch, Instances
 
 
@@ -72,4 +73,4 @@ def _true(one: Instances) -> Written:
     assert one.polygons is not None and one.texts is not None
     labels = [0] * len(one) if one.labels is None else one.labels.tolist()
     ignored = [label < 0 or not text.strip() for label, text in zip(labels, one.texts, strict=True)]
-    return Written([as_quad(polygon.numpy()) for polygon in one.polygons], one.texts, ignored)
+    return Written([convex_quad(polygon.numpy()) for polygon in one.polygons], one.texts, ignored)

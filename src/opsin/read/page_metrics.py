@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from opsin.ops.quads import clockwise, is_convex, quad_of, smallest_rectangle
+from opsin.ops.polygons import shared_areas
+from opsin.ops.quads import convex_quad
 from opsin.ops.sequence import edit_distances
 
 IOU = 0.5
@@ -61,15 +62,17 @@ def match_lines(true: Written, found: Written) -> tuple[dict[int, int], list[int
 
     The pairs of the greatest overlap are matched first.
     """
-    overlaps = [(*_overlap(a, b), i, j) for i, a in enumerate(true.quads) for j, b in enumerate(found.quads)]
+    shared, of_true, of_found = shared_areas(true.quads, found.quads)
+    iou = shared / np.maximum(of_true[:, None] + of_found - shared, 1e-12)
+    ignored = np.array(true.ignored, bool)[:, None]
     matched: dict[int, int] = {}
     taken: set[int] = set()
-    for iou, _, i, j in sorted(overlaps, key=lambda one: (-one[0], one[2], one[3])):
-        if iou > IOU and not true.ignored[i] and i not in matched and j not in taken:
+    for i, j in sorted(np.argwhere((iou > IOU) & ~ignored).tolist(), key=lambda pair: (-iou[pair[0], pair[1]], pair)):
+        if i not in matched and j not in taken:
             matched[i] = j
             taken.add(j)
-    dropped = {j for iou, share, i, j in overlaps if true.ignored[i] and (share > _IGNORED or iou > IOU)} - taken
-    return matched, [j for j in range(len(found.quads)) if j not in dropped]
+    _, dropped = (ignored & ((shared > _IGNORED * of_found) | (iou > IOU))).nonzero()
+    return matched, sorted(taken | set(range(len(found.quads))) - set(dropped.tolist()))
 
 
 def measure_pages(pages: Sequence[PageCounts]) -> dict[str, float]:
@@ -101,44 +104,7 @@ def _add(metrics: dict[str, float], precision: str, recall: str, f1: str, counts
     metrics |= {f1: 2 * both / (found + true)} if found + true else {}
 
 
-def _overlap(true: np.ndarray, found: np.ndarray) -> tuple[float, float]:
-    """The IoU of two quads, and the share of the found one that lies in the true one."""
-    apart = (true.min(axis=0) >= found.max(axis=0)).any() or (found.min(axis=0) >= true.max(axis=0)).any()
-    if apart:
-        return 0.0, 0.0
-    both, first, second = _area(clip_convex(found, true)), _area(true), _area(found)
-    union = first + second - both
-    return (both / union if union > 0 else 0.0), (both / second if second > 0 else 0.0)
-
-
-def clip_convex(polygon: np.ndarray, window: np.ndarray) -> np.ndarray:
-    """The part (n, 2) of a convex polygon within another, both clockwise. Sutherland and Hodgman 1974."""
-    kept = [tuple(corner) for corner in polygon.tolist()]
-    for (x1, y1), (x2, y2) in zip(window.tolist(), np.roll(window, -1, axis=0).tolist(), strict=True):
-        corners, kept = kept, []
-        sides = [(x2 - x1) * (y - y1) - (y2 - y1) * (x - x1) for x, y in corners]
-        for place, (corner, side) in enumerate(zip(corners, sides, strict=True)):
-            before, earlier = corners[place - 1], sides[place - 1]
-            if (side >= 0) != (earlier >= 0):
-                share = earlier / (earlier - side)
-                kept.append((before[0] + share * (corner[0] - before[0]), before[1] + share * (corner[1] - before[1])))
-            if side >= 0:
-                kept.append(corner)
-    return np.array(kept, np.float64).reshape(-1, 2)
-
-
-def as_quad(polygon: np.ndarray) -> np.ndarray:
-    """A polygon's quad, convex and clockwise."""
-    quad = quad_of(np.asarray(polygon, np.float64))
-    return clockwise(quad if is_convex(quad) else smallest_rectangle(np.asarray(polygon, np.float64)))
-
-
 def written_of(lines: Sequence[Mapping[str, object]]) -> Written:
     """The lines of an answer of pages."""
-    quads = [as_quad(np.array(line["quad"])) for line in lines]
+    quads = [convex_quad(np.array(line["quad"])) for line in lines]
     return Written(quads, [str(line["text"]) for line in lines], [False] * len(quads))
-
-
-def _area(polygon: np.ndarray) -> float:
-    x, y = polygon.T
-    return abs(float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum())) / 2
