@@ -124,8 +124,7 @@ def measure_words(arguments: argparse.Namespace) -> dict[str, Any]:
                 found[name] = _measure(make(), images, texts)
             except (ImportError, InputError) as error:
                 found[name] = {"absent": str(error).splitlines()[0]}
-    explained = opsin.explain(arguments.run)
-    found["opsin"]["macs"] = getattr(explained, "macs", None) or dict(explained.to_dict())["totals"]["macs"]
+    found["opsin"]["macs"] = opsin.explain(arguments.run).totals.macs
     if "absent" not in found["rapidocr"]:
         found["rapidocr"]["macs"] = rapidocr_macs()
     return found

@@ -17,6 +17,7 @@ from opsin.detect.detector import Outputs
 from opsin.detect.evaluate import unrefined_rules
 from opsin.detect.postprocess import Selection
 from opsin.detect.program import DetectorProgram, decoding_of
+from opsin.detect.targets import batch_targets, return_polygons
 from opsin.detect.text_lines import LineRules, connect, find_lines, fit_quads
 from opsin.detect.text_slices import cut_lines, match_slices
 from opsin.errors import InputError
@@ -282,3 +283,17 @@ def test_tiles_drawings_and_cocos_json_have_polygons() -> None:
     assert drawn.getpixel((25, 12)) != (0, 0, 0) and drawn.getpixel((25, 10)) == (0, 0, 0)  # along the slanted top
     answer = DetectAnswer({"instances": [line]})
     assert answer.polygons is not None and answer.polygons[0].shape == (4, 2)
+
+
+def test_polygons_go_to_the_input_and_back_together() -> None:
+    given = [torch.rand(count, 2, generator=torch.Generator().manual_seed(count)) * 40 for count in (4, 7, 3)]
+    boxes = torch.tensor([[0.0, 0, 40, 40]] * 3)
+    batch: Any = {"image": torch.zeros(1, 3, 48, 96), "instances": [Instances(boxes, polygons=given)]}
+    (found,) = batch_targets(batch, torch.device("cpu"), (96, 288))
+    assert found.polygons is not None
+    for one, own in zip(found.polygons, given, strict=True):
+        torch.testing.assert_close(one, own * torch.tensor([3.0, 2.0]))
+    preprocessing = Preprocessing(size=(96, 288), channels=3, mean=(0.5,) * 3, std=(0.5,) * 3)
+    for one, own in zip(return_polygons(found.polygons, preprocessing, (48, 96)) or (), given, strict=True):
+        torch.testing.assert_close(one, own)
+    assert return_polygons([], preprocessing, (48, 96)) == [] and return_polygons(None, preprocessing, (48, 96)) is None

@@ -95,8 +95,9 @@ def test_options_reach_the_run_they_are_for() -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (160, 240), (3, 500)])
 def test_a_page_without_text(size: tuple[int, int]) -> None:
-    predictor, _, _ = page_reader()
+    predictor, finder, _ = page_reader()
     answer = predictor.predict(draw_page([], size))
+    assert [one["size"] for one in finder.asked] == [(1, *size), (1, *size[::-1])]  # once each way
     assert answer == {"turned": 0, "lines": []} and answer.text == ""
     assert answer.quads.shape == (0, 4, 2) and answer.boxes.shape == (0, 4)
     assert predictor.describe(answer) == "0 lines"

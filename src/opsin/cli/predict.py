@@ -33,6 +33,11 @@ EXAMPLES = examples(
 )
 
 
+def _of_pages(metavar: str, words: str) -> Any:
+    """An option of reading whole pages."""
+    return typer.Option(metavar=metavar, help=words, show_default=False, rich_help_panel="Pages")
+
+
 def predict(
     run: Annotated[str | None, typer.Argument(metavar="RUN", help=RUNS, show_default=False)] = None,
     inputs: Annotated[
@@ -70,29 +75,16 @@ def predict(
     device: Device = None,
     detector: Annotated[
         str | None,
-        typer.Option(
-            metavar="RUN",
-            help="In the place of RUN, with --recognizer: the run that finds the lines of whole pages.",
-            show_default=False,
-            rich_help_panel="Pages",
-        ),
+        _of_pages("RUN", "In the place of RUN, with --recognizer: the run that finds the lines of whole pages."),
     ] = None,
     recognizer: Annotated[
         str | None,
-        typer.Option(
-            metavar="RUN",
-            help="With --detector: the run that says what each line reads. Pages may be images or PDF files.",
-            show_default=False,
-            rich_help_panel="Pages",
-        ),
+        _of_pages("RUN", "With --detector: the run that says what each line reads. Pages may be images or PDF files."),
     ] = None,
     save: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Write both runs as one file, FILE.safetensors, which is used as a run; INPUT may be left out then.",
-            show_default=False,
-            rich_help_panel="Pages",
+        _of_pages(
+            "FILE", "Write both runs as one file, FILE.safetensors, which is used as a run; INPUT may be left out then."
         ),
     ] = None,
     as_json: AsJson = False,
@@ -131,8 +123,10 @@ def predict(
     output = PredictOutput(csv, coco, crops, jsonl, written, form, out)
     run, inputs, parts = _subject(run, inputs or [], {"detector": detector, "recognizer": recognizer}, save)
     _check(run, parts, inputs, out, output, as_json)
-    if save is not None and not (_save(save, parts) and inputs):
-        return
+    if save is not None:
+        _save(save, parts)
+        if not inputs:
+            return
     predictor = _load(run, parts, device)
     output.check_form(predictor.answer_class)
     options = {"batch_size": batch_size, **({"tile": tile} if tile is not None else {}), **options}
@@ -220,12 +214,10 @@ def _load(run: str | None, parts: dict[str, str], device: str | None) -> Any:
     return load_pipeline(device=device, **parts) if run is None else load(run, device)
 
 
-def _save(file: Path, parts: dict[str, str]) -> Path:
+def _save(file: Path, parts: dict[str, str]) -> None:
     from opsin.engine.pipeline import save_pipeline
 
-    written = save_pipeline(file, **parts)
-    say(f"written: {written}")
-    return written
+    say(f"written: {save_pipeline(file, **parts)}")
 
 
 def _without_input(run: str | None, parts: dict[str, str]) -> InputError:

@@ -62,7 +62,7 @@ class DetectAnswer(Answer):
 
     @property
     def polygons(self) -> list[np.ndarray] | None:
-        """The corners of each line of text, float32 (4, 2), from the upper left one on; None of other detectors."""
+        """The corners of each line of text, float32 (4, 2), from the upper left one on; None of other objects."""
         found = self.value("instances")
         if not all("polygon" in one for one in found):
             return None

@@ -65,8 +65,8 @@ def merge_instances(
     """The objects of an image, best first. views: those found at each of `places`, {"box", "label", "score"} and more.
 
     size: (height, width) of the image. iou_threshold: of two of a class that overlap by more, one is kept. limit: how
-    many, at most; all if None. Fields `mask` and `polygon` are moved with their box, the
-    polygon of several parts is that box; other fields are those of the most certain part.
+    many, at most; all if None. Fields `mask` and `polygon` are moved with their box, the polygon of several
+    parts is that box; other fields are those of the most certain part.
     """
     rows = [(number, one) for number, view in enumerate(views) for one in view]
     found = _gather(rows, places, size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -42,7 +42,7 @@ def _resize(instances: Instances, batch: Batch, size: tuple[int, int] | None) ->
         masks = resize_masks(masks, size)
     polygons = instances.polygons
     if polygons is not None and size is not None:
-        polygons = [rescale(polygon.repeat(1, 2), batch, size)[:, :2] for polygon in polygons]
+        polygons = _move(polygons, lambda corners: rescale(corners, batch, size))
     return replace(instances, boxes=rescale(instances.boxes, batch, size), masks=masks, polygons=polygons)
 
 
@@ -82,4 +82,11 @@ def return_polygons(
     """Polygons (P, 2) in pixels of the network's input as those of an image of (height, width); None stays None."""
     if polygons is None:
         return None
-    return [preprocessing.return_boxes(one.float().repeat(1, 2), size)[:, :2] for one in polygons]
+    return _move(polygons, lambda corners: preprocessing.return_boxes(corners.float(), size))
+
+
+def _move(polygons: Sequence[Tensor], move: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    """Polygons (P, 2), of which every corner goes as that of a box does. move: of boxes, (N, 4), all at once."""
+    if not polygons:
+        return []
+    return list(move(torch.cat(list(polygons)).repeat(1, 2))[:, :2].split([len(one) for one in polygons]))

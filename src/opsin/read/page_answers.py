@@ -14,6 +14,9 @@ from opsin.engine.answers import Answer, Answers, write_text
 from opsin.errors import InputError, unknown
 from opsin.read.hocr import hocr_document, hocr_page
 
+_COLUMNS = ("block", "row", "text", "score", "found")
+_CORNERS = tuple(f"{axis}{corner}" for corner in range(1, 5) for axis in "xy")
+
 
 class PageAnswer(Answer):
     """The lines of a page in the order of reading.
@@ -64,12 +67,11 @@ class PageAnswer(Answer):
 
     def rows(self) -> list[dict[str, Any]]:
         """A line of a table for each line of text: block, row, text, score, found, x1, y1, ... x4, y4."""
-        names = [f"{axis}{corner}" for corner in range(1, 5) for axis in "xy"]
         return [
             {
                 **self.origin(),
-                **{key: line[key] for key in ("block", "row", "text", "score", "found")},
-                **dict(zip(names, (value for corner in line["quad"] for value in corner), strict=True)),
+                **{key: line[key] for key in _COLUMNS},
+                **dict(zip(_CORNERS, (value for corner in line["quad"] for value in corner), strict=True)),
             }
             for line in self.lines
         ]
@@ -91,8 +93,7 @@ class PageAnswers(Answers):
     """Answers for several pages."""
 
     def columns(self) -> list[str]:
-        corners = [f"{axis}{corner}" for corner in range(1, 5) for axis in "xy"]
-        return ["path", "block", "row", "text", "score", "found", *corners]
+        return ["path", *_COLUMNS, *_CORNERS]
 
     @property
     def text(self) -> str:

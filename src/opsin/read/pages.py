@@ -92,7 +92,8 @@ class PagePredictor(Pipeline):
         for turns in (0, 1):
             if turns == 1 and max(scores.values()) >= _SURE:
                 break
-            lines[turns] = lines.get(turns) or self._find_lines(image, turns, asked)
+            if turns not in lines:
+                lines[turns] = self._find_lines(image, turns, asked)
             over = [Region(np.roll(one.quad, 2, axis=0), one.score) for one in lines[turns]]
             scores[turns] = self._readability(image, lines[turns], asked)
             scores[turns + 2] = self._readability(image, over, asked)
