@@ -142,6 +142,10 @@ def test_pages_of_a_pdf(runs: dict[str, Path], call: Call) -> None:
     Path("broken.pdf").write_bytes(b"%PDF-1.4 nothing")
     status, _, err = call("predict", "pages.safetensors", "broken.pdf")
     assert status == 2 and "cannot read broken.pdf as a PDF" in err
+    Path("broken.pdf").rename("scans/broken.pdf")  # among others it is one that could not be read
+    status, out, err = call("predict", "pages.safetensors", "scans", "--turn", "off", "--json")
+    assert status == 2 and "cannot read scans/broken.pdf as a PDF" in err and "1 of 3 inputs" in err
+    assert [one["path"] for one in json.loads(out)] == ["scans/broken.pdf", *(one["path"] for one in found)]
 
 
 def test_pages_are_evaluated(runs: dict[str, Path], call: Call) -> None:

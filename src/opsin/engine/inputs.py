@@ -99,11 +99,20 @@ def find_inputs(inputs: Sequence[str | Path], *, videos: bool = True, pdfs: bool
     """What some texts and paths stand for: a Path of a file, `PdfPage`, `ReadOnce`, or a camera as it is given.
 
     Folders are searched through and sorted. videos, pdfs: find those in folders, and among what matches a pattern, too;
-    a PDF by its own name always means its pages. Raises InputError for what is not there.
+    a PDF by its own name always means its pages. Raises InputError for what is not there, and for a PDF that is named
+    and cannot be opened; of one that was found with others the reading says so.
     """
     suffixes = (_KNOWN if videos else IMAGE_SUFFIXES) | (PDF_SUFFIXES if pdfs else frozenset())
-    found = [one for given in inputs for one in _find(given, suffixes)]
-    return [page for one in found for page in (find_pages(one) if is_pdf(one) else [one])]
+    found: list[Any] = []
+    for given in inputs:
+        for one in _find(given, suffixes):
+            try:
+                found += find_pages(one) if is_pdf(one) else [one]
+            except InputError:
+                if is_pdf(_as_path(given)):
+                    raise
+                found.append(PdfPage(one))
+    return found
 
 
 def check_inputs(inputs: Sequence[str | Path]) -> None:

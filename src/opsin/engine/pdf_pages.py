@@ -28,10 +28,9 @@ class PdfPage(str):
 
     @property
     def place(self) -> tuple[Path, int]:
-        """The file, and the page's number from 1."""
+        """The file, and the page's number from 1; of a file that could not be opened, its name alone is the first."""
         found = _PAGE.fullmatch(self)
-        assert found is not None
-        return Path(found[1]), int(found[2])
+        return (Path(self), 1) if found is None else (Path(found[1]), int(found[2]))
 
     def draw(self) -> Any:
         """uint8 (H, W, 3), RGB, at `RESOLUTION`. Raises InputError for what cannot be read, and a page not there."""
