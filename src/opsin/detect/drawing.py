@@ -45,14 +45,13 @@ def annotate(image: Tensor, answer: dict[str, Any], classes: Sequence[str]) -> I
 def _outline_lines(image: Tensor, found: Sequence[dict[str, Any]], classes: Sequence[str]) -> Image.Image:
     """The image with the polygon of each line of text, the paler the less certain. Words would hide the text."""
     drawn, factor = enlarge(to_pil(image).convert("RGB"), NARROWEST)
-    whole = drawn.copy()
-    canvas = ImageDraw.Draw(whole, "RGBA")
+    canvas = ImageDraw.Draw(drawn, "RGBA")
     width = max(2, round(min(drawn.size) / 320))
     for one in reversed(found):
         corners = [(factor * x, factor * y) for x, y in one["polygon"]]
         color = (*color_of(one["label"], classes), round(255 * (0.3 + 0.7 * one["score"])))
         canvas.line([*corners, corners[0], corners[1]], fill=color, width=width, joint="curve")
-    return whole
+    return drawn
 
 
 def compare(

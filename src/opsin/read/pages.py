@@ -86,20 +86,18 @@ class PagePredictor(Pipeline):
         Upside down the lines lie where they do upright, so that they are looked for twice at most, and once more where
         a page is turned. On its side it is tried only if neither way of its own axis is read with certainty.
         """
-        upright = self._find_lines(image, 0, asked)
         scores: dict[int, float] = {}
-        lines = {0: upright}
+        lines: dict[int, list[Region]] = {}
         for turns in (0, 1):
             if turns == 1 and max(scores.values()) >= _SURE:
                 break
-            if turns not in lines:
-                lines[turns] = self._find_lines(image, turns, asked)
+            lines[turns] = self._find_lines(image, turns, asked)
             over = [Region(np.roll(one.quad, 2, axis=0), one.score) for one in lines[turns]]
             scores[turns] = self._readability(image, lines[turns], asked)
             scores[turns + 2] = self._readability(image, over, asked)
         best = max(scores, key=lambda turns: scores[turns])
         if best == 0 or scores[best] < scores[0] + _BETTER:
-            return 0, upright
+            return 0, lines[0]
         return best, lines[best] if best in lines else self._find_lines(image, best, asked)
 
     def _readability(self, image: Tensor, regions: Sequence[Region], asked: Asked) -> float:

@@ -44,8 +44,7 @@ def page_angle(quads: Sequence[np.ndarray]) -> float:
         return 0.0
     sides = np.array([(quad[1] - quad[0]) + (quad[2] - quad[3]) for quad in quads])
     weights = np.linalg.norm(sides, axis=1)
-    total = sides[weights > 0].sum(axis=0) if (weights > 0).any() else np.array([1.0, 0.0])
-    mean = float(np.arctan2(total[1], total[0]))
+    mean = float(np.arctan2(*sides.sum(axis=0)[::-1]))
     off = (np.arctan2(sides[:, 1], sides[:, 0]) - mean + np.pi) % (2 * np.pi) - np.pi
     ordered = np.argsort(off, kind="stable")
     half = np.searchsorted(np.cumsum(weights[ordered]), weights.sum() / 2)
