@@ -123,10 +123,8 @@ def predict(
     output = PredictOutput(csv, coco, crops, jsonl, written, form, out)
     run, inputs, parts = _subject(run, inputs or [], {"detector": detector, "recognizer": recognizer}, save)
     _check(run, parts, inputs, out, output, as_json)
-    if save is not None:
-        _save(save, parts)
-        if not inputs:
-            return
+    if save is not None and not (_save(save, parts) and inputs):
+        return
     predictor = _load(run, parts, device)
     output.check_form(predictor.answer_class)
     options = {"batch_size": batch_size, **({"tile": tile} if tile is not None else {}), **options}
@@ -214,10 +212,12 @@ def _load(run: str | None, parts: dict[str, str], device: str | None) -> Any:
     return load_pipeline(device=device, **parts) if run is None else load(run, device)
 
 
-def _save(file: Path, parts: dict[str, str]) -> None:
+def _save(file: Path, parts: dict[str, str]) -> Path:
     from opsin.engine.pipeline import save_pipeline
 
-    say(f"written: {save_pipeline(file, **parts)}")
+    written = save_pipeline(file, **parts)
+    say(f"written: {written}")
+    return written
 
 
 def _without_input(run: str | None, parts: dict[str, str]) -> InputError:
