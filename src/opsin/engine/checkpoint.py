@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import pickletools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -344,16 +346,26 @@ class HoldsCodeError(InputError):
     """A file that is no damaged checkpoint, but one that would run code."""
 
 
+def _needs_code(error: str) -> bool:
+    """Whether a pickle was refused for a global that is not among those of tensors, or an instruction that calls one.
+
+    A byte that is no instruction at all is damage.
+    """
+    operand = re.search(r"nsupported operand (\d+)", error)
+    return "nsupported" in error and (operand is None or chr(int(operand[1])) in pickletools.code2op)
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """A training's state. Raises InputError if the file is damaged or holds anything but plain values and tensors."""
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "nsupported" not in str(error):  # a global that is not among those of tensors, or an instruction
+        if not _needs_code(str(error)):
             raise InputError(f"{path} is not a readable checkpoint: its values are damaged") from None
         raise HoldsCodeError(f"{path} holds objects that only code can rebuild; it was not loaded") from None
     except Exception as error:  # a damaged pickle can raise nearly any
-        reason = "it is empty" if path.is_file() and not path.stat().st_size else str(error).strip().partition("\n")[0]
+        first = str(error).strip().partition("\n")[0].partition(". ")[0]  # what follows is advice of the reader's own
+        reason = "it is empty" if path.is_file() and not path.stat().st_size else first
         raise InputError(f"{path} is not a readable checkpoint: {reason or type(error).__name__}") from None
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise InputError(f"{path} is not a checkpoint of a training")

@@ -78,7 +78,8 @@ def confusions(evaluation: Evaluation) -> list[Section]:
         rows.append([shown(true), shown(read), count, share])
     note = f"The {len(rows)} most frequent of {len(evaluation.confusions):,} pairs. What stands for no character of "
     note += f"the other text is {_NOTHING}: left out, or read where nothing is."
-    table = Table("Most frequent confusions", ["true", "read as", "count", "of that character"], rows, note)
+    share_of = "of that character"
+    table = Table("Most frequent confusions", ["true", "read as", "count", share_of], rows, note, (share_of,))
     names = sorted({one for pair in evaluation.confusions for one in pair if one} | set(counts))
     if len(names) >= MOST_IN_MATRIX:
         return [table]
