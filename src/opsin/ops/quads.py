@@ -93,12 +93,6 @@ def smallest_rectangle(points: np.ndarray) -> np.ndarray:
     return best
 
 
-def signed_area(corners: np.ndarray) -> float:
-    """The area within corners (n, 2), by the shoelace formula: positive where they go clockwise as seen."""
-    x, y = corners[:, 0], corners[:, 1]
-    return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum()) / 2
-
-
 def quad_size(quad: np.ndarray) -> tuple[int, int]:
     """(height, width) in pixels of what a quad (4, 2) holds: the longer of its two sides each, at least 1."""
     along = np.linalg.norm(np.roll(quad, -1, axis=0) - quad, axis=1)

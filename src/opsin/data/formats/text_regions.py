@@ -32,7 +32,8 @@ from opsin.data.texts import PackedTexts, Texts, alphabet_of
 from opsin.data.truth import Problem
 from opsin.errors import InputError
 from opsin.files import read_regular
-from opsin.ops.quads import quad_of, quad_size, signed_area
+from opsin.ops.polygons import signed_area
+from opsin.ops.quads import quad_of, quad_size
 
 TEXT = "text"  # the one class of what a page shows
 UNREADABLE = ("###",)  # a transcription that says that nobody can read it
