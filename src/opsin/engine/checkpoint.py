@@ -352,7 +352,8 @@ def _needs_code(error: str) -> bool:
     A byte that is no instruction at all is damage.
     """
     operand = re.search(r"nsupported operand (\d+)", error)
-    return "nsupported" in error and (operand is None or chr(int(operand[1])) in pickletools.code2op)
+    known = {one.code for one in pickletools.opcodes}
+    return "nsupported" in error and (operand is None or chr(int(operand[1])) in known)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
