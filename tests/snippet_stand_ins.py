@@ -73,6 +73,7 @@ def masks(folder: Path) -> None:
                 values = (drawn * (255 if count == 2 else 1)).astype(np.uint8)
                 Image.fromarray(values).save(folder / name / split / "masks" / f"{number}.png")
     (folder / "streets" / "classes.txt").write_text("road\nhouse\nsky\n")
+    shutil.copytree(folder / "scans", folder / "isbi")
     shutil.copytree(folder / "streets" / "test" / "masks", folder / "masks")  # what somebody has predicted
 
 

@@ -72,7 +72,12 @@ AS_WRITTEN = ("docs/tutorial.md", "docs/own_parts.md")  # whose trainings are sm
 # Pages whose trainings leave no run: of each, a step on two images is tried.
 ONE_STEP = ("docs/networks/", "docs/detectors/", "docs/models.md", "docs/weights.md", "docs/finetuning.md")
 OF_A_HUB = ("docs/data.md", "docs/models.md", "docs/weights.md")
-LEAVE_RUNS = ("docs/detectors/ctpn.md", "docs/detectors/fast_rcnn.md", "docs/detectors/rcnn.md")
+LEAVE_RUNS = (
+    "docs/detectors/ctpn.md",
+    "docs/detectors/fast_rcnn.md",
+    "docs/detectors/rcnn.md",
+    "docs/segmenters/unet.md",
+)
 # Runs that a page assumes, by their places: see `snippet_stand_ins.RUNS`.
 RUNS: Mapping[str, Mapping[str, str]] = {
     "docs/answers.md": {"runs/classifier": "photos", "runs/detector": "yolo"},
