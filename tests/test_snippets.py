@@ -66,6 +66,8 @@ NOT_RUN: Mapping[tuple[str, str], str] = {
     ("docs/blocks/scratch.md", "python -c"): "ten times the command above",
     ("docs/tutorial.md", "opsin train classify --model resnet18"): "twenty epochs: a step of it is README.md's",
     ("docs/necks.md", "python benchmarks/necks.py"): "trains every neck, for minutes",
+    ("docs/segmenters/fcn.md", "opsin train "): "thousands of masks each: tests/segment/test_fcn.py trains in stages",
+    ("docs/segmenters/fcn.md", "opsin eval "): "of those trainings",
     ("docs/detectors/regions.md", "python benchmarks/regions.py"): "times four trained runs, for minutes",
 }
 AS_WRITTEN = ("docs/tutorial.md", "docs/own_parts.md")  # whose trainings are small, and which speak of their results
