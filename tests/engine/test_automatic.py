@@ -67,11 +67,30 @@ def test_precision_by_hardware(device: str, capability: Any, expected: str, monk
     assert automatic.best_precision(recipe()) == expected
 
 
+@pytest.mark.parametrize(
+    ("capabilities", "expected", "warned"),
+    [({"avx2"}, "32-true", True), ({"avx2", "avx512_f"}, "32-true", False), ({"amx_bf16"}, "bf16-mixed", False)],
+)
+def test_bfloat16_on_processors(
+    capabilities: set[str], expected: str, warned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(automatic, "processor_capabilities", lambda: frozenset(capabilities))
+    on_cpu = {"train__accelerator": "cpu"}
+    assert automatic.best_precision(recipe(**on_cpu)) == "32-true"  # what flags leave open
+    source = opsin.data.open("digits", "classify")
+    made, _ = automatic.by_machine(recipe(**on_cpu, train__precision="auto"), source, None)
+    assert made.train.precision == expected
+    asked = recipe(**on_cpu, train__precision="bf16-mixed")
+    made, lines = automatic.by_machine(asked, source, None)
+    assert made == asked
+    assert [line.startswith("warning: train.precision bf16-mixed") for line in lines] == [True] * warned
+
+
 def test_only_flags_leave_them_open(monkeypatch: pytest.MonkeyPatch) -> None:
     source = opsin.data.open("digits", "classify")
     source = source.with_splits(opsin.data.divide(source))
     monkeypatch.setattr(automatic, "count_workers", lambda recipe, stored: 3)
-    monkeypatch.setattr(automatic, "best_precision", lambda recipe: "bf16-mixed")
+    monkeypatch.setattr(automatic, "best_precision", lambda recipe, cpu: "bf16-mixed")
     assert automatic.by_machine(recipe(), source, None) == (recipe(), [])
     made, lines = automatic.by_machine(recipe(), source, {"model.name"})
     assert (made.train.workers, made.train.precision) == (3, "bf16-mixed")

@@ -54,19 +54,20 @@ def by_machine(recipe: Recipe, source: Source, given: Collection[str] | None) ->
     open_keys = () if given is None else [key for key in ("train.workers", "train.precision") if key not in given]
     values: dict[str, Any] = dict.fromkeys(open_keys, AUTO)
     values |= {f"train.{name}": AUTO for name in ("workers", "precision") if getattr(recipe.train, name) == AUTO}
+    slow = _emulated(recipe)
     if not values:
-        return recipe, []
+        return recipe, slow
     asked, words = [key for key in values if key not in open_keys], []
     if "train.workers" in values:
         values["train.workers"] = count_workers(recipe, stored=source.splits["train"].inputs.stored)
         if values["train.workers"] or "train.workers" in asked:
             words.append(_describe_workers(values["train.workers"]))
     if "train.precision" in values:
-        values["train.precision"] = best_precision(recipe)
+        values["train.precision"] = best_precision(recipe, cpu="train.precision" in asked)
         if values["train.precision"] != "32-true" or "train.precision" in asked:
             words.append(f"precision {values['train.precision']}")
     line = f"{', '.join(words)}; train.workers and train.precision override"
-    return load_recipe(recipe.model_dump(), values), [line] if words else []
+    return load_recipe(recipe.model_dump(), values), slow + ([line] if words else [])
 
 
 def count_workers(recipe: Recipe, *, stored: bool) -> int:
@@ -82,12 +83,30 @@ def count_workers(recipe: Recipe, *, stored: bool) -> int:
     return min(_MOST, share // 2 if device.type == "cpu" else share)
 
 
-def best_precision(recipe: Recipe) -> str:
-    """bf16-mixed on a GPU that computes in bfloat16, else 32-true: on a CPU it saves time on few of them."""
+def best_precision(recipe: Recipe, *, cpu: bool = False) -> str:
+    """bf16-mixed on a GPU that computes in bfloat16, else 32-true. cpu: on a processor with tiles of it, too."""
     device = accelerator_device(recipe.train.accelerator, recipe.train.devices)
-    if device.type != "cuda":
-        return "32-true"
-    return "bf16-mixed" if torch.cuda.get_device_capability(device) >= (8, 0) else "32-true"
+    if device.type == "cuda":
+        return "bf16-mixed" if torch.cuda.get_device_capability(device) >= (8, 0) else "32-true"
+    return "bf16-mixed" if cpu and device.type == "cpu" and "amx_bf16" in processor_capabilities() else "32-true"
+
+
+def processor_capabilities() -> frozenset[str]:
+    """Instruction sets of this processor by torch's names, as "avx2" or "amx_bf16"; none where torch does not say."""
+    ask: Callable[[], Mapping[str, Any]] | None = getattr(torch.cpu, "get_capabilities", None)
+    return frozenset(name for name, there in ask().items() if there is True) if ask is not None else frozenset()
+
+
+def _emulated(recipe: Recipe) -> list[str]:
+    """A warning where the recipe's bfloat16 is computed by other instructions, which takes many times as long."""
+    device = accelerator_device(recipe.train.accelerator, recipe.train.devices)
+    known = processor_capabilities()
+    if recipe.train.precision != "bf16-mixed" or device.type != "cpu" or "avx2" not in known or "avx512_f" in known:
+        return []
+    return [
+        "warning: train.precision bf16-mixed: this processor has no instructions for bfloat16, and a step may take ten "
+        "times as long; train.precision=32-true, or auto, is faster here"
+    ]
 
 
 def available_cores() -> int:
