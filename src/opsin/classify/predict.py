@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
-from opsin.backbones.backbone import Outputs
+from opsin.backbones.backbone import Backbone, Outputs
 from opsin.classify import drawing
 from opsin.classify.answers import ClassAnswer
 from opsin.data import Preprocessing
 from opsin.engine.answers import Answer
 from opsin.engine.checkpoint import Facts
 from opsin.engine.predict import Predictor, Program, describe_input
-from opsin.errors import printable
+from opsin.errors import InputError, printable
 
 _CHOSEN = 0.5  # the least probability of a class that an image has, of a multi-label model
 
@@ -59,6 +60,14 @@ class ClassifyPredictor(Predictor):
             else:
                 answers.append({**best[0], **every})
         return answers
+
+    @torch.inference_mode()
+    def embed(self, images: Sequence[Any]) -> Tensor:
+        """The last map of the network's features, averaged over its places: float32 (N, channels) on the CPU."""
+        if not isinstance(self.model, Backbone):
+            raise InputError("a classifier of your own names no features; give a run of a network of opsin")
+        batch = self.collate([self.read(image) for image in images]).to(self.device)
+        return self.model.features(self.normalize(batch))[-1].float().mean(dim=(2, 3)).cpu()
 
     def draw(self, image: Tensor, answer: dict[str, Any]) -> Any:
         """The image with its class and probability under it."""

@@ -218,6 +218,17 @@ class Predictor:
         """The predictor of a pipeline, of those that it is made of, by name; see `opsin.engine.pipeline`."""
         raise InputError(f"{task} is not made of several runs")
 
+    def embed(self, images: Sequence[Given]) -> Tensor:
+        """Vectors that say how images look, float32 (N, D) on the CPU: those that its answers hold as "embedding".
+
+        Raises InputError where they hold none.
+        """
+        try:
+            vectors = [torch.as_tensor(answer.value("embedding")) for answer in self.predict(list(images))]
+        except KeyError:
+            raise InputError(f"a run of {self.recipe.task} gives no vectors that say how an image looks") from None
+        return torch.stack(vectors).float().cpu()
+
     def without_network(self) -> Self:
         """What draws and describes answers: a copy that holds no weights, so that an answer holds none."""
         own = copy.copy(self)

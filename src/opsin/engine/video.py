@@ -27,7 +27,17 @@ from opsin.errors import InputError, JobError
 from opsin.files import atomic
 from opsin.image_files import VIDEO_SUFFIXES
 
-__all__ = ["VIDEO_SUFFIXES", "Damage", "Frame", "batched", "frame_rate", "is_video", "open_video", "write_video"]
+__all__ = [
+    "VIDEO_SUFFIXES",
+    "Damage",
+    "Frame",
+    "batched",
+    "frame_count",
+    "frame_rate",
+    "is_video",
+    "open_video",
+    "write_video",
+]
 _PATIENCE = 10.0  # seconds that a camera or an address may keep silent
 
 T = TypeVar("T")
@@ -108,6 +118,22 @@ def frame_rate(path: str | Path | int) -> Fraction:
         stream = container.streams.video[0]
         rate = stream.average_rate or stream.guessed_rate
     return Fraction(rate).limit_denominator(1001) if rate else Fraction(25)
+
+
+def frame_count(path: str | Path | int) -> int | None:
+    """How many frames a file says it has, which need not be true; None where it does not, and of cameras."""
+    path = _existing(path)
+    if is_live(path):
+        return None
+    with _opened(_import_av(), path) as container:
+        stream = container.streams.video[0]
+        if stream.frames:
+            return int(stream.frames)
+        seconds = float(stream.duration * stream.time_base) if stream.duration is not None else None
+        if seconds is None and container.duration is not None:
+            seconds = container.duration / 1e6
+        rate = stream.average_rate or stream.guessed_rate
+    return round(seconds * float(rate)) if seconds is not None and rate else None
 
 
 @contextmanager
