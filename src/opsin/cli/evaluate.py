@@ -13,6 +13,7 @@ from opsin import rooms
 from opsin.cli.arguments import RUNS, AllowedFolders, AsJson, DataSource, Device, Tile, examples
 from opsin.cli.early_checks import check_data, check_files, check_run
 from opsin.cli.printing import print_json, print_table, put, terminal_width
+from opsin.cli.which_task import holds_answers
 from opsin.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def evaluate(
         Path | None,
         typer.Argument(
             metavar="RUN",
-            help=f"{RUNS} Left out with --predictions.",
+            help=f"{RUNS} Or a file or folder of answers, as of --predictions, which it is left out with.",
             show_default=False,
         ),
     ] = None,
@@ -91,6 +92,8 @@ def _evaluate(
     as_json: bool,
     options: dict[str, Any],
 ) -> None:
+    if predictions is None and run is not None and data is not None and run.exists() and holds_answers(run):
+        run, predictions = None, run
     if predictions is not None:
         _refuse(run is not None, f"{run} and --predictions: give one of them", save or tile or device)
         if data is None:
@@ -139,15 +142,16 @@ def _show_metrics(result: Result) -> None:
 
 
 def _show_scores(result: Result, as_json: bool) -> None:
-    """Metrics and the table of classes, which no run's folder keeps here."""
+    """Metrics and the tables of classes and sequences, which no run's folder keeps here."""
     if as_json:
         print_json({**result.metrics, **result.details})
         return
     _show_metrics(result)
-    if rows := result.details.get("per_class"):
-        columns = list(rows[0])
-        print()
-        print_table(columns, [_cells(row, columns) for row in rows], range(1, len(columns)), terminal_width())
+    for key in ("per_class", "per_sequence"):
+        if rows := result.details.get(key):
+            columns = list(rows[0])
+            print()
+            print_table(columns, [_cells(row, columns) for row in rows], range(1, len(columns)), terminal_width())
 
 
 def _cells(row: Mapping[str, Any], columns: Sequence[str]) -> list[str]:

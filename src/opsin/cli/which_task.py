@@ -13,11 +13,14 @@ from opsin import rooms
 from opsin.cli.early_checks import check_data
 from opsin.errors import InputError
 from opsin.files import load_json
+from opsin.registry import WEIGHT_FILES
 from opsin.rooms import Room
 from opsin.schemes import find_local
 
 _LARGEST_HEADER = 100_000_000  # bytes, as in the safetensors format
 _ANSWERS = ("--predictions", "--detections")  # flags of `eval` that are in the place of a run
+_OF_A_MODEL = (".safetensors", ".ckpt", ".onnx", *WEIGHT_FILES)
+_OF_ANSWERS = (".txt", ".csv", ".json", ".jsonl", ".xml", ".idl", ".zip")
 _LARGEST_TAIL = 10_000_000  # bytes of an .xml in which its metadata is looked for
 
 
@@ -32,7 +35,7 @@ def find_room(verb: str, arguments: Sequence[str], *, fetch: bool = False) -> Ro
             return rooms.find_room(task)
         if verb == "predict" and (named := _named_parts(arguments)):
             return rooms.find_pipeline(named)
-        if verb == "eval" and any(flag_value(arguments, flag) is not None for flag in _ANSWERS):
+        if verb == "eval" and _names_answers(arguments):
             data = flag_value(arguments, "--data") or flag_value(arguments, "-d")
             task = None if data is None else _task_of_data(data, arguments, fetch)
             return None if task is None else rooms.find_room(task)
@@ -44,6 +47,22 @@ def find_room(verb: str, arguments: Sequence[str], *, fetch: bool = False) -> Ro
     except InputError:
         return None
     return None
+
+
+def _names_answers(arguments: Sequence[str]) -> bool:
+    """Whether a call of `eval` gives a file of answers, by a flag or in the place of a run."""
+    if any(flag_value(arguments, flag) is not None for flag in _ANSWERS):
+        return True
+    first = next((word for word in arguments if not word.startswith("-")), None)
+    return first is not None and holds_answers(Path(first))
+
+
+def holds_answers(path: Path) -> bool:
+    """Whether a path that exists is one of answers and not of a run: nothing in it is a recipe, a model or weights."""
+    if path.is_dir():
+        inside = [one.name for one in path.iterdir()]
+        return not any(name == "recipe.yaml" or Path(name).suffix.lower() in _OF_A_MODEL for name in inside)
+    return path.is_file() and path.suffix.lower() in _OF_ANSWERS and task_of_run(str(path)) is None
 
 
 def _named_parts(arguments: Sequence[str]) -> list[str]:

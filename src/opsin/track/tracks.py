@@ -37,7 +37,8 @@ class Tracks:
     visibility: (N,) float64 in [0, 1], the share of an object that is seen; None where it is not known. classes: their
     names. num_frames: of the sequence, those without objects too. fps: frames a second; None where unknown. size: width
     and height in pixels; None where unknown. name: of the sequence. batch: whether later frames were used, which no
-    online tracker can. others: columns of length N that one format or one step has beside these, as "truncation".
+    online tracker can. open_ended: nobody said how many frames there are, and num_frames is that of the last row.
+    others: columns of length N that one format or one step has beside these, as "truncation".
     """
 
     frames: Integers
@@ -53,6 +54,7 @@ class Tracks:
     size: tuple[int, int] | None = None
     name: str = ""
     batch: bool = False
+    open_ended: bool = False
     others: Mapping[str, NDArray[Any]] = field(default_factory=lambda: _NONE)
 
     def __post_init__(self) -> None:

@@ -1,0 +1,140 @@
+"""Sequences of tracks as data: their truth, and the formats that open it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from opsin.data.formats.format import Claim, Format
+from opsin.data.formats.values import read_head
+from opsin.data.inputs import Inputs
+from opsin.data.source import Source, Split
+from opsin.data.truth import Problem, Size, Summary, Truth
+from opsin.track.places import open_place
+from opsin.track.reading import EXPECTED, Asked, read_sequences, recognize, recognize_place
+from opsin.track.tracks import NOBODY, Tracks
+
+
+@dataclass(frozen=True, eq=False)
+class Sequences(Inputs):
+    """Sequences by their names, of which the images may be nowhere. names: (N,)."""
+
+    names: tuple[str, ...]
+    key = "sequence"
+    noun = "sequence"
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def name(self, i: int) -> str:
+        return self.names[i]
+
+    def read(self, i: int) -> Any:
+        return self.names[i]
+
+    def select(self, places: np.ndarray) -> Sequences:
+        return Sequences(tuple(self.names[place] for place in places.tolist()))
+
+
+@dataclass(frozen=True)
+class TrackSummary(Summary):
+    """The numbers of a truth of tracks. lengths: frames of each sequence. tracks, boxes: of all."""
+
+    lengths: tuple[int, ...] = ()
+    tracks: int = 0
+    boxes: int = 0
+    ignored: int = 0
+
+    def facts(self, others: Sequence[Any] = ()) -> dict[str, Any]:
+        each = [self, *others]
+        lengths = [length for one in each for length in one.lengths]
+        return {
+            "sequences": len(lengths),
+            "frames": sum(lengths),
+            "tracks": sum(one.tracks for one in each),
+            "boxes": sum(one.boxes for one in each),
+            "ignored": sum(one.ignored for one in each),
+        }
+
+    def lines(self, facts: Mapping[str, Any]) -> list[str]:
+        return [
+            f"{facts['frames']:,} frames in {facts['sequences']:,} sequences, {facts['tracks']:,} tracks of "
+            f"{facts['boxes']:,} boxes, {facts['ignored']:,} boxes ignored"
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class TrackTruth(Truth):
+    """The tracks of each sequence. images: of ids of images, the sequence and the frame, where files name them."""
+
+    sequences: tuple[Tracks, ...]
+    images: dict[int | str, tuple[str, int]] | None = None
+
+    @property
+    def meaning(self) -> Mapping[str, Any]:
+        return {"classes": list(dict.fromkeys(name for one in self.sequences for name in one.classes))}
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+    def select(self, places: np.ndarray) -> TrackTruth:
+        return TrackTruth(tuple(self.sequences[place] for place in places.tolist()), self.images)
+
+    def read(self, i: int, size: Size | None) -> dict[str, Any]:
+        return {"tracks": self.sequences[i]}
+
+    def digest(self, i: int) -> bytes:
+        one, made = self.sequences[i], hashlib.sha256()
+        for column in (one.frames, one.ids, one.boxes, one.labels, one.ignored):
+            made.update(np.ascontiguousarray(column).tobytes())
+        return made.digest()
+
+    def summary(self) -> TrackSummary:
+        classes, counted = self.meaning["classes"], {}
+        shown: dict[str, int] = {}
+        for name in classes:
+            ids = [np.unique(one.of_class(name).ids) for one in self.sequences if name in one.classes]
+            counts = [int((each != NOBODY).sum()) for each in ids]
+            counted[name], shown[name] = sum(counts), sum(count > 0 for count in counts)
+        return TrackSummary(
+            "tracks of the objects of a sequence",
+            shown,
+            "sequences",
+            counted,
+            section="tracks",
+            lengths=tuple(one.num_frames for one in self.sequences),
+            tracks=sum(counted.values()),
+            boxes=sum(int((~one.ignored & (one.ids != NOBODY)).sum()) for one in self.sequences),
+            ignored=sum(int(one.ignored.sum()) for one in self.sequences),
+        )
+
+    def problems(self, sizes: Mapping[int, Size], training: bool = False) -> list[Problem]:
+        found = []
+        for i, one in enumerate(self.sequences):
+            if not np.any(~one.ignored & (one.ids != NOBODY)):
+                found.append(Problem("no_tracks", "", "no object with an identity: nothing is to be tracked", index=i))
+        return found
+
+
+def open_tracks(path: Path, name: str = "tracks") -> Source:
+    """A source of what a path holds. name: of its format."""
+    images: dict[int | str, tuple[str, int]] = {}
+    read = read_sequences(path, Asked(truth=True, images=images))
+    truth = TrackTruth(tuple(read.values()), images)
+    return Source(path.resolve().name, name, {"all": Split(Sequences(tuple(read)), truth)})
+
+
+def _claims(path: Path) -> Claim:
+    place = open_place(path)
+    if place is None:
+        kind = recognize(read_head(path, 1 << 16), path.name) if path.is_file() else None
+        return 2 if kind not in (None, "empty", "rrc") else 0
+    return 2 if recognize_place(place) else 0
+
+
+TRACKS = Format("tracks", "the tracks of the objects of sequences", EXPECTED, _claims, open_tracks)
