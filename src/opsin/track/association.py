@@ -1,0 +1,88 @@
+"""Which detection goes to which track: rules that turn a matrix of affinities into pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.intp]
+
+
+class Pairs(NamedTuple):
+    """What was matched: rows and columns of a matrix, each (P,), in ascending order of rows."""
+
+    rows: Integers
+    columns: Integers
+
+
+def hungarian(affinity: Floats, least: float) -> Pairs:
+    """The pairs of the highest total of (affinity - least); pairs of at most `least` are never made.
+
+    Exact (Kuhn 1955; solved by scipy's form of Jonker and Volgenant 1987). affinity: (N, M), NaN nowhere.
+    """
+    rows, columns = np.nonzero(affinity > least)
+    if len(rows) < 2 or (_distinct(rows, affinity.shape[0]) and _distinct(columns, affinity.shape[1])):
+        return Pairs(rows, columns)  # no two of them compete: all are made
+    rows, columns = linear_sum_assignment(np.maximum(affinity - least, 0.0), maximize=True)
+    made = affinity[rows, columns] > least
+    return Pairs(rows[made], columns[made])
+
+
+def hungarian_then_gate(affinity: Floats, least: float) -> Pairs:
+    """The pairs of the highest total affinity, and of those the ones of at least `least`: SORT's rule.
+
+    Bewley et al. 2016, section 3.3: the assignment is solved first, and what overlaps too little is rejected after it.
+    A pair below the gate may thus take a partner away. Where the pairs above the gate do not compete they are taken.
+    """
+    rows, columns = np.nonzero(affinity > least)
+    if len(rows) and _distinct(rows, affinity.shape[0]) and _distinct(columns, affinity.shape[1]):
+        return Pairs(rows, columns)
+    rows, columns = linear_sum_assignment(affinity, maximize=True)
+    made = affinity[rows, columns] >= least
+    return Pairs(rows[made], columns[made])
+
+
+def greedy(affinity: Floats, least: float) -> Pairs:
+    """The best pair of at least `least`, then the best of the rest, and so on; of equals the first row, then column."""
+    rows, columns = np.nonzero(affinity >= least)
+    order = np.argsort(-affinity[rows, columns], kind="stable")
+    taken_rows, taken_columns = set[int](), set[int]()
+    made: list[tuple[int, int]] = []
+    for row, column in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
+        if row not in taken_rows and column not in taken_columns:
+            taken_rows.add(row)
+            taken_columns.add(column)
+            made.append((row, column))
+    made.sort()
+    return Pairs(np.array([row for row, _ in made], np.intp), np.array([column for _, column in made], np.intp))
+
+
+def cascade(affinity: Floats, least: float, ranks: NDArray[np.int64], rule: Callable[[Floats, float], Pairs]) -> Pairs:
+    """The rows of the lowest rank choose first, then those of the next among what is left.
+
+    DeepSORT's matching cascade (Wojke et al. 2017, section 2.4, listing 1), with the frames since a track was last seen
+    as ranks (N,): a long occluded track, whose prediction is vague, does not take a detection from one just seen.
+    """
+    free = np.ones(affinity.shape[1], np.bool_)
+    rows, columns = [np.empty(0, np.intp)], [np.empty(0, np.intp)]
+    for rank in np.unique(ranks):
+        of_rank, left = np.flatnonzero(ranks == rank), np.flatnonzero(free)
+        if not len(left):
+            break
+        pairs = rule(affinity[np.ix_(of_rank, left)], least)
+        rows.append(of_rank[pairs.rows])
+        columns.append(left[pairs.columns])
+        free[columns[-1]] = False
+    row, column = np.concatenate(rows), np.concatenate(columns)
+    order = np.argsort(row)
+    return Pairs(row[order], column[order])
+
+
+def _distinct(numbers: Integers, below: int) -> bool:
+    """Whether no number occurs twice."""
+    return len(numbers) <= below and int(np.bincount(numbers, minlength=1).max()) <= 1
