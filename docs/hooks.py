@@ -124,7 +124,7 @@ def _weights(model: Mapping[str, Any]) -> str:
 def commands() -> Iterator[str]:
     """The help of every command."""
     yield f"```text\n{opsin('--help')}\n```\n"
-    for name in VERBS:
+    for name in [*VERBS, *(name for room in rooms.built_in_rooms() for name in room.commands)]:
         yield f"## opsin {name}\n\n```text\n{opsin(name, '--help')}\n```\n"
         yield from _options_of_tasks(name)
 

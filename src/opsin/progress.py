@@ -22,11 +22,14 @@ INTERVAL = 10.0  # seconds between two lines where there is no terminal
 class Meter:
     """Shows how many of `total` are done, whenever it is called with their number; a context manager.
 
-    total: None where nobody knows it. noun: what is counted, in the plural. quiet: show nothing at all.
+    total: None where nobody knows it. noun: what is counted, in the plural. quiet: show nothing at all. rate: show how
+    many are done in a second.
     """
 
-    def __init__(self, title: str, total: int | None, noun: str = "", *, quiet: bool = False) -> None:
-        self.title, self.total, self.noun = title, total, noun
+    def __init__(
+        self, title: str, total: int | None, noun: str = "", *, quiet: bool = False, rate: bool = False
+    ) -> None:
+        self.title, self.total, self.noun, self.rate = title, total, noun, rate
         self._off = quiet or not is_first_process()
         self._started = time.monotonic()
         self._last, self._bar = self._started, None
@@ -46,27 +49,38 @@ class Meter:
             return
         if on_terminal():
             self._bar = self._bar or self._open()
-            self._bar.update(self._task, completed=done, total=self.total)
+            more = {"description": self._named(self._speed(done, now - self._started))} if self.rate else {}
+            self._bar.update(self._task, completed=done, total=self.total, **more)
         elif now - self._last >= INTERVAL:
             self._last = now
             _print(self._line(done, now - self._started), sys.stderr)
 
     def _line(self, done: int, spent: float) -> str:
         noun = f" {self.noun}" if self.noun else ""
+        speed = f", {self._speed(done, spent)}" if self.rate else ""
         if self.total is None:
-            return f"{self.title}: {done:,}{noun}"
-        line = f"{self.title}: {done:,} of {self.total:,}{noun}"
+            return f"{self.title}: {done:,}{noun}{speed}"
+        line = f"{self.title}: {done:,} of {self.total:,}{noun}{speed}"
         left = spent * (self.total - done) / done if done else 0
         return line + (f", about {duration(left)} left" if left > 0 else "")
 
+    def _speed(self, done: int, spent: float) -> str:
+        each = done / max(spent, 1e-9)
+        return f"{each:,.0f} a second" if each >= 10 else f"{each:.1f} a second"
+
+    def _named(self, addition: str = "") -> str:
+        """The title for a bar."""
+        from rich.markup import escape
+
+        return escape(printable(f"{self.title}, {addition}" if addition else self.title))
+
     def _open(self) -> Any:
         from rich.console import Console
-        from rich.markup import escape
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         bar = Progress(*columns, console=Console(file=sys.stderr), transient=True)
-        self._task = bar.add_task(escape(printable(self.title)), total=self.total)
+        self._task = bar.add_task(self._named(), total=self.total)
         bar.start()
         return bar
 

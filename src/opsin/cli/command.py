@@ -13,7 +13,7 @@ import typer
 
 from opsin import rooms
 from opsin.cli import completion, data, evaluate, explain, export, models, predict, push, recipe, train, tune
-from opsin.cli.arguments import with_options
+from opsin.cli.arguments import examples, with_options
 from opsin.cli.help import Verb, Verbs
 from opsin.cli.printing import show_anything
 from opsin.cli.which_task import find_room, flag_value, owner_of, why_unknown
@@ -53,13 +53,14 @@ def create_app(room: Room | None = None, commands: Sequence[Room] = ()) -> typer
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     made.callback()(root)
-    for name, (verb, examples) in VERBS.items():
+    for name, (verb, calls) in VERBS.items():
         if name in OF_A_TASK:
             verb = with_options(verb, () if room is None else room.options_of(name), room)
-        made.command(name, cls=Verb, epilog=examples)(verb)
+        made.command(name, cls=Verb, epilog=calls)(verb)
     for one in commands:
         for name, place in one.commands.items():
-            made.command(name, cls=Verb)(rooms.load(place))
+            shown = one.examples.get(name)
+            made.command(name, cls=Verb, epilog=examples(*shown) if shown else None)(rooms.load(place))
     return made
 
 

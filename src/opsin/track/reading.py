@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from opsin.errors import InputError, say
-from opsin.track import kitti_tracking, mot_challenge
+from opsin.track import kitti_tracking, mot_challenge, result_files
 from opsin.track.places import Place, decode, open_place, read_file, stem_of
 from opsin.track.tracks import Tracks
 
@@ -59,6 +59,8 @@ def read_sequences(path: str | Path, asked: Asked = Asked()) -> dict[str, Tracks
 
 def _read_place(place: Place, asked: Asked) -> dict[str, Tracks]:
     files = place.files
+    if result_files.FILE in files:  # beside text files with the same tracks
+        return result_files.read_results(place.read(result_files.FILE), place.shown(result_files.FILE))
     folders = sorted({_sequence_folder(name) for name in files} - {None}, key=str)
     if folders:
         found = [_read_mot_folder(place.inside(str(folder)), asked) for folder in folders]
@@ -83,6 +85,8 @@ def _read_place(place: Place, asked: Asked) -> dict[str, Tracks]:
 def recognize_place(place: Place) -> bool:
     """Whether a folder or a zip holds tracks, by the shape of its folders or by the first of its files."""
     files = place.files
+    if result_files.FILE in files:
+        return True
     if any(_sequence_folder(name) is not None or _above(name, _KITTI_FOLDER) is not None for name in files):
         return True
     first = next(iter(_preferred(files, place)), None)
@@ -236,6 +240,8 @@ def recognize(content: bytes, name: str) -> str | None:
     head = content[:_HEAD].decode("utf-8-sig", "replace").lstrip()
     if suffix in (".txt", ".csv") and not head:
         return "empty"
+    if suffix == ".json" and head.startswith(result_files.BEGINNING):
+        return "opsin"
     line = head.partition("\n")[0].strip()
     if "," in line and re.match(r"[-+.\d\s,eE]*$", line):
         return "mot" if line.rstrip(",").count(",") > 5 else "rrc"
@@ -277,4 +283,14 @@ def _read_empty(content: bytes, where: str, asked: Asked, facts: dict[str, Any])
     return {name: Tracks.build([], [], **{"num_frames": 0, "open_ended": True, **facts, "name": name})}
 
 
-READERS: Mapping[str, Reader] = {"mot": _read_mot, "kitti": _read_kitti, "rrc": _read_rrc, "empty": _read_empty}
+def _read_results(content: bytes, where: str, asked: Asked, facts: dict[str, Any]) -> dict[str, Tracks]:
+    return result_files.read_results(content, where)
+
+
+READERS: Mapping[str, Reader] = {
+    "opsin": _read_results,
+    "mot": _read_mot,
+    "kitti": _read_kitti,
+    "rrc": _read_rrc,
+    "empty": _read_empty,
+}

@@ -89,7 +89,14 @@ ROOM = Room(
             ),
         ),
     },
+    commands={"track": "opsin.track.command:track"},
     examples={
+        "track": (
+            "track runs/yolov3_street street.mp4 --tracker byte_track --out tracked/",
+            "track MOT15/TUD-Campus/det/det.txt --set max_age=30 --out tracked/",
+            "track detections.json street.mp4 --count lines.json --out tracked/",
+            "track --list",
+        ),
         "eval": (
             "eval tracks/ --data MOT17/train/MOT17-02-FRCNN",
             "eval 0000.txt --data kitti/label_02/0000.txt --of-class car",
