@@ -174,6 +174,7 @@ def _end(done: Any) -> None:
     """Raise JobError where not everything was followed that was there."""
     if done.stopped and not done.live:
         place = "" if done.job.out is None else f"; the tracks up to there are in {done.job.out}"
-        raise JobError(f"stopped after {sum(course.looked_at for course in done.courses.values()):,} frames{place}")
+        count = sum(course.looked_at for course in done.courses.values())
+        raise JobError(f"stopped after {count:,} frame{'' if count == 1 else 's'}{place}")
     if done.damage:
         raise JobError(f"{done.job.frames} is damaged: {done.damage}; what was read is tracked")

@@ -118,8 +118,8 @@ def follow_online(
 ) -> Course:
     """Follow frames one by one, in order, until they end or Ctrl-C; no frame is kept.
 
-    tracker: None to gather what was detected alone. facts: fields of the tracks: classes, num_frames, fps, size, name. plan: what to count. show: gets each frame with
-    its tracks and what was counted up to it.
+    tracker: None to gather what was detected alone. facts: fields of the tracks: classes, num_frames, fps, size, name.
+    plan: what to count. show: gets each frame with its tracks and what was counted up to it.
     """
     found, given = Rows(), Rows()
     counter = None if plan is None else TrackCounter(plan, facts["classes"])

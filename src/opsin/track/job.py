@@ -27,7 +27,7 @@ from opsin.track.drawing import TrackDrawer
 from opsin.track.following import Course, Seen, follow_batch, follow_online, frames_of
 from opsin.track.online import Followed
 from opsin.track.reading import read_sequences
-from opsin.track.result_files import tracks_to_dict, write_results
+from opsin.track.result_files import text_file, tracks_to_dict, write_results
 from opsin.track.trackers import create_tracker
 from opsin.track.tracks import Tracks
 
@@ -151,9 +151,7 @@ class TrackJob:
             sequences = open_detections(self.source, self.fps)
             if len(sequences) > 1:
                 listed = ", ".join(list(sequences)[:5])
-                raise InputError(
-                    f"{self.source} holds {len(sequences)} sequences, {listed}; give the one of the images"
-                )
+                raise InputError(f"{self.source} holds the sequences {listed}; give the one that the images are of")
             (detections,) = sequences.values()
             facts |= {"name": detections.name or name}
             classes = detections.classes
@@ -239,8 +237,9 @@ class Tracking:
     def write(self, folder: Path) -> None:
         """Write the tracks of all sequences; see `opsin.track.result_files`."""
         folder.mkdir(parents=True, exist_ok=True)
-        for name, path in write_results(folder, self.facts(), self.tracks).items():
-            self.courses[name].files["tracks"] = str(path)
+        for name, course in self.courses.items():
+            course.files["tracks"] = str(text_file(folder, name))
+        write_results(folder, self.facts(), self.tracks)
 
     def lines(self) -> list[str]:
         """What came out, a line for each sequence and one for each line and zone that was counted."""

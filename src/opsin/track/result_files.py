@@ -113,18 +113,20 @@ def read_facts(folder: Path) -> dict[str, Any]:
         raise InputError(f"{file} is damaged: {error}; track again") from None
 
 
-def write_results(folder: Path, facts: Mapping[str, Any], sequences: Mapping[str, Tracks]) -> dict[str, Path]:
-    """Write `tracks.json` and a text file for each sequence; returns these by the sequences' names.
+def text_file(folder: Path, name: str) -> Path:
+    """The text file of a sequence."""
+    return folder / f"{safe_name(name)}.txt"
+
+
+def write_results(folder: Path, facts: Mapping[str, Any], sequences: Mapping[str, Tracks]) -> None:
+    """Write `tracks.json`, and a text file for each sequence.
 
     facts: how they were made, plain values. Raises JobError where the folder cannot be written.
     """
-    written = {}
     for name, tracks in sequences.items():
-        written[name] = folder / f"{safe_name(name)}.txt"
-        with atomic(written[name]) as temporary:
+        with atomic(text_file(folder, name)) as temporary:
             temporary.write_text(write_mot(tracks), encoding="utf-8")
     each = [tracks_to_dict(tracks) for tracks in sequences.values()]
     with atomic(folder / FILE) as temporary:
         text = json.dumps({"format": FORM, "version": VERSION, **facts, "sequences": each}, ensure_ascii=False)
         temporary.write_text(text + "\n", encoding="utf-8")
-    return written
