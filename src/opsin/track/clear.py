@@ -92,9 +92,8 @@ def match_clear(pairs: Pairs, threshold: float = 0.5) -> ClearMatches:
     """Match objects and answers. threshold: the least IoU of a match."""
     near = pairs.where(pairs.similarity >= threshold - EPSILON)
     chosen = np.ones(len(near.truth), np.bool_)
-    visited = _visited(near)
-    frames = near.frames
-    starts = np.searchsorted(frames, np.arange(near.num_frames + 1))
+    visited, objects = _visited(near), near.num_truth_ids
+    starts = near.starts
     before = np.concatenate([[-1], np.maximum.accumulate(np.where(visited, np.arange(len(visited)), -1))])
     for frame in np.flatnonzero(contested(near)).tolist():
         rows = slice(int(starts[frame]), int(starts[frame + 1]))
@@ -102,7 +101,7 @@ def match_clear(pairs: Pairs, threshold: float = 0.5) -> ClearMatches:
         if (last := int(before[frame])) >= 0:
             earlier = np.arange(starts[last], starts[last + 1])
             earlier = earlier[chosen[earlier]]
-            kept = np.full(near.num_truth_ids, -1)
+            kept = np.full(objects, -1)
             kept[near.truth_ids[near.truth[earlier]]] = near.track_ids[near.track[earlier]]
             scores += _KEEP * (kept[near.truth_ids[near.truth[rows]]] == near.track_ids[near.track[rows]])
         chosen[rows] = assign_frame(near, frame, rows, scores)

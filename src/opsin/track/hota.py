@@ -94,7 +94,7 @@ def count_hota(pairs: Pairs) -> Hota:
 def _normalised(pairs: Pairs) -> Floats:
     """(P,): the overlap of each pair, by all overlap that its two have in that frame, so that crowds weigh no more."""
     rows, columns = np.zeros(len(pairs.truth_ids)), np.zeros(len(pairs.track_ids))
-    starts = np.searchsorted(pairs.frames, np.arange(pairs.num_frames + 1))
+    starts = pairs.starts
     for frame in np.flatnonzero(np.diff(starts)).tolist():
         part = slice(int(starts[frame]), int(starts[frame + 1]))
         first, last = pairs.truth_starts[frame : frame + 2]

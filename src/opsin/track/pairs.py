@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from opsin.track.tracks import Flags, Floats, Integers
 
 EPSILON = float(np.finfo(np.float64).eps)  # what a threshold gives way: 0.5 of a box and its half may come out below
-_AT_ONCE = 1 << 20  # pairs that are looked at together, so that memory stays flat
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,10 +45,15 @@ class Pairs:
         """How many tracks there are."""
         return int(self.track_ids.max(initial=-1)) + 1
 
-    @property
+    @cached_property
+    def starts(self) -> Integers:
+        """(F + 1,): where each frame begins among the pairs."""
+        return np.searchsorted(self.truth, self.truth_starts)
+
+    @cached_property
     def frames(self) -> Integers:
         """(P,): the frame of each pair."""
-        return np.searchsorted(self.truth_starts, self.truth, side="right") - 1
+        return np.repeat(np.arange(self.num_frames), np.diff(self.starts))
 
     def where(self, kept: Flags) -> Pairs:
         """Some of the pairs; objects and answers stay all. kept: (P,)."""
@@ -83,25 +88,25 @@ def find_pairs(
 ) -> Pairs:
     """The pairs of a sequence. truth, track: frames, sorted; ids; and boxes, as of `opsin.track.tracks.Tracks`."""
     edges = np.arange(num_frames + 1)
-    truth_starts, track_starts = (np.searchsorted(frames, edges) for frames, _, _ in (truth, track))
-    count = np.diff(track_starts)[truth[0]]  # answers that each object is compared with
-    ends = np.cumsum(count)
-    places: list[Integers] = [np.empty((2, 0), np.int64)]
-    overlaps: list[Floats] = [np.empty(0)]
-    first = 0
-    while first < len(count):
-        before = int(ends[first] - count[first])
-        last = max(int(np.searchsorted(ends, before + _AT_ONCE, side="right")), first + 1)
-        own = np.repeat(np.arange(first, last), count[first:last])
-        offset = np.arange(len(own)) - np.repeat(ends[first:last] - count[first:last] - before, count[first:last])
-        other = track_starts[truth[0][own]] + offset
-        iou = paired_iou(truth[2][own], track[2][other])
-        kept = iou > 0
-        places.append(np.stack([own[kept], other[kept]]))
-        overlaps.append(iou[kept])
-        first = last
-    own, other = np.concatenate(places, axis=1)
-    return Pairs(number(truth[1]), truth_starts, number(track[1]), track_starts, own, other, np.concatenate(overlaps))
+    starts, other_starts = (np.searchsorted(frames, edges) for frames, _, _ in (truth, track))
+    x1, y1, x2, y2 = np.ascontiguousarray(truth[2].T)[:, :, None]
+    left, top, right, bottom = np.ascontiguousarray(track[2].T)
+    own, other = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    bounds = (starts[:-1], starts[1:], other_starts[:-1], other_starts[1:])
+    for first, last, begin, end in zip(*(bound.tolist() for bound in bounds), strict=True):
+        if first < last and begin < end:
+            a, b = slice(first, last), slice(begin, end)
+            meeting = np.minimum(x2[a], right[b]) > np.maximum(x1[a], left[b])
+            meeting &= np.minimum(y2[a], bottom[b]) > np.maximum(y1[a], top[b])
+            rows, columns = meeting.nonzero()
+            own.append(rows + first)
+            other.append(columns + begin)
+    places = np.concatenate(own), np.concatenate(other)
+    overlaps = paired_iou(truth[2][places[0]], track[2][places[1]])
+    kept = overlaps > 0
+    return Pairs(
+        number(truth[1]), starts, number(track[1]), other_starts, places[0][kept], places[1][kept], overlaps[kept]
+    )
 
 
 def paired_iou(one: Floats, other: Floats) -> Floats:
@@ -137,7 +142,7 @@ def assign(pairs: Pairs, scores: Floats) -> Flags:
     scores: (P,), all above 0. By the Hungarian algorithm, frame by frame, where there is anything to decide.
     """
     chosen = np.ones(len(scores), np.bool_)
-    starts = np.searchsorted(pairs.frames, np.arange(pairs.num_frames + 1))
+    starts = pairs.starts
     for frame in np.flatnonzero(contested(pairs)).tolist():
         rows = slice(int(starts[frame]), int(starts[frame + 1]))
         chosen[rows] = assign_frame(pairs, frame, rows, scores[rows])
