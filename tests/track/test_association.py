@@ -52,8 +52,8 @@ def test_direction_consistency_worked_by_hand() -> None:
 
     earlier = np.array([box(10, 10)] * 2).T
     detections = np.array([box(20, 10), box(10, 20), box(0, 10), box(20, 20)]).T  # ahead, across, behind, half ahead
-    right = np.array([[1.0, 1.0], [0.0, 0.0]])
-    found = affinity.direction_consistency(earlier, right, np.array([True, False]), detections)
+    right = np.array([[1.0, 0.0], [0.0, 0.0]])  # the second has not moved
+    found = affinity.direction_consistency(earlier, right, detections)
     np.testing.assert_allclose(found, [[0.5, 0.0, -0.5, 0.25], [0.0] * 4], atol=1e-3)
 
 

@@ -56,12 +56,12 @@ def mahalanobis(distances: Floats, gate: float = MAHALANOBIS_GATE) -> Floats:
     return 1.0 - distances / gate
 
 
-def direction_consistency(earlier: Floats, velocities: Floats, known: NDArray[np.bool_], detections: Floats) -> Floats:
+def direction_consistency(earlier: Floats, velocities: Floats, detections: Floats) -> Floats:
     """How far a detection lies in the direction in which its track moves, (N, M) in [-0.5, 0.5].
 
     OC-SORT's observation-centric momentum (Cao et al. 2023, arXiv 2203.14360, section 4.2): 0.5 - angle / pi, of the
     angle between the track's motion and the way from an earlier observation to the detection. earlier: (4, N) boxes.
-    velocities: (2, N) of length 1. known: (N,) whether the track has moved yet; 0 where it has not.
+    velocities: (2, N) of length 1, or 0 of a track that has not moved yet, for which nothing speaks.
     """
     way = 0.5 * ((detections[:2] + detections[2:])[:, None, :] - (earlier[:2] + earlier[2:])[:, :, None])
     length = np.hypot(way[0], way[1])
@@ -74,7 +74,6 @@ def direction_consistency(earlier: Floats, velocities: Floats, known: NDArray[np
     np.arccos(turned, out=turned)
     turned *= -1.0 / np.pi
     turned += 0.5
-    turned *= known[:, None]
     return turned
 
 

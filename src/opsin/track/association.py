@@ -33,17 +33,20 @@ def hungarian(affinity: Floats, least: float) -> Pairs:
     return Pairs(rows[made], columns[made])
 
 
-def hungarian_then_gate(affinity: Floats, least: float) -> Pairs:
+def hungarian_then_gate(affinity: Floats, least: float, gated: Floats | None = None) -> Pairs:
     """The pairs of the highest total affinity, and of those the ones of at least `least`: SORT's rule.
+
+    gated: (N, M), what the gate looks at in the place of the affinity.
 
     Bewley et al. 2016, section 3.3: the assignment is solved first, and what overlaps too little is rejected after it.
     A pair below the gate may thus take a partner away. Where the pairs above the gate do not compete they are taken.
     """
-    rows, columns = np.nonzero(affinity > least)
+    gated = affinity if gated is None else gated
+    rows, columns = np.nonzero(gated > least)
     if len(rows) and _distinct(rows, affinity.shape[0]) and _distinct(columns, affinity.shape[1]):
         return Pairs(rows, columns)
     rows, columns = linear_sum_assignment(affinity, maximize=True)
-    made = affinity[rows, columns] >= least
+    made = gated[rows, columns] >= least
     return Pairs(rows[made], columns[made])
 
 
@@ -60,6 +63,19 @@ def greedy(affinity: Floats, least: float) -> Pairs:
             made.append((row, column))
     made.sort()
     return Pairs(np.array([row for row, _ in made], np.intp), np.array([column for _, column in made], np.intp))
+
+
+def in_turn(affinity: Floats, least: float) -> Pairs:
+    """Each row, in order, takes the best column that is left, if that has at least `least`."""
+    free = np.ones(affinity.shape[1], np.bool_)
+    rows, columns = [], []
+    for row in range(affinity.shape[0] if affinity.shape[1] else 0):
+        best = int(np.argmax(np.where(free, affinity[row], -np.inf)))
+        if free[best] and affinity[row, best] >= least:
+            free[best] = False
+            rows.append(row)
+            columns.append(best)
+    return Pairs(np.array(rows, np.intp), np.array(columns, np.intp))
 
 
 def cascade(affinity: Floats, least: float, ranks: NDArray[np.int64], rule: Callable[[Floats, float], Pairs]) -> Pairs:

@@ -246,10 +246,7 @@ class OnlineTracker:
 
         affinity: (R, C) of the tracks `rows` and the detections `columns`, all of them if not given.
         """
-        if self._many_labels:
-            own = self.tracks["labels"] if rows is None else self.tracks["labels"][rows]
-            other = seen.labels if columns is None else seen.labels[columns]
-            affinity = np.where(own[:, None] == other, affinity, _NEVER)
+        affinity = self.apart(affinity, seen, rows, columns)
         pairs = rule(affinity, least)
         if self.keep_rounds:
             all_rows, all_columns = np.arange(len(self.tracks["ids"])), np.arange(len(seen))
@@ -267,6 +264,16 @@ class OnlineTracker:
             pairs.rows if rows is None else rows[pairs.rows],
             pairs.columns if columns is None else columns[pairs.columns],
         )
+
+    def apart(
+        self, affinity: Floats, seen: Detections, rows: Integers | None = None, columns: Integers | None = None
+    ) -> Floats:
+        """An affinity as it is where labels are equal, and far below any gate elsewhere."""
+        if not self._many_labels:
+            return affinity
+        own = self.tracks["labels"] if rows is None else self.tracks["labels"][rows]
+        other = seen.labels if columns is None else seen.labels[columns]
+        return np.where(own[:, None] == other, affinity, _NEVER)
 
     def observe(self, pairs: Pairs, seen: Detections) -> None:
         """Correct the tracks of pairs by their detections, and note that they were seen."""

@@ -8,11 +8,15 @@ from typing import Any
 
 from opsin import rooms
 from opsin.errors import InputError, unknown
-from opsin.track.online import OnlineTracker
 
 # The online ones first.
 TRACKERS: Mapping[str, str] = {
+    "iou": "opsin.track.iou_tracker:IouTracker",
     "sort": "opsin.track.sort:Sort",
+    "deep_sort": "opsin.track.deep_sort:DeepSort",
+    "byte_track": "opsin.track.byte_track:ByteTrack",
+    "oc_sort": "opsin.track.oc_sort:OcSort",
+    "bot_sort": "opsin.track.bot_sort:BotSort",
 }
 
 
@@ -34,7 +38,7 @@ def settings_of(name: str) -> dict[str, Any]:
     return {key: one.default for key, one in parameters.items() if key not in ("self", "frame_rate")}
 
 
-def create_tracker(name: str, *, frame_rate: float = 1.0, **settings: Any) -> OnlineTracker:
+def create_tracker(name: str, *, frame_rate: float = 1.0, **settings: Any) -> Any:
     """A tracker of this name. settings: of `settings_of`; the others keep their defaults.
 
     frame_rate: frames a second that the settings are meant for; times of an update are then in seconds.
