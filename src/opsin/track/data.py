@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,14 @@ from opsin.data.formats.values import read_head
 from opsin.data.inputs import Inputs
 from opsin.data.source import Source, Split
 from opsin.data.truth import Problem, Size, Summary, Truth
+from opsin.track.coco_video import VideoImages
 from opsin.track.places import open_place
-from opsin.track.reading import EXPECTED, Asked, read_sequences, recognize, recognize_place
+from opsin.track.reading import read_sequences, recognize_place
+from opsin.track.track_files import Asked, recognize
 from opsin.track.tracks import NOBODY, Tracks
+from opsin.track.writing import WRITERS, write_sequences
+
+_HEAD = 1 << 20  # bytes by which a file is known
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,10 +76,10 @@ class TrackSummary(Summary):
 
 @dataclass(frozen=True, eq=False)
 class TrackTruth(Truth):
-    """The tracks of each sequence. images: of ids of images, the sequence and the frame, where files name them."""
+    """The tracks of each sequence. images: what the ids of a COCO json mean, for results that go by them."""
 
     sequences: tuple[Tracks, ...]
-    images: dict[int | str, tuple[str, int]] | None = None
+    images: VideoImages | None = None
 
     @property
     def meaning(self) -> Mapping[str, Any]:
@@ -123,18 +129,44 @@ class TrackTruth(Truth):
 
 def open_tracks(path: Path, name: str = "tracks") -> Source:
     """A source of what a path holds. name: of its format."""
-    images: dict[int | str, tuple[str, int]] = {}
+    images = VideoImages()
     read = read_sequences(path, Asked(truth=True, images=images))
     truth = TrackTruth(tuple(read.values()), images)
     return Source(path.resolve().name, name, {"all": Split(Sequences(tuple(read)), truth)})
 
 
-def _claims(path: Path) -> Claim:
+def _kind_of(path: Path) -> str | None:
     place = open_place(path)
-    if place is None:
-        kind = recognize(read_head(path, 1 << 16), path.name) if path.is_file() else None
-        return 2 if kind not in (None, "empty", "rrc") else 0
-    return 2 if recognize_place(place) else 0
+    if place is not None:
+        return recognize_place(place)
+    return recognize(read_head(path, _HEAD), path.name) if path.is_file() else None
 
 
-TRACKS = Format("tracks", "the tracks of the objects of sequences", EXPECTED, _claims, open_tracks)
+def _format(kind: str, name: str, expects: str) -> Format:
+    """The format of a kind of `opsin.track.track_files.READERS`."""
+
+    def claims(path: Path) -> Claim:
+        return 2 if _kind_of(path) == kind else 0
+
+    def opens(path: Path) -> Source:
+        return open_tracks(path, name)
+
+    written = kind if kind in WRITERS else ""
+    write = partial(write_source, kind) if written else None
+    return Format(name, "the tracks of the objects of sequences", expects, claims, opens, written=written, write=write)
+
+
+def write_source(kind: str, source: Source, out: Path, link: bool) -> list[str]:
+    """Write the tracks of a source in a format, a key of `WRITERS`. Returns what was not kept, in words."""
+    sequences = {one.name: one for split in source.splits.values() for one in split.kind.sequences}
+    return write_sequences(out, sequences, kind)
+
+
+MOT = _format("mot", "MOTChallenge", "a folder with gt/gt.txt, folders of sequences, or a txt of MOTChallenge")
+KITTI = _format("kitti", "KITTI tracking", "label_02 or a txt of KITTI tracking")
+DETRAC = _format("detrac", "UA-DETRAC", "an xml of UA-DETRAC")
+CVML = _format("cvml", "CVML", "an xml of PETS2009")
+CVAT = _format("cvat", "CVAT for video", "an xml of CVAT for video")
+IDL = _format("idl", "TUD idl", "an idl of TUD")
+COCO = _format("coco", "COCO video json", "a COCO json with videos")
+CSV = _format("csv", "csv of tracks", "a csv with the columns frame, id, x1, y1, x2, y2")

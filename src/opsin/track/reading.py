@@ -1,44 +1,27 @@
-"""Tracks and detections of files: which format a path is of, by what is in it, and the sequences that it holds."""
+"""Tracks and detections of a file, a folder or a zip, as sequences by their names, in whatever layout of folders."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from opsin.errors import InputError, say
+from opsin.errors import InputError
 from opsin.track import kitti_tracking, mot_challenge, result_files
 from opsin.track.places import Place, decode, open_place, read_file, stem_of
+from opsin.track.track_files import EXPECTED, Asked, read_file_of, recognize
 from opsin.track.tracks import Tracks
 
 SUFFIXES = (".txt", ".csv", ".json", ".xml", ".idl")  # of files with tracks; of equal names the first is read
-EXPECTED = (
-    "MOTChallenge txt, KITTI tracking txt, UA-DETRAC xml, PETS2009 CVML xml, CVAT video xml, TUD idl, COCO-video json "
-    "or csv"
-)
 _BESIDE = re.compile(r"(licen[cs]e|readme|copying|seqmap|classes|notes)", re.IGNORECASE)  # files of no tracks
-_HEAD = 65_536  # characters in which a format is seen
+_AS_IT_IS = Asked()
 _KITTI_FOLDER, _KITTI_LENGTHS = "label_02", "evaluate_tracking.seqmap"
 
 
-@dataclass(frozen=True)
-class Asked:
-    """How files are to be read.
-
-    truth: as ground truth. first: the number of the first frame; None as the format has it. images: sequence and frame
-    of images by their ids: of truth, to be filled where its file has them; of results, to be looked up.
-    """
-
-    truth: bool = False
-    first: int | None = None
-    images: dict[int | str, tuple[str, int]] | None = None
-
-
-def read_sequences(path: str | Path, asked: Asked = Asked()) -> dict[str, Tracks]:
+def read_sequences(path: str | Path, asked: Asked = _AS_IT_IS) -> dict[str, Tracks]:
     """The sequences of a file, a folder or a zip, by their names, in ascending order of these.
 
     Raises InputError for what is in no known format, and for whatever is wrong in a file, with its line.
@@ -54,7 +37,7 @@ def read_sequences(path: str | Path, asked: Asked = Asked()) -> dict[str, Tracks
         return dict(sorted(found.items()))
     if _is_seqmap(where):
         return _read_listed(where, asked)
-    return _read_file(read_file(where), where.name, str(where), asked, _facts_beside(where))
+    return read_file_of(read_file(where), where.name, str(where), asked, _facts_beside(where))
 
 
 def _read_place(place: Place, asked: Asked) -> dict[str, Tracks]:
@@ -74,23 +57,29 @@ def _read_place(place: Place, asked: Asked) -> dict[str, Tracks]:
     if by_class:
         return by_class_sequences(place, by_class, asked)
     found = []
-    for name in _preferred(files, place):
+    for name in _preferred(files):
         stem = stem_of(name)
         facts = {"num_frames": lengths[stem]} if stem in lengths else {}
-        read = _read_file(place.read(name), name, place.shown(name), asked, facts)
+        read = read_file_of(place.read(name), name, place.shown(name), asked, facts)
         found += list(read.items())
     return _joined(found, place)
 
 
-def recognize_place(place: Place) -> bool:
-    """Whether a folder or a zip holds tracks, by the shape of its folders or by the first of its files."""
+def recognize_place(place: Place) -> str | None:
+    """The format of the tracks that a folder or a zip holds, by its shape or its first file; None of none.
+
+    A key of `opsin.track.track_files.READERS`.
+    """
     files = place.files
     if result_files.FILE in files:
-        return True
-    if any(_sequence_folder(name) is not None or _above(name, _KITTI_FOLDER) is not None for name in files):
-        return True
-    first = next(iter(_preferred(files, place)), None)
-    return first is not None and recognize(place.read(first), first) not in (None, "empty", "rrc")
+        return "opsin"
+    if any(_sequence_folder(name) is not None for name in files):
+        return "mot"
+    if any(_above(name, _KITTI_FOLDER) is not None for name in files):
+        return "kitti"
+    first = next(iter(_preferred(files)), None)
+    kind = None if first is None else recognize(place.read(first), first)
+    return None if kind == "empty" else kind
 
 
 def _joined(found: list[tuple[str, Tracks]], place: Place) -> dict[str, Tracks]:
@@ -102,7 +91,7 @@ def _joined(found: list[tuple[str, Tracks]], place: Place) -> dict[str, Tracks]:
     return joined
 
 
-def _preferred(files: list[str], place: Place) -> list[str]:
+def _preferred(files: list[str]) -> list[str]:
     """The files that may hold tracks; of those that differ in their endings alone one."""
     kept: dict[str, str] = {}
     for name in files:
@@ -219,78 +208,3 @@ def _read_listed(path: Path, asked: Asked) -> dict[str, Tracks]:
             raise InputError(f"{path} lists {name}, which has no {'truth' if asked.truth else 'detections'} beside it")
         found[name] = read[1]
     return found
-
-
-Reader = Callable[[bytes, str, Asked, dict[str, Any]], dict[str, Tracks]]
-
-
-def _read_file(content: bytes, name: str, where: str, asked: Asked, facts: dict[str, Any]) -> dict[str, Tracks]:
-    """The sequences of one file. facts: what is known beside it, of its only sequence."""
-    kind = recognize(content, name)
-    if kind is None:
-        raise InputError(f"{where} is in no known format of tracks; expected {EXPECTED}")
-    if kind == "empty":
-        say(f"{where} is empty: nothing was found in its sequence")
-    return READERS[kind](content, where, asked, facts)
-
-
-def recognize(content: bytes, name: str) -> str | None:
-    """The format of a file by its first lines, as a key of `READERS`; "empty" of an empty text, None of none."""
-    suffix = PurePosixPath(name).suffix.lower()
-    head = content[:_HEAD].decode("utf-8-sig", "replace").lstrip()
-    if suffix in (".txt", ".csv") and not head:
-        return "empty"
-    if suffix == ".json" and head.startswith(result_files.BEGINNING):
-        return "opsin"
-    line = head.partition("\n")[0].strip()
-    if "," in line and re.match(r"[-+.\d\s,eE]*$", line):
-        return "mot" if line.rstrip(",").count(",") > 5 else "rrc"
-    parts = line.split()
-    if len(parts) >= 10 and not re.match(r"[-+.\d]", parts[2]):
-        return "kitti"
-    return None
-
-
-def _read_mot(content: bytes, where: str, asked: Asked, facts: dict[str, Any]) -> dict[str, Tracks]:
-    return _named(mot_challenge.read_mot, content, where, asked, facts)
-
-
-def _read_kitti(content: bytes, where: str, asked: Asked, facts: dict[str, Any]) -> dict[str, Tracks]:
-    return _named(kitti_tracking.read_kitti, content, where, asked, facts)
-
-
-def _named(
-    read: Callable[..., Tracks], content: bytes, where: str, asked: Asked, facts: dict[str, Any]
-) -> dict[str, Tracks]:
-    """A file of one sequence, which has the file's name where no other is known."""
-    name = str(facts.get("name") or stem_of(where))
-    length = {"open_ended": "num_frames" not in facts}
-    tracks = read(content, where, truth=asked.truth, first=asked.first, **{**length, **facts, "name": name})
-    return {name: tracks}
-
-
-def _read_rrc(content: bytes, where: str, asked: Asked, facts: dict[str, Any]) -> dict[str, Tracks]:
-    name = stem_of(where)
-    label = PurePosixPath(where).parent.name
-    known = {one.lower(): one for one in kitti_tracking.CLASSES}
-    read = kitti_tracking.read_detections(content, where, known.get(label.lower(), "object"), first=asked.first)
-    length = facts.get("num_frames", read.num_frames)
-    return {name: replace(read, name=name, num_frames=length, open_ended="num_frames" not in facts)}
-
-
-def _read_empty(content: bytes, where: str, asked: Asked, facts: dict[str, Any]) -> dict[str, Tracks]:
-    name = str(facts.get("name") or stem_of(where))
-    return {name: Tracks.build([], [], **{"num_frames": 0, "open_ended": True, **facts, "name": name})}
-
-
-def _read_results(content: bytes, where: str, asked: Asked, facts: dict[str, Any]) -> dict[str, Tracks]:
-    return result_files.read_results(content, where)
-
-
-READERS: Mapping[str, Reader] = {
-    "opsin": _read_results,
-    "mot": _read_mot,
-    "kitti": _read_kitti,
-    "rrc": _read_rrc,
-    "empty": _read_empty,
-}

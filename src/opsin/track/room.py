@@ -39,10 +39,12 @@ _ERRORS = [
     "id_false_positives",
 ]
 
+_FORMATS = ("MOT", "KITTI", "DETRAC", "CVML", "CVAT", "IDL", "COCO", "CSV")
+
 ROOM = Room(
     task="track",
     help="which objects of a video are the same from frame to frame",
-    formats=("opsin.track.data:TRACKS",),
+    formats=tuple(f"opsin.track.data:{name}" for name in _FORMATS),
     scores="opsin.track.score:score",
     metrics=(
         share("hota", brief=True),
@@ -62,8 +64,8 @@ ROOM = Room(
             Option(
                 "protocol",
                 str,
-                "What counts: mot15, mot17 (2016 too), mot20 or kitti, as the official tools have it, or plain; that "
-                "of the data if not given.",
+                "What counts: mot15, mot17 (2016 too), mot20 or kitti, as the official tools have it; plain; or "
+                "any_class, where classes say nothing. That of the data if not given.",
             ),
             Option(
                 "iou",

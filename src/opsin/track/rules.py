@@ -44,6 +44,7 @@ RULES: Mapping[str, Rules] = {
     rules.name: rules
     for rules in (
         Rules("plain"),
+        Rules("any_class", ("object",), classless=True),
         Rules("mot15", ("pedestrian",), classless=True, takes_ignored=False),
         Rules(
             "mot17", ("pedestrian",), {"pedestrian": _DISTRACTORS}, against_all=True, takes_ignored=False, same=_PEOPLE

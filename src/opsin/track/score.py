@@ -10,12 +10,14 @@ import numpy as np
 
 from opsin.data import Source
 from opsin.engine.evaluator import Result
-from opsin.errors import InputError, say, unknown
-from opsin.track import mot_challenge
+from opsin.errors import InputError, unknown
+from opsin.track import mot_challenge, result_files
+from opsin.track.agreement import listed, match_sequences
 from opsin.track.evaluate import Evaluation, evaluate
 from opsin.track.reading import Asked, read_sequences
 from opsin.track.rules import Rules, evaluated_classes, find_rules
 from opsin.track.tracks import Tracks
+from opsin.track.tuned_settings import refuse_tuned
 
 _SHOWN = ("hota", "deta", "assa", "mota", "idf1", "switches", "fragments", "false_positives", "misses")
 
@@ -39,7 +41,9 @@ def score(
     kind = source.splits[split].kind
     truth = {one.name: one for one in kind.sequences}
     tracks = read_sequences(path, Asked(first=first_frame, images=kind.images))
-    tracks = match_sequences(truth, tracks, path)
+    truth, tracks = match_sequences(truth, tracks, path)
+    made = result_files.read_facts(path)
+    refuse_tuned(made.get("tuned_on", {}), truth, str(made.get("tracker")))
     rules = find_rules(protocol) if protocol else choose_rules(list(truth.values()))
     wanted = _wanted_classes(of_class, truth, rules)
     _check_classes(path, tracks, truth, rules, wanted)
@@ -51,30 +55,6 @@ def score(
         f"; {boxes:,} boxes of {sum(counts.tracks for counts in found.counts.values()):,} tracks, rules of {rules.name}"
     )
     return Result(found.metrics, _details(found), found, data=said)
-
-
-def match_sequences(truth: Mapping[str, Tracks], tracks: Mapping[str, Tracks], path: Path) -> dict[str, Tracks]:
-    """The tracks by the names of the truth's sequences. Raises InputError where none belongs to any.
-
-    Says which are left out, which have no tracks, and where a sequence is longer than its truth is known to be.
-    """
-    if len(truth) == len(tracks) == 1:
-        tracks = dict(zip(truth, tracks.values(), strict=True))
-    missing, rest = [name for name in truth if name not in tracks], [name for name in tracks if name not in truth]
-    if len(missing) == len(truth):
-        raise InputError(
-            f"{path} has tracks of {_listed(rest)}, and the truth is of {_listed(list(truth))}; name the files after "
-            "the sequences"
-        )
-    if rest:
-        say(f"tracks of sequences that the truth does not have are left out: {_listed(rest)}")
-    if missing:
-        say(f"no tracks of {_listed(missing)}: all that is there counts as missed")
-    return {name: one for name, one in tracks.items() if name in truth}
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5:,} more" if len(names) > 5 else "")
 
 
 def choose_rules(truth: Sequence[Tracks]) -> Rules:
@@ -106,12 +86,12 @@ def _check_classes(
     given = {name.lower() for one in tracks.values() for name in np.array(one.classes)[np.unique(one.labels)].tolist()}
     if "object" in given and len(asked) > 1:
         raise InputError(
-            f"{path} does not say of which class its tracks are, and the truth has {_listed(asked)}; say it with "
+            f"{path} does not say of which class its tracks are, and the truth has {listed(asked)}; say it with "
             "--of-class"
         )
     same = {other for name in asked for other in rules.same.get(name, ())}
     if given and not rules.classless and not given & {*asked, *same, "object"}:
-        raise InputError(f"{path} has tracks of {_listed(sorted(given))}, and the truth is of {_listed(asked)}")
+        raise InputError(f"{path} has tracks of {listed(sorted(given))}, and the truth is of {listed(asked)}")
 
 
 def _details(found: Evaluation) -> dict[str, Any]:

@@ -68,43 +68,54 @@ def whole(values: Floats, lines: Integers, where: str, what: str) -> Integers:
     return values.astype(np.int64)
 
 
-def from_zero(frames: Integers, first: int, lines: Integers, where: str) -> Integers:
-    """Frames that a file counts from `first`, counted from 0. Raises InputError with the line of one before it."""
+def from_zero(frames: Integers, first: int, lines: Integers, where: str, noun: str = "line") -> Integers:
+    """Frames that a file counts from `first`, counted from 0. Raises InputError with the line of one before it.
+
+    noun: what `lines` number.
+    """
     if len(frames) and frames.min() < first:
         row = int(np.flatnonzero(frames < first)[0])
-        hint = f"; if it counts them from {frames.min()}, say so with --first-frame {frames.min()}" * (
-            frames.min() >= 0
+        least = int(frames.min())
+        hint = f"; if it counts them from {least}, say so with --first-frame {least}" if least >= 0 else ""
+        raise InputError(
+            f"{where}, {noun} {lines[row]}: frame {frames[row]}, and frames are counted from {first}{hint}"
         )
-        raise InputError(f"{where}, line {lines[row]}: frame {frames[row]}, and frames are counted from {first}{hint}")
     if len(frames) and frames.max() - first >= _MOST_FRAMES:
         row = int(np.argmax(frames))
-        raise InputError(f"{where}, line {lines[row]}: frame {frames[row]}; at most {_MOST_FRAMES:,} are read")
+        raise InputError(f"{where}, {noun} {lines[row]}: frame {frames[row]}; at most {_MOST_FRAMES:,} are read")
     return frames - first
 
 
 def check_rows(
-    frames: Integers, ids: Integers, labels: Integers, boxes: Floats, scores: Floats, lines: Integers, where: str
+    frames: Integers,
+    ids: Integers,
+    labels: Integers,
+    boxes: Floats,
+    scores: Floats,
+    lines: Integers,
+    where: str,
+    noun: str = "line",
 ) -> None:
     """Raise InputError, with the line, for what no evaluation and no tracker can take; say what is only odd.
 
     That are numbers that are not finite, boxes that end before they begin, and an identity twice in a frame. Boxes
-    without area, which overlap nothing, are said.
+    without area, which overlap nothing, are said. noun: what `lines` number.
     """
     finite = np.isfinite(boxes).all(axis=1) & np.isfinite(scores)
     if not finite.all():
         row = int(np.flatnonzero(~finite)[0])
         what = "the score" if np.isfinite(boxes[row]).all() else "a coordinate"
-        raise InputError(f"{where}, line {lines[row]}: {what} is not finite (NaN or infinite); remove the line")
+        raise InputError(f"{where}, {noun} {lines[row]}: {what} is not finite (NaN or infinite); remove it")
     sides = boxes[:, 2:] - boxes[:, :2]
     if (sides < 0).any():
         row = int(np.flatnonzero((sides < 0).any(axis=1))[0])
         raise InputError(
-            f"{where}, line {lines[row]}: the box is {sides[row, 0]:g} wide and {sides[row, 1]:g} high; are corners "
+            f"{where}, {noun} {lines[row]}: the box is {sides[row, 0]:g} wide and {sides[row, 1]:g} high; are corners "
             "and sides taken for each other?"
         )
     if (flat := (sides == 0).any(axis=1)).any():
         row = int(np.flatnonzero(flat)[0])
-        say(f"{where}: {flat.sum():,} boxes have no area, the first in line {lines[row]}; they can never be right")
+        say(f"{where}: {flat.sum():,} boxes have no area, the first in {noun} {lines[row]}; they can never be right")
     known = np.flatnonzero(ids != NOBODY)
     order = known[np.lexsort((labels[known], ids[known], frames[known]))]
     keys = np.stack([frames[order], ids[order], labels[order]])
@@ -112,6 +123,6 @@ def check_rows(
         at = int(np.flatnonzero(twice)[0])
         one, other = sorted((int(lines[order[at]]), int(lines[order[at + 1]])))
         raise InputError(
-            f"{where}, line {other}: identity {ids[order[at]]} is in that frame already, in line {one}; an identity "
-            "is in a frame once"
+            f"{where}, {noun} {other}: identity {ids[order[at]]} is in that frame already, in {noun} {one}; "
+            "each is in a frame once"
         )

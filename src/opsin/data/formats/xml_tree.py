@@ -48,6 +48,11 @@ def read_elements(file: Path, tag: str, problems: list[Problem]) -> list[Element
 
 def read_xml(file: Path) -> Element:
     """The outermost element of a file. Raises ValueError with the line for what is no XML, and OSError."""
+    return parse_xml(read_regular(file))
+
+
+def parse_xml(content: bytes) -> Element:
+    """The outermost element of a file's content. Raises ValueError with the line for what is no XML."""
     parser, stack = expat.ParserCreate(), [Element("", {}, 0)]
 
     def start(tag: str, attributes: dict[str, str]) -> None:
@@ -71,7 +76,7 @@ def read_xml(file: Path) -> Element:
     parser.StartElementHandler, parser.EndElementHandler = start, end
     parser.CharacterDataHandler, parser.EntityDeclHandler = say, refuse
     try:
-        parser.Parse(read_regular(file), True)
+        parser.Parse(content, True)
     except expat.ExpatError as error:
         raise ValueError(f"line {error.lineno}: not well-formed XML: {expat.ErrorString(error.code)}") from None
     return stack[0].children[0]
