@@ -101,7 +101,7 @@ def test_trackers_are_listed_with_their_settings(opsin: Call) -> None:
 def test_what_is_wrong_is_one_line(opsin: Call, walkers: Path, tmp_path: Path) -> None:
     refused(opsin("track"), "opsin track RUN VIDEO, or opsin track DETECTIONS")
     refused(opsin("track", tmp_path / "none.txt"), "no run, file or folder at")
-    refused(opsin("track", walkers, "--tracker", "srt"), "did you mean sort?")
+    refused(opsin("track", walkers, "--tracker", "srt"), "did you mean sort")
     refused(opsin("track", walkers, "--set", "max_ag=3"), "did you mean max_age?")
     refused(opsin("track", walkers, "--set", "max_age=old"), "max_age", "expected a whole number")
     refused(opsin("track", walkers, "--count", tmp_path / "none.json"), "cannot read")

@@ -32,7 +32,8 @@ Input = Annotated[
     ),
 ]
 Tracker = Annotated[
-    str, typer.Option("--tracker", metavar="NAME", help="Which tracker; --list shows all, with their settings.")
+    str,
+    typer.Option("--tracker", metavar="NAME", help="A name that --list shows, or a settings.json of --tune."),
 ]
 ListTrackers = Annotated[
     bool, typer.Option("--list", help="Show all trackers and their settings, and do nothing else.")
@@ -82,6 +83,27 @@ Appearance = Annotated[
         show_default=False,
     ),
 ]
+Truth = Annotated[
+    str | None,
+    typer.Option(
+        "--truth",
+        metavar="SEQUENCE",
+        help="Evaluate the tracks against this truth; with --out, report.html says what went wrong, when and why.",
+        show_default=False,
+    ),
+]
+Tune = Annotated[
+    bool,
+    typer.Option(
+        "--tune",
+        help="Search the tracker's settings on --truth instead, by Optuna. What is found goes to settings.json in "
+        "--out, which --tracker takes, and is not evaluated on the same sequences.",
+    ),
+]
+Metric = Annotated[
+    str, typer.Option("--metric", metavar="NAME", help="With --tune: what to raise, hota, mota, idf1, assa or deta.")
+]
+Trials = Annotated[int, typer.Option("--trials", metavar="N", min=1, help="With --tune: how many settings are tried.")]
 Rate = Annotated[
     float | None,
     typer.Option("--fps", metavar="X", help="Frames a second, if not as the input says.", show_default=False),
@@ -104,6 +126,10 @@ def track(
     count: Count = None,
     threshold: Threshold = None,
     appearance: Appearance = None,
+    truth: Truth = None,
+    tune: Tune = False,
+    metric: Metric = "hota",
+    trials: Trials = 40,
     fps: Rate = None,
     batch_size: BatchSize = 8,
     device: Device = None,
@@ -120,7 +146,7 @@ def track(
     from opsin.track.counting import read_plan
     from opsin.track.job import TrackJob
 
-    done = TrackJob(
+    job = TrackJob(
         source,
         frames,
         tracker,
@@ -131,10 +157,15 @@ def track(
         fps,
         batch_size,
         device,
+        truth,
         out,
         {} if threshold is None else {"threshold": threshold},
         quiet=as_json and not sys.stderr.isatty(),
-    ).run()
+    )
+    if tune:
+        _tune(job, metric, trials, as_json)
+        return
+    done = job.run()
     if as_json:
         print(json.dumps(done.to_dict(), indent=1, ensure_ascii=True))
     else:
@@ -163,6 +194,18 @@ def _described() -> list[str]:
         settings = ", ".join(f"{key}={value}" for key, value in settings_of(name).items() if key != "frame_rate")
         lines += [f"{name}  {what}{'' if kind.online else ', uses later frames'}", f"    {settings}"]
     return lines
+
+
+def _tune(job: Any, metric: str, trials: int, as_json: bool) -> None:
+    from opsin.track.tuning import describe, timed
+
+    found, seconds = timed(lambda: job.tune(metric, trials))
+    if as_json:
+        print(json.dumps(found.to_dict(), indent=1))
+        return
+    _put(describe(found, seconds))
+    if job.out is not None:
+        _put([f"written: {job.out / 'settings.json'}; use it with --tracker {job.out / 'settings.json'}"])
 
 
 def _put(lines: Iterable[str]) -> None:

@@ -47,7 +47,8 @@ class Event:
 
     kind: one of `KINDS`. frame, last: from and to, the same of a switch. frames: in how many of these. object: the
     identity in the truth; None of a false positive. track: of the tracker, where there is one; before: the one that the
-    object had before a switch. cause: see above; note: what it was seen by. box: (4,), where to look in `frame`.
+    object had before a switch. cause: see above; note: what it was seen by. box: (4,), where to look in frame `shown`;
+    earlier: of a switch and a fragment, the frame in which the object was last followed.
     """
 
     kind: str
@@ -60,16 +61,18 @@ class Event:
     cause: str
     note: str
     box: tuple[float, ...]
+    shown: int
+    earlier: int | None = None
 
     def sentence(self) -> str:
         """The event in words, without its cause."""
         if self.kind == "switch":
             return f"object {self.object} goes from track {self.before} to {self.track}"
         if self.kind == "fragment":
-            return f"object {self.object} is followed again after {self.frames} frames without"
+            return f"object {self.object} is followed again after {_frames(self.frames)} without"
         if self.kind == "miss":
-            return f"object {self.object} is not followed in {self.frames} frames"
-        return f"track {self.track} follows no object in {self.frames} frames"
+            return f"object {self.object} is not followed in {_frames(self.frames)}"
+        return f"track {self.track} follows no object in {_frames(self.frames)}"
 
 
 class Scene:
@@ -117,8 +120,10 @@ class Scene:
             before, now = int(self.tracks.ids[self.answer_of[last]]), int(self.tracks.ids[answer])
             frame = int(self.truth.frames[row])
             cause, note = self._why_switched(row, last, before)
-            identity = int(self.truth.ids[row])
-            yield Event("switch", frame, frame, 1, identity, now, before, cause, note, _box(self.truth, row))
+            identity, then = int(self.truth.ids[row]), int(self.truth.frames[last])
+            yield Event(
+                "switch", frame, frame, 1, identity, now, before, cause, note, _box(self.truth, row), frame, then
+            )
 
     def _why_switched(self, row: int, last: int, before: int) -> tuple[str, str]:
         taken = [other for other, answer in self._with_track(before) if last < other and other != row]
@@ -136,13 +141,14 @@ class Scene:
 
     def _fragments(self) -> Iterator[Event]:
         for row, answer in self._chosen(self.resumed):
-            gap = self._rows_between(self._matched_before(row), row)
+            last = self._matched_before(row)
+            gap = self._rows_between(last, row)
             causes = Counter(self._why_missed(one) for one in gap)
             cause = causes.most_common(1)[0][0] if causes else "missed detection"
             frame, identity = int(self.truth.frames[row]), int(self.truth.ids[row])
             yield Event(
                 "fragment", frame, frame, len(gap), identity, int(self.tracks.ids[answer]), None, cause,
-                _listed(causes), _box(self.truth, row),
+                _listed(causes), _box(self.truth, row), frame, int(self.truth.frames[last]),
             )  # fmt: skip
 
     def _misses(self) -> Iterator[Event]:
@@ -152,10 +158,10 @@ class Scene:
                 run = list(group)
                 if gone:
                     causes = Counter(missed[row] for row in run)
-                    first, last = (int(self.truth.frames[row]) for row in (run[0], run[-1]))
+                    first, middle, last = (int(self.truth.frames[run[at]]) for at in (0, len(run) // 2, -1))
                     yield Event(
                         "miss", first, last, len(run), identity, None, None, causes.most_common(1)[0][0],
-                        _listed(causes), _box(self.truth, run[len(run) // 2]),
+                        _listed(causes), _box(self.truth, run[len(run) // 2]), middle,
                     )  # fmt: skip
 
     def _why_missed(self, row: int) -> str:
@@ -183,7 +189,7 @@ class Scene:
                     first, last = (int(self.tracks.frames[row]) for row in (run[0], run[-1]))
                     yield Event(
                         "false positive", first, last, len(run), None, identity, None, causes.most_common(1)[0][0],
-                        _listed(causes), _box(self.tracks, run[0]),
+                        _listed(causes), _box(self.tracks, run[0]), first,
                     )  # fmt: skip
 
     def _why_false(self, answer: int) -> str:
@@ -291,6 +297,10 @@ def _by_identity(tracks: Tracks, rows: np.ndarray) -> dict[int, list[int]]:
     for row, identity in zip(rows.tolist(), tracks.ids[rows].tolist(), strict=True):
         found.setdefault(identity, []).append(row)
     return found
+
+
+def _frames(count: int) -> str:
+    return f"{count:,} frame{'' if count == 1 else 's'}"
 
 
 def _iou(one: Floats, other: Floats) -> float:

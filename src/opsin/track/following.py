@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opsin.track.counting import CountPlan, TrackCounter, count_tracks
-from opsin.track.online import Followed, OnlineTracker
+from opsin.track.online import Followed, OnlineTracker, Round
 from opsin.track.tracks import Floats, Integers, Tracks
 
 FPS = 25.0  # of a sequence that does not say it, where seconds are wanted
@@ -37,13 +37,27 @@ class Seen:
     features: NDArray[Any] | None = None
 
 
+@dataclass(frozen=True)
+class Look:
+    """What a tracker compared in a frame.
+
+    rounds: its matchings, in order. ids: (T,), of the tracks that there were; expected: (T, 4), where it expected each
+    to be, by its motion alone; none of a tracker that expects nothing.
+    """
+
+    rounds: Sequence[Round]
+    ids: Integers
+    expected: Floats
+
+
 @dataclass
 class Course:
     """How a sequence was followed.
 
     tracks: what came out. detections: what went in. looked_at: how many frames were looked at. seconds: all of it;
     tracker_seconds: the tracker alone. counts: of lines and zones. stopped: whether somebody stopped it before its end.
-    damage: what of a video could not be read.
+    damage: what of a video could not be read. files: what was written of it. looks: by frame, what the tracker
+    compared, where that was to be kept.
     """
 
     tracks: Tracks
@@ -55,6 +69,7 @@ class Course:
     stopped: bool = False
     damage: str = ""
     files: dict[str, str] = field(default_factory=dict)
+    looks: dict[int, Look] = field(default_factory=dict)
 
     @property
     def frames_per_second(self) -> float:
@@ -115,23 +130,27 @@ def follow_online(
     *,
     plan: CountPlan | None = None,
     show: Callable[[Seen, Followed, TrackCounter | None], None] | None = None,
+    keep: bool = False,
 ) -> Course:
     """Follow frames one by one, in order, until they end or Ctrl-C; no frame is kept.
 
     tracker: None to gather what was detected alone. facts: fields of the tracks: classes, num_frames, fps, size, name.
-    plan: what to count. show: gets each frame with its tracks and what was counted up to it.
+    plan: what to count. show: gets each frame with its tracks and what was counted up to it. keep: what was compared.
     """
     found, given = Rows(), Rows()
     counter = None if plan is None else TrackCounter(plan, facts["classes"])
     looked_at, spent, started = 0, 0.0, time.perf_counter()
+    looks = _Looks(tracker if keep else None)
     if tracker is not None:
         tracker.reset()
     with stoppable() as stopped:
         for seen in frames:
+            looks.before(seen)
             before = time.perf_counter()
             tracked = _NOBODY if tracker is None else _follow(tracker, seen)
             spent += time.perf_counter() - before
             looked_at += 1
+            looks.after(seen)
             own = tracked.detections
             given.add(seen.frame, np.full(len(seen.boxes), -1), seen.boxes, seen.scores, seen.labels)
             found.add(seen.frame, tracked.ids, tracked.boxes, seen.scores[own], seen.labels[own])
@@ -142,7 +161,7 @@ def follow_online(
             if stopped():
                 break
         halted = stopped()
-    rows = dict(facts)
+    rows = {**facts, "open_ended": True} if halted else dict(facts)
     count = 0 if halted else rows.pop("num_frames", 0) or 0
     rows.pop("num_frames", None)
     return Course(
@@ -153,10 +172,39 @@ def follow_online(
         spent,
         None if counter is None else counter.result(),
         halted,
+        looks=looks.kept,
     )
 
 
 _NOBODY = Followed(np.empty((0, 4)), np.empty(0, np.int64), np.empty(0, np.intp))
+
+
+class _Looks:
+    """Keeps what a tracker compares, where there is one."""
+
+    def __init__(self, tracker: OnlineTracker | None) -> None:
+        self.tracker, self.kept = tracker, dict[int, Look]()
+        self._time: float | None = None
+        self._expected: tuple[Integers, Floats] = (np.empty(0, np.int64), np.empty((0, 4)))
+        if tracker is not None:
+            tracker.keep_rounds = True
+
+    def before(self, seen: Seen) -> None:
+        """Note where the tracks are expected in a frame, by the motion of the tracker's filter."""
+        if self.tracker is None or self.tracker.motion is None:
+            return
+        motion, tracks = self.tracker.motion, self.tracker.tracks
+        elapsed = 1.0 if self._time is None else round((seen.time - self._time) * self.tracker.frame_rate, 6)
+        state = tracks["state"].copy()
+        if state.shape[-1] and elapsed > 0:
+            motion.predict(state, elapsed)
+        self._expected = tracks["ids"].copy(), motion.boxes(state).T.copy()
+        self._time = seen.time
+
+    def after(self, seen: Seen) -> None:
+        """Keep what was compared in the frame."""
+        if self.tracker is not None:
+            self.kept[seen.frame] = Look(self.tracker.rounds, *self._expected)
 
 
 def _follow(tracker: OnlineTracker, seen: Seen) -> Followed:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from opsin import rooms
 from opsin.engine.answers import safe_name
 from opsin.engine.exported import FILES
 from opsin.engine.frames import Frames, find_in_frames, look_of, open_frames
@@ -22,15 +23,24 @@ from opsin.errors import InputError, say
 from opsin.files import check_new
 from opsin.progress import Meter
 from opsin.structures import Instances
+from opsin.track.agreement import match_sequences
 from opsin.track.counting import CountPlan
 from opsin.track.drawing import TrackDrawer
+from opsin.track.evaluate import Evaluation, evaluate
 from opsin.track.following import Course, Seen, follow_batch, follow_online, frames_of
 from opsin.track.online import Followed
 from opsin.track.reading import read_sequences
+from opsin.track.report import write_track_report
 from opsin.track.result_files import text_file, tracks_to_dict, write_results
+from opsin.track.score import choose_rules
+from opsin.track.track_files import Asked
 from opsin.track.trackers import create_tracker
 from opsin.track.tracks import Tracks
+from opsin.track.tuned_settings import FILE as SETTINGS_FILE
+from opsin.track.tuned_settings import TunedSettings, read_settings, refuse_tuned
+from opsin.track.tuning import Search
 
+_SHOWN = ("hota", "mota", "idf1", "switches", "fragments", "false_positives", "misses")
 _HEAD = 4096  # bytes in which an OpenVINO network is seen
 
 
@@ -39,10 +49,11 @@ class TrackJob:
     """What is asked for, and how.
 
     source: a run, or a file or folder of detections. frames: a video, a camera or the folder of a sequence's images;
-    None where there are only detections. tracker: its name; settings: of it. every: of so many frames the first alone
-    is looked at. plan: what is counted. appearance: a run that says how objects look, for trackers that use it. fps:
-    frames a second, where that is not what the input says. batch_size: frames that a run looks at together. device: of
-    runs. out: the folder to make. options: of the run's predictions. quiet: no progress is shown.
+    None where there are only detections. tracker: its name, or a file of settings that `tune` wrote; settings: of it.
+    every: of so many frames the first alone is looked at. plan: what is counted. appearance: a run that says how
+    objects look, for trackers that use it. fps: frames a second, where that is not what the input says. batch_size:
+    frames that a run looks at together. device: of runs. truth: what the tracks are evaluated against, in the report.
+    out: the folder to make. options: of the run's predictions. quiet: no progress is shown.
     """
 
     source: str
@@ -55,18 +66,30 @@ class TrackJob:
     fps: float | None = None
     batch_size: int = 8
     device: str | None = None
+    truth: str | None = None
     out: Path | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     quiet: bool = False
+    tuned: TunedSettings | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        if self.tracker.endswith(".json"):
+            self.tuned = read_settings(self.tracker)
+            self.tracker, self.settings = self.tuned.tracker, {**self.tuned.settings, **self.settings}
 
     def run(self) -> Tracking:
         """Track, and write what `out` asks for. Raises InputError for what cannot be, before any frame is looked at."""
         self._check()
+        truth = None if self.truth is None else read_truth(self.truth)
+        if truth is not None and self.tuned is not None:
+            self._refuse_tuned(self.tuned, truth)
         if self.frames is None:
             courses = self._follow_detections()
         else:
             courses = self._follow_frames(self.frames)
         done = Tracking(self, courses)
+        if truth is not None:
+            done.compare(truth)
         if self.out is not None:
             done.write(self.out)
         return done
@@ -86,6 +109,18 @@ class TrackJob:
         if self.frames is not None and is_live(self.frames) and not tracker.online:
             raise InputError(f"{self.tracker} uses later frames, and a camera has no end; choose an online tracker")
 
+    def _refuse_tuned(self, tuned: TunedSettings, truth: Mapping[str, Tracks]) -> None:
+        """Raise InputError where the settings were found on what is to be tracked, before it is."""
+        if self.frames is None and len(truth) > 1:
+            known = open_detections(self.source)
+            truth = {name: one for name, one in truth.items() if name in known}
+        refuse_tuned(tuned.tuned_on, truth, self.tracker)
+
+    @property
+    def _explains(self) -> bool:
+        """Whether it is wanted what the tracker compared: to say why something went wrong."""
+        return self.truth is not None and self.out is not None
+
     def _create(self, fps: float | None) -> Any:
         return create_tracker(self.tracker, **{"frame_rate": fps or 1.0, **self.settings})
 
@@ -104,12 +139,37 @@ class TrackJob:
                     break
         return courses
 
+    def tune(self, metric: str = "hota", trials: int | None = None, seed: int = 0) -> TunedSettings:
+        """Search the tracker's settings on `truth`, and write them to `out`; those of `settings` stay as they are.
+
+        metric: what is to be as high as it can be, see `opsin.track.tuning.METRICS`. trials: `tuning.TRIALS` if None.
+        """
+        if self.truth is None:
+            raise InputError("settings are tuned on given truth; say where it is, with --truth")
+        self._check()
+        truth, found = match_sequences(read_truth(self.truth), self.detections(), Path(self.source))
+        truth = {name: truth[name] for name in found}
+        search = Search(self.tracker, found, truth, choose_rules(list(truth.values())), metric, every=self.every)
+        search.trials, search.seed, search.fixed = trials or search.trials, seed, self.settings
+        tuned = search.run(quiet=self.quiet)
+        if self.out is not None:
+            self.out.mkdir(parents=True, exist_ok=True)
+            tuned.write(self.out / SETTINGS_FILE)
+        return tuned
+
+    def detections(self) -> dict[str, Tracks]:
+        """What the tracker is given, by the names of sequences: those of files, or what the run finds in all frames."""
+        if self.frames is None:
+            return open_detections(self.source, self.fps)
+        find, facts = self._finder(open_frames(self.frames, self.fps))
+        return {facts["name"]: follow_online(None, find(), facts).detections}
+
     def _follow_sequence(self, detections: Tracks, before: int, meter: Meter) -> Course:
         tracker = self._create(detections.fps)
         if not tracker.online:
             return follow_batch(tracker, detections, every=self.every, plan=self.plan)
         frames = _metered(frames_of(detections, self.every), meter, before)
-        return follow_online(tracker, frames, facts_of(detections), plan=self.plan)
+        return follow_online(tracker, frames, facts_of(detections), plan=self.plan, keep=self._explains)
 
     def _meter(self, total: int | None) -> Meter:
         return Meter("tracking", total, "frames", quiet=self.quiet, rate=True)
@@ -124,7 +184,7 @@ class TrackJob:
             seen = _metered(found(), meter, 0)
             if tracker.online:
                 show, drawn = self._shower(stack, frames, facts)
-                course = follow_online(tracker, seen, facts, plan=self.plan, show=show)
+                course = follow_online(tracker, seen, facts, plan=self.plan, show=show, keep=self._explains)
             else:
                 course = self._follow_whole(tracker, seen, facts)
                 show, drawn = self._shower(stack, frames, facts)
@@ -196,6 +256,8 @@ class Tracking:
 
     job: TrackJob
     courses: dict[str, Course]
+    truth: dict[str, Tracks] | None = None
+    evaluation: Evaluation | None = None
 
     @property
     def tracks(self) -> dict[str, Tracks]:
@@ -217,6 +279,17 @@ class Tracking:
         """What of a video could not be read; "" where all was."""
         return "; ".join(course.damage for course in self.courses.values() if course.damage)
 
+    def compare(self, truth: Mapping[str, Tracks]) -> None:
+        """Evaluate the tracks against the truth of their sequences, by the rules of its format.
+
+        Raises InputError for a truth of other sequences.
+        """
+        truth, tracks = match_sequences(truth, self.tracks, Path(self.job.source))
+        if len(truth) == len(self.courses) == 1:
+            self.courses = dict(zip(truth, self.courses.values(), strict=True))
+        self.truth = {name: truth[name] for name in tracks}
+        self.evaluation = evaluate(self.truth, tracks, choose_rules(list(self.truth.values())))
+
     def facts(self) -> dict[str, Any]:
         """How it was made, plain values for JSON."""
         job = self.job
@@ -227,6 +300,9 @@ class Tracking:
             "frames": job.frames,
             "appearance": job.appearance,
             "every": job.every,
+            "truth": job.truth,
+            **({} if job.tuned is None else {"tuned_on": job.tuned.to_dict()["tuned_on"]}),
+            **({} if self.evaluation is None else {"metrics": self.evaluation.metrics}),
             "runs": {name: _facts_of(course) for name, course in self.courses.items()},
         }
 
@@ -240,10 +316,48 @@ class Tracking:
         for name, course in self.courses.items():
             course.files["tracks"] = str(text_file(folder, name))
         write_results(folder, self.facts(), self.tracks)
+        rules = None if self.truth is None else choose_rules(list(self.truth.values()))
+        write_track_report(folder / "report.html", self, self.truth, rules, self._images())
+
+    def _images(self) -> Callable[[set[int]], Mapping[int, Any]] | None:
+        """What gives the images of some frames; None where there are none, or they are gone."""
+        if self.job.frames is None or self.live:
+            return None
+        given, fps = self.job.frames, self.job.fps
+        return lambda wanted: images_of(given, fps, wanted)
 
     def lines(self) -> list[str]:
         """What came out, a line for each sequence and one for each line and zone that was counted."""
-        return [line for name, course in self.courses.items() for line in _lines_of(name, course)]
+        lines = [line for name, course in self.courses.items() for line in _lines_of(name, course)]
+        if self.evaluation is not None:
+            room, metrics = rooms.find_room("track"), self.evaluation.metrics
+            figures = [f"{name} {room.format(name, metrics.get(name))}" for name in _SHOWN]
+            lines.append(f"against {self.job.truth}: {', '.join(figures)}")
+        return lines
+
+
+def read_truth(path: str) -> dict[str, Tracks]:
+    """The truth of sequences by their names. Raises InputError for what holds none."""
+    return read_sequences(_found(path), Asked(truth=True))
+
+
+def images_of(given: str, fps: float | None, wanted: set[int]) -> dict[int, Any]:
+    """The images of some frames of a video or a folder, read up to the last of them."""
+    found: dict[int, Any] = {}
+    for frame in open_frames(given, fps).read():
+        if frame.index in wanted:
+            found[frame.index] = frame.image
+        if len(found) == len(wanted):
+            break
+    return found
+
+
+def _found(path: str) -> Path:
+    """A path that is there, or is in the folder that OPSIN_DATA names."""
+    home, own = os.environ.get("OPSIN_DATA"), Path(path).expanduser()
+    if home is not None and not own.exists() and (Path(home) / path).exists():
+        return Path(home) / path
+    return own
 
 
 def is_run(source: str) -> bool:
@@ -264,9 +378,7 @@ def open_detections(source: str, fps: float | None = None) -> dict[str, Tracks]:
 
     Raises InputError for what holds none. Identities that there are, as in truth, are left out of them.
     """
-    home = os.environ.get("OPSIN_DATA")
-    inside = home is not None and not Path(source).expanduser().exists() and (Path(home) / source).exists()
-    found = read_sequences(Path(home or "") / source if inside else source)
+    found = read_sequences(_found(source))
     if fps is not None:
         found = {name: replace(one, fps=fps) for name, one in found.items()}
     return found
@@ -274,7 +386,7 @@ def open_detections(source: str, fps: float | None = None) -> dict[str, Tracks]:
 
 def facts_of(detections: Tracks) -> dict[str, Any]:
     """Those fields of tracks that are their detections' too."""
-    names = ("name", "fps", "size", "num_frames", "classes")
+    names = ("name", "fps", "size", "num_frames", "open_ended", "classes")
     return {name: getattr(detections, name) for name in names}
 
 

@@ -53,6 +53,7 @@ def tracks_to_dict(tracks: Tracks) -> dict[str, Any]:
     return {
         "name": tracks.name,
         "num_frames": tracks.num_frames,
+        "open_ended": tracks.open_ended,
         "fps": tracks.fps,
         "size": None if tracks.size is None else list(tracks.size),
         "classes": list(tracks.classes),
@@ -88,6 +89,7 @@ def tracks_of_dict(values: Mapping[str, Any]) -> Tracks:
         size=None if size is None else (int(size[0]), int(size[1])),
         name=str(values["name"]),
         batch=bool(values["uses_future"]),
+        open_ended=bool(values["open_ended"]),
     )
 
 

@@ -43,7 +43,7 @@ def score(
     tracks = read_sequences(path, Asked(first=first_frame, images=kind.images))
     truth, tracks = match_sequences(truth, tracks, path)
     made = result_files.read_facts(path)
-    refuse_tuned(made.get("tuned_on", {}), truth, str(made.get("tracker")))
+    refuse_tuned(made.get("tuned_on", {}), {name: truth[name] for name in tracks}, str(made.get("tracker")))
     rules = find_rules(protocol) if protocol else choose_rules(list(truth.values()))
     wanted = _wanted_classes(of_class, truth, rules)
     _check_classes(path, tracks, truth, rules, wanted)
