@@ -93,6 +93,16 @@ def test_detections_are_drawn_on_the_images_of_their_sequence(opsin: Call, tmp_p
     assert [one.time for one in seen] == pytest.approx([0, 0.2, 0.4])
 
 
+def test_a_sequence_says_how_fast_it_is_and_what_it_is_called(opsin: Call, finder: RedFinder, tmp_path: Path) -> None:
+    (tmp_path / "walk/img1").mkdir(parents=True)
+    (tmp_path / "walk/seqinfo.ini").write_text("[Sequence]\nname=walk\nframeRate=5\nseqLength=3\n")
+    for place in range(3):
+        frame(4 * place).save(tmp_path / f"walk/img1/{place + 1:06}.png")
+    for given in (tmp_path / "walk", tmp_path / "walk/img1"):
+        (sequence,) = json.loads(opsin("track", tmp_path / "run", given, "--json", *NOW).out)["sequences"]
+        assert (sequence["name"], sequence["fps"], sequence["num_frames"]) == ("walk", 5, 3)
+
+
 def test_what_is_drawn_is_where_the_track_is() -> None:
     drawer = TrackDrawer(("ball",), fps=10)
     grey = torch.full((3, 400, 600), 128, dtype=torch.uint8)

@@ -28,7 +28,9 @@ from opsin.track.counting import CountPlan
 from opsin.track.drawing import TrackDrawer
 from opsin.track.evaluate import Evaluation, evaluate
 from opsin.track.following import Course, Seen, follow_batch, follow_online, frames_of
+from opsin.track.mot_challenge import read_seqinfo
 from opsin.track.online import Followed
+from opsin.track.places import read_file
 from opsin.track.reading import read_sequences
 from opsin.track.report import write_track_report
 from opsin.track.result_files import text_file, tracks_to_dict, write_results
@@ -41,6 +43,7 @@ from opsin.track.tuned_settings import TunedSettings, read_settings, refuse_tune
 from opsin.track.tuning import Search
 
 _SHOWN = ("hota", "mota", "idf1", "switches", "fragments", "false_positives", "misses")
+_IMAGES = "img1"  # the folder of a MOTChallenge sequence's frames
 _HEAD = 4096  # bytes in which an OpenVINO network is seen
 
 
@@ -161,7 +164,7 @@ class TrackJob:
         """What the tracker is given, by the names of sequences: those of files, or what the run finds in all frames."""
         if self.frames is None:
             return open_detections(self.source, self.fps)
-        find, facts = self._finder(open_frames(self.frames, self.fps))
+        find, facts = self._finder(open_images(self.frames, self.fps))
         return {facts["name"]: follow_online(None, find(), facts).detections}
 
     def _follow_sequence(self, detections: Tracks, before: int, meter: Meter) -> Course:
@@ -177,7 +180,7 @@ class TrackJob:
     # With images
 
     def _follow_frames(self, given: str) -> dict[str, Course]:
-        frames = open_frames(given, self.fps)
+        frames = open_images(given, self.fps)
         found, facts = self._finder(frames)
         tracker = self._create(float(frames.rate))
         with ExitStack() as stack, self._meter(_looked_at(frames, self.every)) as meter:
@@ -197,7 +200,7 @@ class TrackJob:
 
     def _finder(self, frames: Frames) -> tuple[Callable[[], Iterator[Seen]], dict[str, Any]]:
         """What gives the frames with what is found in them, and the facts of the tracks."""
-        rate, name = float(frames.rate), safe_name(frames.name)
+        rate, name = float(frames.rate), safe_name(name_of(frames))
         look = None if self.appearance is None else load(self.appearance, self.device)
         facts: dict[str, Any] = {"name": name, "fps": rate, "num_frames": frames.count}
         if is_run(self.source):
@@ -341,10 +344,27 @@ def read_truth(path: str) -> dict[str, Tracks]:
     return read_sequences(_found(path), Asked(truth=True))
 
 
+def open_images(given: str, fps: float | None = None) -> Frames:
+    """The frames of a video, a camera or a folder; of a MOTChallenge sequence its img1, at the rate of its seqinfo."""
+    folder = Path(given).expanduser()
+    if is_live(given) or not folder.is_dir():
+        return open_frames(given, fps)
+    folder = folder / _IMAGES if (folder / _IMAGES).is_dir() else folder
+    info = folder.parent / "seqinfo.ini"
+    known = read_seqinfo(read_file(info), str(info)) if folder.name == _IMAGES and info.is_file() else {}
+    return open_frames(folder, known.get("fps") if fps is None else fps)
+
+
+def name_of(frames: Frames) -> str:
+    """What a sequence is called after its frames: as the video, or the folder; of img1 as the one above."""
+    folder = Path(str(frames.given))
+    return folder.absolute().parent.name if frames.numbers is not None and folder.name == _IMAGES else frames.name
+
+
 def images_of(given: str, fps: float | None, wanted: set[int]) -> dict[int, Any]:
     """The images of some frames of a video or a folder, read up to the last of them."""
     found: dict[int, Any] = {}
-    for frame in open_frames(given, fps).read():
+    for frame in open_images(given, fps).read():
         if frame.index in wanted:
             found[frame.index] = frame.image
         if len(found) == len(wanted):
