@@ -17,12 +17,15 @@ from opsin.data.inputs import Inputs
 from opsin.data.source import Source, Split
 from opsin.data.truth import Problem, Size, Summary, Truth
 from opsin.track.coco_video import VideoImages
+from opsin.track.imperfect import Flaws, detect
+from opsin.track.moving_scenes import MOVING, MovingScene, scenes_of
 from opsin.track.places import open_place
 from opsin.track.reading import read_sequences, recognize_place
 from opsin.track.track_files import Asked, recognize
 from opsin.track.tracks import NOBODY, Tracks
-from opsin.track.writing import WRITERS, write_sequences
+from opsin.track.writing import WRITERS, write_detections, write_images, write_sequences
 
+SCENE_FLAWS = Flaws(missed=0.08, jitter=0.03, doubled=0.03, clutter=0.3, hidden=0.35)  # of their detections
 _HEAD = 1 << 20  # bytes by which a file is known
 
 
@@ -45,6 +48,17 @@ class Sequences(Inputs):
 
     def select(self, places: np.ndarray) -> Sequences:
         return Sequences(tuple(self.names[place] for place in places.tolist()))
+
+
+@dataclass(frozen=True, eq=False)
+class MovingScenes(Sequences):
+    """Built-in sequences, whose frames are drawn. scenes: (N,)."""
+
+    scenes: tuple[MovingScene, ...] = ()
+
+    def select(self, places: np.ndarray) -> MovingScenes:
+        scenes = tuple(self.scenes[place] for place in places.tolist())
+        return MovingScenes(tuple(one.name for one in scenes), scenes)
 
 
 @dataclass(frozen=True)
@@ -83,7 +97,8 @@ class TrackTruth(Truth):
 
     @property
     def meaning(self) -> Mapping[str, Any]:
-        return {"classes": list(dict.fromkeys(name for one in self.sequences for name in one.classes))}
+        names = [one.classes[label] for one in self.sequences for label in np.unique(one.labels).tolist() if label >= 0]
+        return {"classes": sorted(set(names))}
 
     def __len__(self) -> int:
         return len(self.sequences)
@@ -159,9 +174,36 @@ def _format(kind: str, name: str, expects: str) -> Format:
 def write_source(kind: str, source: Source, out: Path, link: bool) -> list[str]:
     """Write the tracks of a source in a format, a key of `WRITERS`. Returns what was not kept, in words."""
     sequences = {one.name: one for split in source.splits.values() for one in split.kind.sequences}
-    return write_sequences(out, sequences, kind)
+    notes = write_sequences(out, sequences, kind)
+    scenes = [one for split in source.splits.values() for one in getattr(split.inputs, "scenes", ())]
+    if kind == "mot":
+        for scene in scenes:
+            write_images(out / scene.name / "img1", scene)
+            write_detections(out / scene.name, detect(scene.truth(), SCENE_FLAWS))
+    return notes
 
 
+def open_moving_scenes(name: str = "moving_scenes") -> Source:
+    """Sequences of moving digits, see `opsin.track.moving_scenes`: train, to choose settings on, and test."""
+    splits = {}
+    for part, scenes in scenes_of(name).items():
+        truth = TrackTruth(tuple(one.truth() for one in scenes))
+        splits[part] = Split(MovingScenes(tuple(one.name for one in scenes), tuple(scenes)), truth)
+    return Source("moving_scenes", "built in", splits)
+
+
+def _claims_moving(path: Path) -> Claim:
+    return 3 if MOVING.fullmatch(str(path)) and not path.exists() else 0
+
+
+MOVING_SCENES = Format(
+    "moving scenes",
+    "the tracks of the objects of sequences",
+    "",
+    _claims_moving,
+    lambda path: open_moving_scenes(str(path)),
+    names=("moving_scenes",),
+)
 MOT = _format("mot", "MOTChallenge", "a folder with gt/gt.txt, folders of sequences, or a txt of MOTChallenge")
 KITTI = _format("kitti", "KITTI tracking", "label_02 or a txt of KITTI tracking")
 DETRAC = _format("detrac", "UA-DETRAC", "an xml of UA-DETRAC")

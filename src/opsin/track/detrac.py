@@ -58,7 +58,8 @@ def write_detrac(tracks: Tracks) -> str:
     lines = ['<?xml version="1.0" encoding="utf-8"?>', f'<sequence name="{escaped(tracks.name)}">']
     regions = np.flatnonzero(tracks.ignored & (tracks.labels == NO_CLASS))
     regions = regions[tracks.frames[regions] == tracks.frames[regions[0]]] if len(regions) else regions
-    lines += ["   <ignored_region>", *(f"      {_element(tracks, row)}" for row in regions.tolist()), "   </ignored_region>"]
+    inside = [f"      {_element(tracks, row)}" for row in regions.tolist()]
+    lines += ["   <ignored_region>", *inside, "   </ignored_region>"]
     for frame in range(tracks.num_frames):
         rows = [row for row in range(*tracks.rows(frame).indices(len(tracks))) if tracks.labels[row] != NO_CLASS]
         if not rows:

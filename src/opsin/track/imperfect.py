@@ -19,7 +19,7 @@ class Flaws:
     missed: the share of boxes that are not found. jitter: the standard deviation of each side of a box, as a share of
     its width or height. doubled: the share of found boxes that are found twice. clutter: false boxes in a frame, on
     average. switched: the share of boxes at which a track gets a new identity. swapped: the share of frames in which
-    two tracks take each other's.
+    two tracks take each other's. hidden: boxes of which a smaller share than this is visible are never found.
     """
 
     missed: float = 0.1
@@ -28,6 +28,7 @@ class Flaws:
     clutter: float = 0.5
     switched: float = 0.01
     swapped: float = 0.02
+    hidden: float = 0.0
 
 
 def degrade(truth: Tracks, flaws: Flaws = Flaws(), seed: int = 0) -> Tracks:
@@ -39,6 +40,8 @@ def degrade(truth: Tracks, flaws: Flaws = Flaws(), seed: int = 0) -> Tracks:
     random = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(seed)))  # the same with every NumPy
     truth = truth.select(truth.ids != NOBODY)
     found = random.random_sample(len(truth)) >= flaws.missed
+    if truth.visibility is not None:
+        found &= truth.visibility >= flaws.hidden
     ids = _identities(truth, flaws, random)
     sides = np.tile(truth.boxes[:, 2:] - truth.boxes[:, :2], 2)
     boxes = truth.boxes + random.normal(0, flaws.jitter, truth.boxes.shape) * sides

@@ -39,7 +39,7 @@ _ERRORS = [
     "id_false_positives",
 ]
 
-_FORMATS = ("MOT", "KITTI", "DETRAC", "CVML", "CVAT", "IDL", "COCO", "CSV")
+_FORMATS = ("MOVING_SCENES", "MOT", "KITTI", "DETRAC", "CVML", "CVAT", "IDL", "COCO", "CSV")
 
 ROOM = Room(
     task="track",

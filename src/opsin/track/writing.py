@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from opsin.engine.answers import safe_name
 from opsin.errors import unknown
@@ -19,6 +20,7 @@ from opsin.track.detrac import write_detrac
 from opsin.track.idl import write_idl
 from opsin.track.kitti_tracking import write_kitti
 from opsin.track.mot_challenge import CLASSES, write_mot, write_seqinfo
+from opsin.track.moving_scenes import MovingScene
 from opsin.track.tracks import NO_CLASS, Tracks
 
 _EACH: Mapping[str, tuple[str, Callable[[Tracks], str]]] = {  # ending, text of one sequence
@@ -58,6 +60,20 @@ def write_sequences(folder: Path, sequences: Mapping[str, Tracks], form: str) ->
     if form == "kitti":
         _write(folder / "evaluate_tracking.seqmap.training", _lengths(sequences))
     return _lost(list(sequences.values()), form)
+
+
+def write_detections(folder: Path, detections: Tracks) -> None:
+    """Write det/det.txt of a sequence into its folder."""
+    _write(folder / "det" / "det.txt", write_mot(detections))
+
+
+def write_images(folder: Path, scene: MovingScene) -> None:
+    """Write the frames of a built-in sequence as 000001.png and so on. Raises JobError where that cannot be."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for frame in range(scene.num_frames):
+        image = Image.fromarray(scene.frame(frame).permute(1, 2, 0).numpy())
+        with atomic(folder / f"{frame + 1:06d}.png", flush=False) as temporary:
+            image.save(temporary, format="PNG")
 
 
 def _write_mot(folder: Path, tracks: Tracks) -> None:

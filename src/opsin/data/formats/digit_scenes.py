@@ -44,7 +44,7 @@ _EXTENT = (28.0, 64.0)  # pixels, of the side of the square that a digit is draw
 _TURN = 15.0  # degrees either way
 _OVERLAP = 0.1  # of the smaller of two boxes, at most
 _GAIN = 1.5  # of the ink: enlarged, the thin strokes of 8x8 pixels are pale
-_FAINT, _INK = 0.05, 0.35  # of full ink: what counts as none, and what counts as part of a digit
+_FAINT, INK = 0.05, 0.35  # of full ink: what counts as none, and what counts as part of a digit
 _CONTRAST = 0.4  # of the range of brightness, at least between ink and ground
 _LUMA = torch.tensor([0.299, 0.587, 0.114])
 _GROUND = Preprocessing(size=(SIDE, SIDE), channels=3, mean=(0.0,) * 3, std=(1.0,) * 3)
@@ -134,7 +134,7 @@ class SceneMaps:
         found = np.zeros((SIDE, SIDE), np.uint8)
         for digit in _plan(self.part, int(self.places[i])):
             x1, y1, x2, y2 = digit.box
-            found[y1:y2, x1:x2][digit.ink > _INK] = digit.label + 1
+            found[y1:y2, x1:x2][digit.ink > INK] = digit.label + 1
         return found
 
     def name(self, i: int) -> str:
@@ -167,16 +167,14 @@ class _Digit:
 def _plan(part: str, place: int) -> list[_Digit]:
     """Which digits a scene holds and where; no two share a pixel."""
     random = _random(part, place, 0)
-    images, labels = _digits()[part]
+    images, labels = digits_of(part)
     count = random.randint(1, _MOST + 1)
     chosen = random.randint(len(images), size=count)
     extents = np.exp(random.uniform(*np.log(_EXTENT), size=count))
-    drawn = _turned(images[chosen], extents, np.radians(random.uniform(-_TURN, _TURN, size=count)))
+    inks = ink_digits(part, chosen, extents, np.radians(random.uniform(-_TURN, _TURN, size=count)))
     taken = np.zeros((SIDE, SIDE), bool)
     planned: list[_Digit] = []
-    for label, ink in zip(labels[chosen].tolist(), drawn, strict=True):
-        rows, columns = (np.flatnonzero((ink > _INK).any(axis=axis)) for axis in (1, 0))
-        ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    for label, ink in zip(labels[chosen].tolist(), inks, strict=True):
         height, width = ink.shape
         for _ in range(_TRIES):
             top, left = int(random.randint(SIDE - height + 1)), int(random.randint(SIDE - width + 1))
@@ -188,6 +186,18 @@ def _plan(part: str, place: int) -> list[_Digit]:
                 planned.append(_Digit(label, ink, box))
                 break
     return planned
+
+
+def ink_digits(part: str, chosen: np.ndarray, extents: np.ndarray, angles: np.ndarray) -> list[np.ndarray]:
+    """How much ink covers each pixel of a box that just holds a digit, (h, w) in [0, 1], of those chosen of a part.
+
+    extents: pixels, of the sides of the squares that they are drawn in. angles: radians that they are turned by then.
+    """
+    found = []
+    for ink in _turned(digits_of(part)[0][chosen], extents, angles):
+        rows, columns = (np.flatnonzero((ink > INK).any(axis=axis)) for axis in (1, 0))
+        found.append(ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+    return found
 
 
 def _turned(images: Tensor, extents: np.ndarray, angles: np.ndarray) -> np.ndarray:
@@ -210,7 +220,7 @@ def _masks(planned: list[_Digit]) -> Tensor:
     masks = torch.zeros(len(planned), SIDE, SIDE, dtype=torch.bool)
     for digit, mask in zip(planned, masks, strict=True):
         x1, y1, x2, y2 = digit.box
-        mask[y1:y2, x1:x2] = torch.from_numpy(digit.ink > _INK)
+        mask[y1:y2, x1:x2] = torch.from_numpy(digit.ink > INK)
     return masks
 
 
@@ -221,15 +231,15 @@ def _draw(part: str, place: int) -> Tensor:
     for digit in _plan(part, place):
         x1, y1, x2, y2 = digit.box
         under = scene[:, y1:y2, x1:x2]
-        colour = _contrasting(float(under.mean(dim=(1, 2)) @ _LUMA), random)
+        colour = contrasting_colour(float(under.mean(dim=(1, 2)) @ _LUMA), random)
         under += torch.from_numpy(digit.ink) * (colour[:, None, None] - under)
     return scene.round().to(torch.uint8)
 
 
 def _ground(part: str, random: np.random.RandomState) -> Tensor:
     """A square of a photograph, half of them mirrored: (3, 160, 160) in [0, 255]."""
-    photographs = _photographs(part)
-    image = photographs[random.randint(len(photographs))]
+    known = photographs(part)
+    image = known[random.randint(len(known))]
     height, width = image.shape[-2:]
     side = random.randint(SIDE, min(height, width, 2 * SIDE) + 1)
     top, left = random.randint(height - side + 1), random.randint(width - side + 1)
@@ -237,7 +247,7 @@ def _ground(part: str, random: np.random.RandomState) -> Tensor:
     return (square.flip(-1) if random.randint(2) else square).float()
 
 
-def _contrasting(ground: float, random: np.random.RandomState) -> Tensor:
+def contrasting_colour(ground: float, random: np.random.RandomState) -> Tensor:
     """A random colour that is brighter or darker than its ground, of brightness 0..255, by enough to be seen."""
     colours = torch.from_numpy(random.uniform(0, 255, (100, 3))).float()
     fitting = ((colours @ _LUMA - ground).abs() >= 255 * _CONTRAST).nonzero()[:, 0]
@@ -257,6 +267,11 @@ def _random(part: str, place: int, purpose: int) -> np.random.RandomState:
     return np.random.RandomState(np.random.MT19937(np.random.SeedSequence(number)))
 
 
+def digits_of(part: str) -> tuple[Tensor, np.ndarray]:
+    """The digits that scenes of a part hold, uint8 (N, 8, 8), and their labels (N,)."""
+    return _digits()[part]
+
+
 @cache
 def _digits() -> dict[str, tuple[Tensor, np.ndarray]]:
     """From splits to their digits, uint8 (N, 8, 8), and labels (N,)."""
@@ -267,7 +282,7 @@ def _digits() -> dict[str, tuple[Tensor, np.ndarray]]:
 
 
 @cache
-def _photographs(part: str) -> list[Tensor]:
+def photographs(part: str) -> list[Tensor]:
     """uint8 (3, H, W) of each photograph."""
     arrays = [np.atleast_3d(read_photograph(name)) for name in _PHOTOGRAPHS[part]]
     return [torch.from_numpy(array).permute(2, 0, 1).expand(3, -1, -1) for array in arrays]
