@@ -266,8 +266,8 @@ def count_causes(events: Iterable[Event]) -> dict[str, Counter[str]]:
 
 def _detections_of(tracks: Tracks, detections: Tracks, threshold: float) -> Integers:
     """(N,): the place in its frame of the detection that is each row's own; -1 where it has none."""
-    sides = ((one.frames, np.arange(len(one)), one.boxes) for one in (tracks, detections))
-    pairs = find_pairs(*sides, max(tracks.num_frames, detections.num_frames))
+    one, other = ((side.frames, np.arange(len(side)), side.boxes) for side in (tracks, detections))
+    pairs = find_pairs(one, other, max(tracks.num_frames, detections.num_frames))
     near = pairs.where(pairs.similarity >= threshold - EPSILON)
     chosen = assign(near, near.similarity)
     own = near.track[chosen]

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -223,8 +223,8 @@ def frames_of(detections: Tracks, every: int = 1) -> Iterator[Seen]:
 def follow_batch(tracker: Any, detections: Tracks, *, every: int = 1, plan: CountPlan | None = None) -> Course:
     """Follow a whole sequence at once, by a tracker that uses the future of each frame."""
     started = time.perf_counter()
-    kept = detections if every == 1 else detections.select(detections.frames % every == 0)
-    tracks = replace(tracker.run(kept), name=detections.name)
+    tracks = tracker.run(detections, every=every)
     spent = time.perf_counter() - started
     counts = None if plan is None else count_tracks(plan, tracks, tracks.fps or FPS).result()
+    kept = detections if every == 1 else detections.select(detections.frames % every == 0)
     return Course(tracks, kept, -(-detections.num_frames // every), spent, spent, counts)

@@ -101,8 +101,7 @@ class Search:
                 tracker = create_tracker(self.tracker, frame_rate=detections.fps or 1.0, **settings)
             except InputError:
                 return None
-            kept = detections if self.every == 1 else detections.select(detections.frames % self.every == 0)
-            tracks[name] = replace(tracker.run(kept), num_frames=detections.num_frames)
+            tracks[name] = replace(tracker.run(detections, every=self.every), num_frames=detections.num_frames)
         return float(evaluate(self.truth, tracks, self.rules).metrics.get(self.metric, 0.0))
 
 
