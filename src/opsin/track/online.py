@@ -185,7 +185,8 @@ class OnlineTracker:
             None if features is None else np.asarray(features, np.float64),
             None if motion is None else np.asarray(motion, np.float64),
         )
-        _check(seen)
+        check_detections(seen.boxes, seen.scores)
+        _check_beside(seen)
         elapsed = self._elapsed(time)
         if seen.motion is None and image is not None:
             seen.motion = self.camera(image, columns)
@@ -352,10 +353,8 @@ def _joined(parts: list[NDArray[Any]]) -> NDArray[np.int64]:
     return np.concatenate([np.empty(0, np.int64), *parts]).astype(np.int64)
 
 
-def _check(seen: Detections) -> None:
-    """Raise InputError for what no filter may be given."""
-    boxes, scores = seen.boxes, seen.scores
-    count = boxes.shape[1]
+def check_detections(boxes: Floats, scores: Floats) -> None:
+    """Raise InputError for what no tracker may be given. boxes: (4, M). scores: (M,)."""
     if not ((boxes[2:] > boxes[:2]).all() and np.isfinite(boxes.sum() + scores.sum())):
         for place, (box, score) in enumerate(zip(boxes.T.tolist(), scores.tolist(), strict=True)):
             if not np.isfinite([*box, score]).all():
@@ -364,6 +363,11 @@ def _check(seen: Detections) -> None:
             if not (box[2] > box[0] and box[3] > box[1]):
                 shown = ", ".join(f"{value:g}" for value in box)
                 raise InputError(f"detection {place} has box ({shown}), of no area; expected x1 < x2 and y1 < y2")
+
+
+def _check_beside(seen: Detections) -> None:
+    """Raise InputError for features or a motion of a wrong shape."""
+    count = len(seen)
     if seen.features is not None and (seen.features.ndim != 2 or len(seen.features) != count):
         raise InputError(f"features are of shape {seen.features.shape}, expected a row for each of {count} detections")
     if seen.motion is not None and (seen.motion.shape != (2, 3) or not np.isfinite(seen.motion).all()):

@@ -17,6 +17,10 @@ TRACKERS: Mapping[str, str] = {
     "byte_track": "opsin.track.byte_track:ByteTrack",
     "oc_sort": "opsin.track.oc_sort:OcSort",
     "bot_sort": "opsin.track.bot_sort:BotSort",
+    "min_cost_flow": "opsin.track.network_flow:MinCostFlow",
+    "shortest_paths": "opsin.track.network_flow:ShortestPaths",
+    "tracklets": "opsin.track.tracklets:Tracklets",
+    "two_pass": "opsin.track.two_pass:TwoPass",
 }
 
 
@@ -54,7 +58,8 @@ def create_tracker(name: str, *, frame_rate: float = 1.0, **settings: Any) -> An
         kinds = (int, float) if isinstance(default, float) else type(default)
         if isinstance(value, bool) != isinstance(default, bool) or not isinstance(value, kinds):
             raise InputError(f"{key} of {name} is {value!r}, expected {_kind(default)}, as {default!r}")
-    return find_tracker(name)(frame_rate=frame_rate, **settings)
+    kind = find_tracker(name)
+    return kind(frame_rate=frame_rate, **settings) if kind.online else kind(**settings)
 
 
 def _kind(default: Any) -> str:
