@@ -147,7 +147,7 @@ def _show_scores(result: Result, as_json: bool) -> None:
         print_json({**result.metrics, **result.details})
         return
     _show_metrics(result)
-    for key in ("per_class", "per_sequence"):
+    for key in ("per_class", "per_sequence", "ladder"):
         if rows := result.details.get(key):
             columns = list(rows[0])
             print()

@@ -10,6 +10,7 @@ import numpy as np
 
 from opsin.errors import InputError, say
 from opsin.track.pairs import find_pairs
+from opsin.track.rules import check_compared
 from opsin.track.tracks import NOBODY, Tracks
 
 _LOOKED_AT = 300  # frames of a sequence in which a shift is looked for
@@ -24,7 +25,7 @@ def match_sequences(
 
     A truth of which nobody said how long it is becomes as long as its tracks. Says which sequences are left out, which
     have no tracks, which tracks end early, and whether frames seem to be counted from another number. Raises InputError
-    where no tracks belong to any sequence.
+    where no tracks belong to any sequence, and for what cannot be tracks of its truth.
     """
     if len(truth) == len(tracks) == 1:
         tracks = dict(zip(truth, tracks.values(), strict=True))
@@ -40,6 +41,8 @@ def match_sequences(
         say(f"no tracks of {listed(missing)}: all that is there counts as missed")
     kept = {name: one for name, one in tracks.items() if name in truth}
     own = {name: _long_enough(one, kept.get(name)) for name, one in truth.items()}
+    for name, one in kept.items():
+        check_compared(own[name], one)
     for name, one in kept.items():
         _say_length(name, own[name], one)
     _say_shift(own, kept)

@@ -89,6 +89,11 @@ ROOM = Room(
                 minimum=0,
                 maximum=1,
             ),
+            Option(
+                "ladder",
+                bool,
+                "How good the tracks would be with perfect linking, association or detections: where the error is.",
+            ),
         ),
     },
     commands={"track": "opsin.track.command:track"},

@@ -14,8 +14,10 @@ from opsin.errors import InputError, unknown
 from opsin.track import mot_challenge, result_files
 from opsin.track.agreement import listed, match_sequences
 from opsin.track.evaluate import Evaluation, evaluate
-from opsin.track.reading import Asked, read_sequences
+from opsin.track.ladder import ladder as climb
+from opsin.track.reading import read_sequences
 from opsin.track.rules import Rules, evaluated_classes, find_rules
+from opsin.track.track_files import Asked
 from opsin.track.tracks import Tracks
 from opsin.track.tuned_settings import refuse_tuned
 
@@ -31,12 +33,13 @@ def score(
     iou: float | None = None,
     of_class: Sequence[str] | None = None,
     first_frame: int | None = None,
+    ladder: bool = False,
 ) -> Result:
     """What the tracks of a file or a folder are worth against a source. Sequences are found by their names.
 
     One sequence of tracks and one of truth belong together whatever they are called. protocol: a name of
-    `opsin.track.rules.RULES`; that of the truth's format if None. iou, of_class, first_frame: the options of `eval`.
-    Raises InputError for tracks that cannot be those of the truth.
+    `opsin.track.rules.RULES`; that of the truth's format if None. iou, of_class, first_frame, ladder: the options of
+    `eval`. Raises InputError for tracks that cannot be those of the truth.
     """
     kind = source.splits[split].kind
     truth = {one.name: one for one in kind.sequences}
@@ -44,17 +47,21 @@ def score(
     truth, tracks = match_sequences(truth, tracks, path)
     made = result_files.read_facts(path)
     refuse_tuned(made.get("tuned_on", {}), {name: truth[name] for name in tracks}, str(made.get("tracker")))
+    threshold = 0.5 if iou is None else iou
     rules = find_rules(protocol) if protocol else choose_rules(list(truth.values()))
     wanted = _wanted_classes(of_class, truth, rules)
     _check_classes(path, tracks, truth, rules, wanted)
-    found = evaluate(truth, tracks, rules, classes=wanted, threshold=0.5 if iou is None else iou)
+    found = evaluate(truth, tracks, rules, classes=wanted, threshold=threshold)
     if not found.counts or not any(counts.objects for counts in found.counts.values()):
         raise InputError(f"{source.name} has no object that counts by the rules of {rules.name}: see --protocol")
     boxes = sum(counts.boxes for counts in found.counts.values())
     said = (
         f"; {boxes:,} boxes of {sum(counts.tracks for counts in found.counts.values()):,} tracks, rules of {rules.name}"
     )
-    return Result(found.metrics, _details(found), found, data=said)
+    details = _details(found)
+    if ladder:
+        details["ladder"] = _rungs(truth, tracks, found, rules, threshold)
+    return Result(found.metrics, details, found, data=said)
 
 
 def choose_rules(truth: Sequence[Tracks]) -> Rules:
@@ -105,6 +112,17 @@ def _details(found: Evaluation) -> dict[str, Any]:
         "per_sequence": sequences,
         "curves": {name: {key: curve.tolist() for key, curve in each.items()} for name, each in curves.items()},
     }
+
+
+def _rungs(
+    truth: Mapping[str, Tracks], tracks: Mapping[str, Tracks], found: Evaluation, rules: Rules, threshold: float
+) -> list[dict[str, Any]]:
+    """A row for each rung and class."""
+    several, rows = len(found.classes) > 1, []
+    for name in found.classes:
+        for rung, counts in climb(truth, tracks, name, rules, threshold).items():
+            rows.append(_row("with", f"{rung}, {name}" if several else rung, counts.figures()))
+    return rows
 
 
 def _row(kind: str, name: str, figures: Mapping[str, float]) -> dict[str, Any]:
