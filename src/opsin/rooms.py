@@ -28,6 +28,7 @@ BUILT_IN: Mapping[str, str] = {
     "read": "opsin.read.room:ROOM",
     "pages": "opsin.read.page_room:ROOM",
     "track": "opsin.track.room:ROOM",
+    "embed": "opsin.embed.room:ROOM",
 }
 DEFAULT_TASK = "classify"  # of a recipe that names none
 GROUP = "opsin.rooms"  # of entry points: the task's name = "package.module:ROOM"

@@ -24,13 +24,21 @@ from opsin.losses.classification import (
     softmax_cross_entropy,
 )
 from opsin.losses.criterion import Criterion
-from opsin.losses.embedding import contrastive_loss, margin_ranking_loss, triplet_loss
+from opsin.losses.embedding import (
+    batch_contrastive_loss,
+    contrastive_loss,
+    margin_ranking_loss,
+    soft_ratio_loss,
+    triplet_loss,
+)
 from opsin.losses.focal import focal_loss, softmax_focal_loss
+from opsin.losses.identities import create_identity_loss, list_identity_losses
 from opsin.losses.landmarks import adaptive_wing_loss, wing_loss
 from opsin.losses.mining import hard_negatives
 from opsin.losses.overlap import dice_loss, jaccard_loss, lovasz_loss
 from opsin.losses.own_loss import OwnPixelLoss, create_own_loss
 from opsin.losses.pixels import PixelCrossEntropy, pixel_cross_entropy, pixel_focal_loss, pixel_sigmoid_focal_loss
+from opsin.losses.prototypical import PrototypicalLoss, prototypical_loss
 from opsin.losses.regression import huber_loss, l1_loss, l2_loss, smooth_l1_loss, sse_loss
 from opsin.losses.sequence import ctc_loss
 from opsin.losses.weighting import WeightedSum
@@ -43,11 +51,14 @@ __all__ = [
     "Criterion",
     "CrossEntropy",
     "PixelCrossEntropy",
+    "PrototypicalLoss",
     "WeightedSum",
     "adaptive_wing_loss",
+    "batch_contrastive_loss",
     "binary_cross_entropy",
     "ciou_loss",
     "contrastive_loss",
+    "create_identity_loss",
     "create_loss",
     "create_own_loss",
     "create_pixel_loss",
@@ -64,6 +75,7 @@ __all__ = [
     "kl_divergence",
     "l1_loss",
     "l2_loss",
+    "list_identity_losses",
     "list_losses",
     "list_pixel_losses",
     "lovasz_loss",
@@ -71,8 +83,10 @@ __all__ = [
     "pixel_cross_entropy",
     "pixel_focal_loss",
     "pixel_sigmoid_focal_loss",
+    "prototypical_loss",
     "sigmoid_cross_entropy",
     "smooth_l1_loss",
+    "soft_ratio_loss",
     "softmax_cross_entropy",
     "softmax_focal_loss",
     "sse_loss",

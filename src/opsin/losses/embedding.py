@@ -78,26 +78,68 @@ def triplet_loss(
     "semi_hard", for each anchor and positive the nearest negative that is farther than the positive, and the farthest
     where none is. A batch without a triplet has a loss of 0.
     """
-    if mining not in _MINERS:
-        raise unknown("mining", mining, _MINERS)
     if margin != "soft":
         margin = check_number("margin", margin)
+    gaps, valid = mined_gaps(embeddings, labels, mining=mining, squared=squared)
+    terms = torch.where(valid, F.softplus(gaps) if margin == "soft" else F.relu(gaps + margin), 0)
+    return divide(terms.sum(), (terms > 0).sum() if mining == "batch_all_nonzero" else valid.sum())
+
+
+def mined_gaps(
+    embeddings: Tensor, labels: Tensor, *, mining: Mining = "batch_hard", squared: bool = False
+) -> tuple[Tensor, Tensor]:
+    """d(anchor, positive) - d(anchor, negative) of the triplets of a batch, and where there is one, of the same shape.
+
+    Arguments: as of `triplet_loss`. (B, B, B) of all, (B,) of batch_hard, (B, B) of the others.
+    """
+    if mining not in _MINERS:
+        raise unknown("mining", mining, _MINERS)
+    distances, positive, negative = _compared(embeddings, labels, squared=squared)
+    if len(embeddings) == 0:
+        return distances.sum(dim=1), positive.any(dim=1)
+    return _MINERS[mining](distances, positive, negative)
+
+
+def _compared(embeddings: Tensor, labels: Tensor, *, squared: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Distances (B, B), and which pairs are of the same identity, of two examples, and which of two identities."""
     if embeddings.ndim != 2:
         raise InputError(f"embeddings are (B, D), got {tuple(embeddings.shape)}")
     check_shape(labels, embeddings.shape[:1], embeddings, "embeddings")
     check_labels(labels, 2**63 - 1)
     embeddings = full_precision(embeddings)
-    if len(embeddings) == 0:
-        return embeddings.sum()
     # Exact distances: the faster way by a matrix product loses half the digits of those that matter, the small ones.
     distances = torch.cdist(embeddings, embeddings, compute_mode="donot_use_mm_for_euclid_dist")
     seen = labels != -1
     pairs = seen[:, None] & seen[None, :]
     same = labels[:, None] == labels[None, :]
     positive = same & pairs & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-    gaps, valid = _MINERS[mining](distances.square() if squared else distances, positive, ~same & pairs)
-    terms = torch.where(valid, F.softplus(gaps) if margin == "soft" else F.relu(gaps + margin), 0)
-    return divide(terms.sum(), (terms > 0).sum() if mining == "batch_all_nonzero" else valid.sum())
+    return distances.square() if squared else distances, positive, ~same & pairs
+
+
+def soft_ratio_loss(embeddings: Tensor, labels: Tensor, *, mining: Mining = "batch_all") -> Tensor:
+    """The share of a softmax of distances that the positive has, squared. Hoffer and Ailon 2015, section 3.2.
+
+    arXiv:1412.6622: with d+ = exp(d_ap) / (exp(d_ap) + exp(d_an)), which is sigmoid(d_ap - d_an), and d- = 1 - d+, the
+    mean squared error of (d+, d-) against (0, 1) is d+^2. It asks for a ratio, and needs no margin. Euclidean
+    distances. embeddings, labels, mining: as of `triplet_loss`; the paper draws triplets at random, as batch_all has
+    them all.
+    """
+    gaps, valid = mined_gaps(embeddings, labels, mining=mining)
+    return divide(torch.where(valid, gaps.sigmoid().square(), 0).sum(), valid.sum())
+
+
+def batch_contrastive_loss(embeddings: Tensor, labels: Tensor, *, margin: float = 1.0) -> Tensor:
+    """`contrastive_loss` of all pairs of a batch: the mean of those of the same, and that of two, in equal parts.
+
+    Hadsell et al. 2006, eq. 4; a batch of P identities has (P - 1) times as many pairs of two, which would drown the
+    others. embeddings: (B, D). labels: (B,) int64 identities, -1 is ignored. Of a kind that has no pair nothing is
+    added.
+    """
+    margin = check_number("margin", margin, above=True)
+    distances, positive, negative = _compared(embeddings, labels, squared=False)
+    same = divide(torch.where(positive, distances.square(), 0).sum() / 2, positive.sum())
+    other = divide(torch.where(negative, F.relu(margin - distances).square(), 0).sum() / 2, negative.sum())
+    return (same + other) / 2
 
 
 def _batch_all(distances: Tensor, positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
