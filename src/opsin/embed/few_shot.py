@@ -30,7 +30,7 @@ class Shots:
     @property
     def errors(self) -> int:
         """How many trials were wrong."""
-        return int(round(float((1 - self.right).sum())))
+        return round(float((1 - self.right).sum()))
 
     @property
     def interval(self) -> float:

@@ -353,7 +353,7 @@ def _claim(one: _List) -> Claim:
     if end == ".jsonl":
         return 2 if '"text"' in first or '"transcription"' in first else 1
     if end == ".txt":
-        if all(_BOX.search(row.text) for row in rows):
+        if all(_BOX.search(row.text) or _is_image(row.text) for row in rows):  # the latter are pairs of images
             return 0
         if all(row.text.strip().isdigit() and len(row.text.strip()) < 4 for row in rows):
             return 1 if _ICDAR.match(first) and '"' in first else 0
