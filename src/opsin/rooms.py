@@ -71,7 +71,9 @@ class Option:
     type: bool, int, float or str; of a repeatable one that of each value. minimum, maximum: of numbers, both allowed.
     opens: of `data`, that it says how the files are read: it is handed to the formats, and given, it says the task; of
     `eval` the first, for a file of predictions.
-    also: another name that it had before, which is taken still.
+    also: another name that it had before, which is taken still. fits: of `eval`, that something is fitted by it and
+    kept with the model: it takes validation data where the run has some, and never test data. writes: of `predict`, a
+    file that all answers together are written to at the end, by `to_<name>` of their list.
     """
 
     name: str
@@ -85,6 +87,8 @@ class Option:
     repeatable: bool = False
     opens: bool = False
     also: str | None = None
+    fits: bool = False
+    writes: bool = False
 
     @property
     def flag(self) -> str:

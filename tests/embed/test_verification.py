@@ -63,7 +63,7 @@ def test_a_scene_worked_by_hand() -> None:
 
 def test_nothing_is_accepted_where_one_is_too_many() -> None:
     roc = Roc.of(np.array([2.0, 1.0]), np.array([True, False]))
-    assert roc.accept(0.5) == (0.0, -1.0)
+    assert roc.accept(0.5) == (0.0, -np.inf)
     assert roc.equal_error()[0] == 1
     assert Roc.of(np.array([1.0, 2.0]), np.array([True, False])).equal_error()[0] == 0
 

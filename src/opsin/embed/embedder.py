@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from opsin.backbones.backbone import check_images
 from opsin.checks import check_count
+from opsin.embed.thresholds import Threshold
 from opsin.losses.classification import cross_entropy
 from opsin.losses.embedding import triplet_loss
 from opsin.losses.identities import IdentityLoss
@@ -40,6 +41,7 @@ class Embedder(nn.Module, ABC):
     preprocessing: Mapping[str, Any] | None = None
     learned: tuple[str, ...] = ()
     classifier: str | None = None
+    threshold: Threshold | None = None  # up to which distance a pair is the same, once it was fitted
 
     def __init__(self, features: int, in_channels: int) -> None:
         super().__init__()
@@ -99,6 +101,15 @@ class Embedder(nn.Module, ABC):
             return {}
         layer = self.get_submodule(self.classifier)
         return {f"{self.classifier}.{key}": ClassRows() for key, _ in layer.named_parameters(recurse=False)}
+
+    def saved_state(self) -> dict[str, Any]:
+        """What answers follow beside the weights: the threshold that was fitted."""
+        return {} if self.threshold is None else {"threshold": self.threshold.to_dict()}
+
+    def restore_state(self, values: Mapping[str, Any]) -> None:
+        """Take it back. Raises TypeError, ValueError or KeyError for values that cannot be."""
+        found = values.get("threshold")
+        self.threshold = None if found is None else Threshold.from_dict(found)
 
     def learned_parts(self) -> list[nn.Module]:
         """What an earlier training can have taught."""

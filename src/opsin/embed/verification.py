@@ -78,12 +78,12 @@ class Roc:
     def accept(self, far: float) -> tuple[float, float]:
         """The highest true accept rate at a false accept rate of at most `far`, and its threshold.
 
-        The threshold is -1, which accepts nothing, where even the nearest pair of the same identity accepts too many.
+        The threshold is -infinity, which accepts nothing, where that of the nearest pair of the same accepts too many.
         """
         if not 0 < far <= 1:
             raise InputError(f"far is {far:g}; a false accept rate is above 0 and at most 1, such as 1e-3")
         place = int(np.searchsorted(self.upto, math.floor(far * self.different + 1e-9), side="right")) - 1
-        return (0.0, -1.0) if place < 0 else (float(self.tar[place]), float(self.thresholds[place]))
+        return (0.0, -math.inf) if place < 0 else (float(self.tar[place]), float(self.thresholds[place]))
 
     def rates(self, threshold: float) -> tuple[float, float]:
         """The true accept rate at a threshold, and of the false accept rate the highest that it can be there."""

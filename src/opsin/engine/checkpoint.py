@@ -162,13 +162,30 @@ def save_tile(run: str | Path, tile: str | int | None) -> Path:
     tile: see `opsin.engine.tiles.read_tile`. Nothing else in the file changes, and it is whole at every moment. Raises
     InputError for published weights, which are not the user's own.
     """
+    path, tensors, described = _read_own(run, "a tile")
+    write_tensors(path, tensors, {**described, "tile": tile})
+    return path
+
+
+def save_values(run: str | Path, model: nn.Module) -> Path:
+    """The same of what a network carries beyond its weights, such as a threshold that was fitted since."""
+    path, tensors, described = _read_own(run, "a threshold")
+    values = saved_values(model)
+    own = {_VALUE + name: value.detach().cpu() for name, value in values.items() if isinstance(value, Tensor)}
+    rest = {name: tensor for name, tensor in tensors.items() if not name.startswith(_VALUE)}
+    plain = {name: value for name, value in values.items() if not isinstance(value, Tensor)}
+    write_tensors(path, {**rest, **own}, {**described, "values": plain})
+    return path
+
+
+def _read_own(run: str | Path, what: str) -> tuple[Path, dict[str, Tensor], dict[str, Any]]:
+    """The file of a user's own model, its tensors, and what it says. what: that is to be saved in it."""
     path = Path(run)
     if not path.exists():
-        raise InputError(f"{run} is no file here that a tile could be saved in; give a run or a model.safetensors")
+        raise InputError(f"{run} is no file here that {what} could be saved in; give a run or a model.safetensors")
     path = path / "model.safetensors" if path.is_dir() else path
     tensors, metadata = read_tensors(path)
-    write_tensors(path, tensors, {**json.loads(metadata["opsin"]), "tile": tile})
-    return path
+    return path, tensors, json.loads(metadata["opsin"])
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], described: Mapping[str, Any]) -> None:

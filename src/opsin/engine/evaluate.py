@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from opsin import data, objects
+from opsin import data, objects, rooms
 from opsin.data import Split
-from opsin.engine.checkpoint import save_tile
+from opsin.engine.checkpoint import save_tile, save_values
 from opsin.engine.evaluator import Evaluated, Evaluator, Result, create_evaluator
 from opsin.engine.exported import refuse_exported
 from opsin.engine.membership import describe_known, divide_as_trained
@@ -165,29 +165,56 @@ def evaluate_run(
     with objects.lending({f"metrics.{key}": metric for key, metric in (metrics or {}).items()}):
         evaluator = create_evaluator(predictor, **options)
     evaluator.own_metrics |= metrics or {}
-    chosen, name, source = _choose_split(predictor, data, split)
+    fits = _fitted_by(predictor, options)
+    chosen, name, source = _choose_split(predictor, data, split, fitting=bool(fits))
+    if fits:
+        _check_fitting(run, fits[0], name, data)
     if save:
         _check_saving(run, tile, name)
     if tiles is None:
-        result = evaluate_split(evaluator, chosen, digests=predictor.facts.members is not None).result
+        known = predictor.facts.members is not None
+        result = evaluate_split(evaluator, chosen, calibrate=bool(fits), digests=known).result
     else:
         result = evaluate_tiled(evaluator, chosen, tiles, tile)
     if save:
         save_tile(run, read_tile(tile))
+    if fits and str(run):
+        say(f"kept with the model: {save_values(run, predictor.model)}")
     if result.known:
         say(result.known)
     result.data = f"{source}, {name}: {len(chosen):,} {chosen.inputs.noun}s"
     if predictor.classes:
         result.data += f", {len(predictor.classes):,} classes"
-    folder = RunFolder(Path(run))
-    plain = data is None and change is None and tile is None and not options and not metrics
-    if str(run) and folder.path.is_dir() and plain:
-        found = {"split": name, "metrics": result.metrics, **result.details}
-        if result.tiles is not None:
-            found["tile"] = result.tiles.to_dict()
-        with atomic(folder.path / f"evaluation_{name}.json") as temporary:
-            temporary.write_text(json.dumps(found, indent=1))
+    if str(run) and data is None and change is None and tile is None and not options and not metrics:
+        _write(Path(run), name, result)
     return result
+
+
+def _write(run: Path, split: str, result: Result) -> None:
+    """Keep what was found in the folder of a run."""
+    if not run.is_dir():
+        return
+    found = {"split": split, "metrics": result.metrics, **result.details}
+    if result.tiles is not None:
+        found["tile"] = result.tiles.to_dict()
+    with atomic(RunFolder(run).path / f"evaluation_{split}.json") as temporary:
+        temporary.write_text(json.dumps(found, indent=1))
+
+
+def _fitted_by(predictor: Predictor, options: Mapping[str, Any]) -> list[str]:
+    """The options given by which something is fitted and kept."""
+    known = rooms.evaluating_room(predictor.room).options.get("eval", ())
+    return [option.name for option in known if option.fits and options.get(option.name) is not None]
+
+
+def _check_fitting(run: str | Path, option: str, split: str, data: Any) -> None:
+    """Refuse to fit on test data, on what the run was trained on, and where there is no place to keep it."""
+    flag = f"--{option.replace('_', '-')}"
+    if split == "test" or (split == "train" and data is None):
+        why = "which makes its scores too good" if split == "test" else "which the model was trained on"
+        raise InputError(f"{flag} would be fitted on the {split} split, {why}; give --split val, or other --data")
+    if str(run) and not Path(run).exists():
+        raise InputError(f"{run} is no file here in which could be kept what {flag} fits; give a run")
 
 
 def _check_saving(run: str | Path, tile: str | int | None, split: str) -> None:
@@ -207,8 +234,10 @@ def known_classes(predictor: Predictor) -> list[str]:
     return [] if unnamed and predictor.classes == numbers else predictor.classes
 
 
-def _choose_split(predictor: Predictor, source_name: Any, split: str | None) -> tuple[Split, str, str]:
-    """The split to evaluate on, its truth in the model's terms, its name and that of its source."""
+def _choose_split(
+    predictor: Predictor, source_name: Any, split: str | None, *, fitting: bool = False
+) -> tuple[Split, str, str]:
+    """The split to evaluate on, or to fit on, its truth in the model's terms, its name and that of its source."""
     recipe = predictor.recipe
     if source_name is None and not recipe.data.source:
         what = "published weights come" if predictor.has_network else f"{recipe.task} comes"
@@ -222,7 +251,8 @@ def _choose_split(predictor: Predictor, source_name: Any, split: str | None) -> 
         source = source.without(data.verify(source))
     members = predictor.facts.members
     splits = divide_as_trained(recipe, source, members, say) if source_name is None else source.splits
-    name = split or next((n for n in ("test", "val", "all") if n in splits), "train")
+    wanted = ("val", "all", "train", "test") if fitting else ("test", "val", "all")
+    name = split or next((n for n in wanted if n in splits), "train")
     if name not in splits:
         raise InputError(f"{source.name} has no split {name!r}; it has {', '.join(splits)}")
     source = predictor.relabel(recipe, source.with_splits({name: splits[name]}))
