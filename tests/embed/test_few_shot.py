@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,6 @@ from opsin import data
 from opsin.embed.few_shot import run_episodes, run_mixed, run_trials
 from opsin.embed.hausdorff import hausdorff_distances, ink_points
 from opsin.errors import InputError
-
-RUNS = Path(os.environ.get("OPSIN_DATA", "nowhere")) / "omniglot/all_runs.zip"
 
 
 def plain_hausdorff(first: np.ndarray, second: np.ndarray) -> float:
@@ -41,10 +38,10 @@ def test_ink_is_dark_and_centred() -> None:
         ink_points(torch.full((1, 3, 3), 255, dtype=torch.uint8))
 
 
-@pytest.mark.skipif(not RUNS.is_file(), reason="needs OPSIN_DATA")
-def test_the_hausdorff_distance_makes_155_errors_of_400() -> None:
+@pytest.mark.real_data
+def test_the_hausdorff_distance_makes_155_errors_of_400(data_dir: Path) -> None:
     """The figure that Lake's own demonstration gives: 38.75 % wrong."""
-    split = data.open(RUNS, "embed").splits["test"]
+    split = data.open(data_dir / "omniglot/all_runs.zip", "embed").splits["test"]
     truth, points = split.kind, [ink_points(split.read(i)) for i in range(len(split))]
     asked, shown = np.flatnonzero(truth.query), np.flatnonzero(~truth.query)
     allowed = truth.run[asked][:, None] == truth.run[shown]

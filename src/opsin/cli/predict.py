@@ -126,14 +126,16 @@ def predict(
     if save is not None and not (_save(save, parts) and inputs):
         return
     predictor = _load(run, parts, device)
+    found = predictor.find(inputs) if inputs else []
+    predictor = predictor.for_inputs(found, options)
     output.check_form(predictor.answer_class)
+    options = output.take_files(predictor.room, options, inputs)
     options = {"batch_size": batch_size, **({"tile": tile} if tile is not None else {}), **options}
     if predictor.takes in ("together", "nothing"):
-        _answer_once(predictor, predictor.find(inputs) if inputs else [], options, as_json, output)
+        _answer_once(predictor, found, options, as_json, output)
         return
     if not inputs:
         raise _without_input(run, parts)
-    found = predictor.find(inputs)
     images = [one for one in found if not is_video(one)]
     videos = [one for one in found if is_video(one)]
     if videos and output.form not in (None, predictor.answer_class.forms[0]) and not output.joins:

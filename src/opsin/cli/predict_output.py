@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,7 @@ class PredictOutput:
     form: str | None = None
     out: Path | None = None
     joins: bool = False  # whether all answers together are one file in `out`
+    files: dict[str, Path] = field(default_factory=dict)  # of the task's own options that write all answers
     kept: list[Answer] = field(default_factory=list)
     names: Counter[str] = field(default_factory=Counter)
 
@@ -69,6 +70,17 @@ class PredictOutput:
             raise InputError(f"--format {self.form} says what to write to --out; give --out FOLDER too")
         self.joins = self.form in joined
 
+    def take_files(self, room: rooms.Room, options: Mapping[str, Any], inputs: Sequence[str]) -> dict[str, Any]:
+        """The options without those that name a file for all answers, which are kept. Raises InputError."""
+        for option in room.options_of("predict"):
+            if option.writes and options.get(option.name) is not None:
+                path = self.files[option.name] = Path(options[option.name])
+                if path.is_dir():
+                    raise InputError(f"{option.flag} {path} is a folder; name a file in it")
+                if path.exists() and any(Path(one).exists() and path.samefile(one) for one in inputs):
+                    raise InputError(f"{option.flag} {path} is an input; name another file")
+        return {name: value for name, value in options.items() if name not in self.files}
+
     def _check_task(self, task: str | None, run: str) -> None:
         room = None if task is None else rooms.find_room(task)
         if room is None or room.predicts is None:
@@ -95,7 +107,7 @@ class PredictOutput:
         """Take an answer as it comes. shown: it with what was made of it, for JSON."""
         if self.jsonl:
             print_json(shown, indent=None)
-        if self.csv is not None or self.coco is not None or self.written is not None or self.joins:
+        if self.csv is not None or self.coco is not None or self.written is not None or self.joins or self.files:
             self.kept.append(answer)
         if self.crops is not None and answer.error is None:
             name = "image" if answer.path is None else answer.path.name
@@ -112,6 +124,8 @@ class PredictOutput:
             answers.to_csv(self.csv)
         if self.coco is not None:
             answers.to_coco(self.coco)
+        for name, file in self.files.items():
+            say(f"written: {getattr(answers, f'to_{name}')(file)}")
         if self.joins and self.form is not None and self.out is not None:
             say(f"written: {answers.write(self.form, self.out)}")
         if self.written is not None:

@@ -51,7 +51,19 @@ ROOM = Room(
         Metric("loss", "lower"),
     ),
     monitor="val_auc",
+    commands={"gallery": "opsin.embed.command:gallery"},
     options={
+        "predict": (
+            Option(
+                "gallery",
+                str,
+                "Say who each image is, of these people: a folder with a folder of images for each, or a file of opsin "
+                "gallery.",
+                metavar="FOLDER",
+            ),
+            Option("top", int, "With --gallery, how many people to name, the nearest first.", default=5, minimum=1),
+            Option("embeddings", str, "Write the embeddings of all images to FILE.npz.", metavar="FILE", writes=True),
+        ),
         "eval": (
             Option(
                 "far",
@@ -71,5 +83,13 @@ ROOM = Room(
         ),
         "data": (Option("closed", bool, "Those met in use are those of the training, as classes are.", opens=True),),
     },
-    examples={"train": ("train embed --model conv4 --data characters/ --epochs 50",)},
+    examples={
+        "train": ("train embed --model conv4 --data characters/ --epochs 50",),
+        "eval": ("eval runs/faces --far 1e-3",),
+        "predict": (
+            "predict runs/faces one.jpg other.jpg    (the same or not)",
+            "predict runs/faces door.jpg --gallery people/ --top 3",
+            "predict runs/faces photos/ --embeddings photos.npz",
+        ),
+    },
 )

@@ -142,6 +142,13 @@ class Predictor:
         """An answer in a few words, for a line on a terminal."""
         return ", ".join(f"{key} {value}" for key, value in answer.items() if key not in ("path", "drawn"))
 
+    def for_inputs(self, found: Sequence[Any], options: Mapping[str, Any]) -> Predictor:
+        """What answers the inputs of a call of the command, as `find` gave them: itself, by default.
+
+        Another where a task has several answers to the same images, such as two that are compared with each other.
+        """
+        return self
+
     def find(self, inputs: Sequence[str | Path]) -> Sequence[Any]:
         """The inputs in paths and folders, mostly a file each. Raises InputError where there are none."""
         return find_inputs(inputs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +13,6 @@ from PIL import Image
 from opsin import data
 from opsin.data.identity_trials import ListedPairs, OneShotRuns
 from opsin.errors import InputError
-
-OMNIGLOT = Path(os.environ.get("OPSIN_DATA", "nowhere")) / "omniglot"
 
 
 def image(path: Path, shade: int = 0) -> None:
@@ -69,11 +66,11 @@ def test_omniglot_takes_a_character_of_two_archives_once(tmp_path: Path, zipped:
     assert runs.name(5).endswith("run02/test/item01.png")
 
 
-@pytest.mark.skipif(not OMNIGLOT.is_dir(), reason="needs OPSIN_DATA")
-def test_omniglot_as_published() -> None:
+@pytest.mark.real_data
+def test_omniglot_as_published(data_dir: Path) -> None:
     for name in ("", "all_runs.zip", "images_background_small1.zip"):
-        assert data.recognize_task(OMNIGLOT / name) == "embed"
-    source = data.open(OMNIGLOT, "embed")
+        assert data.recognize_task(data_dir / "omniglot" / name) == "embed"
+    source = data.open(data_dir / "omniglot", "embed")
     assert len(source.splits["train"].kind.names) == 242
     assert (source.splits["train"].kind.counts() == 20).all()
     runs = source.splits["test"].kind
