@@ -23,6 +23,7 @@ class Batch(TypedDict, total=False):
     which nobody knows where; None for an image whose instances are known. proposals: (P, 4) each, boxes that may hold
     an object, in pixels of `image`, best first. class_map: (B, H, W) uint8 with 255, or int16 with -1, where nothing is
     known; or (B, K, H, W) bool; of the pixels of `image`. text: (B, longest) int32 code points, filled up with -1.
+    identity: (B,) int64, -1 of nobody known.
     """
 
     image: Tensor
@@ -35,6 +36,7 @@ class Batch(TypedDict, total=False):
     proposals: list[Tensor]
     class_map: Tensor
     text: Tensor
+    identity: Tensor
 
 
 @dataclass

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from opsin.errors import InputError
 from opsin.losses import CentreLoss, contrastive_loss, l2_loss, margin_ranking_loss, triplet_loss
-from opsin.losses.embedding import Mining
+from opsin.losses.triplets import Mining
 
 close = torch.testing.assert_close
 MINING: list[Mining] = ["batch_all", "batch_all_nonzero", "batch_hard", "semi_hard"]

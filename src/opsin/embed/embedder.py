@@ -13,10 +13,11 @@ from torch.nn import functional as F
 from opsin.backbones.backbone import check_images
 from opsin.checks import check_count
 from opsin.embed.thresholds import Threshold
+from opsin.errors import InputError
 from opsin.losses.classification import cross_entropy
-from opsin.losses.embedding import triplet_loss
 from opsin.losses.identities import IdentityLoss
 from opsin.losses.terms import full_precision
+from opsin.losses.triplets import triplet_loss
 from opsin.nn.capabilities import ClassRows
 
 Outputs = dict[str, Tensor]
@@ -27,8 +28,8 @@ class Embedder(nn.Module, ABC):
 
     A subclass sets, in its constructor: features, of an embedding. normalized: whether embeddings are compared at
     length 1, by the angle between them. criterion: called with (embeddings, labels) -> a loss, or named terms; a recipe
-    may set another. min_size, fixed_size: of its images. learned: names of the modules that an earlier training has
-    taught. classifier: the name of the layer that makes logits, with a row for each class.
+    may set another. min_size, fixed_size: of its images; shape: the only (height, width). learned: names of the modules
+    that an earlier training has taught. classifier: the name of the layer that makes logits, with a row for each class.
 
     `forward` is pure: the same in train and eval, exportable, and never sees a label.
     """
@@ -38,6 +39,7 @@ class Embedder(nn.Module, ABC):
     normalized: bool = True
     min_size: int = 1
     fixed_size: int | None = None
+    shape: tuple[int, int] | None = None
     preprocessing: Mapping[str, Any] | None = None
     learned: tuple[str, ...] = ()
     classifier: str | None = None
@@ -116,5 +118,12 @@ class Embedder(nn.Module, ABC):
         return [self.get_submodule(name) for name in self.learned]
 
     def _check(self, images: Tensor) -> None:
-        if not torch.compiler.is_compiling():
-            check_images(type(self).__name__, images, self.in_channels, self.fixed_size)
+        if torch.compiler.is_compiling():
+            return
+        name, (height, width) = type(self).__name__, images.shape[-2:]
+        check_images(name, images, self.in_channels, self.fixed_size)
+        if self.shape is not None and (height, width) != self.shape:
+            wanted = f"{self.shape[0]}x{self.shape[1]}"
+            raise InputError(f"{name} takes images of {wanted} (height x width) only, got {height}x{width}")
+        if min(height, width) < self.min_size:
+            raise InputError(f"{name} needs images of at least {self.min_size}x{self.min_size}, got {height}x{width}")

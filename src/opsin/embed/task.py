@@ -70,10 +70,11 @@ class EmbedTask(Task):
 
 
 def _check_size(model: Any, name: str, size: tuple[int, int]) -> None:
-    fixed, least = model.fixed_size, model.min_size
-    if fixed is not None and size != (fixed, fixed):
-        raise InputError(
-            f"{name} takes images of {fixed}x{fixed} only, the recipe gives {size[0]}x{size[1]}; set data.size={fixed}"
-        )
+    """Raise InputError for an input that an embedder cannot take, with the one that it can."""
+    fixed = (model.fixed_size, model.fixed_size) if model.fixed_size is not None else model.shape
+    got, least = f"the recipe gives {size[0]}x{size[1]}", model.min_size
+    if fixed is not None and size != fixed:
+        key = f"data.size={fixed[0]}" if fixed[0] == fixed[1] else f"data.size=[{fixed[0]},{fixed[1]}]"
+        raise InputError(f"{name} takes images of {fixed[0]}x{fixed[1]} only, {got}; set {key}")
     if min(size) < least:
-        raise InputError(f"{name} needs images of at least {least}x{least}, got {size[0]}x{size[1]}; raise data.size")
+        raise InputError(f"{name} needs images of at least {least}x{least}, {got}; raise data.size")

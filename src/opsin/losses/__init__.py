@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from opsin import objects
 from opsin.errors import InputError, unknown
 from opsin.lazy_modules import lazy_modules
+from opsin.losses.angular import ArcFaceLoss, CosFaceLoss, CosineSoftmax, SoftmaxLoss
 from opsin.losses.boxes import ciou_loss, diou_loss, giou_loss, iou_loss
 from opsin.losses.centre import CentreLoss
 from opsin.losses.classification import (
@@ -24,13 +25,7 @@ from opsin.losses.classification import (
     softmax_cross_entropy,
 )
 from opsin.losses.criterion import Criterion
-from opsin.losses.embedding import (
-    batch_contrastive_loss,
-    contrastive_loss,
-    margin_ranking_loss,
-    soft_ratio_loss,
-    triplet_loss,
-)
+from opsin.losses.embedding import batch_contrastive_loss, contrastive_loss, margin_ranking_loss
 from opsin.losses.focal import focal_loss, softmax_focal_loss
 from opsin.losses.identities import create_identity_loss, list_identity_losses
 from opsin.losses.landmarks import adaptive_wing_loss, wing_loss
@@ -41,17 +36,22 @@ from opsin.losses.pixels import PixelCrossEntropy, pixel_cross_entropy, pixel_fo
 from opsin.losses.prototypical import PrototypicalLoss, prototypical_loss
 from opsin.losses.regression import huber_loss, l1_loss, l2_loss, smooth_l1_loss, sse_loss
 from opsin.losses.sequence import ctc_loss
+from opsin.losses.triplets import soft_ratio_loss, triplet_loss
 from opsin.losses.weighting import WeightedSum
 
 __getattr__, __dir__ = lazy_modules(__name__, __file__)
 
 __all__ = [
+    "ArcFaceLoss",
     "BinaryCrossEntropy",
     "CentreLoss",
+    "CosFaceLoss",
+    "CosineSoftmax",
     "Criterion",
     "CrossEntropy",
     "PixelCrossEntropy",
     "PrototypicalLoss",
+    "SoftmaxLoss",
     "WeightedSum",
     "adaptive_wing_loss",
     "batch_contrastive_loss",

@@ -15,11 +15,14 @@ from torch import Tensor, nn
 
 from opsin import objects
 from opsin.errors import InputError, unknown
+from opsin.losses.angular import ArcFaceLoss, CosFaceLoss, CosineSoftmax, SoftmaxLoss
 from opsin.losses.centre import CentreLoss
-from opsin.losses.embedding import batch_contrastive_loss, soft_ratio_loss, triplet_loss
+from opsin.losses.embedding import batch_contrastive_loss
 from opsin.losses.gathering import gather
 from opsin.losses.own_loss import create_own_loss
 from opsin.losses.prototypical import PrototypicalLoss
+from opsin.losses.triplets import soft_ratio_loss, triplet_loss
+from opsin.losses.weighting import WeightedSum
 
 
 class IdentityLoss(nn.Module):
@@ -37,14 +40,33 @@ class IdentityLoss(nn.Module):
         return ", ".join([self.function.__name__, *(f"{name}={value}" for name, value in self.options.items())])
 
 
+def _weighted_sum(
+    num_classes: int,
+    features: int,
+    *,
+    criteria: Mapping[str, Mapping[str, Any] | None],
+    weights: Mapping[str, float] | None = None,
+) -> WeightedSum:
+    """Several losses: {"softmax": None, "centre": {"alpha": 0.5}} and {"centre": 0.003}."""
+    if not isinstance(criteria, Mapping):
+        raise InputError(f"criteria are losses by name, each with its options; got {criteria!r}")
+    made = {name: _create(name, num_classes, features, own or {}) for name, own in criteria.items()}
+    return WeightedSum(made, weights)
+
+
 _FUNCTIONS: Mapping[str, Callable[..., Tensor]] = {
     "contrastive": batch_contrastive_loss,
     "soft_ratio": soft_ratio_loss,
     "triplet": triplet_loss,
 }
 _MODULES: Mapping[str, Callable[..., nn.Module]] = {
+    "arcface": ArcFaceLoss,
     "centre": CentreLoss,
+    "cosface": CosFaceLoss,
+    "cosine_softmax": CosineSoftmax,
     "prototypical": PrototypicalLoss,
+    "softmax": SoftmaxLoss,
+    "weighted_sum": _weighted_sum,
 }
 _KNOWN = ("num_classes", "features")  # follow from the data and the network
 
@@ -60,6 +82,10 @@ def create_identity_loss(name: str, *, num_classes: int, features: int, **option
     name: or a dotted path, see `opsin.objects`. num_classes: identities of the training; features: of an embedding.
     Raises InputError for an unknown name or option, with the nearest known ones, and for a value that it refuses.
     """
+    return _create(name, num_classes, features, options)
+
+
+def _create(name: str, num_classes: int, features: int, options: Mapping[str, Any]) -> nn.Module:
     if (own := objects.find("loss.name", name)) is not None:
         return create_own_loss(own, **options)
     if name not in _FUNCTIONS and name not in _MODULES:
