@@ -125,12 +125,10 @@ def predict(
     _check(run, parts, inputs, out, output, as_json)
     if save is not None and not (_save(save, parts) and inputs):
         return
-    predictor = _load(run, parts, device)
-    found = predictor.find(inputs) if inputs else []
-    predictor = predictor.for_inputs(found, options)
+    predictor, found = _load(run, parts, device, inputs, options)
     output.check_form(predictor.answer_class)
-    options = output.take_files(predictor.room, options, inputs)
-    options = {"batch_size": batch_size, **({"tile": tile} if tile is not None else {}), **options}
+    own = output.take_files(predictor.room, options, inputs)
+    options = {"batch_size": batch_size, **({"tile": tile} if tile is not None else {}), **own}
     if predictor.takes in ("together", "nothing"):
         _answer_once(predictor, found, options, as_json, output)
         return
@@ -207,11 +205,16 @@ def _check(
     output.check(task, str(run or " and ".join(parts.values())), [Path(one) for one in inputs], as_json)
 
 
-def _load(run: str | None, parts: dict[str, str], device: str | None) -> Any:
+def _load(
+    run: str | None, parts: dict[str, str], device: str | None, inputs: Sequence[str], options: dict[str, Any]
+) -> tuple[Any, Sequence[Any]]:
+    """What predicts on the inputs, and these one by one."""
     from opsin.engine.pipeline import load_pipeline
     from opsin.engine.predict import load
 
-    return load_pipeline(device=device, **parts) if run is None else load(run, device)
+    predictor = load_pipeline(device=device, **parts) if run is None else load(run, device)
+    found = predictor.find(inputs) if inputs else []
+    return predictor.for_inputs(found, options), found
 
 
 def _save(file: Path, parts: dict[str, str]) -> Path:

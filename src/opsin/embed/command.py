@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,10 +27,9 @@ def gallery(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")] = False,
 ) -> None:
     """Make a gallery of people, add and remove some, and list who is in it; `opsin predict RUN --gallery` uses it."""
-    from opsin.cli.printing import print_json, put
     from opsin.embed.gallery import read_gallery
     from opsin.engine.predict import load
-    from opsin.errors import InputError
+    from opsin.errors import InputError, printable
 
     if file.suffix.lower() != ".safetensors":
         raise InputError(f"a gallery is saved as a safetensors file; {file} has to end in .safetensors")
@@ -53,8 +53,9 @@ def gallery(
     if add or remove:
         held.save(file)
     if as_json:
-        print_json({"file": str(file), "made_by": held.made_by, "people": held.people, "images": len(held)})
+        found = {"file": str(file), "made_by": held.made_by, "people": held.people, "images": len(held)}
+        print(json.dumps(found, indent=2))
         return
-    put(f"{file}: {len(held.people):,} people, {len(held):,} images, made by {held.made_by}")
+    print(printable(f"{file}: {len(held.people):,} people, {len(held):,} images, made by {held.made_by}"))
     for name, count in held.people.items():
-        put(f"  {name}  {count:,}")
+        print(printable(f"  {name}  {count:,}"))
