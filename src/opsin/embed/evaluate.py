@@ -13,6 +13,7 @@ from torch import Tensor
 from opsin.data import Split
 from opsin.data.identity_trials import ListedPairs, OneShotRuns
 from opsin.embed.clusters import cluster, mutual_information
+from opsin.embed.collapse import within_between
 from opsin.embed.comparison import Comparison, compare_all, compare_pairs, exact_distances
 from opsin.embed.embedder import Embedder
 from opsin.embed.few_shot import Shots, run_episodes, run_mixed, run_trials
@@ -130,6 +131,8 @@ class EmbedEvaluator(Evaluator):
             if not isinstance(truth, ListedPairs):
                 metrics |= self._find(embeddings, identities, evidence, details)
         metrics |= self._accuracy(identities, logits)
+        if logits is not None and (ratio := within_between(embeddings, torch.as_tensor(identities))) is not None:
+            metrics["within_between"] = ratio
         if not metrics:
             raise InputError(
                 "nothing can be evaluated: no two images of this split show the same identity; give a split with two "

@@ -6,12 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from opsin import registry
 from opsin.data import Preprocessing, Source, Split
 from opsin.data.identity_batches import IdentityBatches
+from opsin.embed.collapse import FOLDER, EmbeddingHistory
+from opsin.embed.evaluate import EmbedEvaluator
+from opsin.engine.checkpoint import Facts
 from opsin.engine.recipe import Recipe, own_section
+from opsin.engine.report import Section
 from opsin.engine.task import Task
 from opsin.errors import InputError
 from opsin.losses import create_identity_loss
@@ -19,7 +23,15 @@ from opsin.structures import Batch
 
 
 class EmbedTask(Task):
-    """Trains an Embedder on identities, by its own criterion or the recipe's."""
+    """Trains an Embedder on identities, by its own criterion or the recipe's.
+
+    history: how the embeddings lay in each epoch.
+    """
+
+    def __init__(self, model: nn.Module, facts: Facts) -> None:
+        super().__init__(model, facts)
+        self.history = EmbeddingHistory()
+        self._last: tuple[Tensor, Tensor] | None = None  # embeddings and identities of the last batch
 
     @classmethod
     def options(cls, recipe: Recipe, preprocessing: Preprocessing | None, source: Source) -> dict[str, Any]:
@@ -54,7 +66,9 @@ class EmbedTask(Task):
         return batch["identity"]
 
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
-        return self.model.loss(self.model(*self.inputs(batch)), self.targets(batch))
+        outputs, labels = self.model(*self.inputs(batch)), self.targets(batch)
+        self._last = outputs["embedding"].detach(), labels
+        return self.model.loss(outputs, labels)
 
     def order(self, split: Split) -> Callable[[int], Sequence[np.ndarray]] | None:
         images = own_section(self.recipe).images_per_identity
@@ -62,6 +76,28 @@ class EmbedTask(Task):
             return None
         train = self.recipe.train
         return IdentityBatches(split.kind.labels, train.batch_size * self.processes, images, train.seed)
+
+    def on_validation_epoch_end(self) -> None:
+        super().on_validation_epoch_end()
+        if not self.trainer.sanity_checking and isinstance(self.evaluator, EmbedEvaluator):
+            self._keep(*self.evaluator.compared())
+
+    def on_train_epoch_end(self) -> None:
+        """Without a validation split, the last batch of the epoch is looked at."""
+        if not self.trainer.enable_validation and self._last is not None:
+            embeddings, labels = self._last
+            self._keep(self.model.decode({"embedding": embeddings}).cpu(), labels.cpu())
+
+    def _keep(self, embeddings: Tensor, labels: Tensor) -> None:
+        if self.failed_batch is not None and self.history.folder is None:
+            self.history.folder = self.failed_batch.parent / FOLDER
+        margin = getattr(self.model.criterion, "options", {}).get("margin", 0.0)
+        epoch, main = self.current_epoch + 1, self.trainer.is_global_zero
+        self.history.add(epoch, embeddings, labels, margin if isinstance(margin, float) else 0.0, write=main)
+
+    def inspections(self, split: Split) -> list[Section]:
+        self.history.load(self.recipe.train.epochs + 1)
+        return self.history.sections()
 
     @property
     def processes(self) -> int:
