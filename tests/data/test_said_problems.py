@@ -157,6 +157,16 @@ def words(label: bytes) -> Callable[[Path], Path]:
     return make
 
 
+def pairs(*rows: str) -> Callable[[Path], Path]:
+    def make(root: Path) -> Path:
+        for name in "abc":
+            image(root / f"{name}.png")
+        (root / "pairs.csv").write_text("\n".join(["first,second,same", *rows]))
+        return root / "pairs.csv"
+
+    return make
+
+
 BOX = (2, 2, 9, 9)
 SPLITS = ("train/cat", "train/dog", "val/cat", "val/dog")
 REFUSED, SAID = "refused", "said"
@@ -181,6 +191,9 @@ CASES: list[tuple[str, str, str, str, Callable[[Path], Path]]] = [
     ("size_mismatch", "error", REFUSED, "segment", maps(0, 1, size=(20, 15))),
     ("outside_quad", "error", REFUSED, "read", page("60,60,80,60,80,70,60,70,lost\n")),
     ("wrong_encoding", "error", REFUSED, "read", words("caf\u00e9".encode("cp1252"))),
+    ("pairs_of_one_kind", "error", REFUSED, "embed", pairs("a.png,b.png,1", "b.png,c.png,1")),
+    ("missing_file", "error", REFUSED, "embed", pairs("a.png,b.png,1", "b.png,c.png,0", "a.png,lost.png,0")),
+    ("identity_on_both_sides", "warning", SAID, "embed", folders(lambda _: None, *SPLITS[:2], "test/dog", "test/ox")),
     ("clipped_box", "warning", SAID, "detect", coco(BOX, (32, 2, 12, 9))),
     ("degenerate_box", "warning", SAID, "detect", coco(BOX, (2, 2, 0, 9))),
     ("duplicate_box", "warning", SAID, "detect", coco(BOX, BOX)),
@@ -207,7 +220,7 @@ def test_what_data_finds_a_training_refuses_or_says(
     source = make(tmp_path)
     found = data.inspect(data.open(source, task), task).problems
     assert (kind, severity) in {(problem.kind, problem.severity) for problem in found}
-    model = {"classify": "lenet5", "detect": "yolov3_tiny", "segment": "unet", "read": "crnn"}[task]
+    model = {"classify": "lenet5", "detect": "yolov3_tiny", "segment": "unet", "read": "crnn", "embed": "conv4"}[task]
     recipe = load_recipe({"task": task, "model": {"name": model}, "data": {"source": str(source)}})
     said: list[str] = []
     trains = rooms.load(rooms.find_room(task).trains or "")
@@ -230,6 +243,8 @@ FOUND_AS_UNTRAINABLE = {
     "one_class",
     "nothing_labelled",
     "no_texts",
+    "one_identity",
+    "single_images",
 }  # what a truth says to a training; `opsin data` wraps it
 
 

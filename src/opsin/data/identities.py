@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -157,12 +158,33 @@ def identities_of(source: Source, closed: bool | None = None) -> Source:
     if closed is None:
         shown = [set(np.unique(truth.labels).tolist()) - {-1} for truth in splits.values()]
         closed = len(shown) > 1 and all(one == shown[0] for one in shown)
-    kept = {"class_mismatch", "empty_class"}
+    dropped = {"class_mismatch", "empty_class"}
     return replace(
         source,
         splits={
             key: split.with_truth(Identities(splits[key].labels, splits[key].classes, closed))
             for key, split in source.splits.items()
         },
-        problems=[problem for problem in source.problems if problem.kind not in kept],
+        problems=[
+            *(problem for problem in source.problems if problem.kind not in dropped),
+            *([] if closed else _on_both_sides(source.name, splits)),
+        ],
     )
+
+
+def _on_both_sides(name: str, splits: Mapping[str, Any]) -> list[Problem]:
+    """Identities that stand in two splits, which are to show others."""
+    shown = {
+        key: {truth.classes[k] for k in np.unique(truth.labels[truth.labels >= 0]).tolist()}
+        for key, truth in splits.items()
+    }
+    problems = []
+    for one, other in itertools.combinations(shown, 2):
+        if both := sorted(shown[one] & shown[other]):
+            named = ", ".join(map(repr, both[:3])) + (f" and {len(both) - 3:,} more" if len(both) > 3 else "")
+            reason = (
+                f"{len(both):,} of {len(shown[other]):,} identities of {other} are in {one} too, {named}: scores on "
+                f"{other} are too good; put all images of an identity on one side"
+            )
+            problems.append(Problem("identity_on_both_sides", name, reason, "warning"))
+    return problems

@@ -23,5 +23,11 @@ class EmbedSection(RecipeSection):
         "so where the data's own splits show the same identities.",
     )
 
+    fold: str | None = Field(
+        default=None,
+        description="Join all splits of the data, and make the k-th of n folds of its identities the test split: 1/5.",
+    )
+
     def opening(self) -> dict[str, Any]:
-        return {} if self.closed is None else {"closed": self.closed}
+        given = {"closed": self.closed, "fold": self.fold}
+        return {key: value for key, value in given.items() if value is not None}

@@ -52,6 +52,7 @@ ROOM = Room(
         Metric("loss", "lower"),
     ),
     monitor="val_auc",
+    checks="opsin.embed.data_check:check",
     commands={"gallery": "opsin.embed.command:gallery"},
     options={
         "predict": (
@@ -82,7 +83,23 @@ ROOM = Room(
             Option("nmi", bool, "Cluster the embeddings, and say how well clusters are identities. Slow."),
             Option("faiss", bool, "Let FAISS search for neighbours; the extra embed installs it."),
         ),
-        "data": (Option("closed", bool, "Those met in use are those of the training, as classes are.", opens=True),),
+        "data": (
+            Option("closed", bool, "Those met in use are those of the training, as classes are.", opens=True),
+            Option(
+                "fold",
+                str,
+                "Join all splits, and make the k-th of n folds of the identities the test split: 1/5.",
+                metavar="K/N",
+                opens=True,
+            ),
+            Option("near", bool, "Find images of one split that are almost those of another. Slow."),
+            Option(
+                "neighbours",
+                str,
+                "Find labels that the nearest images contradict: by the embeddings of a run, or by pixels.",
+                metavar="RUN|pixels",
+            ),
+        ),
     },
     examples={
         "train": ("train embed --model conv4 --data characters/ --epochs 50",),

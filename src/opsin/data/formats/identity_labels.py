@@ -7,9 +7,11 @@ from pathlib import Path
 from opsin.data.formats import csv_labels, digits, folders, idx, image_lists, npz
 from opsin.data.formats.format import Claim, Format
 from opsin.data.identities import identities_of
+from opsin.data.identity_folds import take_fold
 from opsin.data.source import Source
+from opsin.errors import InputError
 
-_OPTIONS = ("closed",)
+_OPTIONS = ("closed", "fold")
 
 
 def _as_identities(labels: Format, expects: str, name: str = "") -> Format:
@@ -22,9 +24,15 @@ def _as_identities(labels: Format, expects: str, name: str = "") -> Format:
         claim = labels.claims(path)
         return claim if claim == 3 else min(claim, 1)  # type: ignore[return-value]
 
-    def opens(path: Path, closed: bool | None = None) -> Source:
+    def opens(path: Path, closed: bool | None = None, fold: str | None = None) -> Source:
         known = {"class_folders": True} if "class_folders" in labels.options else {}
-        return identities_of(labels.open(path, **known), closed)
+        if fold is None:
+            return identities_of(labels.open(path, **known), closed)
+        if closed:
+            raise InputError(
+                "fold is of identities that the training does not see; closed says that it sees all of them"
+            )
+        return take_fold(identities_of(labels.open(path, **known), False), fold)
 
     return Format(name or labels.name, "identities", expects, claims, opens, _OPTIONS, labels.names)
 
