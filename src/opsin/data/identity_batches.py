@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from opsin.checks import check_count
+from opsin.data.decks import Deck
 from opsin.data.loading import derive_seed
 from opsin.errors import InputError
 
@@ -46,11 +47,11 @@ class IdentityBatches:
 
     def __call__(self, epoch: int) -> Sequence[np.ndarray]:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch, _ORDER))
-        people = _Deck(np.arange(len(self.members)), generator)
-        images = [_Deck(one, generator) for one in self.members]
+        people = Deck(np.arange(len(self.members)), generator)
+        images = [Deck(one, generator) for one in self.members]
         return [self._batch(people, images) for _ in range(self.count)]
 
-    def _batch(self, people: _Deck, images: list[_Deck]) -> np.ndarray:
+    def _batch(self, people: Deck, images: list[Deck]) -> np.ndarray:
         chosen: list[np.ndarray] = []
         taken: set[int] = set()
         room = self.size
@@ -61,32 +62,3 @@ class IdentityBatches:
             chosen.append(drawn)
             room -= len(drawn)
         return np.concatenate(chosen)
-
-
-class _Deck:
-    """Cards dealt in a random order, and shuffled anew when they have run out."""
-
-    def __init__(self, cards: np.ndarray, generator: torch.Generator) -> None:
-        self.cards, self.generator = cards, generator
-        self.left: list[int] = []
-
-    def _shuffled(self) -> list[int]:
-        return self.cards[torch.randperm(len(self.cards), generator=self.generator).numpy()].tolist()
-
-    def deal(self, count: int) -> np.ndarray:
-        """So many, none of them twice; count: at most as many as there are."""
-        dealt = [self.left.pop() for _ in range(min(count, len(self.left)))]
-        if len(dealt) < count:
-            again = [card for card in self._shuffled() if card not in dealt]
-            late = count - len(dealt)
-            self.left = dealt + again[late:]  # those dealt now come last the next time
-            dealt = dealt + again[:late]
-        return np.array(dealt, np.int64)
-
-    def deal_other(self, taken: set[int]) -> int:
-        """One that is not among those taken; there is to be one."""
-        place = next((k for k in reversed(range(len(self.left))) if self.left[k] not in taken), None)
-        if place is None:
-            self.left = self._shuffled() + self.left
-            place = next(k for k in reversed(range(len(self.left))) if self.left[k] not in taken)
-        return self.left.pop(place)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from opsin import registry
 from opsin.data import Preprocessing, Source, Split
+from opsin.data.class_balance import BalancedBatches
 from opsin.data.identity_batches import IdentityBatches
 from opsin.embed.collapse import FOLDER, EmbeddingHistory
 from opsin.embed.evaluate import EmbedEvaluator
@@ -71,10 +72,12 @@ class EmbedTask(Task):
         return self.model.loss(outputs, labels)
 
     def order(self, split: Split) -> Callable[[int], Sequence[np.ndarray]] | None:
-        images = own_section(self.recipe).images_per_identity
+        """P x K batches; without, at random, or balanced by identities."""
+        images, train = own_section(self.recipe).images_per_identity, self.recipe.train
+        if images is None and train.sampling == "balanced":
+            return BalancedBatches(split.kind.labels, train.batch_size * self.processes, train.seed)
         if images is None:
             return None
-        train = self.recipe.train
         return IdentityBatches(split.kind.labels, train.batch_size * self.processes, images, train.seed)
 
     def on_validation_epoch_end(self) -> None:
@@ -98,11 +101,6 @@ class EmbedTask(Task):
     def inspections(self, split: Split) -> list[Section]:
         self.history.load(self.recipe.train.epochs + 1)
         return self.history.sections()
-
-    @property
-    def processes(self) -> int:
-        """How many processes train together."""
-        return self.trainer.world_size if self._trainer is not None else 1
 
 
 def _check_size(model: Any, name: str, size: tuple[int, int]) -> None:

@@ -225,6 +225,9 @@ class TrainSection(RecipeSection):
     batch_size: AutoPositive = Field(
         default=64, description="Images in a step of one process; auto for as many as fit into memory, accumulated."
     )
+    sampling: Literal["shuffled", "balanced"] = Field(
+        default="shuffled", description="balanced: every class comes equally often in training, rare ones repeated."
+    )
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = Field(
         default=0, description="Decides the first weights, the order and every random choice."
     )
@@ -285,10 +288,7 @@ class Recipe(RecipeSection):
     """One training, completely. A recipe of a task with a section of its own has that too, under the task's name."""
 
     version: Literal[3] = Field(default=VERSION, description="Of what a recipe holds; older ones are brought to this.")
-    task: str = Field(
-        default=rooms.DEFAULT_TASK,
-        description="The task that is learned, by name.",
-    )
+    task: str = Field(default=rooms.DEFAULT_TASK, description="The task that is learned, by name.")
     # Named for who reads the recipe; never imported from here.
     imports: list[str] = Field(
         default=[], description="Modules of other packages that the command imported by --import."

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from opsin import data, optim, registry, rooms
 from opsin.backbones.extraction import find_backbone
 from opsin.data import Preprocessing, Source, Split, create_augmentation, describe_augmentation
+from opsin.data.class_balance import BalancedBatches
 from opsin.data.loading import derive_seed
 from opsin.engine.checkpoint import CRITERION, Facts, as_tensor
 from opsin.engine.devices import describe_machine
@@ -170,8 +171,19 @@ class Task(LightningModule, ABC):
         return describe_augmentation(self.recipe.augment)
 
     def order(self, split: Split) -> Callable[[int], Sequence[Any]] | None:
-        """Which examples make up the global batches of an epoch, see `opsin.data.create_loader`; None for any."""
-        return None
+        """Which examples make up the global batches of an epoch, see `opsin.data.create_loader`; None for any.
+
+        With `train.sampling` balanced every class comes equally often, by what the truth says to be one.
+        """
+        train = self.recipe.train
+        if train.sampling == "shuffled":
+            return None
+        classes = None if split.truth is None else split.truth.strata()
+        if classes is None:
+            raise InputError(
+                f"train.sampling=balanced needs classes, and examples of {self.recipe.task} have none here"
+            )
+        return BalancedBatches(classes, train.batch_size * self.processes, train.seed)
 
     def inspections(self, split: Split) -> list[Section]:
         """The report's images of how the training looked at its own split."""
@@ -230,6 +242,11 @@ class Task(LightningModule, ABC):
     def monitored(self) -> tuple[str, str]:
         """The validation metric that says which epoch was best, and whether it should rise ("max") or fall ("min")."""
         return monitored(self.recipe)
+
+    @property
+    def processes(self) -> int:
+        """How many processes train together."""
+        return self.trainer.world_size if self._trainer is not None else 1
 
     @property
     def steps(self) -> int:
