@@ -88,6 +88,25 @@ def camvid(folder: Path) -> None:
             Image.fromarray(values.astype(np.uint8)).save(folder / f"{split}annot" / f"{number}.png")
 
 
+def people(folder: Path) -> None:
+    """Folders by person of patterns with noise, apart in three splits, a list of pairs, and one more of Kim."""
+    names = {"train": ("ann", "bob", "cy", "dan", "eve"), "val": ("fay", "gil", "hal", "ida", "jo")}
+    names["test"] = ("kim", "lee", "mia", "noa", "ott")
+    for place, (split, name) in enumerate((split, name) for split, some in names.items() for name in some):
+        pattern = np.kron(np.random.default_rng(place).integers(0, 200, (4, 4)), np.ones((8, 8)))
+        for number in range(5):
+            path = folder / "people" / split / name / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            noise = np.random.default_rng(10 * place + number).integers(0, 50, pattern.shape)
+            Image.fromarray((pattern + noise).astype(np.uint8)).save(path)
+    (folder / "people/test/kim/4.png").rename(folder / "door.png")
+    rows = [f"people/test/{a}.png,people/test/{b}.png,{int(a[:3] == b[:3])}" for a, b in PAIRS]
+    (folder / "pairs.csv").write_text("\n".join(["first,second,same", *rows]))
+
+
+PAIRS = (("kim/0", "kim/1"), ("kim/0", "lee/0"), ("lee/1", "lee/2"), ("mia/0", "noa/3"))
+
+
 def words(folder: Path) -> None:
     """Zips of crops with their texts, the crops of one as files, and texts of another tool for these."""
     (folder / "crops").mkdir()
@@ -170,6 +189,7 @@ def make_folder(folder: Path) -> None:
     image(1, 128, 96).save(folder / "letters" / "1.png")
     image(2, 128, 96).save(folder / "scan.pdf")
     words(folder)
+    people(folder)
     fashion_mnist(folder / "fashion_mnist")
     for name in ("new_images", "images", "new"):
         (folder / name).mkdir()
@@ -207,6 +227,11 @@ def recognizer(folder: Path, data: str, model: str) -> None:
     train(folder, {"task": "read", "model": {"name": model}, "data": {"source": data}})
 
 
+def embedder(folder: Path) -> None:
+    train(folder, {"task": "embed", "model": {"name": "conv4"}, "data": {"source": "people", "size": 32}})
+    opsin.evaluate(folder, far=0.02)
+
+
 def train(folder: Path, recipe: Any) -> None:
     settings = {"train.max_steps": 2, "data.limit": 20}
     opsin.train(recipe, settings, out=folder, say=lambda line: None)
@@ -225,6 +250,7 @@ RUNS: Mapping[str, Callable[[Path], None]] = {
     ),
     "streets": lambda folder: segmenter(folder, "streets", "deeplabv3plus", **SMALL, channels=16),
     "scans": lambda folder: segmenter(folder, "scans", "unet", width=4, names=["membrane", "interior"]),
+    "faces": embedder,
     "words": lambda folder: recognizer(folder, "words_train.zip", "crnn"),
     "ctpn": lambda folder: detector(folder, "pages", "ctpn", **SMALL, hidden=8, features=16, text_threshold=0.0),
     "faster_rcnn": lambda folder: detector(folder, "bccd", "faster_rcnn", **SMALL, channels=32),

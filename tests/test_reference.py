@@ -22,6 +22,7 @@ PACKAGES = (
     "classify",
     "data",
     "detect",
+    "embed",
     "engine",
     "losses",
     "necks",

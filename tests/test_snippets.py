@@ -72,7 +72,10 @@ NOT_RUN: Mapping[tuple[str, str], str] = {
 }
 AS_WRITTEN = ("docs/tutorial.md", "docs/own_parts.md")  # whose trainings are small, and which speak of their results
 # Pages whose trainings leave no run: of each, a step on two images is tried.
-ONE_STEP = ("docs/networks/", "docs/detectors/", "docs/models.md", "docs/weights.md", "docs/finetuning.md")
+ONE_STEP = (
+    *("docs/networks/", "docs/detectors/", "docs/embedders/"),
+    *("docs/models.md", "docs/weights.md", "docs/finetuning.md"),
+)
 OF_A_HUB = ("docs/data.md", "docs/models.md", "docs/weights.md")
 LEAVE_RUNS = (
     "docs/detectors/ctpn.md",
@@ -95,6 +98,8 @@ RUNS: Mapping[str, Mapping[str, str]] = {
     "docs/reading_metrics.md": {"runs/words": "words"},
     "docs/segmentation.md": {"runs/street": "streets"},
     "docs/segmentation_metrics.md": {"runs/unet": "streets", "runs/membranes": "scans"},
+    "docs/tutorial_verification.md": {"runs/faces": "faces"},
+    "docs/verification.md": {"runs/faces": "faces"},
     "docs/weights.md": {"runs/digits_net": "digits"},
 }
 

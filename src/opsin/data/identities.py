@@ -109,7 +109,7 @@ class Identities(Truth):
         there = int((counts > 0).sum())
         if there < 2:
             only = f"only one identity, {self.names[int(counts.argmax())]!r}" if there else "no identities"
-            advice = "images are told apart by two or more, each in a folder of its own or a column"
+            advice = "it takes two or more, each in a folder of its own or a column"
             return [Problem("one_identity", "", f"{{source}} has {only}; {advice}", "error" if training else "warning")]
         if counts.max() < 2:
             reason = "no identity in {source} has two images, so that nothing says what is the same; add images of each"
