@@ -24,6 +24,7 @@ PACKAGES = (
     "detect",
     "embed",
     "engine",
+    "landmark",
     "losses",
     "necks",
     "nn",

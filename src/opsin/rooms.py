@@ -29,6 +29,7 @@ BUILT_IN: Mapping[str, str] = {
     "pages": "opsin.read.page_room:ROOM",
     "track": "opsin.track.room:ROOM",
     "embed": "opsin.embed.room:ROOM",
+    "landmark": "opsin.landmark.room:ROOM",
 }
 DEFAULT_TASK = "classify"  # of a recipe that names none
 GROUP = "opsin.rooms"  # of entry points: the task's name = "package.module:ROOM"
