@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from opsin.backbones.backbone import check_images
 from opsin.checks import check_count
+from opsin.errors import InputError
 from opsin.losses import create_loss
 
 Outputs = dict[str, Tensor]
@@ -78,6 +79,12 @@ class Localizer(nn.Module, ABC):
         """Raise InputError for images that it cannot take; nothing is checked while a program is traced."""
         if not torch.compiler.is_compiling():
             check_images(type(self).__name__, images, self.in_channels, self.fixed_size)
+            height, width = images.shape[-2:]
+            if height % self.divisor or width % self.divisor or min(height, width) < self.min_size:
+                raise InputError(
+                    f"{type(self).__name__} takes sides that are multiples of {self.divisor}, from {self.min_size} on; "
+                    f"got {height}x{width}, resize them (data.size)"
+                )
 
     def saved_state(self) -> dict[str, Any]:
         return {} if self.expected_error is None else {"expected_error": self.expected_error.tolist()}

@@ -1,5 +1,5 @@
 """Every network that finds named points: importing this registers them by name."""
 
-from opsin.landmark import wing_cnn  # registers its models
+from opsin.landmark import backbone_points, hourglass, wing_cnn  # registers their models
 
-__all__ = ["wing_cnn"]
+__all__ = ["backbone_points", "hourglass", "wing_cnn"]

@@ -41,7 +41,7 @@ class WingCNN(Regressor):
         num_points: int = 68,
         in_channels: int = 3,
         width: int = 32,
-        unit: float = 1.0,
+        unit: float = 0.05,
         dropout: float = 0.0,
     ) -> None:
         super().__init__(num_points, in_channels)
@@ -61,7 +61,7 @@ class WingCNN(Regressor):
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                 nn.init.zeros_(layer.bias)
-        nn.init.normal_(self.predict.weight, std=0.001 / self.unit)
+        nn.init.normal_(self.predict.weight, std=0.0001 / self.unit)
 
     def forward(self, images: Tensor) -> Outputs:
         self.check_images(images)
