@@ -167,6 +167,36 @@ def pairs(*rows: str) -> Callable[[Path], Path]:
     return make
 
 
+def points(*cells: str) -> Callable[[Path], Path]:
+    def make(root: Path) -> Path:
+        for n in range(len(cells)):
+            image(root / f"{n}.png", n)
+        rows = "".join(f"{n}.png,{x},{x}\n" for n, x in enumerate(cells))
+        (root / "points.csv").write_text(f"image,nose_x,nose_y\n{rows}")
+        return root
+
+    return make
+
+
+def people(root: Path) -> Path:
+    for split, numbers in (("train", "123"), ("test", "4")):
+        for name in [f"Ann_{k}_{n}" for k in "abcdef" for n in numbers]:
+            image(root / split / f"{name}.png")
+        rows = "".join(f"{split}/Ann_{k}_{n}.png,2,3\n" for k in "abcdef" for n in numbers)
+        (root / f"{split}.csv").write_text(f"image,nose_x,nose_y\n{rows}")
+    return root
+
+
+def broken_keypoints(root: Path) -> Path:
+    image(root / "a.png")
+    person = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9]}
+    people = [{**person, "keypoints": [3, 3, 2]}, {**person, "keypoints": [3, 3, 2, 1]}]
+    category = {"id": 1, "name": "person", "keypoints": ["nose"]}
+    content = {"images": [{"id": 1, "file_name": "a.png"}], "annotations": people, "categories": [category]}
+    (root / "people.json").write_text(json.dumps(content))
+    return root / "people.json"
+
+
 BOX = (2, 2, 9, 9)
 SPLITS = ("train/cat", "train/dog", "val/cat", "val/dog")
 REFUSED, SAID = "refused", "said"
@@ -194,6 +224,9 @@ CASES: list[tuple[str, str, str, str, Callable[[Path], Path]]] = [
     ("pairs_of_one_kind", "error", REFUSED, "embed", pairs("a.png,b.png,1", "b.png,c.png,1")),
     ("missing_file", "error", REFUSED, "embed", pairs("a.png,b.png,1", "b.png,c.png,0", "a.png,lost.png,0")),
     ("identity_on_both_sides", "warning", SAID, "embed", folders(lambda _: None, *SPLITS[:2], "test/dog", "test/ox")),
+    ("untrainable", "error", REFUSED, "landmark", points("", "", "")),
+    ("broken_annotation", "error", REFUSED, "landmark", broken_keypoints),
+    ("people_on_both_sides", "warning", SAID, "landmark", people),
     ("clipped_box", "warning", SAID, "detect", coco(BOX, (32, 2, 12, 9))),
     ("degenerate_box", "warning", SAID, "detect", coco(BOX, (2, 2, 0, 9))),
     ("duplicate_box", "warning", SAID, "detect", coco(BOX, BOX)),
@@ -220,7 +253,14 @@ def test_what_data_finds_a_training_refuses_or_says(
     source = make(tmp_path)
     found = data.inspect(data.open(source, task), task).problems
     assert (kind, severity) in {(problem.kind, problem.severity) for problem in found}
-    model = {"classify": "lenet5", "detect": "yolov3_tiny", "segment": "unet", "read": "crnn", "embed": "conv4"}[task]
+    model = {
+        "classify": "lenet5",
+        "detect": "yolov3_tiny",
+        "segment": "unet",
+        "read": "crnn",
+        "embed": "conv4",
+        "landmark": "wing_cnn6",
+    }[task]
     recipe = load_recipe({"task": task, "model": {"name": model}, "data": {"source": str(source)}})
     said: list[str] = []
     trains = rooms.load(rooms.find_room(task).trains or "")
@@ -243,8 +283,12 @@ FOUND_AS_UNTRAINABLE = {
     "one_class",
     "nothing_labelled",
     "no_texts",
+<<<<<<< ours
     "one_identity",
     "single_images",
+=======
+    "no_points",
+>>>>>>> theirs
 }  # what a truth says to a training; `opsin data` wraps it
 
 

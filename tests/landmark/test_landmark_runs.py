@@ -93,7 +93,7 @@ def test_an_exported_file_answers_as_the_run_does(run: Path, tmp_path: Path) -> 
             {"landmark": {"normalizer": "inter_pupil"}},
             "take one of inter_ocular, box_diagonal, box_size, image_diagonal",
         ),
-        ({"landmark": {"person_before": "_"}}, "drawn_faces are divided already"),
+        ({"landmark": {"person_before": "_"}}, "drawn_faces are divided already, whole, and show nobody; leave person_before out"),
     ],
 )
 def test_what_cannot_be_trained_is_one_line(sections: dict[str, Any], message: str, tmp_path: Path) -> None:

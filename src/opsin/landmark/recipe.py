@@ -8,6 +8,8 @@ from pydantic import Field
 
 from opsin.engine.recipe import RecipeSection
 
+_SCALE = 1.25
+
 
 class LandmarkSection(RecipeSection):
     """How points are read, which of them change places in a mirror image, and what errors are divided by."""
@@ -26,6 +28,12 @@ class LandmarkSection(RecipeSection):
         min_length=1,
         description="The sign behind a person in images' names, whose images stay in one split; no people if null.",
     )
+    crop: Literal["box", "points", "none"] | None = Field(
+        default=None,
+        description="Examples are squares around the data's own boxes, around the true points, or whole images; boxes "
+        "where the data has some if null.",
+    )
+    box_scale: float = Field(default=_SCALE, ge=0.1, le=10, description="How much larger a square is than its box.")
     balance_poses: int | None = Field(
         default=None,
         ge=2,
@@ -36,6 +44,11 @@ class LandmarkSection(RecipeSection):
     def opening(self) -> dict[str, Any]:
         return {
             key: value
-            for key, value in {"pool_splits": self.pool_splits, "person_before": self.person_before}.items()
+            for key, value in {
+                "pool_splits": self.pool_splits,
+                "person_before": self.person_before,
+                "crop": self.crop,
+                "box_scale": None if self.box_scale == _SCALE else self.box_scale,
+            }.items()
             if value
         }

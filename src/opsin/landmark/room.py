@@ -11,7 +11,14 @@ ROOM = Room(
     help="where named points of an object are, such as the corners of eyes",
     hub_tag="keypoint-detection",
     networks="opsin.landmark.networks",
-    formats=("opsin.data.formats.drawn_faces:FORMAT", "opsin.data.formats.csv_points:FORMAT"),
+    formats=(
+        "opsin.data.formats.drawn_faces:FORMAT",
+        "opsin.data.formats.csv_points:FORMAT",
+        "opsin.data.formats.coco_keypoints:FORMAT",
+        "opsin.data.formats.pts_files:FORMAT",
+        "opsin.data.formats.point_lists:FORMAT",
+        "opsin.data.formats.point_json:FORMAT",
+    ),
     trains="opsin.landmark.task:LandmarkTask",
     predicts="opsin.landmark.predict:LandmarkPredictor",
     evaluates="opsin.landmark.evaluate:LandmarkEvaluator",
@@ -42,6 +49,8 @@ ROOM = Room(
             ),
         ),
         "data": (
+            Option("crop", str, "Squares around box, points, or none: whole images.", metavar="AROUND", opens=True),
+            Option("box_scale", float, "How much larger a square is than its box; 1.25.", minimum=0.1, opens=True),
             Option("pool_splits", bool, "Put the data's own splits together.", opens=True),
             Option(
                 "person_before", str, "The sign behind a person in the names of images.", metavar="SIGN", opens=True

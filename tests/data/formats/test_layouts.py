@@ -217,15 +217,6 @@ REFUSED: dict[str, tuple[str, dict[str, str]]] = {
         "DAVIS",
         {"JPEGImages/480p/bear/0.jpg": "", "Annotations/480p/bear/0.png": "map", "ImageSets/2017/train.txt": "bear\n"},
     ),
-    "300-W": (
-        "300-W",
-        {
-            "01_Indoor/a.png": "",
-            "01_Indoor/a.pts": "version: 1\n{\n1 2\n}\n",
-            "02_Outdoor/b.png": "",
-            "02_Outdoor/b.pts": "",
-        },
-    ),
     "SVHN": (
         "SVHN",
         {"train/1.png": "", "train/digitStruct.mat": "MATLAB 7.3", "test/1.png": "", "test/digitStruct.mat": "MATLAB"},
@@ -313,10 +304,6 @@ REFUSED: dict[str, tuple[str, dict[str, str]]] = {
         "images with annotations",
         {"cam1/a.jpg": "", "cam2/b.jpg": "", "labels.json": '{"a.jpg": {"bbox": [1, 2, 3, 4]}}'},
     ),
-    "a csv of points above": (
-        "images with a table",
-        {"faces1/a.jpg": "", "faces2/b.jpg": "", "points.csv": "image,left_eye_x,left_eye_y\na.jpg,1,2\n"},
-    ),
     "json beside": (
         "images with annotations",
         {"s1/a.jpg": "", "s1/a.json": '{"landmarks": []}', "s2/b.jpg": "", "s2/b.json": '{"landmarks": []}'},
@@ -346,6 +333,17 @@ MAPS = {
     "DeepGlobe": "mask folders",
     "COVID radiography": "mask folders",
     "ISBI": "mask folders",
+}
+
+# What is read as named points, moved here likewise.
+POINTS = {
+    "a csv of points": (
+        "CSV of points",
+        {"faces1/a.jpg": "", "faces2/b.jpg": "", "points.csv": "image,left_eye_x,left_eye_y\na.jpg,1,2\n"},
+    ),
+    "300-W": ("300-W .pts", {"01_Indoor/a.png": "", "01_Indoor/a.pts": "version: 1\nn_points: 1\n{\n2 3\n}\n"}),
+    "a json of points": ("json of points", {"a.jpg": "", "points.json": '{"a.jpg": {"nose": [1, 2], "chin": [3, 4]}}'}),
+    "a list of points": ("list of points", {"a.jpg": "", "points.txt": "a.jpg 1 2 3 4 5 6\n"}),
 }
 
 CLASSES: dict[str, tuple[list[str], dict[str, str]]] = {
@@ -414,6 +412,17 @@ def test_what_a_reader_knows_is_read(tmp_path: Path, layout: str) -> None:
     for split in source.splits.values():
         split.read(0)
     with pytest.raises(InputError, match=r"for the task detect; to classify by its folders all the same"):
+        data.open(tmp_path, "classify")
+
+
+@pytest.mark.parametrize("layout", POINTS)
+def test_points_are_read(tmp_path: Path, layout: str) -> None:
+    format_, files = POINTS[layout]
+    make(tmp_path, files)
+    assert data.recognize_task(tmp_path) == "landmark"
+    source = data.open(tmp_path, "landmark")
+    assert source.format == format_ and source.splits["all"].read(0).shape == (3, 40, 48)
+    with pytest.raises(InputError):
         data.open(tmp_path, "classify")
 
 

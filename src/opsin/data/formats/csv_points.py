@@ -14,6 +14,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
@@ -165,7 +166,7 @@ def _claims(path: Path) -> Claim:
     return 2 if _tables(path) else 0
 
 
-def _open(path: Path, pool_splits: bool = False, person_before: str | None = None) -> Source:
+def _open(path: Path, **options: Any) -> Source:
     tables = _tables(path) or {"all": path}
     read = {split: read_table(table, split) for split, table in tables.items()}
     names = next(iter(read.values()))[1]
@@ -176,7 +177,7 @@ def _open(path: Path, pool_splits: bool = False, person_before: str | None = Non
             )
     rows = {split: rows for split, (rows, _) in read.items()}
     name = path.name if path.is_dir() else path.stem
-    return source_of_points(name, "CSV of points", rows, names, pool_splits=pool_splits, person_before=person_before)
+    return source_of_points(name, "CSV of points", rows, names, **options)
 
 
 FORMAT = Format("CSV of points", "named points", "a CSV of image,NAME_x,NAME_y,...", _claims, _open, OPTIONS)

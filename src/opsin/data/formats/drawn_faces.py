@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +37,7 @@ _FINER = 3  # times as large an image is drawn before it is shrunk
 _TURN = 25.0  # degrees either way
 
 
-def open_faces(name: str = "drawn_faces", pool_splits: bool = False, person_before: str | None = None) -> Source:
+def open_faces(name: str = "drawn_faces", **options: Any) -> Source:
     """500 training faces of 96x96 pixels, 100 to validate on and 100 to test on.
 
     name: "drawn_faces", or "drawn_faces:N" for N training faces and a fifth as many of the others, rounded up.
@@ -47,8 +48,8 @@ def open_faces(name: str = "drawn_faces", pool_splits: bool = False, person_befo
         raise InputError(
             f"data source {name!r}; expected drawn_faces, or drawn_faces:N with N training faces to 100000"
         )
-    if pool_splits or person_before:
-        raise InputError("drawn_faces are divided already, and show nobody; leave pool_splits and person_before out")
+    if given := [key for key, value in options.items() if value]:
+        raise InputError(f"drawn_faces are divided already, whole, and show nobody; leave {', '.join(given)} out")
     rows = {}
     for part, number in zip(_PARTS, (count, math.ceil(count / 5), math.ceil(count / 5)), strict=True):
         faces = [_draw(part, place) for place in range(number)]

@@ -9,13 +9,15 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from opsin.data.inputs import ImageFiles, Inputs
+from opsin.data.box_crops import BoxCrops, windows_of
+from opsin.data.inputs import Concatenated, ImageFiles, Inputs
 from opsin.data.named_points import NamedPoints
 from opsin.data.source import Source, Split
 from opsin.data.truth import Problem
 from opsin.errors import InputError, printable
 
-OPTIONS = ("pool_splits", "person_before")  # of every format of points
+OPTIONS = ("pool_splits", "person_before", "crop", "box_scale")  # of every format of points
+CROPS = ("box", "points", "none")
 LARGEST = 1e7  # pixels: a coordinate beyond it is no place in an image
 _NUMBERED = re.compile(r"(.*[^\d_.-])[_.-]*\d+$")  # what stands before the number that a name ends in
 _LEAST_PEOPLE = 5
@@ -25,14 +27,16 @@ _LEAST_PEOPLE = 5
 class PointRows:
     """What a format has read of a split, example by example.
 
-    inputs: the images. points: (P, 2) each, NaN where not known. visible: (P,) bool each; all known ones if none.
-    people: whom each shows, where the format says it.
+    inputs: the whole images. points: (P, 2) each, NaN where not known. visible: (P,) bool each; all known ones if none.
+    people: whom each shows, where the format says it. boxes: (4,) each, xyxy, around what has the points, where the
+    format says it: examples are the parts of images around them then, unless that is not wanted.
     """
 
     inputs: Inputs
     points: list[np.ndarray] = field(default_factory=list)
     visible: list[np.ndarray] | None = None
     people: list[str] | None = None
+    boxes: list[np.ndarray] | None = None
 
 
 def source_of_points(
@@ -43,13 +47,17 @@ def source_of_points(
     *,
     pool_splits: bool = False,
     person_before: str | None = None,
+    crop: str | None = None,
+    box_scale: float = 1.25,
     problems: Sequence[Problem] = (),
 ) -> Source:
     """The source of what was read. names: of the points; their numbers from 0 if None.
 
     pool_splits: put the splits together as "all", so that they are divided anew. person_before: the sign before whose
-    last occurrence the name of an image says whom it shows. Raises InputError where there is nothing, or where examples
-    have different numbers of points.
+    last occurrence the name of an image says whom it shows. crop: examples are the squares around the data's own boxes
+    ("box", where it has some also if None), around the true points ("points"), or whole images ("none"). box_scale: how
+    much larger a square is than its box. Raises InputError where there is nothing, or where examples have different
+    numbers of points.
     """
     if not any(len(rows.points) for rows in splits.values()):
         raise InputError(f"{name} holds no points of any image")
@@ -62,8 +70,8 @@ def source_of_points(
         people = rows.people
         if person_before:
             people = [_person(rows.inputs.name(i), person_before) for i in range(len(rows.inputs))]
-        truth = NamedPoints.of(np.stack(rows.points), names, visible, people)
-        found[key] = Split(rows.inputs, truth)
+        inputs, points = _cut(rows, crop, box_scale, name)
+        found[key] = Split(inputs, NamedPoints.of(points, names, visible, people))
     if len(found) > 1:
         main = found.get("train") or next(iter(found.values()))
         own: NamedPoints = main.kind
@@ -74,13 +82,29 @@ def source_of_points(
     return Source(name, format_, found, problems=problems)
 
 
+def _cut(rows: PointRows, crop: str | None, scale: float, name: str) -> tuple[Inputs, np.ndarray]:
+    """The examples, whole images or the squares around boxes, and their points (N, P, 2) in their own pixels."""
+    points = np.stack(rows.points)
+    if crop not in (None, *CROPS):
+        raise InputError(f"crop is {crop!r}; expected one of {', '.join(CROPS)}")
+    if not 0.1 <= scale <= 10:
+        raise InputError(f"box_scale is {scale!r}; expected a number from 0.1 to 10")
+    if crop == "none" or (crop is None and rows.boxes is None):
+        return rows.inputs, points
+    if crop == "box" and rows.boxes is None:
+        raise InputError(f"{name} says no boxes around what has the points; take crop=points or none")
+    if not isinstance(rows.inputs, ImageFiles):
+        raise InputError(f"{name} is not cut: only images in files of their own are; leave crop out")
+    known = ~np.isnan(points).any(axis=2)
+    low = np.where(known[..., None], points, np.inf).min(axis=1)
+    high = np.where(known[..., None], points, -np.inf).max(axis=1)
+    around = np.where(known.any(axis=1)[:, None], np.concatenate([low, high], axis=1), [0.0, 0, 2, 2])
+    windows = windows_of(np.stack(rows.boxes) if rows.boxes is not None and crop != "points" else around, scale)
+    return BoxCrops(rows.inputs, windows), points - windows[:, None, :2]
+
+
 def _pooled(splits: Sequence[Split]) -> Split:
-    """Several splits of files as one."""
-    inputs: list[ImageFiles] = []
-    for split in splits:
-        if not isinstance(split.inputs, ImageFiles):
-            raise InputError("only images in files of their own can be put together; leave pool_splits out")
-        inputs.append(split.inputs)
+    """Several splits as one."""
     truths: list[NamedPoints] = [split.kind for split in splits]
     people = [one for truth in truths for one in (truth.people or [])] or None
     truth = replace(
@@ -89,7 +113,7 @@ def _pooled(splits: Sequence[Split]) -> Split:
         visible=np.concatenate([one.visible for one in truths]),
         people=people,
     )
-    return Split(ImageFiles([file for one in inputs for file in one.files]), truth)
+    return Split(Concatenated([split.inputs for split in splits]), truth)
 
 
 def _person(name: str, sign: str) -> str:
