@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 import opsin
 from opsin import data
+from opsin.cli import app_for
 from opsin.errors import InputError
 
 from .conftest import RECIPE
@@ -93,7 +95,10 @@ def test_an_exported_file_answers_as_the_run_does(run: Path, tmp_path: Path) -> 
             {"landmark": {"normalizer": "inter_pupil"}},
             "take one of inter_ocular, box_diagonal, box_size, image_diagonal",
         ),
-        ({"landmark": {"person_before": "_"}}, "drawn_faces are divided already, whole, and show nobody; leave person_before out"),
+        (
+            {"landmark": {"person_before": "_"}},
+            "drawn_faces are divided already, whole, and show nobody; leave person_before out",
+        ),
     ],
 )
 def test_what_cannot_be_trained_is_one_line(sections: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -130,3 +135,56 @@ def test_images_without_a_point_teach_nothing_and_do_not_stop_a_training(tmp_pat
         (tmp_path / "val.csv").write_text("image,a_x,a_y,b_x,b_y\n1.png,,,,\n")
         (tmp_path / "points.csv").rename(tmp_path / "train.csv")
         opsin.train(changed(data={"source": str(tmp_path)}), out=tmp_path / "other")
+
+
+def test_a_box_is_looked_at_as_if_it_had_been_cut_out(run: Path) -> None:
+    model = opsin.load(run)
+    image = data.open("drawn_faces:60", "landmark").splits["test"].read(3)
+    plain = model.predict(image).points
+    wide = np.zeros((3, 200, 240), np.uint8)
+    wide[:, 40:136, 70:166] = image.numpy()
+    half = 48 / model.recipe.landmark.box_scale  # so that the square around the box is the image again
+    box = ",".join(f"{118 - half:g} {88 - half:g} {118 + half:g} {88 + half:g}".split())
+    found = model.predict(wide.transpose(1, 2, 0), box=box).points
+    assert np.allclose(found - (70, 40), plain, atol=0.01)
+    for wrong in ("1,2,3", "5,5,1,9", "a,b,c,d"):
+        with pytest.raises(InputError, match=r"expected x1"):
+            model.predict(image, box=wrong)
+
+
+def test_frames_are_smoothed_and_a_new_video_begins_anew(run: Path) -> None:
+    from opsin.landmark.smoothing import measure_jitter
+
+    model = opsin.load(run)
+    image = data.open("drawn_faces:60", "landmark").splits["test"].read(0)
+    random = np.random.default_rng(0)
+    frames = [
+        (image.permute(1, 2, 0).numpy() + random.normal(0, 40, (96, 96, 1))).clip(0, 255).astype(np.uint8)
+        for _ in range(12)
+    ]
+    plain, smooth = model.predict(frames), model.predict(frames, smooth=0.03)
+    assert smooth.jitter() < 0.5 * plain.jitter() and plain.jitter() == measure_jitter(plain.points)
+    assert np.array_equal(smooth[0].points, plain[0].points)
+    assert np.array_equal(model.predict(frames[:3], smooth=0.03).points, smooth.points[:3])
+
+
+def test_shifted_boxes_are_measured_and_drawn(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "boxes.png"
+    words = ["eval", str(run), "--split", "val", "--boxes", str(out), "--json"]
+    called = CliRunner().invoke(app_for(words), words)
+    assert called.exit_code == 0, called.output
+    found = json.loads(called.stdout)
+    boxes = found["boxes"]
+    assert boxes["normalizer"] == "inter_ocular" and boxes["images"] == 12 and Image.open(out).width > 300
+    # Unchanged boxes have the split's own error, and boxes that are far off a larger one.
+    for key, same in (("shift_x", "0.0"), ("shift_y", "0.0"), ("scale", "1.0")):
+        assert boxes[key][same] == pytest.approx(found["nme_inter_ocular"], rel=1e-3)
+    assert boxes["shift_x"]["0.2"] > 1.2 * boxes["shift_x"]["0.0"] < boxes["shift_x"]["-0.2"]
+
+
+def test_poses_are_balanced_in_a_training(tmp_path: Path) -> None:
+    recipe = changed(
+        landmark={"balance_poses": 4}, data={"source": "drawn_faces:20"}, train={"max_steps": 2, "epochs": 1}
+    )
+    found = opsin.train(recipe, out=tmp_path / "run")
+    assert np.isfinite(found.metrics["loss"])

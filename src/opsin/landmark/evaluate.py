@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,10 +13,12 @@ import torch
 from torch import Tensor
 
 from opsin.data import Split
+from opsin.data.drawing import save_image
 from opsin.engine.evaluator import Evaluator, Result
 from opsin.engine.predict import Predictor
 from opsin.engine.recipe import own_section
 from opsin.landmark.metrics import Compared, Evaluation, brief_metrics, evaluate, lengths, normalized_mean_errors
+from opsin.landmark.sensitivity import describe_shifts, measure
 from opsin.structures import Batch
 
 if TYPE_CHECKING:
@@ -26,15 +29,23 @@ class LandmarkEvaluator(Evaluator):
     """Compares points in the pixels of each image as it was read.
 
     flip: of the predictions, as `predict` takes it. normalizer: of the curve, the failures and the single points; the
-    recipe's if None.
+    recipe's if None. boxes: a file into which is drawn how errors grow where the box is shifted or
+    scaled.
     """
 
     predictor: Any  # a LandmarkPredictor
 
-    def __init__(self, predictor: Predictor, *, flip: bool = False, normalizer: str | None = None) -> None:
+    def __init__(
+        self, predictor: Predictor, *, flip: bool = False, normalizer: str | None = None, boxes: str | None = None
+    ) -> None:
         super().__init__(predictor)
+        self.boxes = boxes
+        self._split: Split | None = None
         self.flip = bool(flip)
         self.normalizer = normalizer or own_section(predictor.recipe).normalizer
+
+    def begin(self, split: Split) -> None:
+        self._split = split
 
     def update(self, outputs: Any, batch: Batch) -> None:
         values: Any = batch
@@ -83,8 +94,15 @@ class LandmarkEvaluator(Evaluator):
     def result(self) -> Result:
         found: list[Compared] = self.collected()
         evaluation = evaluate(found, self.predictor.names, self._eyes, self.normalizer)
+        details, shifted = evaluation.to_dict(), None
+        if self.boxes and self._split is not None and len(evaluation.worst):
+            shifted = ShiftedBoxes(
+                measure(self.predictor, self._split, self.normalizer, self._eyes), evaluation.metrics
+            )
+            details["boxes"] = shifted.found
+            shifted.draw(Path(self.boxes))
         evidence = Evidence(evaluation, found)
-        return Result({**evaluation.metrics, **self.losses()}, evaluation.to_dict(), evidence)
+        return Result({**evaluation.metrics, **self.losses()}, details, evidence, shifted)
 
     def calibrate(self) -> None:
         """Fit the error that is to be expected of each point, where the spread is 1: the mean of error over spread."""
@@ -113,6 +131,26 @@ class Evidence:
 
     evaluation: Evaluation
     compared: list[Compared]
+
+
+@dataclass
+class ShiftedBoxes:
+    """How errors grow where boxes are shifted and scaled, for a terminal and as a figure. metrics: of all else."""
+
+    found: dict[str, Any]
+    metrics: Mapping[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**self.metrics, "boxes": self.found}
+
+    def describe(self) -> str:
+        return describe_shifts(self.found)
+
+    def draw(self, file: Path) -> None:
+        from opsin.engine import charts
+        from opsin.landmark.report import draw_boxes
+
+        save_image(charts.image(draw_boxes(self.found), 7.0, 3.4), file)
 
 
 def _known(one: Compared) -> np.ndarray:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from opsin.data import Source
+from opsin.data.box_crops import cut_window, windows_of
 from opsin.data.drawing import NARROWEST, enlarge, to_pil
 from opsin.data.named_points import NamedPoints
 from opsin.data.point_drawing import draw_points
@@ -23,6 +24,7 @@ from opsin.landmark.answers import LandmarkAnswer
 from opsin.landmark.localizer import Located
 from opsin.landmark.metrics import ALWAYS
 from opsin.landmark.program import LocalizerProgram
+from opsin.landmark.smoothing import OneEuroFilter
 from opsin.structures import Batch
 
 
@@ -30,6 +32,10 @@ class LandmarkPredictor(Predictor):
     """The points of images, in pixels of these."""
 
     answer_class: ClassVar[type[Answer]] = LandmarkAnswer
+
+    def __init__(self, model: nn.Module | None, facts: Facts) -> None:
+        super().__init__(model, facts)
+        self._filter: OneEuroFilter | None = None  # of the video under way
 
     @property
     def names(self) -> list[str]:
@@ -90,17 +96,37 @@ class LandmarkPredictor(Predictor):
         originals: Sequence[Any],
         *,
         flip: bool = False,
+        box: str | None = None,
+        smooth: float | None = None,
         **options: Any,
     ) -> list[dict[str, Any]]:
         """Of each image its points: name, x and y in its pixels, and the error that is to be expected, in the same.
 
-        The error is None for a model that has seen no validation data.
+        The error is None for a model that has seen no validation data. flip: see `locate`. box: "x1,y1,x2,y2", look at
+        the square around it, as large as those of the training. smooth: the cutoff, in cycles a frame, of a filter over
+        the images in their order, see `opsin.landmark.smoothing`.
         """
+        corner = np.zeros(2)
+        if box is not None:
+            window = windows_of(read_box(box)[None], own_section(self.recipe).box_scale)[0].tolist()
+            parts = [cut_window(image, window) for image in originals]
+            outputs = self.run(self.collate(parts).to(self.device), parts)
+            sizes, corner = [(one.shape[-2], one.shape[-1]) for one in parts], np.array(window[:2], float)
         found = self.locate(outputs, bool(flip))
-        return [self._answer_of(found.points[k], found.spread[k], size) for k, size in enumerate(sizes)]
+        answers = []
+        for k, size in enumerate(sizes):
+            places, scale = self.in_image(found.points[k].double().cpu().numpy(), size)
+            places = places + corner
+            if smooth is not None:
+                self._filter = self._filter or OneEuroFilter(1.0, smooth, beta=0.5 * smooth, speed_cutoff=0.1)
+                places = self._filter(places)
+            answers.append(self._answer_of(places, found.spread[k], scale))
+        return answers
 
-    def _answer_of(self, points: Tensor, spread: Tensor, size: tuple[int, int]) -> dict[str, Any]:
-        places, scale = self.in_image(points.double().cpu().numpy(), size)
+    def begin(self) -> None:
+        self._filter = None
+
+    def _answer_of(self, places: np.ndarray, spread: Tensor, scale: float) -> dict[str, Any]:
         fitted = self.model.expected_error
         errors = [None] * len(places) if fitted is None else (spread.cpu() * fitted.cpu() * scale).tolist()
         listed = [
@@ -154,3 +180,17 @@ class LandmarkPredictor(Predictor):
 
         module = NormalizedNetwork(model, preprocessing, give)
         return [Program(module, ["points", "spread"], {"usage": usage}, units={"points": float(max(height, width))})]
+
+
+def read_box(text: str) -> np.ndarray:
+    """A box (4,) of "x1,y1,x2,y2", in pixels. Raises InputError for any other text."""
+    try:
+        x1, y1, x2, y2 = (float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"box is {text!r}; expected x1,y1,x2,y2 in pixels of the image") from None
+    if not (x1 < x2 and y1 < y2 and max(map(abs, (x1, y1, x2, y2))) <= _FARTHEST):
+        raise InputError(f"box is {text!r}; expected x1 < x2 and y1 < y2, in pixels of the image")
+    return np.array([x1, y1, x2, y2])
+
+
+_FARTHEST = 1e6  # pixels

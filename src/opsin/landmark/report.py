@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ def sections(found: Any, split: Split, predictor: Any) -> list[Section]:
     )
     parts: list[Section] = [Text("What errors are divided by", text)]
     if len(evaluation.worst):
-        parts += [error_curve(evaluation), point_table(evaluation), worst_images(found, split)]
+        parts += [error_curve(evaluation), point_table(evaluation)]
+        parts += [expected_errors(found, predictor), worst_images(found, split)]
     return parts
 
 
@@ -55,6 +57,50 @@ def error_curve(evaluation: Evaluation) -> Figure:
         "to the left of one, over the limit, is the AUC."
     )
     return Figure("Errors of the images", charts.svg(paint), caption)
+
+
+def draw_boxes(boxes: Mapping[str, Any]) -> Callable[[Canvas], None]:
+    """What draws the mean NME by how far boxes are shifted and how much larger they are. boxes: see `sensitivity`."""
+
+    def paint(canvas: Canvas) -> None:
+        left, right = canvas.subplots(1, 2, sharey=True)
+        for name, colour in (("shift_x", charts.BLUE), ("shift_y", charts.ORANGE)):
+            known = [(100 * float(k), 100 * v) for k, v in boxes[name].items() if v is not None]
+            left.plot(*zip(*known, strict=True), color=colour, marker="o", markersize=3.5, label=_SIDES[name])
+        known = [(float(k), 100 * v) for k, v in boxes["scale"].items() if v is not None]
+        right.plot(*zip(*known, strict=True), color=charts.GREEN, marker="o", markersize=3.5)
+        left.set(xlabel="shift, in % of the box's side", ylabel=f"NME, {boxes['normalizer'].replace('_', ' ')}, in %")
+        right.set(xlabel="box, times its size")
+        left.legend()
+        left.set_ylim(bottom=0)
+
+    return paint
+
+
+_SIDES = {"shift_x": "to the right", "shift_y": "down"}
+
+
+def expected_errors(found: Any, predictor: Any) -> Section:
+    """Whether points with larger expected errors are further off: means of both in ten groups of the expected error."""
+    fitted = predictor.model.expected_error if predictor.has_network else None
+    if fitted is None:
+        return Text("Expected errors", "Not known: the model saw no validation data.")
+    expected = np.concatenate([one.spread * fitted.cpu().numpy() * one.scale for one in found.compared])
+    errors = np.concatenate([one.errors for one in found.compared])
+    known = ~np.isnan(errors)
+    order = np.argsort(expected[known], kind="stable")
+    groups = np.array_split(order, min(10, len(order)))
+    rows = [(expected[known][group].mean(), errors[known][group].mean()) for group in groups if len(group)]
+
+    def paint(canvas: Canvas) -> None:
+        axes = canvas.add_subplot()
+        highest = max(max(row) for row in rows)
+        axes.plot([0, highest], [0, highest], color=charts.MUTED, linewidth=1)
+        axes.plot(*zip(*rows, strict=True), color=charts.BLUE, marker="o", markersize=4)
+        axes.set(xlabel="expected error, in pixels", ylabel="error, in pixels")
+
+    caption = "Points in ten groups by the error that the answers say is to be expected; on the line it is what came."
+    return Figure("Expected errors", charts.svg(paint), caption)
 
 
 def point_table(evaluation: Evaluation) -> Table:

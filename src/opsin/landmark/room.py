@@ -38,7 +38,23 @@ ROOM = Room(
     ),
     monitor="val_nme_image_diagonal",
     options={
-        "predict": (_FLIP,),
+        "predict": (
+            _FLIP,
+            Option(
+                "box",
+                str,
+                "Look at the part of the image around this box, enlarged as in the training.",
+                metavar="X1,Y1,X2,Y2",
+            ),
+            Option(
+                "smooth",
+                float,
+                "Smooth the frames of a video by a one-euro filter with this cutoff in cycles a frame; 0.03 is strong.",
+                minimum=0.001,
+                maximum=0.5,
+                metavar="CUTOFF",
+            ),
+        ),
         "eval": (
             _FLIP,
             Option(
@@ -46,6 +62,12 @@ ROOM = Room(
                 str,
                 "What errors are divided by in curve and failures, such as inter_ocular or box_diagonal.",
                 metavar="NAME",
+            ),
+            Option(
+                "boxes",
+                str,
+                "Measure how errors grow where the box is shifted or scaled, too, and draw that into this image file.",
+                metavar="FILE",
             ),
         ),
         "data": (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from opsin import registry
-from opsin.data import Preprocessing, Source
+from opsin.data import Preprocessing, Source, Split
 from opsin.data.named_points import NamedPoints, pairs_of
 from opsin.data.point_sets import check_flip, mean_shape
 from opsin.engine.recipe import Recipe, own_section
@@ -20,6 +20,7 @@ from opsin.landmark.criterion import create_criterion
 from opsin.landmark.localizer import Localizer
 from opsin.landmark.metrics import ALWAYS, choose_normalizer
 from opsin.landmark.mirrored import WithFlipPairs
+from opsin.landmark.poses import BalancedOrder, bins_of, poses_of
 from opsin.structures import Batch
 
 
@@ -70,6 +71,15 @@ class LandmarkTask(Task):
             raise InputError("augment mixes several images, and each has its points; leave mosaic and mixup out")
         flip = self.facts.meaning.get("flip")
         return WithFlipPairs(own, self.preprocessing, None if flip is None else tuple(flip))
+
+    def order(self, split: Split) -> Callable[[int], Sequence[Any]] | None:
+        count = own_section(self.recipe).balance_poses
+        if count is None:
+            return None
+        truth: NamedPoints = split.kind
+        processes = self._trainer.world_size if self._trainer is not None else 1
+        size = self.recipe.train.batch_size * processes
+        return BalancedOrder(bins_of(poses_of(truth.points), count), size, self.recipe.train.seed)
 
     def targets(self, batch: Batch) -> dict[str, Tensor]:
         values: Any = batch
