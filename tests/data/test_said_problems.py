@@ -283,12 +283,9 @@ FOUND_AS_UNTRAINABLE = {
     "one_class",
     "nothing_labelled",
     "no_texts",
-<<<<<<< ours
     "one_identity",
     "single_images",
-=======
     "no_points",
->>>>>>> theirs
 }  # what a truth says to a training; `opsin data` wraps it
 
 
