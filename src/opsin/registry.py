@@ -28,15 +28,16 @@ if TYPE_CHECKING:
 
 Builder = TypeVar("Builder", bound=Callable[..., Any])
 WEIGHT_FILES = (".pth", ".pt", ".th", ".ckpt", ".bin", ".safetensors")  # how files of weights end
+NO_IMAGES: Any = ()  # the `input` of a network that takes none, but tokens or rows
 
 
 @dataclass(frozen=True)
 class Published:
     """What the paper (or the named port) states of a network, in its default form. The contract tests hold us to it.
 
-    paper: arXiv id or citation. input: (channels, height, width). params: all learnable tensors. macs: multiply-adds of
-    convolutions and linear layers for one input, None where nobody published or counted them. metrics: published
-    results, keyed "data set metric", in percent. source: where params, macs and metrics were counted or read.
+    paper: arXiv id or citation. input: (channels, height, width), or `NO_IMAGES`. params: all learnable tensors. macs:
+    multiply-adds of convolutions and linear layers for one input, None where nobody published or counted them. metrics:
+    published results, keyed "data set metric", in percent. source: where params, macs and metrics were counted or read.
     """
 
     paper: str
@@ -110,7 +111,7 @@ class Entry:
     @property
     def input_size(self) -> tuple[int, int, int] | None:
         """The (channels, height, width) that it is for; None where nothing says so."""
-        return self.facts.input if self.facts is not None else self.input
+        return (self.facts.input or None) if self.facts is not None else self.input
 
     @property
     def params(self) -> int | None:

@@ -140,7 +140,8 @@ def test_reset_before_is_the_papers_formula() -> None:
 
 def test_the_affine_map_stands_inside_the_last_tanh() -> None:
     torch.manual_seed(0)
-    cell, plain = Cell("lstm_affine_output", 4, 3).double(), nn.LSTMCell(4, 3).double()
+    cell: Any = Cell("lstm_affine_output", 4, 3).double()
+    plain = nn.LSTMCell(4, 3).double()
     plain.load_state_dict({name: p for name, p in cell.state_dict().items() if not name.endswith("_out")})
     x, h, c = torch.randn(2, 4).double(), torch.randn(2, 3).double(), torch.randn(2, 3).double()
     ours, theirs = cell(x, (h, c)), plain(x, (h, c))

@@ -77,10 +77,20 @@ class AdditiveAttention(nn.Module):
         self, query: Tensor, key: Tensor, value: Tensor | None = None, mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         value = key if value is None else value
-        _check_features("query", query, self.query.in_features)
-        _check_features("key", key, self.key.in_features)
         _check_keys(key, value)
-        hidden = torch.tanh(self.query(query)[..., :, None, :] + self.key(key)[..., None, :, :])
+        return self.attend(query, self.project(key), value, mask)
+
+    def project(self, key: Tensor) -> Tensor:
+        """U k, (B, K, hidden_features): what is the same for every query, to be computed once."""
+        _check_features("key", key, self.key.in_features)
+        return self.key(key)
+
+    def attend(
+        self, query: Tensor, projected: Tensor, value: Tensor, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """`forward`, of keys that `project` has seen."""
+        _check_features("query", query, self.query.in_features)
+        hidden = torch.tanh(self.query(query)[..., :, None, :] + projected[..., None, :, :])
         weights = _masked_softmax(self.score(hidden).squeeze(-1), mask)
         return weights @ value, weights
 
@@ -128,10 +138,20 @@ class MultiHeadAttention(nn.Module):
         causal: bool = False,
     ) -> Tensor:
         key = query if key is None else key
-        value = key if value is None else value
-        q, k, v = self._split(self.query, query), self._split(self.key, key), self._split(self.value, value)
+        return self.attend(query, *self.project(key, value), mask, causal=causal)
+
+    def project(self, key: Tensor, value: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Keys and values of every head, each (B, heads, K, features / heads): what is the same for every query."""
+        return self._split(self.key, key), self._split(self.value, key if value is None else value)
+
+    def attend(
+        self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None, *, causal: bool = False
+    ) -> Tensor:
+        """`forward`, of keys and values that `project` gave, now or at steps before."""
         dropout = self.dropout if self.training else 0.0
-        y = dot_product_attention(q, k, v, _for_heads(mask), causal=causal, dropout=dropout)
+        y = dot_product_attention(
+            self._split(self.query, query), keys, values, _for_heads(mask), causal=causal, dropout=dropout
+        )
         return self.out(y.transpose(1, 2).flatten(2))
 
     def weights(

@@ -161,7 +161,7 @@ class Cell(nn.Module):
 
 
 class CellStack(nn.Module):
-    """Cells in layers and directions, for the kinds that have no fused layer. Walked by `unroll`.
+    """Cells in layers and directions, for the kinds that have no fused layer, with one bias. Walked by `unroll`.
 
     cells: in torch's order, of each layer the one that reads forwards, and then the one that reads backwards.
     """
@@ -174,7 +174,7 @@ class CellStack(nn.Module):
         self.dropout, self.bidirectional = dropout, bidirectional
         ways = 2 if bidirectional else 1
         widths = [in_channels if layer == 0 else ways * hidden for layer in range(layers)]
-        self.cells = nn.ModuleList(Cell(kind, width, hidden) for width in widths for _ in range(ways))
+        self.cells = nn.ModuleList(Cell(kind, width, hidden, shared_bias=True) for width in widths for _ in range(ways))
 
 
 class Recurrent(nn.Module):
