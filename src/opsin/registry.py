@@ -499,10 +499,18 @@ def _import_networks(known: Iterable[Room]) -> None:
 
 
 def _options(builder: Callable[..., Any], network: type | None) -> dict[str, inspect.Parameter]:
-    """Keywords of a builder; where it ends in `**options`, those of its network's constructor are added."""
+    """Keywords of a builder; where it ends in `**options`, those of its network's constructor are added.
+
+    Where that ends in `**options` too, those of the class that it inherits from, and so on.
+    """
     signature = inspect.signature(builder).parameters
     found = {n: p for n, p in signature.items() if p.kind is not p.VAR_KEYWORD}
-    if len(found) < len(signature) and network is not None:
-        inside = inspect.signature(network).parameters
-        found |= {n: p for n, p in inside.items() if p.kind is p.KEYWORD_ONLY and n not in found}
+    if len(found) == len(signature) or network is None:
+        return found
+    for kind in network.__mro__:
+        if "__init__" in vars(kind):
+            inside = inspect.signature(kind.__init__).parameters
+            found |= {n: p for n, p in inside.items() if p.kind is p.KEYWORD_ONLY and n not in found}
+            if all(p.kind is not p.VAR_KEYWORD for p in inside.values()):
+                break
     return found

@@ -24,6 +24,11 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
     "luong": ("luong", {"layers": 2, "hidden": 6, "embedding": 5}),
     "general": ("luong", {"layers": 1, "hidden": 6, "embedding": 5, "attention": "general", "cell": "rnn"}),
     "additive": ("seq2seq", {"layers": 1, "hidden": 6, "embedding": 5, "attention": "additive"}),
+    "transformer": ("transformer", {"features": 8, "heads": 2, "hidden": 12, "layers": 2, "shared": False}),
+    "pre_norm": (
+        "transformer_big",
+        {"features": 8, "heads": 2, "hidden": 12, "layers": 1, "pre_norm": True, "shared": False},
+    ),
     "rnnsearch": ("rnnsearch", {"hidden": 6, "embedding": 5, "maxout": 4}),
     "rnnsearch_lstm": ("rnnsearch", {"hidden": 6, "embedding": 5, "maxout": 4, "cell": "lstm"}),
 }
@@ -57,7 +62,7 @@ def test_published_facts(name: str) -> None:
     assert count_parameters(model) == entry.published.params and type(model) is entry.network
     assert entry.published.paper and entry.published.idea and entry.input_size is None
     with pytest.raises(InputError, match="source_vocabulary must be"):
-        registry.create_model(name, source_vocabulary=4)
+        registry.create_model(name, source_vocabulary=4, target_vocabulary=4)
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -71,7 +76,7 @@ def test_steps_equal_what_is_taught_and_padding_changes_nothing(name: str) -> No
         for t in range(previous.shape[1]):
             logits, state = model.step(previous[:, t], state, fixed)
             torch.testing.assert_close(logits, taught[:, t], rtol=0, atol=1e-12)
-        for row in range(3):
+        for row in range(3):  # alone and without padding
             source, target = (x[row : row + 1] for x in (SOURCE, TARGET))
             alone = model(source[:, : int((source != PAD).sum())])
             length = int((target != PAD).sum()) + 1
@@ -83,6 +88,7 @@ def test_steps_equal_what_is_taught_and_padding_changes_nothing(name: str) -> No
 def test_losses_reach_every_parameter_and_are_the_plain_ones(name: str) -> None:
     model = build(name).eval()
     outputs = model(SOURCE)
+    model.smoothing = 0.0
     loss = model.loss(outputs, {"tokens": TARGET})["loss"]
     each = model.loss_of_each(outputs, {"tokens": TARGET})
     texts = [[4, 5, 6, END], [7, END], [5, 4, END]]

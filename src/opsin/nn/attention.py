@@ -180,7 +180,10 @@ def sinusoidal_encoding(length: int, features: int, base: float = 10000.0) -> Te
 
 
 class PositionEncoding(nn.Module):
-    """x + `sinusoidal_encoding`, then dropout; the paper has 0.1. (B, L, features) in and out, L up to max_length."""
+    """x + `sinusoidal_encoding`, then dropout; the paper has 0.1. (B, L, features) in and out, L up to max_length.
+
+    forward(x, places=None): of which places they are, (B, L) int64; 0, 1, ... if None.
+    """
 
     encoding: Tensor
 
@@ -189,12 +192,13 @@ class PositionEncoding(nn.Module):
         self.register_buffer("encoding", sinusoidal_encoding(max_length, features), persistent=False)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, places: Tensor | None = None) -> Tensor:
         longest, features = self.encoding.shape
         _check_features("sequence", x, features)
         if x.shape[-2] > longest:
             raise InputError(f"a sequence of {x.shape[-2]} is longer than max_length={longest}; build it with more")
-        return self.dropout(x + self.encoding[: x.shape[-2]].to(x.dtype))
+        added = self.encoding[: x.shape[-2]] if places is None else self.encoding[places]
+        return self.dropout(x + added.to(x.dtype))
 
 
 def squeeze_excitation(

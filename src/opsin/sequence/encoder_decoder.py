@@ -39,6 +39,7 @@ class EncoderDecoder(nn.Module, ABC):
     """
 
     answers_with = "text"
+    max_positions: int | None = None  # of the longest text with its start, where there is one
     source_vocabulary: int
     target_vocabulary: int
 
@@ -116,6 +117,8 @@ class EncoderDecoder(nn.Module, ABC):
         batch, longest = outputs["seen"].shape
         given: dict[str, Any] = {"start": START, "end": END, "banned": BANNED}
         given["max_length"] = 2 * longest + 10 if max_length is None else max_length
+        if self.max_positions is not None:
+            given["max_length"] = min(given["max_length"], self.max_positions - 1)
         fixed, state = self.start(outputs)
         if way == "greedy":
             return write_greedy(partial(self.step, fixed=fixed), state, batch, **given)
