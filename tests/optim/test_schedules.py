@@ -52,6 +52,16 @@ def test_by_hand() -> None:
     assert rates("linear", 6, 2, tau_epochs=2, final_factor=0.2) == pytest.approx(line)
 
 
+def test_inverse_sqrt_is_the_transformers() -> None:
+    features, warmup = 512, 40
+    found = rates("inverse_sqrt", 200, warmup_steps=warmup)
+    expected = [features**-0.5 * min(s**-0.5, s * warmup**-1.5) for s in range(1, 202)]
+    assert [rate * (features * warmup) ** -0.5 for rate in found] == pytest.approx(expected)
+    assert max(found) == found[warmup - 1] == 1
+    with pytest.raises(InputError, match="warmup_steps must be a whole number of at least 1, got 0"):
+        rates("inverse_sqrt", 3, warmup_steps=0)
+
+
 def test_warmup_by_hand() -> None:
     # Two steps from 0.5: 0.5, 0.75, then the curve; the cosine falls over the four steps that remain.
     half = math.sqrt(0.5)
@@ -144,7 +154,7 @@ def drive(optimizer: SGD, schedule: Schedule, steps: range) -> list[float]:
     return found
 
 
-@pytest.mark.parametrize("name", ["constant", "step", "cosine", "poly", "linear", "plateau"])
+@pytest.mark.parametrize("name", ["constant", "step", "cosine", "poly", "linear", "inverse_sqrt", "plateau"])
 @pytest.mark.parametrize("order", ["schedule first", "optimizer first"])
 def test_resumed_equals_uninterrupted(name: str, order: str) -> None:
     whole = drive(*make(name), range(40))

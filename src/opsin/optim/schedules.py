@@ -189,8 +189,27 @@ def linear(clock: Clock, *, tau_epochs: float | None = None, final_factor: float
     return lambda step: 1 - (1 - final_factor) * clock.progress(step, end)
 
 
+def inverse_sqrt(clock: Clock, *, warmup_steps: int = 4000) -> Curve:
+    """A straight line up to 1 at step `warmup_steps`, then the root of its inverse. arXiv:1706.03762, section 5.3.
+
+    min(s / w, sqrt(w / s)) for the s-th step, counted from 1. The paper's rate, d^-0.5 min(s^-0.5, s w^-1.5), is this
+    one times (d w)^-0.5: an optim.lr of 7e-4 for 512 features and 4,000 steps. It warms up by itself, in steps that do
+    not depend on the length of the training; another warm-up is multiplied to it.
+    """
+    if isinstance(warmup_steps, bool) or not isinstance(warmup_steps, int) or warmup_steps < 1:
+        raise InputError(f"warmup_steps must be a whole number of at least 1, got {warmup_steps!r}")
+    return lambda step: min((step + 1) / warmup_steps, math.sqrt(warmup_steps / (step + 1)))
+
+
 _CURVES: Mapping[str, Callable[..., Curve]] = MappingProxyType(
-    {"constant": constant, "step": step, "cosine": cosine, "poly": poly, "linear": linear}
+    {
+        "constant": constant,
+        "step": step,
+        "cosine": cosine,
+        "poly": poly,
+        "linear": linear,
+        "inverse_sqrt": inverse_sqrt,
+    }
 )
 
 
@@ -212,7 +231,7 @@ def create_schedule(
     warmup_factor: float = 0.01,
     **options: Any,
 ) -> Schedule:
-    """A schedule by name: constant, step, cosine, poly, linear or plateau, behind a linear warm-up.
+    """A schedule by name: constant, step, cosine, poly, linear, inverse_sqrt or plateau, behind a linear warm-up.
 
     steps: optimizer steps of the whole training; steps_per_epoch: of one epoch. All epochs count from the start of the
     training; cosine, poly and linear begin to fall where the warm-up ends.
