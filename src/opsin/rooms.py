@@ -30,6 +30,7 @@ BUILT_IN: Mapping[str, str] = {
     "track": "opsin.track.room:ROOM",
     "embed": "opsin.embed.room:ROOM",
     "landmark": "opsin.landmark.room:ROOM",
+    "sequence": "opsin.sequence.room:ROOM",
 }
 DEFAULT_TASK = "classify"  # of a recipe that names none
 GROUP = "opsin.rooms"  # of entry points: the task's name = "package.module:ROOM"
@@ -138,7 +139,8 @@ class Room:
     its own, name -> "module:function". parts: of a pipeline, the runs that it is made of in the order of their work,
     name -> task; a name is a flag of `opsin predict` and a keyword of `opsin.load_pipeline`. not_built: patterns of
     files that describe networks and are not built -> a function of the file's name that says, in words, what there is
-    in their place. hub_tag: what model hubs call the task, "image-classification".
+    in their place. hub_tag: what model hubs call the task, "image-classification". given: what `predict` takes:
+    "files", all of which must be there before a model is loaded, or "anything": the `Predictor` says what it means.
     """
 
     task: str
@@ -164,6 +166,7 @@ class Room:
     commands: Mapping[str, str] = field(default_factory=lambda: _NONE)
     parts: Mapping[str, str] = field(default_factory=lambda: _NONE)
     hub_tag: str | None = None
+    given: Literal["files", "anything"] = "files"
     not_built: Mapping[str, str] = field(default_factory=lambda: _NONE)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -195,13 +195,14 @@ def _check(
     as_json: bool,
 ) -> None:
     """What can be refused before anything is loaded."""
-    check_inputs(inputs)
+    task = rooms.find_pipeline(parts).task if parts else task_of_run(str(run))
+    if task is None or rooms.find_room(task).given == "files":
+        check_inputs(inputs)
     if out is not None:
         check_out(out, inputs)
     for one in (run, *parts.values()):
         if one is not None:
             check_run(one)
-    task = rooms.find_pipeline(parts).task if parts else task_of_run(str(run))
     output.check(task, str(run or " and ".join(parts.values())), [Path(one) for one in inputs], as_json)
 
 

@@ -137,8 +137,9 @@ def _crossing(splits: Mapping[str, Split]) -> list[str]:
     train = train[train != UNKNOWN]
     counts = {name: int(np.isin(own, train).sum()) for name, own in pixels.items()}
     shown = " and ".join(f"{count:,} of {len(pixels[name]):,} in {name}" for name, count in counts.items() if count)
-    noun = next(iter(splits.values())).inputs.noun
-    return [f"{noun}s that are in train too, the same pixel for pixel: {shown} (see opsin data)"] if shown else []
+    inputs = next(iter(splits.values())).inputs
+    noun, equal = inputs.noun, "the same pixel for pixel" if inputs.key == "image" else "exactly the same"
+    return [f"{noun}s that are in train too, {equal}: {shown} (see opsin data)"] if shown else []
 
 
 def describe_known(packed: bytes | None, pixels: Any, noun: str) -> str | None:

@@ -233,9 +233,10 @@ class Recurrent(nn.Module):
         if x.ndim != 3 or x.shape[2] != self.network.input_size:
             raise InputError(f"this recurrent layer takes (B, T, {self.network.input_size}), got {tuple(x.shape)}")
         tracing = torch.compiler.is_compiling()
-        if lengths is not None and not tracing and bool((lengths == x.shape[1]).all()):
-            lengths = None  # torch's layer is faster where nothing is padded
-        if isinstance(self.network, CellStack) or not self.fused or (lengths is not None and tracing):
+        if lengths is not None and not tracing and (x.is_meta or bool((lengths == x.shape[1]).all())):
+            lengths = None  # torch's layer is faster where nothing is padded; on "meta" all steps are counted
+        one_by_one = lengths is not None or x.shape[1] == 1
+        if isinstance(self.network, CellStack) or not self.fused or (tracing and one_by_one):
             return unroll_with_state(self.network, x, state, lengths)
         return _run_fused(self.network, x, state, lengths)
 

@@ -1,0 +1,150 @@
+"""How a model reads and writes: vocabularies of its texts, or the scale of its numbers; chosen once, saved with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from opsin.data import Split
+from opsin.errors import InputError
+from opsin.sequence.inputs import pad, text_of
+from opsin.sequence.tokens import END, PAD
+from opsin.sequence.truth import SequenceTruth
+from opsin.sequence.vocabulary import Vocabulary, build_vocabulary
+
+IGNORED = -1  # among labels: after the end of a text
+_READ = 2000  # series whose numbers say the mean and the deviation
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What of a model's meaning says how sequences become its input, and its output texts."""
+
+    meaning: Mapping[str, Any]
+
+    @property
+    def form(self) -> str:
+        """One of `opsin.sequence.truth.FORMS`."""
+        return str(self.meaning["form"])
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of classes or labels."""
+        return [str(name) for name in self.meaning.get("classes", ())]
+
+    @cached_property
+    def source(self) -> Vocabulary | None:
+        """Of what is read; None of numbers."""
+        return Vocabulary.from_meaning(self.meaning["source"]) if "source" in self.meaning else None
+
+    @cached_property
+    def target(self) -> Vocabulary:
+        """Of what is written: its own, or that of what is read."""
+        if "target" in self.meaning:
+            return Vocabulary.from_meaning(self.meaning["target"])
+        assert self.source is not None
+        return self.source
+
+    @property
+    def channels(self) -> int:
+        """Numbers of a step; 0 of texts."""
+        return int(self.meaning.get("channels", 0))
+
+    @property
+    def values(self) -> int:
+        """How many numbers are answered."""
+        return int(self.meaning.get("values", 0))
+
+    @property
+    def max_length(self) -> int:
+        """The most symbols that are written unless a call says otherwise."""
+        return int(self.meaning.get("max_length", 100))
+
+    @property
+    def num_classes(self) -> int:
+        """Outputs of the network."""
+        if self.form in ("pairs", "language"):
+            return len(self.target)
+        return self.values if self.form == "values" else len(self.classes)
+
+    def as_input(self, raw: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """What was read, code points (n,) or numbers (T, C), as the network's input and its lengths (B,).
+
+        Symbols (B, S) int64, `PAD` after the end, or numbers (B, S, C) float32. Texts to be continued end with `END`.
+        """
+        if self.source is None:
+            mean, std = (self.meaning.get(name) for name in ("mean", "std"))
+            if mean is not None:
+                raw = [(one - torch.tensor(mean)) / torch.tensor(std) for one in raw]
+            return pad(raw, 0.0, torch.float32)
+        encoded = [self.source.encode(text_of(one)) for one in raw]
+        return pad([[*one, END] for one in encoded] if self.form == "language" else encoded, PAD, torch.int64)
+
+    def as_target(self, raw: Any, source: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The truth of a batch as the network's loss takes it. source: what was read, as of `as_input`."""
+        if self.form == "language":
+            return {"tokens": self.as_input(source)[0]}
+        if self.form == "pairs":
+            return {"tokens": pad([self.target.encode(text_of(one)) for one in raw], PAD, torch.int64)[0]}
+        if self.form == "labels":
+            place = {name: k for k, name in enumerate(self.classes)}
+            rows = [[place.get(name, IGNORED) for name in text_of(one).split()] for one in raw]
+            return {"labels": pad(rows, IGNORED, torch.int64)[0]}
+        return {"values": raw} if self.form == "values" else {"label": raw}
+
+
+def choose_terms(
+    train: Split, *, unit: str, target_unit: str, size: int | None, min_count: int, shared: bool, normalize: bool,
+    max_length: int | None,
+) -> dict[str, Any]:  # fmt: skip
+    """The terms of a model for a training split."""
+    truth: SequenceTruth = train.kind
+    found: dict[str, Any] = {}
+    options = {"min_count": min_count, "most": size}
+    strings = getattr(train.inputs, "strings", None)
+    if strings is None:
+        found["channels"] = int(train.inputs.channels)  # type: ignore[attr-defined]
+        found |= _scale(train) if normalize else {}
+    elif truth.form == "labels":
+        found["source"] = build_vocabulary(strings(), "words", **options).to_meaning()
+    elif truth.form == "pairs" and shared:
+        if unit != target_unit:
+            raise InputError(f"one vocabulary of both texts needs one unit, not {unit} and {target_unit}")
+        found["source"] = build_vocabulary(_both(strings(), truth.texts), unit, **options).to_meaning()
+    else:
+        found["source"] = build_vocabulary(strings(), unit, **options).to_meaning()
+        if truth.form == "pairs":
+            found["target"] = build_vocabulary(truth.texts or (), target_unit, **options).to_meaning()
+    if truth.form == "values" and truth.numbers is not None:
+        found["values"] = int(truth.numbers.shape[1])
+    if truth.form in ("pairs", "language"):
+        texts = truth.texts if truth.form == "pairs" else strings()  # type: ignore[misc]
+        written = Vocabulary.from_meaning(found.get("target", found["source"]))
+        longest = max((len(written.split(text)) for text in _longest(texts)), default=1)
+        found["max_length"] = max_length or 2 * longest
+    return found
+
+
+def _both(first: Iterable[str], second: Iterable[str] | None) -> Iterable[str]:
+    yield from first
+    yield from second or ()
+
+
+def _longest(texts: Any, count: int = 50) -> list[str]:
+    """The texts with the most characters, among which is that with the most symbols, all but always."""
+    order = np.argsort(-texts.lengths, kind="stable")[:count]
+    return [texts[int(i)] for i in order]
+
+
+def _scale(train: Split) -> dict[str, Any]:
+    """Mean and deviation of each channel, of at most so many series."""
+    places = np.unique(np.linspace(0, len(train) - 1, min(len(train), _READ)).astype(int)).tolist()
+    rows = torch.cat([train.read(i) for i in places]).double()
+    std = rows.std(dim=0, unbiased=False)
+    return {"mean": rows.mean(dim=0).tolist(), "std": torch.where(std > 0, std, 1.0).tolist()}
