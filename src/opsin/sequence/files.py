@@ -183,7 +183,7 @@ def _with_common_classes(splits: dict[str, Split]) -> dict[str, Split]:
 
 
 def _claims(path: Path) -> Claim:
-    """2 for what only files of sequences have, 1 for a plain text and for a table of numbers."""
+    """2 for what only files of sequences have, 1 for a text, a table of numbers, and what its ending alone shows."""
     if path.is_dir():
         if files := _splits_in(path):
             claims = [_claim(file) for file in files.values()]
@@ -198,14 +198,14 @@ def _claim(path: Path) -> Claim:
         return 0
     lines = read_head(path, _HEAD).decode("utf-8-sig", "replace").split("\n")
     lines = [line.rstrip("\r") for line in lines[: max(1, len(lines) - 1)] if line.strip()][:20]
-    if not lines or any(_names_image(line) for line in lines[:3]):
+    if any(_names_image(line) for line in lines[:3]):
         return 0
     if ending == ".jsonl":
-        return 2 if all(map(_is_row, lines)) else 0
+        return 2 if lines and all(map(_is_row, lines)) else 1
     if ending == ".csv":
         return 1 if all(re.fullmatch(r"[-+.,;\deE\s]+", line) for line in lines[1:]) else 0
     if ending == ".tsv":
-        return 2 if all("\t" in line for line in lines) else 0
+        return 2 if lines and all("\t" in line for line in lines) else 1
     return 2 if ending in (".conll", ".bio") else 1
 
 
