@@ -19,7 +19,8 @@ import json
 import logging
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,8 @@ class Exported:
     """What was written. input: its shape, without the batch. checked_on: which examples it was compared on.
 
     free: whether the last two sides of it may be others, with which it was compared too. half: whether its weights have
-    16 bits. same: on how many examples it gave exactly what the model gives, where that was asked.
+    16 bits. same: on how many examples it gave exactly what the model gives, where that was asked. more: how many
+    inputs it takes beside that. beside: further programs of the same model, each a file.
     """
 
     path: Path
@@ -73,6 +75,8 @@ class Exported:
     free: bool = False
     half: bool = False
     same: int = 0
+    more: int = 0
+    beside: tuple[Exported, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -81,12 +85,14 @@ class Exported:
         more: dict[str, Any] = {"free_sides": True} if self.free else {}
         more |= {"half": True} if self.half else {}
         more |= {"same_answers": self.same} if self.same else {}
+        more |= {"beside": [one.to_dict() for one in self.beside]} if self.beside else {}
         return {**values, **more, "checked_on": self.checked_on, "tolerance": tolerance(self.half)}
 
     def describe(self) -> str:
         """Lines for a terminal."""
         lines = [f"{self.name}  {self.dtype} (batch, {', '.join(map(str, self.input))})"]
         lines[0] += ", and of other heights and widths" if self.free else ""
+        lines[0] += f", and {self.more} more" if self.more else ""
         for one in self.outputs:
             shape = ", ".join(map(str, one.shape))
             apart = f"{one.absolute:.1e} from PyTorch's, relatively {one.relative:.1e}"
@@ -94,7 +100,7 @@ class Exported:
         lines += [f"the same answers for all {self.same} of them"] if self.same else []
         bits = ", weights of 16 bits" if self.half else ""
         title = f"{self.path}: {self.format}{bits}, compared on {self.checked_on}"
-        return "\n".join([title, *(f"  {x}" for x in lines)])
+        return "\n".join([title, *(f"  {x}" for x in lines), *(one.describe() for one in self.beside)])
 
 
 def export(
@@ -123,19 +129,30 @@ def export(
     with step("building the model"):
         refuse_exported(run, "export")
         predictor = load(run, "cpu", model=None if model is None else twin_of(model))
-        program = _program(predictor, format, half)
+        programs = _programs(predictor, format, half)
     with step("reading images to compare on"):
-        images, checked_on = _examples(predictor, program.compared)
+        images, checked_on = _examples(predictor, programs[0].compared)
+    _make_folder(path.parent)
+    written = []
+    for one in programs:
+        own = path.with_name(f"{path.stem}{one.part}{path.suffix}")
+        written.append(_export_program(one, predictor, format, own, images, checked_on))
+    return replace(written[0], beside=tuple(written[1:]))
+
+
+def _export_program(
+    program: Program, predictor: Predictor, format: str, path: Path, images: Tensor, checked_on: str
+) -> Exported:
+    """One program as a file, compared before it is there."""
     with step("tracing the network"):
         traced = _trace(program, predictor, images)
-    _make_folder(path.parent)
     with atomic(path) as temporary, tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         file = Path(folder) / path.name
         with step(f"converting to {format}"):
             _WRITERS[format](traced, program, file, describe(predictor, program))
         try:
             with step(f"comparing on {checked_on}"):
-                outputs = compare(program, _open(file, format, program.name), images, path)
+                outputs = compare(program, _open(file, format, program.input_names), images, path)
         except (JobError, OSError):
             raise
         except Exception as error:  # each runtime has its own
@@ -144,9 +161,12 @@ def export(
             with atomic(path.with_name(part.name)) as beside:
                 part.replace(beside)
         file.replace(temporary)
-    dtype = str(images.dtype).removeprefix("torch.")
-    facts = {"free": program.sides is not None, "half": half, "same": len(images) if program.exact else 0}
-    return Exported(path, format, tuple(images.shape[1:]), outputs, checked_on, program.name, dtype, **facts)
+    *_, (shown, *more) = program.given(images)
+    dtype = str(shown.dtype).removeprefix("torch.")
+    same = len(images) if program.exact else 0
+    facts: dict[str, Any] = {"free": program.sides is not None, "half": program.half, "same": same, "more": len(more)}
+    name = program.input_names[0]
+    return Exported(path, format, tuple(shown.shape[1:]), outputs, checked_on, name, dtype, **facts)
 
 
 def _check_packages(format: str) -> None:
@@ -163,17 +183,18 @@ def _make_folder(folder: Path) -> None:
         raise InputError(f"cannot make the folder {folder}: {error.strerror}") from None
 
 
-def _program(predictor: Predictor, format: str, half: bool) -> Program:
+def _programs(predictor: Predictor, format: str, half: bool) -> list[Program]:
     """What is written of a model. Raises InputError for weights of 16 bits where nobody would see what they do."""
-    program, *_ = predictor.programs()
+    programs = predictor.programs()
     if half and format not in _HALVES:
         raise InputError(f"format {format} keeps weights of 32 bits; half is of {' and '.join(_HALVES)}")
-    if half and program.exact is None:
+    if half and any(program.exact is None for program in programs):
         raise InputError(f"half: of {predictor.recipe.task} it is not known which answers must stay the same; leave it")
     predictor.model.requires_grad_(False)
-    program.module.eval()
-    program.half = half
-    return program
+    for program in programs:
+        program.module.eval()
+        program.half = half
+    return programs
 
 
 def describe(predictor: Predictor, program: Program) -> dict[str, str]:
@@ -246,6 +267,10 @@ def _trace(program: Program, predictor: Predictor, inputs: Tensor) -> ExportedPr
     shape = [2, *inputs.shape[1:]]
     shapes: dict[int, Any] = {0: Dim("batch", min=1)}
     options: dict[str, Any] = {"dynamic_shapes": (shapes,)}
+    given: tuple[Tensor, ...] = ()
+    if program.free or program.moments is not None:
+        *_, given = program.given(inputs[[0, -1]])  # not one example: a batch of one would be taken for granted
+        options["dynamic_shapes"] = _open_shapes(program, len(given), Dim)
     if program.sides is not None:
         shapes |= {axis: _free(name, program.sides) for axis, name in ((2, "height"), (3, "width"))}
         shape[2:] = [_telling(side, program.sides) for side in shape[2:]]
@@ -253,7 +278,8 @@ def _trace(program: Program, predictor: Predictor, inputs: Tensor) -> ExportedPr
             options[_DEFERS] = True  # what it cannot prove of all sizes is asserted in the program, and left out below
     try:
         with torch.no_grad(), _quiet():
-            traced = torch.export.export(program.module, (torch.zeros(shape, dtype=inputs.dtype),), **options)
+            given = given or (torch.zeros(shape, dtype=inputs.dtype),)
+            traced = torch.export.export(program.module, given, **options)
     except Exception as error:  # whatever the network's own code and torch's tracing raise
         raise JobError(f"torch.export cannot trace {predictor.recipe.model.name}: {_first_line(error)}") from error
     for node in list(traced.graph.nodes):
@@ -264,6 +290,14 @@ def _trace(program: Program, predictor: Predictor, inputs: Tensor) -> ExportedPr
         traced.graph.eliminate_dead_code()
         traced.graph_module.recompile()
     return traced
+
+
+def _open_shapes(program: Program, count: int, open_by: Callable[..., Any]) -> Any:
+    """Of each of `count` inputs the dimensions that are left open, as torch takes them. open_by: name, min -> one."""
+    names = {name for dims in program.free.values() for name in dims.values()}
+    made = {name: open_by(name, min=0) for name in names} | {"batch": open_by("batch", min=1)}
+    shapes = [{0: made["batch"], **{k: made[v] for k, v in program.free.get(i, {}).items()}} for i in range(count)]
+    return (tuple(shapes),) if program.names else tuple(shapes)
 
 
 def _free(name: str, sides: FreeSides) -> Any:
@@ -287,15 +321,18 @@ def _write_torch(traced: ExportedProgram, program: Program, file: Path, metadata
 
 
 def _write_onnx(traced: ExportedProgram, program: Program, file: Path, metadata: Mapping[str, str]) -> None:
+    shapes: Any = ({0: "batch", **({2: "height", 3: "width"} if program.sides else {})},)
+    if program.free or program.moments is not None:
+        shapes = _open_shapes(program, len(program.input_names), lambda name, min: name)
     try:
         with _quiet():
             made = torch.onnx.export(
                 traced,
                 dynamo=True,
                 opset_version=_OPSET,
-                input_names=[program.name],
+                input_names=program.input_names,
                 output_names=program.outputs,
-                dynamic_shapes=({0: "batch", **({2: "height", 3: "width"} if program.sides else {})},),
+                dynamic_shapes=shapes,
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
@@ -340,7 +377,9 @@ def _quiet() -> Iterator[None]:
     disabled = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        silent = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
+        with silent[0], silent[1], warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "# The axis name", UserWarning)  # several inputs share a dimension
             yield
     finally:
         logging.disable(disabled)

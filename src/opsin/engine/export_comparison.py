@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,17 @@ def compare(program: Program, run: Run, images: Tensor, path: Path) -> list[Comp
 def _compare(program: Program, run: Run, images: Tensor, path: Path) -> list[Compared]:
     """Every output on the first example alone and on the others together."""
     batches = [images[:1], *images[1:].split(_CHUNK)] if len(images) > 1 else [images]
-    pairs = [(program.module(batch), run(batch)) for batch in batches]
+    moments = [program.given(batch) for batch in batches]
+    compared = list[Compared]()
+    for at_once in zip(*moments, strict=True):
+        found = _compare_moment(program, run, at_once, path)
+        compared = [_worse(*pair) for pair in zip(found, compared or found, strict=True)]
+    return compared
+
+
+def _compare_moment(program: Program, run: Run, batches: Sequence[tuple[Tensor, ...]], path: Path) -> list[Compared]:
+    """Every output of the same moment of several batches."""
+    pairs = [(program.module(*batch), run(*batch)) for batch in batches]
     compared: list[Compared] = []
     ours: dict[str, Tensor] = {}
     theirs: dict[str, Tensor] = {}
@@ -73,6 +84,9 @@ def _compare(program: Program, run: Run, images: Tensor, path: Path) -> list[Com
         if wanted.shape != got.shape:
             raise JobError(f"{path} was not written: {name} came out as {tuple(got.shape)}, not {tuple(wanted.shape)}")
         ours[name], theirs[name] = wanted, got
+        if not wanted.numel():  # as a state before the first step
+            compared.append(Compared(name, tuple(wanted.shape[1:]), 0.0, 0.0))
+            continue
         apart = (got - wanted).abs()
         relative = float((apart / wanted.abs().clamp(min=program.units.get(name, 1.0))).max())
         compared.append(Compared(name, tuple(wanted.shape[1:]), float(apart.max()), relative))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ _PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
 _PLAIN = ("opsin", "model", "task", "usage")  # metadata that is text; the others are JSON
 _OF_PROGRAM = ("preprocessing", "values", "selection", "decoding", "sides", "tile")  # which say nothing of the data
 
-Run = Callable[[Tensor], Mapping[str, Tensor]]
+Run = Callable[..., Mapping[str, Tensor]]  # of tensors, mostly one
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def _facts(texts: Mapping[str, Any]) -> Facts:
 def _read_onnx(path: Path) -> tuple[Run, dict[str, str]]:
     """The program, and the metadata."""
     session = _onnx_session(path)
-    return _run_onnx(session, session.get_inputs()[0].name), dict(session.get_modelmeta().custom_metadata_map)
+    return _run_onnx(session, [session.get_inputs()[0].name]), dict(session.get_modelmeta().custom_metadata_map)
 
 
 def _read_openvino(path: Path) -> tuple[Run, dict[str, str]]:
@@ -82,7 +82,7 @@ def _read_openvino(path: Path) -> tuple[Run, dict[str, str]]:
 
     model = openvino.Core().read_model(path)
     texts = {key: model.get_rt_info(["opsin", key]).astype(str) for key in model.get_rt_info(["opsin"]).value}
-    return _run_openvino(model, model.inputs[0].any_name), texts
+    return _run_openvino(model, [model.inputs[0].any_name]), texts
 
 
 def _onnx_session(path: Path) -> Any:
@@ -92,34 +92,34 @@ def _onnx_session(path: Path) -> Any:
     return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
-def open_program(file: Path, format: str, name: str) -> Run:
-    """The program in a file, on the CPU in full precision. name: of its input."""
+def open_program(file: Path, format: str, names: Sequence[str]) -> Run:
+    """The program in a file, on the CPU in full precision. names: of its inputs."""
     if format == "torch":
         return torch.export.load(file).module()
     if format == "onnx":
-        return _run_onnx(_onnx_session(file), name)
+        return _run_onnx(_onnx_session(file), names)
     import openvino
 
-    return _run_openvino(openvino.Core().read_model(file), name)
+    return _run_openvino(openvino.Core().read_model(file), names)
 
 
-def _run_onnx(session: Any, name: str) -> Run:
+def _run_onnx(session: Any, inputs: Sequence[str]) -> Run:
     names = [output.name for output in session.get_outputs()]
 
-    def run(images: Tensor) -> dict[str, Tensor]:
-        found = session.run(names, {name: images.numpy()})
+    def run(*tensors: Tensor) -> dict[str, Tensor]:
+        found = session.run(names, {name: value.numpy() for name, value in zip(inputs, tensors, strict=True)})
         return {key: torch.from_numpy(array) for key, array in zip(names, found, strict=True)}
 
     return run
 
 
-def _run_openvino(model: Any, name: str) -> Run:
+def _run_openvino(model: Any, inputs: Sequence[str]) -> Run:
     import openvino
 
     compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
-    def infer(images: Tensor) -> dict[str, Tensor]:
-        found = compiled({name: images.numpy()})
+    def infer(*tensors: Tensor) -> dict[str, Tensor]:
+        found = compiled({name: value.numpy() for name, value in zip(inputs, tensors, strict=True)})
         return {output.any_name: torch.from_numpy(found[output].copy()) for output in compiled.outputs}
 
     return infer

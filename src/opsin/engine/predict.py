@@ -54,7 +54,7 @@ class FreeSides:
 
 @dataclass
 class Program:
-    """What can be exported of a model: a module that takes one tensor and gives named tensors, batch first.
+    """What can be exported of a model: a module that takes tensors, mostly one, and gives named ones, batch first.
 
     outputs: their names, in order. metadata: texts that travel in the file. units: of an output, the size from which on
     its error counts as relative; 1 for most. decode: from the outputs to the answers of a batch whose inputs have
@@ -62,6 +62,11 @@ class Program:
     images the file is to take; its example's alone if None. exact: from the outputs to what must be the same of each
     example in the file, without any difference. compared: on how many examples a file is compared. half: whether the
     file's weights are to have 16 bits.
+
+    Of a program that takes more than inputs as they are read, such as one step of a decoder: names: of its inputs, in
+    order. moments: of a batch of inputs what it is given, at one moment after another; the last is what it is traced
+    with. free: of its k-th input which dimensions beside the batch are left open, with a name for each. part: what is
+    added to the name of the file; a task may have several programs, the first without.
     """
 
     module: nn.Module
@@ -74,6 +79,19 @@ class Program:
     exact: Callable[[Mapping[str, Tensor]], list[Any]] | None = None
     compared: int = 8
     half: bool = False
+    names: Sequence[str] = ()
+    moments: Callable[[Tensor], Sequence[tuple[Tensor, ...]]] | None = None
+    free: Mapping[int, Mapping[int, str]] = field(default_factory=dict)
+    part: str = ""
+
+    @property
+    def input_names(self) -> list[str]:
+        """Of all that it takes."""
+        return list(self.names) or [self.name]
+
+    def given(self, batch: Tensor) -> Sequence[tuple[Tensor, ...]]:
+        """What it is given of a batch of inputs, at each moment."""
+        return [(batch,)] if self.moments is None else self.moments(batch)
 
 
 class NormalizedNetwork(nn.Module):

@@ -15,13 +15,14 @@ from opsin import registry
 from opsin.data import Source
 from opsin.engine.answers import Answer
 from opsin.engine.checkpoint import Facts
-from opsin.engine.predict import Predictor
+from opsin.engine.predict import Predictor, Program
 from opsin.engine.recipe import Recipe, own_section
 from opsin.errors import InputError, printable
 from opsin.sequence.answers import SequenceAnswer
 from opsin.sequence.continuation import continue_tokens
 from opsin.sequence.given import find_given, read_series
 from opsin.sequence.inputs import KEY, pad, steps_of, text_of
+from opsin.sequence.program import programs_of
 from opsin.sequence.terms import Terms, choose_terms
 from opsin.sequence.tokens import PAD
 from opsin.sequence.truth import SequenceTruth
@@ -164,12 +165,12 @@ class SequencePredictor(Predictor):
         return self.terms.as_input(originals)[0]
 
     def run(self, batch: Tensor, originals: Sequence[Any]) -> Any:
-        return None if self.terms.form == "language" else self.model(*self._given(originals))
+        return None if self.terms.form == "language" else self.model(*self.given(originals))
 
     def inputs(self, batch: Batch) -> tuple[Any, ...]:
-        return self._given(list(batch[self.key]))
+        return self.given(list(batch[self.key]))
 
-    def _given(self, raw: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def given(self, raw: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """What forward takes: symbols, or numbers and how many steps each series has."""
         source, lengths = self.terms.as_input(raw)
         if self.terms.source is not None:
@@ -260,6 +261,9 @@ class SequencePredictor(Predictor):
 
     def _say_values(self, outputs: Any, originals: Sequence[Any], **options: Any) -> list[dict[str, Any]]:
         return [{"values": row} for row in outputs["values"].float().tolist()]
+
+    def programs(self) -> list[Program]:
+        return programs_of(self.model, self.key)
 
     def describe(self, answer: dict[str, Any]) -> str:
         """`May 3, 2021 -> 2021-05-03`."""
