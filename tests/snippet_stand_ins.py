@@ -127,6 +127,15 @@ def words(folder: Path) -> None:
     (folder / "texts.csv").write_text("path,text\n" + "".join(f"{number:04}.jpg,street\n" for number in range(16, 20)))
 
 
+def texts(folder: Path) -> None:
+    """Pairs of texts in a table, and a text to go on with."""
+    rows = [
+        f"{word}\t{word[::-1]}\n" for word in ("rescue", "street", "exit", "stop", "harbour", "north", "old", "bus")
+    ]
+    (folder / "pairs.tsv").write_text("".join(rows * 4))
+    (folder / "book.txt").write_text("the street to rescue, and the bus that went north to the old harbour.\n" * 40)
+
+
 def pages(folder: Path) -> None:
     """Pages with a file of quads and their texts for each, as ICDAR writes them."""
     folder.mkdir()
@@ -190,6 +199,7 @@ def make_folder(folder: Path) -> None:
     image(2, 128, 96).save(folder / "scan.pdf")
     words(folder)
     people(folder)
+    texts(folder)
     fashion_mnist(folder / "fashion_mnist")
     for name in ("new_images", "images", "new"):
         (folder / name).mkdir()
@@ -237,6 +247,13 @@ def train(folder: Path, recipe: Any) -> None:
     opsin.train(recipe, settings, out=folder, say=lambda line: None)
 
 
+def dates(folder: Path) -> None:
+    """A step on dates, of which there are enough to know every character."""
+    network = {"name": "seq2seq", "cell": "gru", "attention": "additive", "hidden": 8, "embedding": 8, "layers": 1}
+    recipe = {"task": "sequence", "model": network, "data": {"source": "dates,count=500,val=8,test=8"}}
+    opsin.train(recipe, {"train.max_steps": 1}, out=folder, say=lambda line: None)
+
+
 SMALL = {"backbone": "mobilenet_v3_small"}
 RUNS: Mapping[str, Callable[[Path], None]] = {
     "digits": digits,
@@ -254,6 +271,7 @@ RUNS: Mapping[str, Callable[[Path], None]] = {
     "words": lambda folder: recognizer(folder, "words_train.zip", "crnn"),
     "ctpn": lambda folder: detector(folder, "pages", "ctpn", **SMALL, hidden=8, features=16, text_threshold=0.0),
     "faster_rcnn": lambda folder: detector(folder, "bccd", "faster_rcnn", **SMALL, channels=32),
+    "dates": dates,
 }
 
 

@@ -33,6 +33,7 @@ PACKAGES = (
     "read",
     "scratch",
     "segment",
+    "sequence",
 )
 MODULES = ("downloading", "registry", "rooms", "structures")
 

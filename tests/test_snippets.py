@@ -69,6 +69,8 @@ NOT_RUN: Mapping[tuple[str, str], str] = {
     ("docs/segmenters/fcn.md", "opsin train "): "thousands of masks each: tests/segment/test_fcn.py trains in stages",
     ("docs/segmenters/fcn.md", "opsin eval "): "of those trainings",
     ("docs/detectors/regions.md", "python benchmarks/regions.py"): "times four trained runs, for minutes",
+    ("docs/sequences.md", "opsin train sequence --model seq2seq"): "minutes: tests/sequence/test_sequence_task.py",
+    ("docs/sequence_ladder.md", "opsin ladder"): "trains every rung: tests/sequence/test_reach.py",
 }
 AS_WRITTEN = ("docs/tutorial.md", "docs/own_parts.md")  # whose trainings are small, and which speak of their results
 # Pages whose trainings leave no run: of each, a step on two images is tried.
@@ -100,6 +102,7 @@ RUNS: Mapping[str, Mapping[str, str]] = {
     "docs/segmentation_metrics.md": {"runs/unet": "streets", "runs/membranes": "scans"},
     "docs/tutorial_verification.md": {"runs/faces": "faces"},
     "docs/verification.md": {"runs/faces": "faces"},
+    "docs/sequences.md": {"runs/dates": "dates"},
     "docs/weights.md": {"runs/digits_net": "digits"},
 }
 

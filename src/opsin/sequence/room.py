@@ -63,6 +63,7 @@ ROOM = Room(
                    opens=True),
         ),
     },
+    commands={"ladder": "opsin.sequence.ladder:ladder"},
     examples={
         "train": ("train sequence --model seq2seq --data reverse:20",),
         "predict": ("predict runs/seq2seq_dates 'May 3, 2021'",),
