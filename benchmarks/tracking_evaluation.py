@@ -36,7 +36,7 @@ from opsin.track.rules import compare, find_rules
 from opsin.track.tracks import Tracks
 
 with contextlib.redirect_stdout(io.StringIO()):  # it prints what it could not import
-    import trackeval
+    import trackeval  # type: ignore[import-not-found]
 
 CURVES = "HOTA", "DetA", "AssA", "DetRe", "DetPr", "AssRe", "AssPr", "LocA", "OWTA"
 FIGURES = {  # ours: theirs
@@ -224,7 +224,7 @@ def difference(counts: Counts, figures: Mapping[str, Mapping[str, Any]]) -> floa
 
 def against_motmetrics() -> dict[str, tuple[float, float]]:
     """Ours and motmetrics' figures of a crowd, by our names."""
-    import motmetrics
+    import motmetrics  # type: ignore[import-not-found]
 
     truth = crowd(100, 10)
     tracks = degrade(truth, Flaws(), seed=1)

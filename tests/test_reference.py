@@ -34,6 +34,7 @@ PACKAGES = (
     "scratch",
     "segment",
     "sequence",
+    "track",
 )
 MODULES = ("downloading", "registry", "rooms", "structures")
 

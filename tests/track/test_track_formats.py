@@ -274,6 +274,12 @@ def test_a_zip_is_as_good_as_its_folder(tmp_path: Path) -> None:
     assert packed["two"].boxes.tolist() == folder["two"].boxes.tolist() and packed["two"].num_frames == 12
 
 
+def test_truth_is_not_taken_for_detections(tmp_path: Path) -> None:
+    write_sequences(tmp_path / "all", sample(), "mot")
+    with pytest.raises(InputError, match="has truth of MOTChallenge and no detections, det/det.txt"):
+        read_sequences(tmp_path / "all")
+
+
 def test_a_seqmap_chooses_sequences(tmp_path: Path) -> None:
     write_sequences(tmp_path / "MOT17-train", sample(), "mot")
     (tmp_path / "seqmaps").mkdir()

@@ -18,6 +18,7 @@ from opsin.track.tracks import Tracks
 SUFFIXES = (".txt", ".csv", ".json", ".xml", ".idl")  # of files with tracks; of equal names the first is read
 _BESIDE = re.compile(r"(licen[cs]e|readme|copying|seqmap|classes|notes)", re.IGNORECASE)  # files of no tracks
 _AS_IT_IS = Asked()
+_MOT_FILES = {True: "gt/gt.txt", False: "det/det.txt"}  # truth, and what is tracked
 _KITTI_FOLDER, _KITTI_LENGTHS = "label_02", "evaluate_tracking.seqmap"
 
 
@@ -47,6 +48,9 @@ def _read_place(place: Place, asked: Asked) -> dict[str, Tracks]:
     folders = sorted({_sequence_folder(name) for name in files} - {None}, key=str)
     if folders:
         found = [_read_mot_folder(place.inside(str(folder)), asked) for folder in folders]
+        if not any(found):
+            lacking, there = ("truth", "detections") if asked.truth else ("detections", "truth")
+            raise InputError(f"{place.root} has {there} of MOTChallenge and no {lacking}, {_MOT_FILES[asked.truth]}")
         return _joined([one for one in found if one is not None], place)
     kitti = {_above(name, _KITTI_FOLDER) for name in files} - {None}
     if len(kitti) == 1:
@@ -123,7 +127,7 @@ def _above(name: str, folder: str) -> str | None:
 def _read_mot_folder(place: Place, asked: Asked) -> tuple[str, Tracks] | None:
     """A sequence in its folder: its truth, or its detections; None where it has not what is asked for."""
     files = set(place.files)
-    name = "gt/gt.txt" if asked.truth else "det/det.txt"
+    name = _MOT_FILES[asked.truth]
     if name not in files:
         return None
     facts: dict[str, Any] = {"name": place.name}
