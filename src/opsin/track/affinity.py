@@ -15,13 +15,15 @@ Floats = NDArray[np.float64]
 
 def iou(tracks: Floats, detections: Floats) -> Floats:
     """Intersection over union, (N, M) in [0, 1]. tracks: (4, N). detections: (4, M)."""
-    low = np.maximum(tracks[:2, :, None], detections[:2, None, :])
-    sides = np.minimum(tracks[2:, :, None], detections[2:, None, :])
-    sides -= low
+    one, other = tracks[:, :, None], detections[:, None, :]
+    sides = np.minimum(one[2:], other[2:])
+    sides -= np.maximum(one[:2], other[:2])
     np.maximum(sides, 0.0, out=sides)
     shared = np.multiply(sides[0], sides[1], out=sides[0])
-    union = np.subtract(_areas(tracks)[:, None] + _areas(detections), shared, out=sides[1])
-    return np.divide(shared, union, out=shared)
+    union = np.add(_areas(tracks)[:, None], _areas(detections), out=sides[1])
+    union -= shared
+    shared /= union
+    return shared
 
 
 def giou(tracks: Floats, detections: Floats) -> Floats:

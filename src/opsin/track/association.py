@@ -26,7 +26,7 @@ def hungarian(affinity: Floats, least: float) -> Pairs:
     Exact (Kuhn 1955; solved by scipy's form of Jonker and Volgenant 1987). affinity: (N, M), NaN nowhere.
     """
     rows, columns = np.nonzero(affinity > least)
-    if len(rows) < 2 or (_distinct(rows, affinity.shape[0]) and _distinct(columns, affinity.shape[1])):
+    if _distinct(rows) and _distinct(columns):
         return Pairs(rows, columns)  # no two of them compete: all are made
     rows, columns = linear_sum_assignment(np.maximum(affinity - least, 0.0), maximize=True)
     made = affinity[rows, columns] > least
@@ -43,7 +43,7 @@ def hungarian_then_gate(affinity: Floats, least: float, gated: Floats | None = N
     """
     gated = affinity if gated is None else gated
     rows, columns = np.nonzero(gated > least)
-    if len(rows) and _distinct(rows, affinity.shape[0]) and _distinct(columns, affinity.shape[1]):
+    if len(rows) and _distinct(rows) and _distinct(columns):
         return Pairs(rows, columns)
     rows, columns = linear_sum_assignment(affinity, maximize=True)
     made = gated[rows, columns] >= least
@@ -94,11 +94,22 @@ def cascade(affinity: Floats, least: float, ranks: NDArray[np.int64], rule: Call
         rows.append(of_rank[pairs.rows])
         columns.append(left[pairs.columns])
         free[columns[-1]] = False
-    row, column = np.concatenate(rows), np.concatenate(columns)
-    order = np.argsort(row)
-    return Pairs(row[order], column[order])
+    return joined(Pairs(np.concatenate(rows), np.concatenate(columns)))
 
 
-def _distinct(numbers: Integers, below: int) -> bool:
+def joined(*parts: Pairs) -> Pairs:
+    """All pairs of several rounds, in ascending order of rows."""
+    rows, columns = np.concatenate([one.rows for one in parts]), np.concatenate([one.columns for one in parts])
+    order = np.argsort(rows)
+    return Pairs(rows[order], columns[order])
+
+
+def compete(affinity: Floats, least: float) -> bool:
+    """Whether a row or a column has two pairs above `least`, or none has any: then the other pairs have a say."""
+    rows, columns = np.nonzero(affinity > least)
+    return not (len(rows) and _distinct(rows) and _distinct(columns))
+
+
+def _distinct(numbers: Integers) -> bool:
     """Whether no number occurs twice."""
-    return len(numbers) <= below and int(np.bincount(numbers, minlength=1).max()) <= 1
+    return len(set(numbers.tolist())) == len(numbers)

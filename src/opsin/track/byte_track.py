@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from opsin.track.affinity import fused, iou
 from opsin.track.motion import ConstantVelocity, RatioHeightFilter
-from opsin.track.online import Detections, Integers, OnlineTracker
+from opsin.track.online import Detections, Integers, OnlineTracker, unmatched
 
 Floats = NDArray[np.float64]
 
@@ -85,8 +85,8 @@ class ByteTrack(OnlineTracker):
             self.observe(second, seen)
         tracks["confirmed"][first.rows] = True
         tracks["lost"] = missed = self.missed()
-        self.keep((tracks["confirmed"] | ~missed) & (self.age() <= self.max_age))
-        left = np.setdiff1d(high, first.columns, assume_unique=True)
+        self.keep((tracks["confirmed"] | ~missed) & self.alive(self.max_age))
+        left = unmatched(first, len(seen), high)
         fresh = left[seen.scores[left] >= self.new]
         self.begin(fresh, seen, confirmed=np.full(len(fresh), self.num_frames == 1))
         tracks = self.tracks

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from opsin.track.affinity import iou, mahalanobis
 from opsin.track.association import cascade, hungarian
 from opsin.track.motion import MAHALANOBIS_GATE, RatioHeightFilter
-from opsin.track.online import Detections, Integers, OnlineTracker
+from opsin.track.online import Detections, Integers, OnlineTracker, unmatched
 
 Floats = NDArray[np.float64]
 
@@ -74,17 +74,17 @@ class DeepSort(OnlineTracker):
             rule = partial(_cascade, ranks=ranks)
             affinity, least, name = self._likeness(seen, sure, left)
             pairs = self.match(name, affinity, least, seen, sure, left, rule=rule)
-            left = np.setdiff1d(left, pairs.columns, assume_unique=True)
+            left = unmatched(pairs, len(seen), left)
             self.observe(pairs, seen)
         recent = np.flatnonzero(self.missed() & (~tracks["confirmed"] | (last_seen <= 0)))
         if len(recent) and len(left):
             boxes = self.filter.boxes(tracks["state"][..., recent])
             pairs = self.match("IoU", iou(boxes, seen.boxes[:, left]), self.min_iou, seen, recent, left)
-            left = np.setdiff1d(left, pairs.columns, assume_unique=True)
+            left = unmatched(pairs, len(seen), left)
             self.observe(pairs, seen)
         tracks["hits"] += ~self.missed()
         tracks["confirmed"] |= tracks["hits"] >= self.n_init
-        self.keep((tracks["confirmed"] | ~self.missed()) & (self.age() <= self.max_age))
+        self.keep((tracks["confirmed"] | ~self.missed()) & self.alive(self.max_age))
         ones = np.ones(len(left), np.int64)
         self.begin(left, seen, hits=ones, confirmed=ones >= self.n_init)
         if seen.features is not None:

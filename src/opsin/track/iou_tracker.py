@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from opsin.track.affinity import iou
 from opsin.track.association import in_turn
-from opsin.track.online import Detections, OnlineTracker
+from opsin.track.online import Detections, OnlineTracker, unmatched
 
 
 class IouTracker(OnlineTracker):
@@ -53,7 +53,7 @@ class IouTracker(OnlineTracker):
         tracks["best"][pairs.rows] = np.maximum(tracks["best"][pairs.rows], seen.scores[pairs.columns])
         tracks["hits"][pairs.rows] += 1
         self.keep(~self.missed())
-        left = np.setdiff1d(used, pairs.columns, assume_unique=True)
+        left = unmatched(pairs, len(seen), used)
         ones = np.ones(len(left), np.int64)
         self.begin(left, seen, boxes=seen.boxes[:, left], best=seen.scores[left], hits=ones)
         tracks = self.tracks

@@ -33,12 +33,12 @@ class ConstantVelocity:
         """The boxes of states (5, 4, N), (4, N)."""
         raise NotImplementedError
 
-    def first_noise(self, values: Floats) -> tuple[Floats, Floats]:
-        """Variances of value and velocity of a new track, each (4, N) or (4, 1). values: (4, N), as measured."""
+    def first_noise(self, values: Floats) -> Floats:
+        """Variances of value and velocity of a new track, (2, 4, N) or (2, 4, 1). values: (4, N), as measured."""
         raise NotImplementedError
 
-    def step_noise(self, values: Floats) -> tuple[Floats, Floats]:
-        """Variances that a frame adds to value and velocity, each (4, N) or (4, 1)."""
+    def step_noise(self, values: Floats) -> Floats:
+        """Variances that a frame adds to value and velocity, (2, 4, N) or (2, 4, 1)."""
         raise NotImplementedError
 
     def measurement_noise(self, values: Floats) -> Floats:
@@ -50,26 +50,24 @@ class ConstantVelocity:
         values = self.measure(boxes)
         state = np.zeros((NUM_ROWS, *values.shape))
         state[0] = values
-        state[2], state[4] = self.first_noise(values)
+        state[2:5:2] = self.first_noise(values)
         return state
 
-    def predict(self, state: Floats, elapsed: float = 1.0) -> None:
-        """Move states (5, 4, N) on in place. elapsed: frames since the last prediction, above 0, in parts too."""
-        values, velocities, variance, covariance, doubt = state
-        value_noise, velocity_noise = self.step_noise(values)
-        if elapsed == 1.0:
-            values += velocities
-            covariance += doubt  # the variance takes the old covariance and the new one: v + 2 c + d
-            variance += 2.0 * covariance
-            variance -= doubt
-            variance += value_noise
-            doubt += velocity_noise
+    def predict(self, state: Floats, elapsed: float | Floats = 1.0) -> None:
+        """Move states (5, 4, N) on in place. elapsed: frames since the last prediction, above 0, or (N,)."""
+        noise = self.step_noise(state[0])
+        if isinstance(elapsed, float) and elapsed == 1.0:
+            state[0] += state[1]
+            state[2:4] += state[3:5]
+            state[2] += state[3]  # which has the variance of the velocity by now: v + 2 c + d altogether
+            state[2:5:2] += noise
             return
+        values, velocities, variance, covariance, doubt = state
         velocity_in_value = elapsed * (elapsed - 1.0) * (2.0 * elapsed - 1.0) / 6.0  # the sum of squares below elapsed
         values += elapsed * velocities
-        variance += elapsed * (2.0 * covariance + elapsed * doubt + value_noise) + velocity_in_value * velocity_noise
-        covariance += elapsed * doubt + 0.5 * elapsed * (elapsed - 1.0) * velocity_noise
-        doubt += elapsed * velocity_noise
+        variance += elapsed * (2.0 * covariance + elapsed * doubt + noise[0]) + velocity_in_value * noise[1]
+        covariance += elapsed * doubt + 0.5 * elapsed * (elapsed - 1.0) * noise[1]
+        doubt += elapsed * noise[1]
 
     def correct(self, state: Floats, boxes: Floats) -> Floats:
         """States (5, 4, N) after boxes (4, N) were seen, a new array."""
@@ -121,57 +119,46 @@ class AreaRatioFilter(ConstantVelocity):
         np.add(values[:2], half, out=boxes[2:])
         return boxes
 
-    def predict(self, state: Floats, elapsed: float = 1.0) -> None:
+    def predict(self, state: Floats, elapsed: float | Floats = 1.0) -> None:
         """As `ConstantVelocity.predict`; an area that would fall to 0 stays as it is."""
         area, growth = state[0, 2], state[1, 2]
-        shrinking = area + elapsed * growth <= 0
-        if shrinking.any():
-            growth[shrinking] = 0.0
+        grown = elapsed * growth
+        grown += area
+        if grown.size and grown.min() <= 0.0:
+            growth[grown <= 0.0] = 0.0
         super().predict(state, elapsed)
 
-    def first_noise(self, values: Floats) -> tuple[Floats, Floats]:
+    def first_noise(self, values: Floats) -> Floats:
         """10 of each value; 10,000 of each velocity."""
-        return self._FIRST[0], self._FIRST[1]
+        return self._FIRST
 
-    def step_noise(self, values: Floats) -> tuple[Floats, Floats]:
+    def step_noise(self, values: Floats) -> Floats:
         """1 of each value; 0.01 of the centre's velocity, 0.0001 of the area's."""
-        return self._STEP[0], self._STEP[1]
+        return self._STEP
 
     def measurement_noise(self, values: Floats) -> Floats:
         """1 of the centre, 10 of area and ratio."""
         return self._MEASURED
 
 
-class _BySize(ConstantVelocity):
-    """Noise that grows with a box: standard deviations are shares of `unit`, `_VALUE` and `_VELOCITY`."""
-
-    _VALUE = 1.0 / 20.0
-    _VELOCITY = 1.0 / 160.0
-
-    def unit(self, values: Floats) -> Floats:
-        """The lengths (4, N) that noise is a share of."""
-        raise NotImplementedError
-
-    def first_noise(self, values: Floats) -> tuple[Floats, Floats]:
-        """Twice the value's standard deviation of a frame, ten times the velocity's."""
-        value, velocity = self.step_noise(values)
-        return 4.0 * value, 100.0 * velocity
-
-    def step_noise(self, values: Floats) -> tuple[Floats, Floats]:
-        """A twentieth of the unit of the values, a 160th of the velocities, as variances."""
-        square = np.square(self.unit(values))
-        return self._VALUE**2 * square, self._VELOCITY**2 * square
-
-    def measurement_noise(self, values: Floats) -> Floats:
-        """A twentieth of the unit, as a variance."""
-        return self._VALUE**2 * np.square(self.unit(values))
+# Standard deviations that grow with a box: a twentieth of its size of a value in a frame, a 160th of a velocity. At the
+# beginning of a track twice and ten times as much.
+_VALUE, _VELOCITY = 1.0 / 20.0, 1.0 / 160.0
+_STEP = np.array([_VALUE, _VELOCITY])[:, None, None] ** 2
+_FIRST = np.array([2.0 * _VALUE, 10.0 * _VELOCITY])[:, None, None] ** 2
 
 
-class RatioHeightFilter(_BySize):
+class RatioHeightFilter(ConstantVelocity):
     """DeepSORT's and ByteTrack's (Wojke et al. 2017, arXiv 1703.07402, section 2.1): centre, width / height, height.
 
     Noise is a share of the height; that of the ratio is constant: 0.01 a frame, 1e-5 of its velocity, 0.1 measured.
     """
+
+    _HEIGHTS = np.array([1.0, 1.0, 0.0, 1.0])[:, None]
+    _RATIO = np.array([[0.0, 0.0, 1e-4, 0.0], [0.0, 0.0, 1e-10, 0.0]])[:, :, None]
+    _MEASURED = np.array([0.0, 0.0, 1e-2, 0.0])[:, None]
+    _STEP = _STEP * _HEIGHTS
+    _SHARE = _VALUE**2 * _HEIGHTS
 
     def measure(self, boxes: Floats) -> Floats:
         """Centre x and y, width over height, height."""
@@ -191,31 +178,20 @@ class RatioHeightFilter(_BySize):
         half *= 0.5
         return np.concatenate((values[:2] - half, values[:2] + half))
 
-    def unit(self, values: Floats) -> Floats:
-        """The height, for every coordinate."""
-        return np.broadcast_to(values[3], values.shape)
+    def first_noise(self, values: Floats) -> Floats:
+        """Shares of the height; 0.01 and 1e-5 of the ratio, as standard deviations."""
+        return _FIRST * self._HEIGHTS * np.square(values[3]) + self._RATIO
 
-    def first_noise(self, values: Floats) -> tuple[Floats, Floats]:
-        """As of any box, and of the ratio 0.01 and 1e-5 as standard deviations."""
-        value, velocity = super().step_noise(values)
-        value, velocity = 4.0 * value, 100.0 * velocity
-        value[2], velocity[2] = 1e-4, 1e-10
-        return value, velocity
-
-    def step_noise(self, values: Floats) -> tuple[Floats, Floats]:
-        """As of any box, and of the ratio 0.01 and 1e-5 as standard deviations."""
-        value, velocity = super().step_noise(values)
-        value[2], velocity[2] = 1e-4, 1e-10
-        return value, velocity
+    def step_noise(self, values: Floats) -> Floats:
+        """Shares of the height; 0.01 and 1e-5 of the ratio, as standard deviations."""
+        return self._STEP * np.square(values[3]) + self._RATIO
 
     def measurement_noise(self, values: Floats) -> Floats:
-        """A twentieth of the height, and 0.1 of the ratio, as variances."""
-        noise = super().measurement_noise(values)
-        noise[2] = 1e-2
-        return noise
+        """A twentieth of the height; 0.1 of the ratio, as standard deviations."""
+        return self._SHARE * np.square(values[3]) + self._MEASURED
 
 
-class WidthHeightFilter(_BySize):
+class WidthHeightFilter(ConstantVelocity):
     """BoT-SORT's (Aharon et al. 2022, arXiv 2206.14651, section 3.1): centre, width and height."""
 
     def measure(self, boxes: Floats) -> Floats:
@@ -231,9 +207,17 @@ class WidthHeightFilter(_BySize):
         half = 0.5 * np.maximum(values[2:], 1e-9)
         return np.concatenate((values[:2] - half, values[:2] + half))
 
-    def unit(self, values: Floats) -> Floats:
-        """Width and height, the width for x and the height for y."""
-        return np.concatenate((values[2:], values[2:]))
+    def first_noise(self, values: Floats) -> Floats:
+        """Shares of the width for x and width, of the height for y and height."""
+        return _FIRST * _squared_sides(values)
+
+    def step_noise(self, values: Floats) -> Floats:
+        """Shares of the width for x and width, of the height for y and height."""
+        return _STEP * _squared_sides(values)
+
+    def measurement_noise(self, values: Floats) -> Floats:
+        """A twentieth of the width for x and width, of the height for y and height, as standard deviations."""
+        return _VALUE**2 * _squared_sides(values)
 
     def warp(self, state: Floats, motion: Floats) -> None:
         """Carry states (5, 4, N) of the last frame over to this one, in place (BoT-SORT, section 3.2).
@@ -247,3 +231,9 @@ class WidthHeightFilter(_BySize):
             state[2:, first : first + 2] = np.einsum("ij,rjn->rin", linear**2, state[2:, first : first + 2])
         state[0, :2] += motion[:, 2:]
         np.abs(state[0, 2:], out=state[0, 2:])
+
+
+def _squared_sides(values: Floats) -> Floats:
+    """The squares of width and height, twice, (4, N)."""
+    square = np.square(values[2:])
+    return np.concatenate((square, square))

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opsin.track.affinity import direction_consistency, iou
-from opsin.track.association import Pairs, hungarian_then_gate
+from opsin.track.association import Pairs, compete, hungarian_then_gate, joined
 from opsin.track.motion import AreaRatioFilter
-from opsin.track.online import Detections, Integers, OnlineTracker
+from opsin.track.online import Detections, Integers, OnlineTracker, unmatched
 
 Floats = NDArray[np.float64]
 
@@ -69,18 +69,21 @@ class OcSort(OnlineTracker):
         boxes = seen.boxes if len(used) == len(seen) else seen.boxes[:, used]
         earlier = self._earlier()
         overlap = self.apart(iou(self.filter.boxes(tracks["state"]), boxes), seen, columns=used)
-        turned = direction_consistency(earlier, tracks["heading"], boxes)
-        turned *= self.inertia * seen.scores[used]
+        affinity = overlap
+        if self.keep_rounds or compete(overlap, self.min_iou):  # else the direction has nothing to decide
+            turned = direction_consistency(earlier, tracks["heading"], boxes)
+            turned *= self.inertia * seen.scores[used]
+            affinity = overlap + turned
         rule = partial(hungarian_then_gate, gated=overlap)
-        first = self.match("IoU and direction", overlap + turned, self.min_iou, seen, columns=used, rule=rule)
+        first = self.match("IoU and direction", affinity, self.min_iou, seen, columns=used, rule=rule)
 
-        gone = np.setdiff1d(np.arange(overlap.shape[0]), first.rows, assume_unique=True)
-        left = np.setdiff1d(used, first.columns, assume_unique=True)
+        gone = unmatched(Pairs(first.columns, first.rows), overlap.shape[0])
+        left = unmatched(first, len(seen), used)
         if len(gone) and len(left):
             again = iou(tracks["observed"][0][:, gone], seen.boxes[:, left])
             second = self.match("last observations", again, self.min_iou, seen, gone, left, rule=hungarian_then_gate)
-            left = np.setdiff1d(left, second.columns, assume_unique=True)
-            first = Pairs(np.concatenate((first.rows, second.rows)), np.concatenate((first.columns, second.columns)))
+            left = unmatched(second, len(seen), left)
+            first = joined(first, second)
         self._note(first, seen, earlier)
         self._begin_and_end(seen, left)
         shown = self.tracks["detection"] >= 0
@@ -126,15 +129,19 @@ class OcSort(OnlineTracker):
         """
         tracks = self.tracks
         gaps = self.age()[rows]
-        for gap in np.unique(gaps):
-            same = rows[gaps == gap]
-            start, end = tracks["observed"][0][:, same], boxes[:, gaps == gap]
-            state = tracks["anchor"][..., same]
-            steps = max(1, round(gap))
-            for number in range(1, steps + 1):
-                self.filter.predict(state, gap / steps)
-                state = self.filter.correct(state, start + (end - start) * (number / steps))
-            tracks["state"][..., same] = state
+        order = np.argsort(-gaps, kind="stable")  # the longest walks first, so that those under way are the first ones
+        rows, gaps, end = rows[order], gaps[order], boxes[:, order]
+        start, state = tracks["observed"][0][:, rows], tracks["anchor"][..., rows]
+        steps = np.maximum(np.rint(gaps), 1.0)
+        elapsed = 1.0 if (gaps == steps).all() else gaps / steps
+        for number in range(1, int(steps[0]) + 1):
+            under_way = int((steps >= number).sum())
+            own = state[..., :under_way]
+            self.filter.predict(own, elapsed if isinstance(elapsed, float) else elapsed[:under_way])
+            part = number / steps[:under_way]
+            way = start[:, :under_way] + (end[:, :under_way] - start[:, :under_way]) * part
+            state[..., :under_way] = self.filter.correct(own, way)
+        tracks["state"][..., rows] = state
 
     def _begin_and_end(self, seen: Detections, left: Integers) -> None:
         count = len(left)
@@ -145,4 +152,4 @@ class OcSort(OnlineTracker):
             moments[0] = self.clock
             anchor = self.filter.start(observed[0])
             self.begin(left, seen, observed=observed, moments=moments, anchor=anchor)
-        self.keep(self.age() <= self.max_age)
+        self.keep(self.alive(self.max_age))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -21,6 +22,7 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.intp]
 
 _DIGITS = 6  # of frames: times in seconds, once they are counted in frames, are off by less
+_SLACK = 10.0**-_DIGITS
 _NEVER = -1e6  # the affinity of a track and a detection of different classes
 
 
@@ -149,20 +151,22 @@ class OnlineTracker:
         """
         import torch
 
-        boxes, scores, labels = instances.boxes, instances.scores, instances.labels
-        rows = self.follow(
-            boxes.detach().cpu().numpy(),
-            None if scores is None else scores.detach().cpu().numpy(),
-            None if labels is None else labels.detach().cpu().numpy(),
-            time,
-            features=features,
-            image=image,
-            motion=motion,
+        from opsin.structures import Instances
+
+        columns = [instances.boxes, instances.scores, instances.labels]
+        boxes, scores, labels = (None if one is None else one.numpy(force=True) for one in columns)
+        rows = self.follow(boxes, scores, labels, time, features=features, image=image, motion=motion)
+        chosen = rows.detections
+        shown, ids = torch.from_numpy(rows.boxes).to(instances.boxes.dtype), torch.from_numpy(rows.ids)
+        others = (instances.masks, instances.points, instances.polygons, instances.texts)
+        if any(one is not None for one in others):
+            return replace(instances[torch.from_numpy(chosen)], boxes=shown, ids=ids)
+        return Instances(  # the same, and half the time of an update less
+            shown,
+            labels=None if labels is None else torch.from_numpy(labels[chosen]),
+            scores=None if scores is None else torch.from_numpy(scores[chosen]),
+            ids=ids,
         )
-        found = instances[torch.from_numpy(rows.detections)]
-        found.boxes = torch.from_numpy(rows.boxes).to(boxes.dtype)
-        found.ids = torch.from_numpy(rows.ids)
-        return found
 
     def follow(
         self,
@@ -277,7 +281,7 @@ class OnlineTracker:
         return np.where(own[:, None] == other, affinity, _NEVER)
 
     def observe(self, pairs: Pairs, seen: Detections) -> None:
-        """Correct the tracks of pairs by their detections, and note that they were seen."""
+        """Correct the tracks of pairs by their detections, and note that they were seen. Rows ascend."""
         tracks, rows = self.tracks, pairs.rows
         if not len(rows):
             return
@@ -321,6 +325,10 @@ class OnlineTracker:
         """(N,) whether each track had no detection in this frame."""
         return self.tracks["detection"] < 0
 
+    def alive(self, max_age: float) -> NDArray[np.bool_]:
+        """(N,) whether each track was seen within so many frames."""
+        return self.tracks["seen_at"] >= self.clock - max_age - _SLACK
+
     def age(self) -> Floats:
         """(N,) frames since each track was last seen, 0 where it is seen now."""
         return np.round(self.clock - self.tracks["seen_at"], _DIGITS)
@@ -342,11 +350,15 @@ class OnlineTracker:
         return elapsed
 
 
-def unmatched(pairs: Pairs, count: int) -> Integers:
-    """The columns below `count` that no pair has, in order."""
-    free = np.ones(count, np.bool_)
+def unmatched(pairs: Pairs, count: int, columns: Integers | None = None) -> Integers:
+    """The columns below `count`, or of some in ascending order, that no pair has, in order."""
+    if columns is None:
+        free = np.ones(count, np.bool_)
+    else:
+        free = np.zeros(count, np.bool_)
+        free[columns] = True
     free[pairs.columns] = False
-    return np.flatnonzero(free)
+    return free.nonzero()[0]
 
 
 def _joined(parts: list[NDArray[Any]]) -> NDArray[np.int64]:
@@ -355,7 +367,7 @@ def _joined(parts: list[NDArray[Any]]) -> NDArray[np.int64]:
 
 def check_detections(boxes: Floats, scores: Floats) -> None:
     """Raise InputError for what no tracker may be given. boxes: (4, M). scores: (M,)."""
-    if not ((boxes[2:] > boxes[:2]).all() and np.isfinite(boxes.sum() + scores.sum())):
+    if not ((boxes[2:] > boxes[:2]).all() and math.isfinite(boxes.sum() + scores.sum())):
         for place, (box, score) in enumerate(zip(boxes.T.tolist(), scores.tolist(), strict=True)):
             if not np.isfinite([*box, score]).all():
                 shown = ", ".join(f"{value:g}" for value in box)

@@ -43,7 +43,7 @@ class Sort(OnlineTracker):
         streak += 1
         streak[self.missed()] = 0
         self.begin(unmatched(pairs, len(seen)), seen)
-        self.keep(self.age() <= self.max_age)
+        self.keep(self.alive(self.max_age))
         shown = self.tracks["detection"] >= 0
         if self.num_frames > self.min_hits:
             shown &= self.tracks["streak"] >= self.min_hits
