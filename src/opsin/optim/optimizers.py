@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn, optim
 
 from opsin import objects
-from opsin.checks import check_share, check_within
+from opsin.checks import check_number, check_share, check_within
 from opsin.errors import InputError, unknown
 from opsin.optim.wrapping import GradientCentralization, Lookahead
 
@@ -50,6 +50,8 @@ _OPTIMIZERS: Mapping[str, _Entry] = MappingProxyType(
     }
 )
 
+_OWN = {"layer_decay", "layer_rates", "lookahead", "gradient_centralization"}  # options of any optimizer
+
 
 def create_optimizer(
     model: nn.Module,
@@ -59,6 +61,7 @@ def create_optimizer(
     weight_decay: float = 0.0,
     decay_norm_and_bias: bool = True,
     layer_decay: float = 1.0,
+    layer_rates: Mapping[str, float] | None = None,
     lookahead: bool | Mapping[str, Any] | None = None,
     gradient_centralization: bool | None = None,
     **options: Any,
@@ -71,8 +74,8 @@ def create_optimizer(
     `opsin.objects`. options are those of the torch class. weight_decay acts as the class defines it: decoupled in adamw
     and ranger, an L2 term in the others.
     decay_norm_and_bias=False keeps it off biases and normalisation (He et al. 2019, arXiv:1812.01187, section 3.1).
-    layer_decay: see `parameter_groups`. lookahead: {k, alpha} or True puts `Lookahead` around any of them, and
-    gradient_centralization=True `GradientCentralization`; False takes them away from a name that has them.
+    layer_decay, layer_rates: see `parameter_groups`. lookahead: {k, alpha} or True puts `Lookahead` around any of them,
+    and gradient_centralization=True `GradientCentralization`; False takes them away from a name that has them.
     Raises InputError for an unknown name or option and for values that the optimizer refuses.
     """
     entry = _find_entry(name)
@@ -80,12 +83,12 @@ def create_optimizer(
     known = taken.keys() - {"params", "lr", "weight_decay"}
     for option in options:
         if option not in known and not any(p.kind is p.VAR_KEYWORD for p in taken.values()):
-            raise unknown(f"option of {name}", option, known | {"layer_decay", "lookahead", "gradient_centralization"})
+            raise unknown(f"option of {name}", option, known | _OWN)
     for key, value in (("lr", lr), ("weight_decay", weight_decay)):
         check_within(key, value, 0)
     # YAML has no tuples, torch wants them: betas.
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
-    groups = parameter_groups(model, weight_decay, decay_norm_and_bias, lr, layer_decay)
+    groups = parameter_groups(model, weight_decay, decay_norm_and_bias, lr, layer_decay, layer_rates)
     rates = {"lr": lr, "weight_decay": weight_decay}
     if "weight_decay" not in taken and not any(p.kind is p.VAR_KEYWORD for p in taken.values()):
         rates = _without_decay(name, lr, weight_decay, groups)
@@ -134,6 +137,7 @@ def parameter_groups(
     decay_norm_and_bias: bool,
     lr: float | None = None,
     layer_decay: float = 1.0,
+    layer_rates: Mapping[str, float] | None = None,
 ) -> list[dict[str, Any]]:
     """The parameters of a model that require a gradient, each once, split by weight decay and rate where asked for.
 
@@ -141,10 +145,13 @@ def parameter_groups(
     holds, whose parameters may have more dimensions. layer_decay: d of the rate lr * d**depth, for fine-tuning (Howard
     and Ruder 2018, arXiv:1801.06146, section 3.2), where the head of a `Backbone` and whatever stands beside it have
     depth 0, its last stage 1, the stage before it 2, and so on to the stem. Groups of less depth come first.
-    Raises InputError when no parameter requires a gradient, and where there are no stages to tell depths by.
+    layer_rates: of parts of the model by name, as {"convs.0": 0.1}, what their rate is multiplied by; of two names that
+    fit, the longer one's.
+    Raises InputError when no parameter requires a gradient, where there are no stages to tell depths by, and for names
+    of no part.
     """
-    depths = _depths(model, layer_decay)
-    groups: dict[tuple[int, bool], dict[nn.Parameter, None]] = {}  # dicts as ordered sets
+    depths, rates = _depths(model, layer_decay), _rates(model, layer_rates or {})
+    groups: dict[tuple[int, float, bool], dict[nn.Parameter, None]] = {}  # dicts as ordered sets
     seen: set[nn.Parameter] = set()  # a tied parameter counts once, where it comes first
     for module in model.modules():
         is_norm = isinstance(module, nn.LayerNorm | nn.RMSNorm)
@@ -152,14 +159,34 @@ def parameter_groups(
             if parameter.requires_grad and parameter not in seen:
                 seen.add(parameter)
                 spare = not decay_norm_and_bias and (parameter.ndim <= 1 or is_norm)
-                groups.setdefault((depths.get(parameter, 0), spare), {})[parameter] = None
+                key = depths.get(parameter, 0), rates.get(parameter, 1.0), spare
+                groups.setdefault(key, {})[parameter] = None
     if not groups:
         raise InputError(f"no parameter of {type(model).__name__} requires a gradient; unfreeze what is to be trained")
     found = []
-    for (depth, spare), parameters in sorted(groups.items(), key=lambda item: item[0]):
+    for (depth, rate, spare), parameters in sorted(groups.items(), key=lambda item: item[0]):
         found.append({"params": list(parameters), "weight_decay": 0.0 if spare else weight_decay})
-        if layer_decay != 1 and lr is not None:
-            found[-1]["lr"] = lr * layer_decay**depth
+        if (layer_decay != 1 or rates) and lr is not None:
+            found[-1]["lr"] = lr * layer_decay**depth * rate
+    return found
+
+
+def _rates(model: nn.Module, layer_rates: Mapping[str, float]) -> dict[nn.Parameter, float]:
+    """Of each parameter that a name of `layer_rates` fits what its rate is multiplied by."""
+    if not isinstance(layer_rates, Mapping):
+        raise InputError(f'layer_rates are numbers by the names of parts, as {{"stem": 0.1}}; got {layer_rates!r}')
+    for name, rate in layer_rates.items():
+        check_number(f"layer_rates of {name}", rate)
+    found, used = dict[nn.Parameter, float](), set[str]()
+    for full, parameter in model.named_parameters():
+        own = full.removeprefix("model.")  # of a task that has the model in it
+        fitting = [name for name in layer_rates if f"{own}.".startswith(f"{name}.")]
+        used.update(fitting)
+        if fitting:
+            found[parameter] = float(layer_rates[max(fitting, key=len)])
+    if unused := [name for name in layer_rates if name not in used]:
+        parts = [name.removeprefix("model.") for name, _ in model.named_modules() if name]
+        raise unknown("part of the model in layer_rates", unused[0], parts)
     return found
 
 
