@@ -18,6 +18,7 @@ import opsin
 from opsin.cli import app_for
 from opsin.embed.gallery import Gallery, fingerprint, read_gallery
 from opsin.errors import InputError
+from opsin.ops.similarity import FIVE_POINTS
 
 from .tiny_people import draw_person, write_people, write_splits
 
@@ -223,6 +224,24 @@ def test_other_people_and_listed_pairs_are_evaluated(run: Path, people: Path, tm
     write_people(lone, range(70, 72), images=1)
     assert "no two images of this split show the same identity" in refusal("eval", run, "--data", lone)
     assert "leave it out" in refusal("eval", run, "--hausdorff")
+
+
+def test_faces_are_aligned_by_five_points(run: Path, people: Path, tmp_path: Path) -> None:
+    """A person turned by a right angle is the same again, once the points say so."""
+    straight, turned, table = tmp_path / "a.png", tmp_path / "b.png", tmp_path / "points.csv"
+    image = draw_person(44, 0).resize((112, 112))
+    image.save(straight)
+    image.transpose(Image.Transpose.ROTATE_90).save(turned)  # (x, y) comes to (y, 112 - x)
+    rows = [["a.png", *(f"{v}" for point in FIVE_POINTS for v in point)]]
+    rows.append(["b.png", *(f"{v}" for x, y in FIVE_POINTS for v in (y, 112 - x))])
+    table.write_text("\n".join(",".join(row) for row in [["path", *"abcdefghij"], *rows]))
+    (plain,) = json.loads(call("predict", run, straight, turned, "--json"))
+    (aligned,) = json.loads(call("predict", run, straight, turned, "--points", table, "--json"))
+    assert aligned["distance"] < 0.05 * plain["distance"] and aligned["same"]
+    assert "has no points of" in refusal("predict", run, straight, people / "test/p40/0.png", "--points", table)
+    table.write_text("a.png,1,2,3\n")
+    assert "line 1: expected a path and ten numbers" in refusal("predict", run, straight, turned, "--points", table)
+    assert "cannot read the points" in refusal("predict", run, straight, turned, "--points", tmp_path / "none.csv")
 
 
 def test_a_person_in_noise_is_drawn_twice_alike() -> None:

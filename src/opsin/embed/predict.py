@@ -16,6 +16,7 @@ from opsin.data.images import UnreadableImage
 from opsin.embed.answers import UNKNOWN, EmbedAnswer, PairAnswer
 from opsin.embed.comparison import exact_distances
 from opsin.embed.embedder import Embedder
+from opsin.embed.face_points import FacePoints, read_points
 from opsin.embed.gallery import Gallery, fingerprint, read_gallery
 from opsin.embed.thresholds import Threshold
 from opsin.embed.verification import describe_far
@@ -39,7 +40,8 @@ class EmbedPredictor(Predictor):
 
     def __init__(self, model: nn.Module | None, facts: Facts) -> None:
         super().__init__(model, facts)
-        self._galleries: dict[str, Gallery] = {}
+        self._galleries: dict[tuple[str, str], Gallery] = {}
+        self._points: FacePoints | None = None
 
     @classmethod
     def relabel(cls, recipe: Recipe, source: Source) -> Source:
@@ -76,7 +78,7 @@ class EmbedPredictor(Predictor):
 
     def gallery(self, path: str | Path) -> Gallery:
         """A gallery by its file, or made of a folder by identity. Raises InputError for one that another model made."""
-        key = str(path)
+        key = str(path), "" if self._points is None else str(self._points.file)
         if key not in self._galleries:
             place = Path(path).expanduser()
             if place.is_file() and place.suffix.lower() == ".safetensors":
@@ -106,7 +108,8 @@ class EmbedPredictor(Predictor):
                     if (label := int(split.kind.labels[i])) < 0:
                         continue
                     try:
-                        read.append(split.read(i))
+                        image = split.read(i)
+                        read.append(image if self._points is None else self._points.align(split.name(i), image))
                     except UnreadableImage as error:
                         bad.append(f"{error.path}: {error.reason}")
                         continue
@@ -124,6 +127,11 @@ class EmbedPredictor(Predictor):
         if not bool(torch.isfinite(embeddings).all()):
             raise InputError("embeddings of the gallery are not finite; the network has diverged, train it anew")
         return Gallery(embeddings, names, files, fingerprint(self), short_name(self.recipe.model.name))
+
+    def read(self, given: Any) -> Tensor:
+        """An image, uint8 (C, H, W), or the aligned crop of its face where `points` says where that is."""
+        image: Tensor = super().read(given)
+        return image if self._points is None else self._points.align(given, image)
 
     def for_inputs(self, found: Sequence[Any], options: Mapping[str, Any]) -> Predictor:
         """Two images, of which nothing else is asked, are compared with each other."""
@@ -177,6 +185,9 @@ class EmbedPredictor(Predictor):
 
     def _checked(self, options: Mapping[str, Any], batch_size: int) -> dict[str, Any]:
         checked = super()._checked(options, batch_size)
+        points = checked.get("points")
+        if points is None or self._points is None or str(self._points.file) != str(points):
+            self._points = None if points is None else read_points(points)
         if (gallery := checked.get("gallery")) is not None:
             self.gallery(gallery)  # before anything is read
         return checked

@@ -64,6 +64,13 @@ ROOM = Room(
                 metavar="FOLDER",
             ),
             Option("top", int, "With --gallery, how many people to name, the nearest first.", default=5, minimum=1),
+            Option(
+                "points",
+                str,
+                "A CSV of five points of each face, path,x1,y1,...,x5,y5: eyes, nose, corners of the mouth. Crops are "
+                "aligned by them.",
+                metavar="FILE",
+            ),
             Option("embeddings", str, "Write the embeddings of all images to FILE.npz.", metavar="FILE", writes=True),
         ),
         "eval": (
