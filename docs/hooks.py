@@ -319,6 +319,33 @@ def regression(limit: float) -> bytes:
     return plot(curves, -limit, limit, "error")
 
 
+def wing_steps() -> bytes:
+    """Slopes of losses by the error, and the share of an error that a step removes, at a rate that suits 5 pixels."""
+    import torch
+
+    from opsin.engine import charts
+
+    error = torch.linspace(0.25, 20, 400, dtype=torch.float64, requires_grad=True)
+    names = ("l2", "l1", "smooth_l1", "wing")
+
+    def draw(canvas: Any) -> None:
+        slope, share = canvas.subplots(1, 2)
+        for colour, name in zip(charts.LINES, names, strict=False):
+            (gradient,) = torch.autograd.grad(loss(name, 0)(error).sum(), error)
+            at_five = gradient[(error - 5).abs().argmin()]
+            slope.plot(error.detach(), gradient, color=colour, label=name)
+            share.plot(error.detach(), 10 * (gradient / error).detach() / (at_five / 5), color=colour)
+        slope.set_title("gradient", color=charts.MUTED, fontsize=10)
+        share.set_title("share of the error that a step removes, in %", color=charts.MUTED, fontsize=10)
+        slope.set_ylim(0, 6)
+        share.set_ylim(0, 60)
+        for axes in (slope, share):
+            axes.set_xlabel("error, in pixels")
+        canvas.legend(*slope.get_legend_handles_labels(), loc="outside upper left", ncols=5, handlelength=1.2)
+
+    return charts.svg(draw, 7.6, 3.2)
+
+
 def adaptive_wing() -> bytes:
     """Errors of a heatmap, on the background, on a slope and on a peak."""
     curves = {f"y={y}": (lambda e, y=y: loss("adaptive_wing", y)(e + y)) for y in (0.0, 0.5, 1.0)}
@@ -372,6 +399,7 @@ PLOTS: dict[str, Callable[[], bytes]] = {
     "smooth-rectifiers": partial(activations, "relu", "silu", "gelu", "mish", "hard_swish"),
     "regression-near": partial(regression, 2),
     "regression-far": partial(regression, 20),
+    "wing-steps": wing_steps,
     "adaptive-wing": adaptive_wing,
     "certainty": certainty,
     "focal": focal,

@@ -180,6 +180,17 @@ def film(path: Path) -> None:
         container.mux(stream.encode())
 
 
+def points(folder: Path) -> None:
+    """A table of two points for two images each of twelve people."""
+    rows = ["image,left_eye_x,left_eye_y,right_eye_x,right_eye_y"]
+    (folder / "people").mkdir()
+    for number in range(24):
+        name = f"people/Ann_{'abcdefghijkl'[number // 2]}_{number % 2}.png"
+        image(number, 48, 48).save(folder / name)
+        rows.append(f"{name},{30 + number / 9:.1f},20,{12 + number / 9:.1f},21")
+    (folder / "points.csv").write_text("\n".join(rows))
+
+
 def make_folder(folder: Path) -> None:
     """A reader's folder, without runs."""
     for name, classes in CLASSES.items():
@@ -200,6 +211,7 @@ def make_folder(folder: Path) -> None:
     words(folder)
     people(folder)
     texts(folder)
+    points(folder)
     fashion_mnist(folder / "fashion_mnist")
     for name in ("new_images", "images", "new"):
         (folder / name).mkdir()
@@ -268,6 +280,9 @@ RUNS: Mapping[str, Callable[[Path], None]] = {
     "streets": lambda folder: segmenter(folder, "streets", "deeplabv3plus", **SMALL, channels=16),
     "scans": lambda folder: segmenter(folder, "scans", "unet", width=4, names=["membrane", "interior"]),
     "faces": embedder,
+    "points": lambda folder: train(
+        folder, {"task": "landmark", "model": {"name": "wing_cnn6"}, "data": {"source": "drawn_faces:20"}}
+    ),
     "words": lambda folder: recognizer(folder, "words_train.zip", "crnn"),
     "ctpn": lambda folder: detector(folder, "pages", "ctpn", **SMALL, hidden=8, features=16, text_threshold=0.0),
     "faster_rcnn": lambda folder: detector(folder, "bccd", "faster_rcnn", **SMALL, channels=32),

@@ -95,6 +95,7 @@ RUNS: Mapping[str, Mapping[str, str]] = {
     "docs/export.md": {"runs/lenet5_digits": "digits", "runs/yolov3_bccd": "yolo"},
     "docs/finetuning.md": {"runs/other_photos": "other"},
     "docs/prediction.md": {"runs/digits": "digits"},
+    "docs/landmark_metrics.md": {"runs/faces": "points"},
     "docs/pages.md": {"runs/ctpn": "ctpn", "runs/crnn": "words"},
     "docs/reading.md": {"runs/words": "words"},
     "docs/reading_metrics.md": {"runs/words": "words"},
@@ -163,6 +164,7 @@ def folder(kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     monkeypatch.setattr(rooms, "_imported", [])
     monkeypatch.setenv("OPSIN_IMPORT", "")
     monkeypatch.setattr("opsin.data.formats.digit_scenes._COUNT", 20)
+    monkeypatch.setattr("opsin.data.formats.drawn_faces._COUNT", 20)
     monkeypatch.setattr("opsin.backbones.weights.fetch", lambda url, *_, **__: weights(url))
 
     def weights(url: str) -> Path:
