@@ -99,7 +99,7 @@ class Identities(Truth):
         if self.closed:
             return None
         # an example of nobody known stands alone; a NUL is in no file's name
-        return [self.names[k] if k >= 0 else f"\0{i}" for i, k in enumerate(self.labels.tolist())]
+        return [self.names[int(k)] if k >= 0 else f"\0{i}" for i, k in enumerate(self.labels)]
 
     def read(self, i: int, size: Size | None) -> dict[str, Any]:
         return {"identity": self.labels[i]}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from opsin.data.point_sets import eyes_of_names, find_flip, flip_of_names, mean_shape, recognize_set
+from opsin.data.point_sets import eyes_of_names, find_flip, flip_of_names, known_points, mean_shape, recognize_set
 from opsin.data.truth import Problem, Size, Summary, Truth
 from opsin.errors import InputError, printable
 
@@ -46,7 +46,7 @@ class NamedPoints(Truth):
     ) -> NamedPoints:
         """From points (N, P, 2), NaN where not known, with the names, and with all that follows from these."""
         names = [str(k) for k in range(points.shape[1])] if names is None else list(names)
-        known = ~np.isnan(points).any(axis=2)
+        known = known_points(points)
         visible = known if visible is None else visible & known
         return cls(points.astype(np.float32), tuple(names), visible, people=people).described()
 
@@ -68,7 +68,7 @@ class NamedPoints(Truth):
     @property
     def known(self) -> np.ndarray:
         """(N, P) bool: which points are known."""
-        return ~np.isnan(self.points).any(axis=2)
+        return known_points(self.points)
 
     def __len__(self) -> int:
         return len(self.points)
@@ -138,12 +138,12 @@ class NamedPoints(Truth):
         ]
         some = np.flatnonzero((counts > 0) & (counts < len(self.names))).tolist()
         for i in some:
-            missing = [self.names[k] for k in np.flatnonzero(~self.known[i])]
+            missing = [self.names[int(k)] for k in np.flatnonzero(~self.known[i])]
             found.append(Problem("unknown_points", "", f"not known: {_listed(missing)}", "note", i))
         for i, (height, width) in sizes.items():
             outside = np.flatnonzero(((self.points[i] < 0) | (self.points[i] > (width, height))).any(axis=1))
             if len(outside):
-                listed = _listed([self.names[k] for k in outside])
+                listed = _listed([self.names[int(k)] for k in outside])
                 found.append(
                     Problem("points_outside", "", f"outside of the image of {height}x{width}: {listed}", "warning", i)
                 )

@@ -23,13 +23,18 @@ _WRONG = 0.05  # the same, by which a given pair may be worse than the best part
 _ROUNDS = 4  # in which the axis of the mirror is found
 
 
+def known_points(points: np.ndarray) -> np.ndarray:
+    """Which of points (..., P, 2) are known, (..., P) bool: those whose coordinates are both numbers."""
+    return np.isfinite(points[..., 0]) & np.isfinite(points[..., 1])
+
+
 def mean_shape(points: np.ndarray) -> np.ndarray:
     """The mean of shapes (N, P, 2), each moved and scaled so that its box is centred at 0 with a diagonal of 1: (P, 2).
 
     NaN are points that are not known; shapes of which fewer than half are known are left out, unless all are. What no
     shape knows stays NaN.
     """
-    known = ~np.isnan(points).any(axis=2)
+    known = known_points(points)
     whole = known.mean(axis=1) >= 0.5
     chosen = points[whole if whole.any() else known.any(axis=1)].astype(np.float64)
     if not len(chosen):
@@ -50,6 +55,7 @@ def find_flip(shape: np.ndarray) -> tuple[int, ...] | None:
     if np.isnan(shape).any():
         return None
     axis = float(shape[:, 0].mean())
+    flip = np.arange(len(shape))
     for _ in range(_ROUNDS):
         distances = _mirrored_distances(shape, axis)
         flip = _involution(linear_sum_assignment(distances)[1], distances)

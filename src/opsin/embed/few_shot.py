@@ -85,7 +85,9 @@ def run_episodes(
     2, with Euclidean distances. embeddings: (N, D), as they are compared. labels: (N,) int64, -1 is nobody. An identity
     takes part that has more than `shots` images; one with fewer than `queries` others is asked for those that it has.
     """
-    check_count("ways", ways, 2), check_count("shots", shots), check_count("queries", queries)
+    check_count("ways", ways, 2)
+    check_count("shots", shots)
+    check_count("queries", queries)
     members = {k: np.flatnonzero(labels == k) for k in np.unique(labels[labels >= 0]).tolist()}
     able = [k for k, places in members.items() if len(places) > shots]
     if len(able) < ways:

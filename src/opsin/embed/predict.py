@@ -213,7 +213,7 @@ class EmbedPredictor(Predictor):
         nearest: list[dict[str, Any]] = []
         seen = set[str]()
         for place in np.argsort(distances, kind="stable").tolist():
-            name = gallery.names[place]
+            name = gallery.names[int(place)]
             if name not in seen:
                 seen.add(name)
                 nearest.append({"name": name, "distance": float(distances[place]), "file": gallery.files[place]})

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from opsin.data import Split
 from opsin.data.drawing import save_image
+from opsin.data.point_sets import known_points
 from opsin.engine.evaluator import Evaluator, Result
 from opsin.engine.predict import Predictor
 from opsin.engine.recipe import own_section
@@ -154,4 +155,4 @@ class ShiftedBoxes:
 
 
 def _known(one: Compared) -> np.ndarray:
-    return ~np.isnan(one.truth).any(axis=1)
+    return known_points(one.truth)

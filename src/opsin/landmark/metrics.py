@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from opsin.data.point_sets import known_points
 from opsin.errors import InputError
 
 NORMALIZERS = {
@@ -61,7 +62,7 @@ def lengths(
     for name, (left, right) in eyes.items():
         between = truths[:, list(left)].mean(axis=1) - truths[:, list(right)].mean(axis=1)
         found[name] = np.linalg.norm(between, axis=1)
-    known = ~np.isnan(truths).any(axis=2)
+    known = known_points(truths)
     low = np.where(known[..., None], truths, np.inf).min(axis=1, initial=np.inf)
     high = np.where(known[..., None], truths, -np.inf).max(axis=1, initial=-np.inf)
     sides = np.where(known.any(axis=1)[:, None], np.maximum(high - low, 0.0), np.nan)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from opsin.data.loading import derive_seed
-from opsin.data.point_sets import mean_shape
+from opsin.data.point_sets import known_points, mean_shape
 
 _ROUNDS = 3  # of aligning with a new mean
 _MOST = 4  # times as many examples an epoch as there are, at most
@@ -31,7 +31,7 @@ def align(shape: np.ndarray, mean: np.ndarray) -> np.ndarray:
 def poses_of(points: np.ndarray) -> np.ndarray:
     """How each of shapes (N, P, 2) is turned: its first principal coordinate, (N,). Points not known are the mean's."""
     mean = np.nan_to_num(mean_shape(points))
-    known = ~np.isnan(points).any(axis=2)
+    known = known_points(points)
     shapes = []
     for own, there in zip(points.astype(np.float64), known, strict=True):
         if there.sum() < 2:

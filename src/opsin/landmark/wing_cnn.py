@@ -60,6 +60,7 @@ class WingCNN(Regressor):
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                assert layer.bias is not None
                 nn.init.zeros_(layer.bias)
         nn.init.normal_(self.predict.weight, std=0.0001 / self.unit)
 

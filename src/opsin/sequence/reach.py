@@ -39,7 +39,7 @@ def gradient_by_step(predictor: Any, split: Split, count: int = 32) -> np.ndarra
     found, places = predictor.model, longest_places(split, count)
     batch = next(iter(data.create_loader(split.subset(places), None, batch_size=len(places))))
     source, *lengths = predictor.inputs(batch)
-    kept: list[tuple[Tensor, Tensor]] = []
+    kept: list[tuple[Any, Any]] = []
     with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False), _keeping(found, kept):
         given = source.clone().requires_grad_() if source.is_floating_point() else source
         losses = found.loss(found(given, *lengths), predictor.targets(batch))
@@ -51,7 +51,7 @@ def gradient_by_step(predictor: Any, split: Split, count: int = 32) -> np.ndarra
 
 
 @contextmanager
-def _keeping(model: nn.Module, kept: list[tuple[Tensor, Tensor]]) -> Iterator[None]:
+def _keeping(model: nn.Module, kept: list[tuple[Any, Any]]) -> Iterator[None]:
     """Keep (symbols, embeddings) of a network's first embedding, as they come."""
     tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
     hooks = [one.register_forward_hook(lambda m, x, y: kept.append((x[0], y))) for one in tables[:1]]
@@ -73,7 +73,7 @@ def gates_of(predictor: Any, raw: Tensor) -> tuple[dict[str, np.ndarray], list[s
     if not isinstance(recurrent, Recurrent):
         return None
     source, *lengths = predictor.given([raw])
-    kept: list[tuple[Tensor, Tensor]] = []
+    kept: list[tuple[Any, Any]] = []
     with _keeping(model, kept):
         model(source, *lengths)
     x = kept[0][1] if kept else source

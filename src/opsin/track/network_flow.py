@@ -84,8 +84,8 @@ class MinCostFlow(BatchTracker):
             cost = 0.5 * away + (gap - 1) * self.missed
             worth = cost < 2.0 * self.border
             parts.append((one[worth], other[worth], cost[worth]))
-        sources, targets, links = (np.concatenate([part[at] for part in parts]) for at in range(3))
-        return sources, targets, links
+        sources, targets, links = zip(*parts, strict=True)
+        return np.concatenate(sources), np.concatenate(targets), np.concatenate(links)
 
 
 class ShortestPaths(MinCostFlow):

@@ -12,6 +12,7 @@ import numpy as np
 from opsin.data.box_crops import BoxCrops, windows_of
 from opsin.data.inputs import Concatenated, ImageFiles, Inputs
 from opsin.data.named_points import NamedPoints
+from opsin.data.point_sets import known_points
 from opsin.data.source import Source, Split
 from opsin.data.truth import Problem
 from opsin.errors import InputError, printable
@@ -95,7 +96,7 @@ def _cut(rows: PointRows, crop: str | None, scale: float, name: str) -> tuple[In
         raise InputError(f"{name} says no boxes around what has the points; take crop=points or none")
     if not isinstance(rows.inputs, ImageFiles):
         raise InputError(f"{name} is not cut: only images in files of their own are; leave crop out")
-    known = ~np.isnan(points).any(axis=2)
+    known = known_points(points)
     low = np.where(known[..., None], points, np.inf).min(axis=1)
     high = np.where(known[..., None], points, -np.inf).max(axis=1)
     around = np.where(known.any(axis=1)[:, None], np.concatenate([low, high], axis=1), [0.0, 0, 2, 2])
