@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,6 +51,11 @@ def run(bare: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def load(run: Path) -> Any:
+    """What predicts, with what embedding alone has."""
+    return opsin.load(run)
+
+
 def invoke(*args: object) -> Result:
     words = [str(one) for one in args]
     return CliRunner().invoke(app_for(words), words)
@@ -68,11 +74,11 @@ def refusal(*args: object) -> str:
 
 
 def test_the_threshold_is_fitted_on_validation_people_and_kept(run: Path, people: Path) -> None:
-    threshold = opsin.load(run).threshold
+    threshold = load(run).threshold
     assert threshold is not None
     assert (threshold.far, threshold.different, threshold.people) == (0.05, 10 * 9 // 2 * 25, 10)
     # worked out anew of the embeddings themselves, with all distances written out
-    model = opsin.load(run)
+    model = load(run)
     names = sorted((people / "val").rglob("*.png"))
     points = np.stack([one.embedding for one in model.predict([str(name) for name in names])])
     distances = np.sqrt(((points[:, None].astype(np.float64) - points) ** 2).sum(axis=2))
@@ -100,17 +106,17 @@ def test_nothing_is_fitted_on_test_or_training_data(bare: Path) -> None:
     assert "test split, which makes its scores too good" in refusal("eval", bare, "--far", "0.1", "--split", "test")
     assert "which the model was trained on" in refusal("eval", bare, "--far", "0.1", "--split", "train")
     assert "takes 1,000,000 pairs of two identities" in refusal("eval", bare, "--far", "1e-6")
-    assert opsin.load(bare).threshold is None
+    assert load(bare).threshold is None
 
 
 def test_two_images_are_compared(run: Path, people: Path) -> None:
     one, same, other = (people / "test" / name for name in ("p40/0.png", "p40/3.png", "p47/0.png"))
     (near,), (far,) = (json.loads(call("predict", run, one, two, "--json")) for two in (same, other))
     assert near["same"] and not far["same"] and near["probability"] > 0.5 > far["probability"]
-    assert near["far"] == 0.05 and near["threshold"] == opsin.load(run).threshold.distance
-    answer = opsin.load(run).verify(one, Image.open(same))
+    assert near["far"] == 0.05 and near["threshold"] == load(run).threshold.distance
+    answer = load(run).verify(one, Image.open(same))
     assert answer.same and answer.distance == pytest.approx(near["distance"], abs=1e-5)
-    assert opsin.load(run).verify(one, one).distance == pytest.approx(0, abs=1e-4)
+    assert load(run).verify(one, one).distance == pytest.approx(0, abs=1e-4)
     assert call("predict", run, one, same).startswith("the same: distance ")
     assert "false accept rate of 0.05" in call("predict", run, one, other)
     assert len(json.loads(call("predict", run, one, same, other, "--json"))) == 3  # three are not compared
@@ -120,7 +126,7 @@ def test_without_a_threshold_nothing_is_the_same(bare: Path, people: Path) -> No
     one = people / "test/p40/0.png"
     assert "no threshold is fitted" in refusal("predict", bare, one, one)
     with pytest.raises(InputError, match="opsin eval RUN --far"):
-        opsin.load(bare).verify(one, one)
+        load(bare).verify(one, one)
     (answer,) = json.loads(call("predict", bare, one, "--gallery", people / "test", "--json"))
     assert answer["name"] is None and answer["nearest"][0]["name"] == "p40"
 
@@ -132,7 +138,7 @@ def test_who_of_a_folder(run: Path, people: Path, tmp_path: Path) -> None:
     assert known["name"] == "p43" and [one["name"] for one in known["nearest"]].count("p43") == 1
     assert len(known["nearest"]) == 3 and known["nearest"][0]["file"].endswith(".png")
     assert unknown["name"] == "unknown" and unknown["probability"] < 0.5
-    assert unknown["distance"] > opsin.load(run).threshold.distance
+    assert unknown["distance"] > load(run).threshold.distance
     drawn = tmp_path / "drawn"
     call("predict", run, query, "--gallery", gallery, "--out", drawn)
     assert Image.open(drawn / "4.png").height > 32  # over who it is
@@ -156,7 +162,7 @@ def test_people_are_added_to_a_gallery_and_removed(run: Path, people: Path, tmp_
 
 def test_bad_galleries_are_refused(run: Path, people: Path, tmp_path: Path) -> None:
     query, file = people / "test/p43/4.png", tmp_path / "team.safetensors"
-    model = opsin.load(run)
+    model = load(run)
     held = model.embed_people(people / "test")
     assert held.model == fingerprint(model)
     Gallery(held.embeddings, held.names, held.files, "0" * 32, "facenet").save(file)
@@ -178,7 +184,7 @@ def test_bad_galleries_are_refused(run: Path, people: Path, tmp_path: Path) -> N
 
 
 def test_another_network_makes_another_fingerprint(run: Path) -> None:
-    one, two = opsin.load(run), opsin.load(run)
+    one, two = load(run), load(run)
     assert fingerprint(one) == fingerprint(two)
     with torch.no_grad():
         next(two.model.parameters()).view(-1)[0] += 1e-3
@@ -188,7 +194,7 @@ def test_another_network_makes_another_fingerprint(run: Path) -> None:
 def test_unreadable_images(run: Path, people: Path, tmp_path: Path) -> None:
     gallery = write_people(tmp_path / "gallery", range(40, 42), images=2)
     (gallery / "p41/broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
-    held = opsin.load(run).embed_people(gallery)
+    held = load(run).embed_people(gallery)
     assert held.people == {"p40": 2, "p41": 2}
     assert "broken.png" in refusal("predict", run, people / "test/p40/0.png", gallery / "p41/broken.png")
 
@@ -200,7 +206,7 @@ def test_embeddings_are_written(run: Path, people: Path, tmp_path: Path) -> None
         points, paths = stored["embeddings"], stored["paths"].tolist()
     assert points.shape[0] == 5 and points.dtype == np.float32
     assert [Path(one).name for one in paths] == [f"{k}.png" for k in range(5)]
-    np.testing.assert_allclose(points[2], opsin.load(run).predict(paths[2]).embedding, atol=1e-5)
+    np.testing.assert_allclose(points[2], load(run).predict(paths[2]).embedding, atol=1e-5)
     # two images are embedded, where that is asked, and not compared
     call("predict", run, people / "test/p40/0.png", people / "test/p41/0.png", "--embeddings", file)
     assert "is a folder" in refusal("predict", run, people / "test/p40", "--embeddings", tmp_path)

@@ -16,9 +16,9 @@ from opsin.errors import InputError
 
 def plain_hausdorff(first: np.ndarray, second: np.ndarray) -> float:
     """As Dubuisson and Jain write it, point by point."""
-    forth = np.mean([min(np.linalg.norm(a - b) for b in second) for a in first])
-    back = np.mean([min(np.linalg.norm(a - b) for a in first) for b in second])
-    return max(forth, back)
+    forth = np.mean([min(float(np.linalg.norm(a - b)) for b in second) for a in first])
+    back = np.mean([min(float(np.linalg.norm(a - b)) for a in first) for b in second])
+    return float(max(forth, back))
 
 
 def test_hausdorff_against_the_plain_formula() -> None:

@@ -69,7 +69,7 @@ def is_a_set_of_tracks(following: np.ndarray, used: np.ndarray, network: FlowNet
     edges = set(zip(network.sources.tolist(), network.targets.tolist(), strict=True))
     return (
         len(set(following[rows].tolist())) == len(rows)
-        and used[rows].all()
+        and bool(used[rows].all())
         and bool(used[following[rows]].all())
         and all(pair in edges for pair in zip(rows.tolist(), following[rows].tolist(), strict=True))
     )
@@ -281,7 +281,7 @@ def test_the_process_equals_that_of_scikit_learn() -> None:
     side = float(np.mean(boxes[:, 2:] - boxes[:, :2]))
     kernel = ConstantKernel((0.5 * side) ** 2, "fixed") * RBF(10.0, "fixed")
     trend = np.stack([np.polyfit(frames, boxes[:, corner], 1) for corner in range(4)])
-    around = GaussianProcessRegressor(kernel, alpha=(0.02 * side) ** 2, optimizer=None)
+    around = GaussianProcessRegressor(kernel, alpha=(0.02 * side) ** 2, optimizer=None)  # type: ignore[arg-type]
     around.fit(frames[:, None], boxes - (np.outer(frames, trend[:, 0]) + trend[:, 1]))
     expected = around.predict(wanted[:, None]) + np.outer(wanted, trend[:, 0]) + trend[:, 1]
     np.testing.assert_allclose(gaps.gaussian(frames, boxes, wanted), expected, atol=1e-6)

@@ -276,7 +276,7 @@ def test_a_zip_is_as_good_as_its_folder(tmp_path: Path) -> None:
 
 def test_truth_is_not_taken_for_detections(tmp_path: Path) -> None:
     write_sequences(tmp_path / "all", sample(), "mot")
-    with pytest.raises(InputError, match="has truth of MOTChallenge and no detections, det/det.txt"):
+    with pytest.raises(InputError, match=r"has truth of MOTChallenge and no detections, det/det\.txt"):
         read_sequences(tmp_path / "all")
 
 

@@ -20,7 +20,10 @@ from opsin.sequence.encoder_decoder import EncoderDecoder, Outputs
 from opsin.sequence.tokens import END, PAD, START
 
 _MOMENTS = 3  # steps at which a file is compared; the states of the first are empty or new
-_USAGE = f"Tokens are int64; {PAD} fills up, {START} begins and {END} ends a text; `source` and `target` say what the others are. "
+_USAGE = (
+    f"Tokens are int64; {PAD} fills up, {START} begins and {END} ends a text; `source` and `target` say what the "
+    "others are. "
+)
 
 
 class EncoderProgram(nn.Module):

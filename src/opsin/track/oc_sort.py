@@ -133,11 +133,12 @@ class OcSort(OnlineTracker):
         rows, gaps, end = rows[order], gaps[order], boxes[:, order]
         start, state = tracks["observed"][0][:, rows], tracks["anchor"][..., rows]
         steps = np.maximum(np.rint(gaps), 1.0)
-        elapsed = 1.0 if (gaps == steps).all() else gaps / steps
+        elapsed = gaps / steps
+        whole = bool((elapsed == 1.0).all())
         for number in range(1, int(steps[0]) + 1):
             under_way = int((steps >= number).sum())
             own = state[..., :under_way]
-            self.filter.predict(own, elapsed if isinstance(elapsed, float) else elapsed[:under_way])
+            self.filter.predict(own, 1.0 if whole else elapsed[:under_way])
             part = number / steps[:under_way]
             way = start[:, :under_way] + (end[:, :under_way] - start[:, :under_way]) * part
             state[..., :under_way] = self.filter.correct(own, way)

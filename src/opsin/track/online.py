@@ -153,8 +153,10 @@ class OnlineTracker:
 
         from opsin.structures import Instances
 
-        columns = [instances.boxes, instances.scores, instances.labels]
-        boxes, scores, labels = (None if one is None else one.numpy(force=True) for one in columns)
+        boxes = instances.boxes.numpy(force=True)
+        scores, labels = (
+            None if one is None else one.numpy(force=True) for one in (instances.scores, instances.labels)
+        )
         rows = self.follow(boxes, scores, labels, time, features=features, image=image, motion=motion)
         chosen = rows.detections
         shown, ids = torch.from_numpy(rows.boxes).to(instances.boxes.dtype), torch.from_numpy(rows.ids)

@@ -100,7 +100,7 @@ def test_pairs_as_lfw_lists_them(tmp_path: Path) -> None:
     assert truth.names == ["Ann_A", "Bob", "Cy"]
     assert truth.labels.tolist() == [0, 0, 1, 1, 2]
     assert truth.pairs.tolist() == [[0, 1], [0, 2], [3, 2], [4, 3]]
-    assert truth.same.tolist() == [True, False, True, False]
+    assert truth.alike.tolist() == [True, False, True, False]
     assert truth.folds.tolist() == [0, 0, 1, 1]
     some = truth.select(np.array([3, 2, 4]))  # both Bobs and Cy
     assert some.pairs.tolist() == [[0, 1], [2, 0]]

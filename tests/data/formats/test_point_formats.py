@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -258,10 +259,11 @@ def test_what_is_wrong_in_a_json_is_named_by_its_image(tmp_path: Path, content: 
 
 def test_what_cannot_be_cut_is_refused(tmp_path: Path) -> None:
     path = table(tmp_path, "image,eye_x,eye_y\na.png,1,2\n")
-    for options, message in (
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"crop": "box"}, "says no boxes around"),
         ({"crop": "face"}, "crop is 'face'; expected one of box, points, none"),
         ({"crop": "points", "box_scale": 99.0}, "box_scale is 99.0; expected a number from 0.1 to 10"),
-    ):
+    ]
+    for options, message in cases:
         with pytest.raises(InputError, match=message):
             data.open(path, "landmark", **options)

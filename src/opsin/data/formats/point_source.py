@@ -97,9 +97,10 @@ def _cut(rows: PointRows, crop: str | None, scale: float, name: str) -> tuple[In
     if not isinstance(rows.inputs, ImageFiles):
         raise InputError(f"{name} is not cut: only images in files of their own are; leave crop out")
     known = known_points(points)
+    anywhere: np.ndarray = np.logical_or.reduce(known, axis=1)
     low = np.where(known[..., None], points, np.inf).min(axis=1)
     high = np.where(known[..., None], points, -np.inf).max(axis=1)
-    around = np.where(known.any(axis=1)[:, None], np.concatenate([low, high], axis=1), [0.0, 0, 2, 2])
+    around = np.where(anywhere[:, None], np.concatenate([low, high], axis=1), [0.0, 0, 2, 2])
     windows = windows_of(np.stack(rows.boxes) if rows.boxes is not None and crop != "points" else around, scale)
     return BoxCrops(rows.inputs, windows), points - windows[:, None, :2]
 
