@@ -18,7 +18,7 @@ from opsin.data.truth import Problem, Size, Summary
 class ListedPairs(Identities):
     """Identities of images that stand in pairs. pairs: (P, 2) int64, places of both images in the split.
 
-    alike: (P,) bool, whether both are of one identity. folds: (P,) int64, of each pair its fold, of which a threshold is
+    alike: (P,) bool, whether both are of one identity. folds: (P,) int64, its fold, of which a threshold is
     chosen on the others; all 0 where there are none. Images whose identity no list names have the label -1.
     """
 
