@@ -146,22 +146,11 @@ def track(
     from opsin.track.counting import read_plan
     from opsin.track.job import TrackJob
 
-    job = TrackJob(
-        source,
-        frames,
-        tracker,
-        dict(parse_setting(setting) for setting in settings or []),
-        every,
-        None if count is None else read_plan(count),
-        appearance,
-        fps,
-        batch_size,
-        device,
-        truth,
-        out,
-        {} if threshold is None else {"threshold": threshold},
-        quiet=as_json and not sys.stderr.isatty(),
-    )
+    chosen = dict(parse_setting(setting) for setting in settings or [])
+    plan = None if count is None else read_plan(count)
+    job = TrackJob(source, frames, tracker, chosen, every, plan, appearance, fps, batch_size, device, truth, out)
+    job.options = {} if threshold is None else {"threshold": threshold}
+    job.quiet = as_json and not sys.stderr.isatty()
     if tune:
         _tune(job, metric, trials, as_json)
         return
@@ -169,9 +158,7 @@ def track(
     if as_json:
         print(json.dumps(done.to_dict(), indent=1, ensure_ascii=True))
     else:
-        _put(done.lines())
-        if out is not None:
-            _put([f"written: {out}"])
+        _put([*done.lines(), *([] if out is None else [f"written: {out}"])])
     _end(done)
 
 

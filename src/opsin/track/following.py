@@ -87,7 +87,7 @@ class Rows:
         """The rows of a frame, which comes after those before it."""
         self._parts.append((frame, ids, boxes, scores, labels))
 
-    def build(self, num_frames: int, **facts: Any) -> Tracks:
+    def build(self, num_frames: int | None = None, **facts: Any) -> Tracks:
         """All rows as tracks of at least so many frames. facts: fields of `Tracks`."""
         counts = [len(part[1]) for part in self._parts]
         frames = np.repeat(np.array([part[0] for part in self._parts], np.int64), counts)
@@ -95,7 +95,7 @@ class Rows:
         ids, boxes, scores, labels = (
             np.concatenate([empty[at], *(part[at + 1] for part in self._parts)]) for at in range(4)
         )
-        last = max([num_frames, *(part[0] + 1 for part in self._parts[-1:])])
+        last = max([num_frames or 0, *(part[0] + 1 for part in self._parts[-1:])])
         return Tracks.build(frames, boxes, ids, scores, labels, num_frames=last, **facts)
 
 
@@ -161,19 +161,10 @@ def follow_online(
             if stopped():
                 break
         halted = stopped()
-    rows = {**facts, "open_ended": True} if halted else dict(facts)
-    count = 0 if halted else rows.pop("num_frames", 0) or 0
-    rows.pop("num_frames", None)
-    return Course(
-        found.build(count, **rows),
-        given.build(count, **rows),
-        looked_at,
-        time.perf_counter() - started,
-        spent,
-        None if counter is None else counter.result(),
-        halted,
-        looks=looks.kept,
-    )
+    known = {**facts, "num_frames": 0, "open_ended": True} if halted else facts
+    tracks, detections, seconds = found.build(**known), given.build(**known), time.perf_counter() - started
+    counts = None if counter is None else counter.result()
+    return Course(tracks, detections, looked_at, seconds, spent, counts, halted, looks=looks.kept)
 
 
 _NOBODY = Followed(np.empty((0, 4)), np.empty(0, np.int64), np.empty(0, np.intp))

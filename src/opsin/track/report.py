@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -21,9 +21,6 @@ from opsin.track.rules import Rules, compare
 from opsin.track.timeline import matching_chart, track_timeline, truth_timeline
 from opsin.track.tracks import Tracks
 
-if TYPE_CHECKING:
-    from opsin.track.job import Tracking
-
 _METRICS = ("hota", "deta", "assa", "mota", "idf1", "switches", "fragments", "false_positives", "misses", "motp")
 _HEADLINE = ("hota", "mota", "idf1", "switches")
 _MOST_EVENTS = 80  # rows of a table
@@ -35,6 +32,19 @@ _KIND = {
     "miss": "frames in a row in which an object is not followed",
     "false positive": "frames in a row in which a track follows no object",
 }
+
+
+class Tracking(Protocol):
+    """What a report is of: see `opsin.track.job.Tracking`."""
+
+    job: Any
+    courses: dict[str, Course]
+
+    @property
+    def tracks(self) -> dict[str, Tracks]:
+        """Of each sequence, by its name."""
+        ...
+
 
 Images = Callable[[set[int]], Mapping[int, Tensor]]
 
