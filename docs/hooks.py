@@ -73,8 +73,8 @@ def models() -> Iterator[str]:
     yield "| name | parameters | multiply-adds | input | year | paper { .words } | idea { .words } | weights |"
     yield "|---|--:|--:|---|---|---|---|---|"
     for model in _models():
-        paper = re.sub(r"arXiv:(\d+\.\d+)", r"[arXiv:\1](https://arxiv.org/abs/\1)", model["paper"])
-        cells = [*_counts(model), str(model["year"]), paper, model["idea"], _weights(model)]
+        paper = re.sub(r"arXiv:(\d+\.\d+)", r"[arXiv:\1](https://arxiv.org/abs/\1)", model["paper"] or "")
+        cells = [*_counts(model), str(model["year"] or ""), paper, model["idea"], _weights(model)]
         yield f"| {' | '.join(cells)} |"
 
 
@@ -85,7 +85,7 @@ def family(name: str) -> Iterator[str]:
         raise ValueError(f"<!-- models {name} -->: no model of that family is registered")
     yield "| name | parameters | multiply-adds | input | published results | weights |"
     yield "|---|--:|--:|---|---|---|"
-    for model in sorted(rows, key=lambda model: (-model["input"][1], model["params"])):
+    for model in sorted(rows, key=lambda model: (-(model["input"] or (0, 0))[1], model["params"])):
         results = ", ".join(f"{metric} {value:g} %" for metric, value in model["metrics"].items())
         yield f"| {' | '.join([*_counts(model), results, _weights(model)])} |"
 
@@ -114,7 +114,8 @@ def _models() -> list[dict[str, Any]]:
 
 def _counts(model: Mapping[str, Any]) -> list[str]:
     macs = f"{model['macs']:,}" if model["macs"] else ""
-    return [f"`{model['name']}`", f"{model['params']:,}", macs, "x".join(map(str, model["input"]))]
+    params = f"{model['params']:,}" if model["params"] else ""
+    return [f"`{model['name']}`", params, macs, "x".join(map(str, model["input"] or ()))]
 
 
 def _weights(model: Mapping[str, Any]) -> str:

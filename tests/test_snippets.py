@@ -70,6 +70,7 @@ NOT_RUN: Mapping[tuple[str, str], str] = {
     ("docs/segmenters/fcn.md", "opsin eval "): "of those trainings",
     ("docs/detectors/regions.md", "python benchmarks/regions.py"): "times four trained runs, for minutes",
     ("docs/sequences.md", "opsin train sequence --model seq2seq"): "minutes: tests/sequence/test_sequence_task.py",
+    ("docs/sequences/transformer.md", "python benchmarks/sequences.py"): "times trainings, for half a minute",
     ("docs/sequence_ladder.md", "opsin ladder"): "trains every rung: tests/sequence/test_reach.py",
 }
 AS_WRITTEN = ("docs/tutorial.md", "docs/own_parts.md")  # whose trainings are small, and which speak of their results

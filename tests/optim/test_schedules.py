@@ -54,12 +54,12 @@ def test_by_hand() -> None:
 
 def test_inverse_sqrt_is_the_transformers() -> None:
     features, warmup = 512, 40
-    found = rates("inverse_sqrt", 200, warmup_steps=warmup)
+    found = rates("inverse_sqrt", 200, peak_step=warmup)
     expected = [features**-0.5 * min(s**-0.5, s * warmup**-1.5) for s in range(1, 202)]
     assert [rate * (features * warmup) ** -0.5 for rate in found] == pytest.approx(expected)
     assert max(found) == found[warmup - 1] == 1
-    with pytest.raises(InputError, match="warmup_steps must be a whole number of at least 1, got 0"):
-        rates("inverse_sqrt", 3, warmup_steps=0)
+    with pytest.raises(InputError, match="peak_step must be a whole number of at least 1, got 0"):
+        rates("inverse_sqrt", 3, peak_step=0)
 
 
 def test_warmup_by_hand() -> None:

@@ -189,16 +189,16 @@ def linear(clock: Clock, *, tau_epochs: float | None = None, final_factor: float
     return lambda step: 1 - (1 - final_factor) * clock.progress(step, end)
 
 
-def inverse_sqrt(clock: Clock, *, warmup_steps: int = 4000) -> Curve:
-    """A straight line up to 1 at step `warmup_steps`, then the root of its inverse. arXiv:1706.03762, section 5.3.
+def inverse_sqrt(clock: Clock, *, peak_step: int = 4000) -> Curve:
+    """A straight line up to 1 at step `peak_step`, then the root of its inverse. arXiv:1706.03762, section 5.3.
 
     min(s / w, sqrt(w / s)) for the s-th step, counted from 1. The paper's rate, d^-0.5 min(s^-0.5, s w^-1.5), is this
     one times (d w)^-0.5: an optim.lr of 7e-4 for 512 features and 4,000 steps. It warms up by itself, in steps that do
     not depend on the length of the training; another warm-up is multiplied to it.
     """
-    if isinstance(warmup_steps, bool) or not isinstance(warmup_steps, int) or warmup_steps < 1:
-        raise InputError(f"warmup_steps must be a whole number of at least 1, got {warmup_steps!r}")
-    return lambda step: min((step + 1) / warmup_steps, math.sqrt(warmup_steps / (step + 1)))
+    if isinstance(peak_step, bool) or not isinstance(peak_step, int) or peak_step < 1:
+        raise InputError(f"peak_step must be a whole number of at least 1, got {peak_step!r}")
+    return lambda step: min((step + 1) / peak_step, math.sqrt(peak_step / (step + 1)))
 
 
 _CURVES: Mapping[str, Callable[..., Curve]] = MappingProxyType(
