@@ -45,7 +45,8 @@ def opsin(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
 # Help
 
 
-CALLS = [("--help",), *((verb, "--help") for verb in VERBS), ("predict", str(DETECTOR), "--help")]
+OF_TASKS = [name for room in rooms.built_in_rooms() for name in room.commands]  # verbs that tasks bring
+CALLS = [("--help",), *((verb, "--help") for verb in [*VERBS, *OF_TASKS]), ("predict", str(DETECTOR), "--help")]
 
 
 @pytest.mark.parametrize("columns", ["80", "60"])
@@ -80,7 +81,7 @@ def refused(printed: Printed, line: str) -> None:
 
 
 def test_mistyped_verbs_and_numbers(opsin) -> None:
-    verbs = ", ".join(VERBS)
+    verbs = ", ".join([*VERBS, *OF_TASKS])
     refused(opsin("tarin"), f"there is no verb 'tarin'; did you mean 'train'? The verbs are {verbs}")
     refused(opsin("frobnicate"), f"there is no verb 'frobnicate'; the verbs are {verbs}")
     refused(opsin("train", "lenet5", "--epochs", "b"), "--epochs takes a whole number; got 'b'")
