@@ -53,16 +53,21 @@ def _names_answers(arguments: Sequence[str]) -> bool:
     """Whether a call of `eval` gives a file of answers, by a flag or in the place of a run."""
     if any(flag_value(arguments, flag) is not None for flag in _ANSWERS):
         return True
-    first = next((word for word in arguments if not word.startswith("-")), None)
-    return first is not None and holds_answers(Path(first))
+    before = ["", *arguments[:-1]]
+    words = [word for last, word in zip(before, arguments, strict=True) if last not in ("--data", "-d")]
+    paths = [Path(word) for word in words if not word.startswith("-") and Path(word).exists()]
+    return any(map(holds_answers, paths)) and not any(task_of_run(str(path)) for path in paths)
 
 
 def holds_answers(path: Path) -> bool:
     """Whether a path that exists is one of answers and not of a run: nothing in it is a recipe, a model or weights."""
-    if path.is_dir():
-        inside = [one.name for one in path.iterdir()]
-        return not any(name == "recipe.yaml" or Path(name).suffix.lower() in _OF_A_MODEL for name in inside)
-    return path.is_file() and path.suffix.lower() in _OF_ANSWERS and task_of_run(str(path)) is None
+    try:
+        if path.is_dir():
+            inside = [one.name for one in path.iterdir()]
+            return not any(name == "recipe.yaml" or Path(name).suffix.lower() in _OF_A_MODEL for name in inside)
+        return path.is_file() and path.suffix.lower() in _OF_ANSWERS and task_of_run(str(path)) is None
+    except OSError:
+        return False
 
 
 def _named_parts(arguments: Sequence[str]) -> list[str]:

@@ -138,7 +138,9 @@ class TrackTruth(Truth):
         found = []
         for i, one in enumerate(self.sequences):
             if not np.any(~one.ignored & (one.ids != NOBODY)):
-                found.append(Problem("no_tracks", "", "no object with an identity: nothing is to be tracked", index=i))
+                found.append(
+                    Problem("no_tracks", "", "no object with an identity: nothing is to be tracked", "warning", i)
+                )
         return found
 
 
