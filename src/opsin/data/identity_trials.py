@@ -18,12 +18,12 @@ from opsin.data.truth import Problem, Size, Summary
 class ListedPairs(Identities):
     """Identities of images that stand in pairs. pairs: (P, 2) int64, places of both images in the split.
 
-    alike: (P,) bool, whether both are of one identity. folds: (P,) int64, its fold, of which a threshold is
-    chosen on the others; all 0 where there are none. Images whose identity no list names have the label -1.
+    is_same: (P,) bool. folds: (P,) int64, of each pair its fold, of which a threshold is chosen on the others; all 0
+    where there are none. Images whose identity no list names have the label -1.
     """
 
     pairs: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int64))
-    alike: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+    is_same: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     folds: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def select(self, places: np.ndarray) -> ListedPairs:
@@ -33,7 +33,7 @@ class ListedPairs(Identities):
         pairs = new[self.pairs]
         kept = (pairs >= 0).all(axis=1)
         return replace(
-            self, labels=self.labels[places], pairs=pairs[kept], alike=self.alike[kept], folds=self.folds[kept]
+            self, labels=self.labels[places], pairs=pairs[kept], is_same=self.is_same[kept], folds=self.folds[kept]
         )
 
     def problems(self, sizes: Mapping[int, Size], training: bool = False) -> list[Problem]:
@@ -43,13 +43,13 @@ class ListedPairs(Identities):
         keys = [tuple(sorted(pair)) for pair in self.pairs.tolist()]
         if twice := len(keys) - len(set(keys)):
             found.append(Problem("pairs_twice", "", f"{twice:,} pairs stand in {{split}} more than once", "warning"))
-        if len(self.alike) and (self.alike.all() or not self.alike.any()):
-            kind = "the same identity" if self.alike.all() else "two identities"
+        if len(self.is_same) and (self.is_same.all() or not self.is_same.any()):
+            kind = "the same identity" if self.is_same.all() else "two identities"
             found.append(Problem("pairs_of_one_kind", "", f"all pairs of {{split}} are of {kind}; nothing tells apart"))
         return found
 
     def summary(self) -> Summary:
-        same = int(self.alike.sum())
+        same = int(self.is_same.sum())
         folds = len(np.unique(self.folds)) if len(self.folds) else 0
         words = f"{len(self.pairs):,} pairs, {same:,} the same" + (f", {folds} folds" if folds > 1 else "")
         return Summary(kind=words, section="identities")

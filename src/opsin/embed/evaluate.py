@@ -196,7 +196,7 @@ class EmbedEvaluator(Evaluator):
         truth = None if self.split is None else self.split.truth
         if isinstance(truth, ListedPairs):
             return compare_pairs(
-                self._listed(embeddings, truth), truth.alike, truth.pairs, identities[truth.pairs[:, 0]]
+                self._listed(embeddings, truth), truth.is_same, truth.pairs, identities[truth.pairs[:, 0]]
             )
         counts = np.unique(identities[identities >= 0], return_counts=True)[1]
         if len(counts) < 2 or counts.max() < 2:
@@ -239,7 +239,7 @@ class EmbedEvaluator(Evaluator):
             "intervals": {name: self._interval(comparison, rate) for name, rate in zip(rates, RATES, strict=False)},
         }
         if isinstance(truth, ListedPairs) and len(np.unique(truth.folds)) > 1:
-            folds = measure_folds(self._listed(embeddings, truth), truth.alike, truth.folds)
+            folds = measure_folds(self._listed(embeddings, truth), truth.is_same, truth.folds)
             metrics["fold_accuracy"] = folds.mean
             details["folds"] = {"error": folds.error, "accuracies": folds.accuracies.tolist()}
         if (threshold := self._threshold) is not None:

@@ -86,8 +86,8 @@ def run_episodes(
     takes part that has more than `shots` images; one with fewer than `queries` others is asked for those that it has.
     """
     check_count("ways", ways, 2)
-    check_count("shots", shots)
-    check_count("queries", queries)
+    for option, value in (("shots", shots), ("queries", queries)):
+        check_count(option, value)
     members = {k: np.flatnonzero(labels == k) for k in np.unique(labels[labels >= 0]).tolist()}
     able = [k for k, places in members.items() if len(places) > shots]
     if len(able) < ways:

@@ -211,9 +211,9 @@ class EmbedPredictor(Predictor):
     def _identify(self, distances: np.ndarray, gallery: Gallery, top: int) -> dict[str, Any]:
         """Who an image is. distances: (N,) to the gallery."""
         nearest: list[dict[str, Any]] = []
-        seen = set[str]()
+        seen: set[str] = set()
         for place in np.argsort(distances, kind="stable").tolist():
-            name = gallery.names[int(place)]
+            name = str(gallery.names[place])
             if name not in seen:
                 seen.add(name)
                 nearest.append({"name": name, "distance": float(distances[place]), "file": gallery.files[place]})

@@ -69,7 +69,7 @@ def _affinities(points: Array, perplexity: float) -> Array:
     for i, row in enumerate(squares):
         others = np.delete(row, i)
         low, high = 0.0, np.inf
-        precision, weights = 1.0, others
+        precision, weights = 1.0, np.ones_like(others)
         for _ in range(50):
             weights = np.exp(-(others - others.min()) * precision)
             weights /= weights.sum()

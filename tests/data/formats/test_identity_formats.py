@@ -100,7 +100,7 @@ def test_pairs_as_lfw_lists_them(tmp_path: Path) -> None:
     assert truth.names == ["Ann_A", "Bob", "Cy"]
     assert truth.labels.tolist() == [0, 0, 1, 1, 2]
     assert truth.pairs.tolist() == [[0, 1], [0, 2], [3, 2], [4, 3]]
-    assert truth.alike.tolist() == [True, False, True, False]
+    assert truth.is_same.tolist() == [True, False, True, False]
     assert truth.folds.tolist() == [0, 0, 1, 1]
     some = truth.select(np.array([3, 2, 4]))  # both Bobs and Cy
     assert some.pairs.tolist() == [[0, 1], [2, 0]]
@@ -118,6 +118,15 @@ def test_pairs_of_a_csv(tmp_path: Path) -> None:
     assert truth.folds.tolist() == [0, 1]
     assert [(one.kind, one.path.rpartition("mine.csv ")[2]) for one in source.problems] == [("missing_file", "line 4")]
     assert "'lost.png'" in source.problems[0].reason
+
+
+def test_equal_images_of_a_list_of_pairs_are_said(tmp_path: Path) -> None:
+    for name in "ab":
+        image(tmp_path / f"{name}.png", 7)
+    image(tmp_path / "c.png", 9)
+    (tmp_path / "x.csv").write_text("a,b,same\na.png,b.png,1\na.png,c.png,0\n")
+    problems = data.inspect(data.open(tmp_path / "x.csv", "embed"), "embed").problems
+    assert [one.kind for one in problems if one.severity != "error"] == ["duplicate"]
 
 
 def write(name: str, text: str) -> Callable[[Path], Path]:

@@ -77,7 +77,7 @@ def _open_rows(path: Path, format_: str, rows: Sequence[_Row], bases: Sequence[P
     number = {name: k for k, name in enumerate(known)}
     labels = np.array([-1 if name is None else number[name] for name in names], np.int64)
     pairs, same, folds = (np.array(column) for column in zip(*kept, strict=True))
-    truth = ListedPairs(labels, known, pairs=pairs, alike=same.astype(bool), folds=folds)
+    truth = ListedPairs(labels, known, pairs=pairs, is_same=same.astype(bool), folds=folds)
     return Source(path.stem, format_, {"test": Split(ImageFiles(list(places)), truth)}, problems=problems)
 
 
