@@ -30,7 +30,7 @@ _IMAGE = ("image", "file", "filename", "file_name", "path")
 
 
 def _entries(content: Any) -> Iterator[tuple[str, Any]]:
-    """The images of a file with what is said of each. Raises ValueError for another file."""
+    """The images of a file, each with its value. Raises ValueError for another file."""
     if isinstance(content, dict) and content and all(as_posix(k).suffix.lower() in IMAGE_SUFFIXES for k in content):
         yield from content.items()
     elif isinstance(content, list) and content:
