@@ -306,7 +306,7 @@ def complete(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         ("opsin train resnet50_", ["resnet50_imagenet", "resnet50_darknet", "resnet50_v1"]),
         ("opsin train --model resnet50_", ["resnet50_darknet", "resnet50_v1"]),
         ("opsin models resnet50_", ["resnet50_darknet", "resnet50_v1"]),
-        ("opsin models --task ", ["classify", "detect", "landmark", "pages", "read", "segment"]),
+        ("opsin models --task ", ["classify", "detect", "embed", "landmark", "pages", "read", "segment", "sequence"]),
         ("opsin train --device m", ["mps"]),
         ("opsin export RUN --format o", ["onnx", "openvino"]),
         (f"opsin predict {DETECTOR} --score", ["--score-threshold"]),

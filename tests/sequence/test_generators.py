@@ -62,7 +62,7 @@ def test_parity_counting_and_adding() -> None:
         assert labels.split() == [("even", "odd")[n % 2] for n in ones]
     counting = opened("anbn:6")
     lengths = {key: {len(s) // 2 for s in part.inputs.strings()} for key, part in counting.splits.items()}  # type: ignore[attr-defined]
-    assert lengths["train"] == set(range(1, 7)) and lengths["test"] <= set(range(7, 13))
+    assert lengths == {"train": set(range(1, 7)), "val": {7}, "test": set(range(8, 13))}
     adding = opened("adding:40").splits["train"]
     for i in range(len(adding)):
         steps, target = adding.read(i), adding.kind.numbers[i]
@@ -76,9 +76,21 @@ def test_parity_counting_and_adding() -> None:
 def test_the_same_name_gives_the_same_sequences() -> None:
     first = texts(open_generator("reverse:8").splits["test"])
     assert first == texts(open_generator("reverse:8").splits["test"])
-    assert first[:2] == [("qmxpi", "ipxmq"), ("mq", "qm")]  # also in another process, and with another NumPy
+    assert first[:2] == [
+        ("efkijz", "zjikfe"),
+        ("ihocmjyi", "iyjmcohi"),
+    ]  # with every NumPy
     assert first != texts(open_generator("reverse:8,seed=1").splits["test"])
-    assert text_of(open_generator("copy:5-5,letters=1").splits["val"].read(3)) == "aaaaa"
+    assert text_of(open_generator("copy:5-5,letters=1,val=0,test=0").splits["train"].read(3)) == "aaaaa"
+
+
+def test_no_text_is_in_two_splits() -> None:
+    for name in ("copy:3", "dates", "parity:12", "anbn:8"):
+        source = open_generator(f"{name},count=3000,val=300,test=300")
+        train, val, test = (set(split.inputs.strings()) for split in source.splits.values())  # type: ignore[attr-defined]
+        assert len(train) > 7 and not train & val and not train & test and not val & test
+    with pytest.raises(InputError, match="copy has too few different sequences for 1,000 of val"):
+        open_generator("copy:5-5,letters=1")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,13 +1,13 @@
 """Sequences made here, by name: `copy:20`, `reverse:20`, `sort:20`, `dates`, `parity:20`, `anbn:20`, `adding:100`.
 
 What follows the colon is the length of the sequences, as 20 (1 to 20) or 5-20; then settings, as in
-`copy:20,count=5000,seed=3`. The examples of a split depend on the settings alone.
+`copy:20,count=5000,seed=3`. The examples of a split depend on the settings alone; a text is in one split only.
 
 - `copy`, `reverse`, `sort`: letters, and the same letters as they are, backwards, or in the order of the alphabet;
 - `dates`: a date as people write it, and the same by ISO 8601: "May 3, 2021" -> "2021-05-03";
 - `parity`: zeros and ones, and for each whether the ones so far are odd or even;
-- `anbn`: so many a, then as many b, to be continued: Gers and Schmidhuber 2001 asked it of LSTMs; those of the test
-  split are longer than any before, up to twice;
+- `anbn`: so many a, then as many b, to be continued: Gers and Schmidhuber 2001 asked it of LSTMs; those of val are
+  longer than any training text, those of test longer still, up to twice;
 - `adding`: numbers in [0, 1), two of them marked, one in each half, and their sum (Hochreiter and Schmidhuber 1997,
   section 5.4, in the form of Arjovsky et al. 2016, arXiv:1511.06464): who always says 1 has an error of 1/6.
 """
@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from opsin.data.formats.format import Claim, Format
+from opsin.data.hash_division import hash_of
 from opsin.data.source import Source, Split
 from opsin.data.texts import PackedTexts
 from opsin.errors import InputError, unknown
@@ -33,6 +33,8 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _MOST = 1_000_000  # examples of a split
 _LONGEST = 10_000
 _PARTS = ("train", "val", "test")
+_ENDS = (0.8, 0.9, 1.0)  # below which a text's hash puts it into train, val and test
+_ROUNDS = 40  # of drawing, until a split is given up
 Random = np.random.RandomState
 
 
@@ -94,7 +96,9 @@ def _lengths(name: str, kind: str, text: str) -> dict[str, int]:
     return {"shortest": shortest, "longest": longest}
 
 
-# What each makes: of settings, how many and a stream of random numbers, the inputs' names' prefix left to `open_named`
+# What each makes of settings, how many, and a stream of random numbers: texts, and what is known of each
+
+Made = tuple[list[str], list[str]]  # the second is empty of texts to be continued
 
 
 def _words(settings: Settings, count: int, random: Random) -> list[str]:
@@ -106,10 +110,10 @@ def _words(settings: Settings, count: int, random: Random) -> list[str]:
     return ["".join(drawn[end - n : end]) for n, end in zip(lengths.tolist(), ends.tolist(), strict=True)]
 
 
-def _changed(change: Callable[[str], str]) -> Callable[..., tuple[Any, SequenceTruth]]:
-    def make(settings: Settings, count: int, random: Random) -> tuple[Any, SequenceTruth]:
+def _changed(change: Callable[[str], str]) -> Callable[..., Made]:
+    def make(settings: Settings, count: int, random: Random) -> Made:
         words = _words(settings, count, random)
-        return words, SequenceTruth.of_texts("pairs", [change(word) for word in words])
+        return words, [change(word) for word in words]
 
     return make
 
@@ -131,7 +135,7 @@ _WRITTEN: Sequence[Callable[[datetime.date, str, str], str]] = (
 )
 
 
-def _dates(settings: Settings, count: int, random: Random) -> tuple[Any, SequenceTruth]:
+def _dates(settings: Settings, count: int, random: Random) -> Made:
     """Days of 1970 to 2069, so that two digits say the year."""
     first, last = datetime.date(1970, 1, 1).toordinal(), datetime.date(2069, 12, 31).toordinal()
     days = random.randint(first, last + 1, count).tolist()
@@ -141,22 +145,22 @@ def _dates(settings: Settings, count: int, random: Random) -> tuple[Any, Sequenc
         _WRITTEN[form](date, _MONTHS[date.month - 1], _DAYS[date.weekday()])
         for form, date in zip(forms, dates, strict=True)
     ]
-    return texts, SequenceTruth.of_texts("pairs", [date.isoformat() for date in dates])
+    return texts, [date.isoformat() for date in dates]
 
 
-def _parity(settings: Settings, count: int, random: Random) -> tuple[Any, SequenceTruth]:
+def _parity(settings: Settings, count: int, random: Random) -> Made:
     lengths = random.randint(settings.shortest, settings.longest + 1, count).tolist()
     bits = [random.randint(0, 2, n) for n in lengths]
     labels = [" ".join("odd" if odd else "even" for odd in np.cumsum(one) % 2) for one in bits]
-    return [" ".join(map(str, one.tolist())) for one in bits], SequenceTruth.of_texts("labels", labels)
+    return [" ".join(map(str, one.tolist())) for one in bits], labels
 
 
-def _a_n_b_n(settings: Settings, count: int, random: Random) -> tuple[Any, SequenceTruth]:
+def _a_n_b_n(settings: Settings, count: int, random: Random) -> Made:
     lengths = random.randint(settings.shortest, settings.longest + 1, count).tolist()
-    return ["a" * n + "b" * n for n in lengths], SequenceTruth("language", count)
+    return ["a" * n + "b" * n for n in lengths], []
 
 
-def _adding(settings: Settings, count: int, random: Random) -> tuple[Any, SequenceTruth]:
+def _adding(settings: Settings, count: int, random: Random) -> tuple[list[np.ndarray], SequenceTruth]:
     lengths = random.randint(settings.shortest, settings.longest + 1, count).tolist()
     series, sums = [], []
     for n in lengths:
@@ -171,15 +175,17 @@ def _adding(settings: Settings, count: int, random: Random) -> tuple[Any, Sequen
 
 @dataclass(frozen=True)
 class _Kind:
-    """make: (settings, count, stream) -> inputs and truth. least: the shortest length; 0 of what has none.
+    """make: (settings, count, stream) -> texts and what is known of them; None of numbers. form: of the sequences.
 
-    fixed: whether one number is the length of all. lengths: where the name gives none.
+    least: the shortest length; 0 of what has none. fixed: whether one number is the length of all. lengths: where the
+    name gives none.
     """
 
-    make: Callable[..., tuple[Any, SequenceTruth]]
+    make: Callable[..., Made] | None
+    form: str = "pairs"
     least: int = 1
     fixed: bool = False
-    lengths: Mapping[str, int] = ()  # type: ignore[assignment]
+    lengths: Mapping[str, int] = field(default_factory=dict)
 
 
 _UP_TO_20 = {"shortest": 1, "longest": 20}
@@ -187,25 +193,53 @@ _KINDS: Mapping[str, _Kind] = {
     "copy": _Kind(_changed(lambda word: word), lengths=_UP_TO_20),
     "reverse": _Kind(_changed(lambda word: word[::-1]), lengths=_UP_TO_20),
     "sort": _Kind(_changed(lambda word: "".join(sorted(word))), lengths=_UP_TO_20),
-    "dates": _Kind(_dates, 0),
-    "parity": _Kind(_parity, lengths=_UP_TO_20),
-    "anbn": _Kind(_a_n_b_n, lengths=_UP_TO_20),
-    "adding": _Kind(_adding, 2, True, {"shortest": 100, "longest": 100}),
+    "dates": _Kind(_dates, least=0),
+    "parity": _Kind(_parity, "labels", lengths=_UP_TO_20),
+    "anbn": _Kind(_a_n_b_n, "language", lengths=_UP_TO_20),
+    "adding": _Kind(None, "values", 2, True, {"shortest": 100, "longest": 100}),
 }
 NAMES = ("copy:20", "reverse:20", "sort:20", "dates", "parity:20", "anbn:20", "adding:100")
 
 
 def make_split(settings: Settings, part: str, count: int) -> Split:
-    """The examples of a split. part: "train", "val" or "test"."""
+    """The examples of a split, "train", "val" or "test". Raises InputError where there are too few texts for it."""
     seeds = np.random.SeedSequence([settings.seed, _PARTS.index(part), list(_KINDS).index(settings.kind)])
     stream = np.random.RandomState(np.random.MT19937(seeds))  # frozen: the same with every NumPy
-    if settings.kind == "anbn" and part == "test":
-        settings = replace(settings, shortest=settings.longest + 1, longest=2 * settings.longest)
-    made, truth = _KINDS[settings.kind].make(settings, count, stream)
-    prefix, numbers = f"{settings.kind} {part} ", np.arange(1, count + 1)
-    if settings.kind == "adding":
-        return Split(NumberInputs.pack(made, prefix, numbers), truth)
-    return Split(TextInputs(PackedTexts.pack(made), prefix, numbers), truth)
+    prefix, numbers, kind = f"{settings.kind} {part} ", np.arange(1, count + 1), _KINDS[settings.kind]
+    if kind.make is None:
+        series, truth = _adding(settings, count, stream)
+        return Split(NumberInputs.pack(series, prefix, numbers), truth)
+    if settings.kind == "anbn":
+        texts, known = kind.make(_further(settings, part), count, stream)
+    else:
+        texts, known = _drawn(kind.make, settings, part, count, stream)
+    truth = SequenceTruth.of_texts(kind.form, known) if known else SequenceTruth(kind.form, count)
+    return Split(TextInputs(PackedTexts.pack(texts), prefix, numbers), truth)
+
+
+def _drawn(make: Callable[..., Made], settings: Settings, part: str, count: int, stream: Random) -> Made:
+    """So many texts whose hash puts them into a split, so that none is in two."""
+    texts, known, place = list[str](), list[str](), _PARTS.index(part)
+    for _ in range(_ROUNDS):
+        for text, answer in zip(*make(settings, count, stream), strict=True):
+            if sum(hash_of(text, 0) >= end for end in _ENDS) == place:
+                texts.append(text)
+                known.append(answer)
+        if len(texts) >= count:
+            return texts[:count], known[:count]
+    raise InputError(
+        f"{settings.kind} has too few different sequences for {count:,} of {part} that are in no other split; make "
+        f"them longer, or set {part}=0"
+    )
+
+
+def _further(settings: Settings, part: str) -> Settings:
+    """The lengths of a split, of which each goes on where the one before ended."""
+    low = settings.longest + 1
+    middle = low + max(0, settings.longest // 4 - 1)
+    ends = {"val": (low, middle), "test": (middle + 1, max(2 * settings.longest, middle + 1))}
+    shortest, longest = ends.get(part, (settings.shortest, settings.longest))
+    return replace(settings, shortest=shortest, longest=longest)
 
 
 def open_generator(name: str) -> Source:

@@ -66,7 +66,7 @@ class NumberInputs(Inputs):
     numbers: np.ndarray
 
     key = KEY
-    noun = "series"
+    noun = "sequence"
     held = True
 
     @classmethod
