@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from opsin.errors import InputError
 
 _NEEDS = (
-    "camera motion needs OpenCV, which is not installed: pip install 'opsin[track]', or set camera=false "
+    "camera motion needs OpenCV, which is not installed: pip install 'opsin[detect]', or set camera=false "
     "for a camera that stands still"
 )
 _SHRUNK = 2  # the images are looked at in half their size
