@@ -49,7 +49,7 @@ def test_pairs_are_learned(tmp_path: Path) -> None:
     assert made.metrics["exact_match"] > 0.75  # it was 0.897 here, and is 0 untrained
     assert made.metrics["perplexity"] == pytest.approx(np.exp(made.metrics["loss"]))
     predictor = opsin.load(made.path)
-    greedy, beam = ([one.text for one in predictor.predict(words, **way)] for way in ({}, {"beam": 3}))
+    greedy, beam = ([one.text for one in predictor.predict(words, beam=width)] for width in (1, 3))
     shares = [sum(a == b for a, b in zip(found, words, strict=True)) / len(words) for found in (greedy, beam)]
     assert shares[0] == pytest.approx(made.metrics["exact_match"]) and shares[1] > 0.75
     report = (tmp_path / "run/report.html").read_text()
@@ -111,7 +111,8 @@ def test_other_forms(tmp_path: Path, model: str, source: str, metrics: set[str])
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source, settings = "reverse:5,count=64,val=8,test=8", {"train.batch_size": 16, "train.save_every_steps": 2}
+    source = "reverse:5,count=64,val=8,test=8"
+    settings: dict[str, Any] = {"train.batch_size": 16, "train.save_every_steps": 2}
     fit(tmp_path / "whole", "seq2seq", source, 2, **settings)
     own = Task.training_step
 

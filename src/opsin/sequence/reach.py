@@ -54,7 +54,11 @@ def gradient_by_step(predictor: Any, split: Split, count: int = 32) -> np.ndarra
 def _keeping(model: nn.Module, kept: list[tuple[Any, Any]]) -> Iterator[None]:
     """Keep (symbols, embeddings) of a network's first embedding, as they come."""
     tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
-    hooks = [one.register_forward_hook(lambda m, x, y: kept.append((x[0], y))) for one in tables[:1]]
+
+    def keep(module: nn.Module, given: Any, output: Any) -> None:
+        kept.append((given[0], output))
+
+    hooks = [one.register_forward_hook(keep) for one in tables[:1]]
     try:
         yield
     finally:
