@@ -59,6 +59,8 @@ def test_a_scene_worked_by_hand() -> None:
     assert roc.rates(4.0) == (3 / 4, 2 / 5)
     assert roc.rates(0.5) == (0, 0)
     assert roc.rates(2.5) == (2 / 4, 2 / 5)  # how many of those between 2 and 4 are accepted is not known
+    asked = Roc.of(np.array([1, 2, 4, 6, 2, 3, 5, 7, 8.0]), np.array([True] * 4 + [False] * 5), at=2.5)
+    assert asked.rates(2.5) == (2 / 4, 1 / 5) and asked.auc == roc.auc
 
 
 def test_nothing_is_accepted_where_one_is_too_many() -> None:

@@ -14,7 +14,7 @@ import opsin
 from opsin import data
 from opsin.engine.checkpoint import Facts, save_model
 from opsin.engine.export import export
-from opsin.engine.predict import FreeSides
+from opsin.engine.program import FreeSides
 from opsin.engine.recipe import load_recipe
 from opsin.errors import InputError
 

@@ -16,7 +16,7 @@ from opsin.engine import export as exporting
 from opsin.engine.export import export
 from opsin.engine.export_comparison import compare
 from opsin.engine.exported import open_program
-from opsin.engine.predict import Program
+from opsin.engine.program import Program
 from opsin.engine.train import train
 from opsin.errors import JobError
 from opsin.ops.generation import State, write_greedy

@@ -14,7 +14,8 @@ from opsin.classify.answers import ClassAnswer
 from opsin.data import Preprocessing
 from opsin.engine.answers import Answer
 from opsin.engine.checkpoint import Facts
-from opsin.engine.predict import Predictor, Program, describe_input
+from opsin.engine.predict import Predictor, describe_input
+from opsin.engine.program import Program
 from opsin.errors import InputError, printable
 
 _CHOSEN = 0.5  # the least probability of a class that an image has, of a multi-label model

@@ -131,7 +131,8 @@ def recognize_task(source: str | Path, *, fetch: bool = True) -> str:
     Of a name with a scheme, the first task that learns from what is known of its images; fetch: as of `open_source`.
     Raises InputError for what does not exist, and for what the formats of several tasks claim.
     """
-    tasks = {room.task: _formats(room.task) for room in rooms.all_rooms() if room.formats}
+    known = sorted(rooms.all_rooms(), key=lambda room: room.task != rooms.DEFAULT_TASK)  # what several read is its
+    tasks = {room.task: _formats(room.task) for room in known if room.formats}
     for task, formats in tasks.items():
         if _built_in(source, formats) is not None:
             return task
@@ -251,7 +252,7 @@ def _options(formats: Iterable[Format]) -> set[str]:
 
 
 def _names(formats: Iterable[Format]) -> list[str]:
-    return [name for format_ in formats for name in format_.names]
+    return list(dict.fromkeys(name for format_ in formats for name in format_.names))
 
 
 def _find(source: str | Path, built_in: Sequence[str]) -> Path:

@@ -24,7 +24,8 @@ from opsin.detect.targets import rescale, to_image
 from opsin.detect.text_lines import LineRules, decode_lines
 from opsin.engine.answers import Answer
 from opsin.engine.checkpoint import Facts
-from opsin.engine.predict import Predictor, Program, describe_input
+from opsin.engine.predict import Predictor, describe_input
+from opsin.engine.program import Program
 from opsin.engine.recipe import Recipe
 from opsin.engine.tiles import Place
 from opsin.errors import InputError, printable

@@ -53,9 +53,12 @@ def exact_distances(first: Tensor, second: Tensor) -> Tensor:
     return squares.clamp_(min=0).sqrt_()
 
 
-def compare_all(embeddings: Tensor, labels: Array, distances: Distances = exact_distances) -> Comparison:
+def compare_all(
+    embeddings: Tensor, labels: Array, distances: Distances = exact_distances, at: float | None = None
+) -> Comparison:
     """Every pair of the images of known identities, of at most 5,000 images. embeddings: (N, D). labels: (N,) int64.
 
+    at: a threshold at which the curve's rates are exact.
     Raises InputError where there is no pair of the same identity, or none of two.
     """
     places = limit_images(labels)
@@ -69,7 +72,7 @@ def compare_all(embeddings: Tensor, labels: Array, distances: Distances = exact_
         farthest = np.argsort(-inside[-1], kind="stable")[:SHOWN]
         unlike += [(float(inside[-1][k]), int(rows[k]) + start, int(columns[k])) for k in farthest]
     genuine, owner = np.concatenate(inside), np.concatenate(people)
-    counts, edges = PairCounts(genuine), _edges(np.array(ends))
+    counts, edges = PairCounts(genuine, at), _edges(np.array(ends))
     different, alike = np.zeros(BINS, np.int64), list[tuple[float, int, int]]()
     for start, block, same, upper in _blocks(found, known, distances):
         rows, columns = np.nonzero(~same & upper)
@@ -92,12 +95,12 @@ def compare_all(embeddings: Tensor, labels: Array, distances: Distances = exact_
     )
 
 
-def compare_pairs(distances: Array, same: Array, pairs: Array, people: Array) -> Comparison:
+def compare_pairs(distances: Array, same: Array, pairs: Array, people: Array, at: float | None = None) -> Comparison:
     """The same of listed pairs. distances: (P,). same: (P,) bool. pairs: (P, 2) places. people: (P,), of the first.
 
     Where nobody's identity is known, each pair stands for a person of its own.
     """
-    roc, edges = Roc.of(distances, same), _edges(distances)
+    roc, edges = Roc.of(distances, same, at), _edges(distances)
     owner = people[same]
     owner = np.where(owner < 0, np.arange(len(owner)) + int(people.max(initial=0)) + 1, owner)
     order, listed = np.argsort(owner, kind="stable"), list(zip(distances.tolist(), *pairs.T.tolist(), strict=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from opsin.embed.clusters import cluster, mutual_information
 from opsin.embed.collapse import within_between
 from opsin.embed.comparison import Comparison, compare_all, compare_pairs, exact_distances
 from opsin.embed.embedder import Embedder
+from opsin.embed.evidence import Evidence
 from opsin.embed.few_shot import Shots, run_episodes, run_mixed, run_trials
 from opsin.embed.hausdorff import hausdorff_distances, ink_points
 from opsin.embed.retrieval import Retrieval, retrieve, search_by, search_euclidean, search_faiss
@@ -30,18 +31,6 @@ if TYPE_CHECKING:
     from opsin.engine.report import Section
 
 RATES = (1e-1, 1e-2, 1e-3, 1e-4)  # false accept rates
-_BASELINE = 1000  # episodes of the Hausdorff distance, which takes 2 ms a pair of drawings
-
-
-@dataclass
-class Evidence:
-    """What the report is drawn from."""
-
-    embeddings: Tensor
-    identities: np.ndarray
-    comparison: Comparison | None = None
-    retrieval: Retrieval | None = None
-    shots: dict[str, Shots] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -194,14 +183,14 @@ class EmbedEvaluator(Evaluator):
     def _compare(self, embeddings: Tensor, identities: np.ndarray) -> Comparison | None:
         """Pairs compared: those that the split lists, else all; None where there are none of both kinds."""
         truth = None if self.split is None else self.split.truth
+        at = None if self._threshold is None else self._threshold.distance
         if isinstance(truth, ListedPairs):
-            return compare_pairs(
-                self._listed(embeddings, truth), truth.is_same, truth.pairs, identities[truth.pairs[:, 0]]
-            )
+            listed = self._listed(embeddings, truth)
+            return compare_pairs(listed, truth.is_same, truth.pairs, identities[truth.pairs[:, 0]], at)
         counts = np.unique(identities[identities >= 0], return_counts=True)[1]
         if len(counts) < 2 or counts.max() < 2:
             return None
-        return compare_all(embeddings, identities, self._distances())
+        return compare_all(embeddings, identities, self._distances(), at)
 
     @torch.no_grad()
     def _listed(self, embeddings: Tensor, truth: ListedPairs) -> np.ndarray:

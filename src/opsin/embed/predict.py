@@ -23,7 +23,8 @@ from opsin.embed.verification import describe_far
 from opsin.engine.answers import Answer
 from opsin.engine.checkpoint import Facts
 from opsin.engine.inputs import is_video
-from opsin.engine.predict import NormalizedNetwork, Predictor, Program, describe_input
+from opsin.engine.predict import Predictor, describe_input
+from opsin.engine.program import NormalizedNetwork, Program
 from opsin.engine.recipe import Recipe
 from opsin.errors import InputError, say
 from opsin.objects import short_name

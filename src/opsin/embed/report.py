@@ -15,7 +15,7 @@ from opsin.data import Split
 from opsin.data.drawing import enlarge, shorten, to_pil, to_tensor
 from opsin.data.images import UnreadableImage
 from opsin.embed.comparison import Comparison
-from opsin.embed.evaluate import Evidence
+from opsin.embed.evidence import Evidence
 from opsin.embed.projection import neighbour_embedding, principal_components
 from opsin.embed.retrieval import LONGEST, Retrieval
 from opsin.embed.thresholds import Threshold

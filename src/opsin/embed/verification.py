@@ -25,7 +25,7 @@ class Roc:
 
     thresholds: (M,) the distances of pairs of the same identity, ascending, each once. same: (M,) how many of these
     pairs are at most so far. below, upto: (M,) how many pairs of two identities are nearer, and at most so far.
-    different: all pairs of two identities.
+    different: all pairs of two identities. kept: a threshold that was asked for, and how many of these it accepts.
     """
 
     thresholds: Array
@@ -33,11 +33,12 @@ class Roc:
     below: Array
     upto: Array
     different: int
+    kept: tuple[float, int] | None = None
 
     @classmethod
-    def of(cls, distances: Array, same: Array) -> Roc:
-        """That of pairs. distances: (P,) float. same: (P,) bool."""
-        counts = PairCounts(distances[same])
+    def of(cls, distances: Array, same: Array, at: float | None = None) -> Roc:
+        """That of pairs. distances: (P,) float. same: (P,) bool. at: a threshold at which `rates` are exact."""
+        counts = PairCounts(distances[same], at)
         counts.add(distances[~same])
         return counts.roc()
 
@@ -86,13 +87,18 @@ class Roc:
         return (0.0, -math.inf) if place < 0 else (float(self.tar[place]), float(self.thresholds[place]))
 
     def rates(self, threshold: float) -> tuple[float, float]:
-        """The true accept rate at a threshold, and of the false accept rate the highest that it can be there."""
+        """The true and the false accept rate at a threshold, exact at corners and at the one that was asked for.
+
+        At another the false accept rate is the highest that it can be there.
+        """
         place = int(np.searchsorted(self.thresholds, threshold, side="right")) - 1
-        far = self.below[place + 1] if place + 1 < len(self.below) else self.different
-        exact = place >= 0 and self.thresholds[place] == threshold
-        return (float(self.tar[place]) if place >= 0 else 0.0), float(
-            self.upto[place] if exact else far
-        ) / self.different
+        if self.kept is not None and self.kept[0] == threshold:
+            accepted = self.kept[1]
+        elif place >= 0 and self.thresholds[place] == threshold:
+            accepted = int(self.upto[place])
+        else:
+            accepted = int(self.below[place + 1]) if place + 1 < len(self.below) else self.different
+        return (float(self.tar[place]) if place >= 0 else 0.0), accepted / self.different
 
     def resolves(self, far: float) -> bool:
         """Whether there are pairs enough for a false accept rate: one of two identities among 1 / far."""
@@ -104,9 +110,12 @@ def _before(counts: Array) -> Array:
 
 
 class PairCounts:
-    """Counts pairs of two identities between the distances of pairs of the same, any number of them, as they come."""
+    """Counts pairs of two identities between the distances of pairs of the same, any number of them, as they come.
 
-    def __init__(self, same: Array) -> None:
+    at: a threshold that those accepted are counted of, too.
+    """
+
+    def __init__(self, same: Array, at: float | None = None) -> None:
         if not len(same):
             raise InputError(
                 "there is no pair of the same identity; verification needs identities of two images or more"
@@ -116,7 +125,8 @@ class PairCounts:
         self.thresholds, counts = np.unique(same, return_counts=True)
         self.same = counts.cumsum()
         self.below, self.upto = (np.zeros(len(counts) + 1, np.int64) for _ in range(2))
-        self.different = 0
+        self.different = self.accepted = 0
+        self.at = at
 
     def add(self, different: Array) -> None:
         """Take the distances of pairs of two identities, (P,)."""
@@ -126,13 +136,16 @@ class PairCounts:
         self.below += np.bincount(np.searchsorted(self.thresholds, different, side="right"), minlength=size)
         self.upto += np.bincount(np.searchsorted(self.thresholds, different, side="left"), minlength=size)
         self.different += len(different)
+        if self.at is not None:
+            self.accepted += int((different <= self.at).sum())
 
     def roc(self) -> Roc:
         """The curve of all that was taken."""
         if not self.different:
             raise InputError("there is no pair of two identities; verification needs two people or more")
         below, upto = self.below.cumsum()[:-1], self.upto.cumsum()[:-1]
-        return Roc(self.thresholds, self.same, below, upto, self.different)
+        kept = None if self.at is None else (self.at, self.accepted)
+        return Roc(self.thresholds, self.same, below, upto, self.different, kept)
 
 
 def share_interval(right: int, count: int) -> tuple[float, float]:

@@ -37,7 +37,8 @@ from opsin.engine.exported import refuse_exported
 from opsin.engine.half_precision import halve_weights
 from opsin.engine.membership import divide_as_trained
 from opsin.engine.own_networks import twin_of
-from opsin.engine.predict import FreeSides, Predictor, Program, load
+from opsin.engine.predict import Predictor, load
+from opsin.engine.program import FreeSides, Program
 from opsin.engine.recipe_data import open_data
 from opsin.errors import InputError, JobError, say, unknown
 from opsin.files import atomic

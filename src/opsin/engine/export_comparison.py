@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from opsin.engine.exported import Run
-from opsin.engine.predict import FreeSides, Program
+from opsin.engine.program import FreeSides, Program
 from opsin.errors import JobError
 
 HALF_TOLERANCE = 0.05  # of weights rounded to 16 bits, whose answers must be the same besides

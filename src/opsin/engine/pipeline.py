@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from opsin import rooms
 from opsin.engine.checkpoint import Facts, read_model, save_parts
 from opsin.engine.exported import refuse_exported
-from opsin.engine.predict import Predictor, Program, assemble, load
+from opsin.engine.predict import Predictor, assemble, load
+from opsin.engine.program import Program
 from opsin.engine.recipe import load_recipe
 from opsin.errors import InputError, unknown
 from opsin.ops.quads import convex_quad, cut_quad, quad_of_box

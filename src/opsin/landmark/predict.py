@@ -17,7 +17,8 @@ from opsin.data.point_drawing import draw_points
 from opsin.data.point_sets import flip_of_pairs
 from opsin.engine.answers import Answer
 from opsin.engine.checkpoint import Facts
-from opsin.engine.predict import NormalizedNetwork, Predictor, Program, describe_input
+from opsin.engine.predict import Predictor, describe_input
+from opsin.engine.program import NormalizedNetwork, Program
 from opsin.engine.recipe import Recipe, own_section
 from opsin.errors import InputError, printable
 from opsin.landmark.answers import LandmarkAnswer

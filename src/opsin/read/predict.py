@@ -16,7 +16,8 @@ from opsin.data import Source
 from opsin.data.texts import Texts
 from opsin.engine.answers import Answer
 from opsin.engine.checkpoint import Facts
-from opsin.engine.predict import NormalizedNetwork, Predictor, Program, describe_input
+from opsin.engine.predict import Predictor, describe_input
+from opsin.engine.program import NormalizedNetwork, Program
 from opsin.engine.recipe import Recipe, own_section
 from opsin.errors import printable
 from opsin.read.alphabet import Alphabet

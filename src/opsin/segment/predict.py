@@ -14,7 +14,8 @@ from opsin import registry
 from opsin.data.class_maps import count_pixels, map_type
 from opsin.engine.answers import Answer
 from opsin.engine.checkpoint import Facts
-from opsin.engine.predict import FreeSides, NormalizedNetwork, Predictor, Program
+from opsin.engine.predict import Predictor
+from opsin.engine.program import FreeSides, NormalizedNetwork, Program
 from opsin.engine.tiles import Tiles, read_tile
 from opsin.errors import InputError, printable
 from opsin.segment.answers import SegmentAnswer, map_of

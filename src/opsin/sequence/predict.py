@@ -15,7 +15,8 @@ from opsin import registry
 from opsin.data import Source
 from opsin.engine.answers import Answer
 from opsin.engine.checkpoint import Facts
-from opsin.engine.predict import Predictor, Program
+from opsin.engine.predict import Predictor
+from opsin.engine.program import Program
 from opsin.engine.recipe import Recipe, own_section
 from opsin.errors import InputError, printable
 from opsin.sequence.answers import SequenceAnswer

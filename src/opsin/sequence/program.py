@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from opsin.engine.predict import Program
+from opsin.engine.program import Program
 from opsin.ops.generation import State
 from opsin.sequence.encoder_decoder import EncoderDecoder, Outputs
 from opsin.sequence.tokens import END, PAD, START

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from opsin.data import Preprocessing
 from opsin.data.drawing import Line, add_caption, to_pil
-from opsin.engine.predict import Predictor, Program, describe_input
+from opsin.engine.predict import Predictor, describe_input
+from opsin.engine.program import Program
 
 
 class DotsPredictor(Predictor):
