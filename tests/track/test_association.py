@@ -82,6 +82,12 @@ def test_hungarian_equals_every_permutation(seed: int) -> None:
     assert sorted(zip(flipped.columns, flipped.rows, strict=True)) == list(zip(*pairs, strict=True))
 
 
+def test_hungarian_would_rather_make_one_good_pair() -> None:
+    # Two pairs that barely pass total 0.84, more than the 0.8 of one alone; over the gate they are worth 0.04 to 0.4.
+    matrix = np.array([[0.8, 0.42], [0.42, 0.0]])
+    assert list(zip(*association.hungarian(matrix, 0.4), strict=True)) == [(0, 0)]
+
+
 def test_a_gate_after_the_assignment_costs_a_pair() -> None:
     # Alone, 0-0 is the best; the total is higher by 0-1 and 1-0, of which the gate then leaves one.
     matrix = np.array([[0.9, 0.8], [0.85, 0.2], [0.1, 0.0]])

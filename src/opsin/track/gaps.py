@@ -72,7 +72,7 @@ def fill_gaps(tracks: Tracks, max_gap: int = 30, how: str = "linear") -> Tracks:
     for who in np.unique(ids[holes]):
         own = order[ids == who]
         mine = holes[ids[holes] == who]
-        wanted = np.concatenate([np.arange(int(frames[hole]) + 1, int(frames[hole + 1])) for hole in mine])
+        wanted = np.concatenate([np.arange(int(frames[hole]) + 1, int(frames[hole + 1])) for hole in mine.tolist()])
         sizes = gap[mine]
         found = fill(tracks.frames[own], tracks.boxes[own], wanted)
         good = np.isfinite(found).all(1) & (found[:, 2:] > found[:, :2]).all(1)

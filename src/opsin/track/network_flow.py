@@ -84,8 +84,9 @@ class MinCostFlow(BatchTracker):
             cost = 0.5 * away + (gap - 1) * self.missed
             worth = cost < 2.0 * self.border
             parts.append((one[worth], other[worth], cost[worth]))
-        sources, targets, links = zip(*parts, strict=True)
-        return np.concatenate(sources), np.concatenate(targets), np.concatenate(links)
+        sources = np.concatenate([part[0] for part in parts])
+        targets = np.concatenate([part[1] for part in parts])
+        return sources, targets, np.concatenate([part[2] for part in parts])
 
 
 class ShortestPaths(MinCostFlow):

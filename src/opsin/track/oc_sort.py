@@ -133,8 +133,7 @@ class OcSort(OnlineTracker):
         rows, gaps, end = rows[order], gaps[order], boxes[:, order]
         start, state = tracks["observed"][0][:, rows], tracks["anchor"][..., rows]
         steps = np.maximum(np.rint(gaps), 1.0)
-        elapsed = gaps / steps
-        whole = bool((elapsed == 1.0).all())
+        elapsed, whole = gaps / steps, bool((gaps == steps).all())
         for number in range(1, int(steps[0]) + 1):
             under_way = int((steps >= number).sum())
             own = state[..., :under_way]

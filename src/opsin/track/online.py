@@ -153,11 +153,12 @@ class OnlineTracker:
 
         from opsin.structures import Instances
 
-        boxes = instances.boxes.numpy(force=True)
         scores, labels = (
             None if one is None else one.numpy(force=True) for one in (instances.scores, instances.labels)
         )
-        rows = self.follow(boxes, scores, labels, time, features=features, image=image, motion=motion)
+        rows = self.follow(
+            instances.boxes.numpy(force=True), scores, labels, time, features=features, image=image, motion=motion
+        )
         chosen = rows.detections
         shown, ids = torch.from_numpy(rows.boxes).to(instances.boxes.dtype), torch.from_numpy(rows.ids)
         others = (instances.masks, instances.points, instances.polygons, instances.texts)
