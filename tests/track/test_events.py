@@ -152,7 +152,7 @@ def test_gates_join_what_was_matched() -> None:
     boxes = np.array([LEFT, RIGHT])
     one = round_of([[0.9, 0.0], [0.0, 0.2]], 0.3, (0, 0))
     look = Look([one], np.array([7, 8]), boxes + np.array([[4, 0, 4, 0], [30, 0, 30, 0]]))
-    drawn = draw_gates(look, boxes, FrameImages({}, (400, 100))[0]).numpy()
+    drawn = draw_gates(look, boxes, FrameImages({}, (640, 100))[0]).numpy()
     assert (drawn[:, 20, 11] == (0, 158, 115)).all()  # between the centres at x 10 and 14
     assert (drawn[:, 20, 125] == (213, 94, 0)).all()  # at x 110 and 140
 
@@ -165,6 +165,7 @@ def test_the_report_says_what_was_found(opsin: Call, data_dir: Path, tmp_path: P
     page = (tmp_path / "out/report.html").read_text()
     for text in ("45.26 %", "Timeline of TUD-Campus", "object 3 goes from track 2 to 7", "track 7 took it", "IoU"):
         assert text in page
+    assert "84.75 %" in page  # IDF1 of perfect identities on the matched detections, measured with TrackEval
     assert json.loads((tmp_path / "out/tracks.json").read_text())["metrics"]["switches"] == 6
 
 

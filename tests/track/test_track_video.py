@@ -106,7 +106,7 @@ def test_a_sequence_says_how_fast_it_is_and_what_it_is_called(opsin: Call, finde
 def test_what_is_drawn_is_where_the_track_is() -> None:
     drawer = TrackDrawer(("ball",), fps=10)
     grey = torch.full((3, 400, 600), 128, dtype=torch.uint8)
-    drawn = np.zeros(0)
+    drawn = np.empty(0)
     for place in range(3):
         box = torch.tensor([[50.0 + 100 * place, 100.0, 90.0 + 100 * place, 200.0]])
         drawn = np.asarray(drawer(grey, place, Instances(box, labels=torch.tensor([0]), ids=torch.tensor([3]))))
@@ -141,6 +141,18 @@ def test_ctrl_c_leaves_a_film_that_plays(
     assert done.status == 1 and "stopped after 1 frame;" in done.err
     assert count(tmp_path / "out/walk.mp4") == 1
     assert (tmp_path / "out/walk.txt").read_text().count("\n") == 1
+
+
+def test_a_tracker_that_needs_the_future_is_drawn_afterwards(
+    opsin: Call, finder: RedFinder, video: Path, tmp_path: Path
+) -> None:
+    """Its film has all frames, and is drawn once the tracks are known; of a camera it is refused."""
+    done = opsin("track", tmp_path / "run", video, "--tracker", "min_cost_flow", "--out", tmp_path / "out")
+    assert done.status == 0 and "later frames were used" in done.out
+    facts = json.loads((tmp_path / "out/tracks.json").read_text())
+    assert facts["sequences"][0]["uses_future"] is True and count(tmp_path / "out/walk.mp4") == FRAMES
+    with pytest.raises(InputError, match="a camera has no end"):
+        TrackJob(str(tmp_path / "run"), "0", "min_cost_flow").run()
 
 
 def test_a_tracker_is_given_images_and_looks(

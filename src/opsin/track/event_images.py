@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from opsin.data.drawing import LIGHT, Color, Mark, cut_out, draw_marks, to_pil, to_tensor
+from opsin.data.drawing import LIGHT, NARROWEST, Color, Mark, cut_out, draw_marks, enlarge, to_pil, to_tensor
 from opsin.track.drawing import color_of_id
 from opsin.track.events import Event
 from opsin.track.following import Look
@@ -94,10 +94,12 @@ def draw_gates(look: Look, detections: Floats, image: Tensor) -> Tensor:
     Dashed is where each track was expected, white are the detections by their places. A green line is a match, an
     orange one the best detection of a track that got none, with what it lacked.
     """
-    found = {int(identity): box for identity, box in zip(look.ids, look.expected, strict=True)}
+    large, factor = enlarge(to_pil(image), 2 * NARROWEST)
+    detections = factor * detections
+    found = {int(identity): factor * box for identity, box in zip(look.ids, look.expected, strict=True)}
     marks = [Mark(box.tolist(), f"{identity}", color_of_id(identity), dashed=True) for identity, box in found.items()]
     marks += [Mark(box, f"{place}", LIGHT) for place, box in enumerate(detections.tolist())]
-    drawn, _ = draw_marks(to_pil(image), marks, narrowest=0)
+    drawn, _ = draw_marks(large, marks, narrowest=0)
     canvas = ImageDraw.Draw(drawn)
     width = max(2, round(min(drawn.size) / 200))
     done: set[int] = set()

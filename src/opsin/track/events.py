@@ -102,9 +102,9 @@ class Scene:
         self.answer_of = dict(zip(self.match_rows.tolist(), self.match_answers.tolist(), strict=True))
         self.object_rows, self.answer_rows = compared.truth, compared.tracks
         given = tracks if detections is None else detections
-        self.detection_of = _detections_of(truth, given, threshold)
+        self.detection_of = detections_of(truth, given, threshold)
         self.detected = self.detection_of >= 0
-        self.on_detection = _detections_of(tracks, given, threshold) >= 0
+        self.on_detection = detections_of(tracks, given, threshold) >= 0
         self.hidden = _hidden(truth)
         self.of_object = _by_identity(truth, compared.truth)
         self.of_track = _by_identity(tracks, compared.tracks)
@@ -264,7 +264,7 @@ def count_causes(events: Iterable[Event]) -> dict[str, Counter[str]]:
     return found
 
 
-def _detections_of(tracks: Tracks, detections: Tracks, threshold: float) -> Integers:
+def detections_of(tracks: Tracks, detections: Tracks, threshold: float) -> Integers:
     """(N,): the place in its frame of the detection that is each row's own; -1 where it has none."""
     one, other = ((side.frames, np.arange(len(side)), side.boxes) for side in (tracks, detections))
     pairs = find_pairs(one, other, max(tracks.num_frames, detections.num_frames))
@@ -315,6 +315,9 @@ def _box(tracks: Tracks, row: int) -> tuple[float, ...]:
 
 
 def _listed(causes: Counter[str]) -> str:
+    """How many frames have each cause; nothing where all have one."""
+    if len(causes) < 2:
+        return ""
     return ", ".join(f"{cause} {count}" for cause, count in causes.most_common())
 
 

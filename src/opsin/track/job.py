@@ -37,7 +37,7 @@ from opsin.track.result_files import text_file, tracks_to_dict, write_results
 from opsin.track.score import choose_rules
 from opsin.track.track_files import Asked
 from opsin.track.trackers import create_tracker
-from opsin.track.tracks import Tracks
+from opsin.track.tracks import NOBODY, Tracks
 from opsin.track.tuned_settings import FILE as SETTINGS_FILE
 from opsin.track.tuned_settings import TunedSettings, read_settings, refuse_tuned
 from opsin.track.tuning import Search
@@ -150,8 +150,10 @@ class TrackJob:
         if self.truth is None:
             raise InputError("settings are tuned on given truth; say where it is, with --truth")
         self._check()
-        truth, found = match_sequences(read_truth(self.truth), self.detections(), Path(self.source))
+        given = {name: replace(one, ids=np.arange(len(one))) for name, one in self.detections().items()}
+        truth, found = match_sequences(read_truth(self.truth), given, Path(self.source))  # which asks for identities
         truth = {name: truth[name] for name in found}
+        found = {name: replace(one, ids=np.full(len(one), NOBODY)) for name, one in found.items()}
         search = Search(self.tracker, found, truth, choose_rules(list(truth.values())), metric, every=self.every)
         search.trials, search.seed, search.fixed = trials or search.trials, seed, self.settings
         tuned = search.run(quiet=self.quiet)

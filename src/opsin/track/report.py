@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,14 +15,16 @@ from opsin.engine.environment import environment
 from opsin.engine.report import Code, Figure, Gallery, GalleryItem, Section, Table, write_report
 from opsin.track.evaluate import Evaluation, evaluate
 from opsin.track.event_images import FrameImages, draw_event, draw_gates, extent_of, frames_of_event
-from opsin.track.events import KINDS, Event, Scene, count_causes, of_kind
+from opsin.track.events import KINDS, Event, Scene, count_causes, detections_of, of_kind
 from opsin.track.following import Course
+from opsin.track.ladder import AS_IT_IS, ladder
 from opsin.track.rules import Rules, compare
 from opsin.track.timeline import matching_chart, track_timeline, truth_timeline
-from opsin.track.tracks import Tracks
+from opsin.track.tracks import NOBODY, Tracks
 
 _METRICS = ("hota", "deta", "assa", "mota", "idf1", "switches", "fragments", "false_positives", "misses", "motp")
 _HEADLINE = ("hota", "mota", "idf1", "switches")
+_RUNG = ("hota", "deta", "assa", "mota", "idf1")
 _MOST_EVENTS = 80  # rows of a table
 _MOST_CROPS = 4  # of each kind
 _MOST_MATRICES = 4  # of a sequence
@@ -88,7 +90,8 @@ def write_track_report(
         studied = [
             one for name in truth for one in study(tracking.courses[name], truth[name], name, rules, found.classes)
         ]
-        sections += [_causes_table(studied), *_explained(studied, images)]
+        sections += [_ladder_table(tracking, truth, found, rules), _causes_table(studied)]
+        sections += _explained(studied, images)
     else:
         sections += [_tracks_figure(name, course) for name, course in tracking.courses.items() if len(course.tracks)]
     sections += _counted(tracking)
@@ -143,6 +146,35 @@ def _rules_note(found: Evaluation) -> str:
     return f"By the rules of {found.rules}, at an IoU of 0.5; HOTA is the mean over nineteen thresholds."
 
 
+def _ladder_table(tracking: Tracking, truth: Mapping[str, Tracks], found: Evaluation, rules: Rules) -> Table:
+    """What the tracks would be worth if one stage had made no error, and what the detections allow."""
+    room, several = rooms.find_room("track"), len(found.classes) > 1
+    tracks = {name: tracking.tracks[name] for name in truth}
+    best = {name: named_detections(own, tracking.courses[name].detections) for name, own in truth.items()}
+    rows = []
+    for name in found.classes:
+        rungs = dict(ladder(truth, tracks, name, rules))
+        rungs["the best of these detections"] = ladder(truth, best, name, rules)[AS_IT_IS]
+        for rung, counts in rungs.items():
+            figures = counts.figures()
+            shown = [room.format(key, figures.get(key)) for key in _RUNG]
+            rows.append([f"{rung}, {name}" if several else rung, *shown])
+    note = (
+        "One stage at a time repaired by the truth: how much a figure rises is what that stage costs. The last row is "
+        "what a tracker could reach on the same detections: those that match an object, with the object's identity."
+    )
+    return Table("Where the error is", ["with", *_RUNG], rows, note)
+
+
+def named_detections(truth: Tracks, detections: Tracks, threshold: float = 0.5) -> Tracks:
+    """The detections that overlap an object by `threshold` or more, each object's best one, with its identity."""
+    own = detections_of(truth, detections, threshold)
+    rows = np.flatnonzero((own >= 0) & (truth.ids != NOBODY) & ~truth.ignored)
+    chosen = np.searchsorted(detections.frames, truth.frames[rows]) + own[rows]
+    order = np.argsort(chosen, kind="stable")
+    return replace(detections.select(chosen[order]), ids=truth.ids[rows][order])
+
+
 def _causes_table(studied: Sequence[Studied]) -> Table:
     counts = count_causes(event for one in studied for event in one.events)
     causes = list(dict.fromkeys(cause for kind in KINDS for cause, _ in counts[kind].most_common()))
@@ -177,7 +209,7 @@ def _explained(studied: Sequence[Studied], images: Images | None) -> Iterator[Se
 
 
 def _caption(event: Event) -> str:
-    return f"frame {event.shown}: {event.sentence()}\n{event.cause}: {event.note}"
+    return f"frame {event.shown}: {event.sentence()}\n{event.cause}{': ' if event.note else ''}{event.note}"
 
 
 def _chosen(events: Sequence[Event]) -> list[Event]:
