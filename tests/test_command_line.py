@@ -96,7 +96,7 @@ def test_missing_data_is_called_missing(opsin, monkeypatch: pytest.MonkeyPatch) 
     assert opsin("data", "photos").err.startswith(
         "opsin: no file or folder at photos; built-in data has a name: digits"
     )
-    refused(opsin("data", "digts"), "unknown data source 'digts'; did you mean digits or rows:digits?")
+    refused(opsin("data", "digts"), "unknown data source 'digts'; did you mean digits or rows:digits or dates?")
     refused(opsin("train", "lenet5", "--data", "photos/"), "no file or folder at photos/")
 
 
@@ -307,7 +307,7 @@ def complete(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         ("opsin train resnet50_", ["resnet50_imagenet", "resnet50_darknet", "resnet50_v1"]),
         ("opsin train --model resnet50_", ["resnet50_darknet", "resnet50_v1"]),
         ("opsin models resnet50_", ["resnet50_darknet", "resnet50_v1"]),
-        ("opsin models --task ", ["classify", "detect", "embed", "landmark", "pages", "read", "segment", "sequence"]),
+        ("opsin models --task ", sorted(room.task for room in rooms.built_in_rooms())),
         ("opsin train --device m", ["mps"]),
         ("opsin export RUN --format o", ["onnx", "openvino"]),
         (f"opsin predict {DETECTOR} --score", ["--score-threshold"]),
