@@ -183,9 +183,9 @@ def film(path: Path) -> None:
 def points(folder: Path) -> None:
     """A table of two points for two images each of twelve people."""
     rows = ["image,left_eye_x,left_eye_y,right_eye_x,right_eye_y"]
-    (folder / "people").mkdir()
+    (folder / "portraits").mkdir()
     for number in range(24):
-        name = f"people/Ann_{'abcdefghijkl'[number // 2]}_{number % 2}.png"
+        name = f"portraits/Ann_{'abcdefghijkl'[number // 2]}_{number % 2}.png"
         image(number, 48, 48).save(folder / name)
         rows.append(f"{name},{30 + number / 9:.1f},20,{12 + number / 9:.1f},21")
     (folder / "points.csv").write_text("\n".join(rows))

@@ -177,7 +177,7 @@ def test_the_command(folder: Path, tmp_path: Path, monkeypatch: Any, capsys: pyt
     assert "give one of them" in call("eval", "runs", "--predictions", found, "--data", str(folder / "data"))[2]
     assert call("eval")[2].startswith("opsin: say what to evaluate: opsin eval RUN")
     status, _, err = call("eval", "--predictions", found, "--data", str(folder / "data"), "--iou", "0.5")
-    assert status == 2 and "--iou is an option of detect, and this is classify" in err
+    assert status == 2 and "--iou is an option of detect, track, and this is classify" in err
 
 
 def test_calibration_error_is_that_of_the_scores_given() -> None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
+import runpy
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +55,14 @@ RECIPES: dict[str, dict[str, Any]] = {
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are forked")
 
 
-def child(run: Callable[[], None]) -> Any:
-    """A process that has everything imported already."""
-    process = multiprocessing.get_context("fork").Process(target=run)
+def child(*given: Any) -> Any:
+    """A process that trains; forked from one which has imported everything and run nothing.
+
+    Not from this one: where a test before has started threads of autograd, a fork of it can't train.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["opsin.engine.train", "opsin.engine.task", "pytest"])
+    process = context.Process(target=runpy.run_path, args=(__file__, {"GIVEN": given}, "__main__"))
     process.start()
     return process
 
@@ -95,7 +100,7 @@ def test_kills_at_any_moment_lose_nothing(name: str, tmp_path: Path, monkeypatch
     dice = random.Random(f"{name} {os.environ.get('OPSIN_SOAK_SEED', '')}")
     recipe = RECIPES[name]
     started = time.monotonic()
-    whole = child(lambda: train(recipe, tmp_path / "whole"))
+    whole = child(recipe, tmp_path / "whole")
     whole.join(600)
     assert whole.exitcode == 0
     seconds = time.monotonic() - started
@@ -106,12 +111,12 @@ def test_kills_at_any_moment_lose_nothing(name: str, tmp_path: Path, monkeypatch
         out = tmp_path / f"run{number}"
         settings = {**recipe, "train": {**recipe["train"], "workers": dice.choice((0, 2))}}
         die_at = dice.choice((None, ("fsync", dice.randrange(1, 30)), ("replace", dice.randrange(1, 30))))
-        process = child(lambda out=out, settings=settings, die_at=die_at: train(settings, out, die_at))
+        process = child(settings, out, die_at)
         process.join(dice.uniform(0.1, 1.0) * seconds if die_at is None else 600)
         process.kill()
         process.join()
         killed += process.exitcode == -signal.SIGKILL
-        again = child(lambda out=out, settings=settings: train(settings, out))
+        again = child(settings, out)
         again.join(600)
         assert again.exitcode == 0, (number, die_at)
         found = state(out)
@@ -170,3 +175,8 @@ def test_few_open_files_are_enough_or_said(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)  # no worker is waited for at the end
     assert "Traceback" not in done.stderr and "unexpected" not in done.stderr, done.stderr
     assert done.returncode == 0 or "too many open files for the workers: raise ulimit -n" in done.stderr
+
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method("fork", force=True)  # the workers', as in a training that the shell began
+    train(*globals()["GIVEN"])

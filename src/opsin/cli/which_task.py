@@ -53,8 +53,8 @@ def _names_answers(arguments: Sequence[str]) -> bool:
     """Whether a call of `eval` gives a file of answers, by a flag or in the place of a run."""
     if any(flag_value(arguments, flag) is not None for flag in _ANSWERS):
         return True
-    before = ["", *arguments[:-1]]
-    words = [word for last, word in zip(before, arguments, strict=True) if last not in ("--data", "-d")]
+    before = ["", *arguments]
+    words = [word for last, word in zip(before, arguments, strict=False) if last not in ("--data", "-d")]
     paths = [Path(word) for word in words if not word.startswith("-") and Path(word).exists()]
     return any(map(holds_answers, paths)) and not any(task_of_run(str(path)) for path in paths)
 

@@ -346,6 +346,14 @@ POINTS = {
     "a list of points": ("list of points", {"a.jpg": "", "points.txt": "a.jpg 1 2 3 4 5 6\n"}),
 }
 
+# What is read as tracks, moved here likewise.
+TRACKS = {
+    "MOT17": "MOTChallenge",
+    "MOT15, one sequence": "MOTChallenge",
+    "UA-DETRAC": "UA-DETRAC",
+    "KITTI tracking": "KITTI tracking",
+}
+
 CLASSES: dict[str, tuple[list[str], dict[str, str]]] = {
     "images beside cats": (["cats", "images"], {"images/1.png": "", "cats/1.png": ""}),
     "labels beside cats": (["cats", "labels"], {"labels/1.png": "", "cats/1.png": ""}),
@@ -360,10 +368,6 @@ CLASSES: dict[str, tuple[list[str], dict[str, str]]] = {
     "GTSRB": (
         ["00000", "00001"],
         {"00000/0.ppm": "", "00000/GT-00000.csv": "Filename;Width;Roi.X1\n0.ppm;9;1\n", "00001/0.ppm": ""},
-    ),
-    "LFW with pairs": (
-        ["Ann_A", "Bob_B"],
-        {"Ann_A/Ann_A_0001.jpg": "", "Bob_B/Bob_B_0001.jpg": "", "pairs.txt": "10\t300\nAnn_A\t1\t4\n"},
     ),
     "lists beside": (
         ["a", "b"],
@@ -440,7 +444,24 @@ def test_maps_are_read(tmp_path: Path, layout: str) -> None:
         data.open(tmp_path, "classify")
 
 
-@pytest.mark.parametrize("layout", sorted(set(REFUSED) - set(MAPS)))
+@pytest.mark.parametrize("layout", TRACKS)
+def test_tracks_are_read(tmp_path: Path, layout: str) -> None:
+    make(tmp_path, REFUSED[layout][1])
+    assert data.recognize_task(tmp_path) == "track"
+    source = data.open(tmp_path, "track")
+    assert source.format == TRACKS[layout] and len(source.splits["all"]) == 1
+    with pytest.raises(InputError, match="for the task track; to classify by its folders all the same"):
+        data.open(tmp_path, "classify")
+
+
+def test_pairs_beside_people_are_read(tmp_path: Path) -> None:
+    files = {"Ann_A/Ann_A_0001.jpg": "", "Bob_B/Bob_B_0001.jpg": "", "pairs.txt": "10\t300\nAnn_A\t1\t4\n"}
+    make(tmp_path, files)
+    assert data.recognize_task(tmp_path) == "embed"
+    assert data.open(tmp_path, "classify", class_folders=True).classes == ["Ann_A", "Bob_B"]
+
+
+@pytest.mark.parametrize("layout", sorted(set(REFUSED) - set(MAPS) - set(TRACKS)))
 def test_what_no_reader_knows_is_no_set_of_classes(tmp_path: Path, layout: str) -> None:
     named, files = REFUSED[layout]
     make(tmp_path, files)
