@@ -280,9 +280,12 @@ class EmbedEvaluator(Evaluator):
         if self.hausdorff and self.split is not None:
             points = [ink_points(self.split.read(i)) for i in range(len(truth))]
             queries, supports = [points[i] for i in asked], [points[i] for i in shown]
-            plain = hausdorff_distances(queries, supports, allowed)
+            plain = hausdorff_distances(queries, supports, allowed if pairs is None else None)
             found = run_trials(plain, truth.labels[asked], truth.labels[shown], allowed)
             metrics |= self._note(evidence, details, "hausdorff_one_shot_accuracy", found)
+            if pairs is not None:
+                mixed = run_mixed(plain[:, pairs], ways=ways)
+                metrics |= self._note(evidence, details, f"hausdorff_{ways}way_1shot_accuracy", mixed)
         return metrics
 
     def _note(self, evidence: Evidence, details: dict[str, Any], name: str, found: Shots) -> dict[str, float]:

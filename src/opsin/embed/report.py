@@ -53,6 +53,7 @@ _MEANING = {
     "fold_accuracy": "share of pairs told right, each fold by the threshold that is best on the others",
     "one_shot_accuracy": "queries whose nearest support, of those of their run, is of their class",
     "hausdorff_one_shot_accuracy": "the same by the modified Hausdorff distance of the ink, which learns nothing",
+    "hausdorff_5way_1shot_accuracy": "five classes drawn of all runs, by the modified Hausdorff distance of the ink",
     "shot_accuracy": "queries of the right identity in episodes of so many identities and images of each",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,15 +12,19 @@ from torch import Tensor, nn
 from opsin import registry
 from opsin.data import Preprocessing, Source, Split
 from opsin.data.class_balance import BalancedBatches
+from opsin.data.identities import Identities
 from opsin.data.identity_batches import IdentityBatches
+from opsin.data.identity_trials import ListedPairs, OneShotRuns
 from opsin.embed.collapse import FOLDER, EmbeddingHistory
 from opsin.embed.evaluate import EmbedEvaluator
 from opsin.engine.checkpoint import Facts
 from opsin.engine.recipe import Recipe, own_section
 from opsin.engine.report import Section
 from opsin.engine.task import Task
-from opsin.errors import InputError
+from opsin.errors import InputError, JobError
 from opsin.losses import create_identity_loss
+from opsin.losses.identities import IdentityLoss
+from opsin.losses.prototypical import PrototypicalLoss
 from opsin.structures import Batch
 
 
@@ -33,6 +38,7 @@ class EmbedTask(Task):
         super().__init__(model, facts)
         self.history = EmbeddingHistory()
         self._last: tuple[Tensor, Tensor] | None = None  # embeddings and identities of the last batch
+        self._compared_batches = self._idle_batches = 0  # of this epoch, and those that hold nothing to compare
 
     @classmethod
     def options(cls, recipe: Recipe, preprocessing: Preprocessing | None, source: Source) -> dict[str, Any]:
@@ -61,6 +67,8 @@ class EmbedTask(Task):
             )
         elif recipe.loss.options:
             raise InputError("loss has options and no name; set loss.name, or model's options for its own loss")
+        if model.classifier is None and (split := source.splits.get("val")) is not None:
+            _check_comparable(split)
         return task
 
     def targets(self, batch: Batch) -> Tensor:
@@ -69,6 +77,13 @@ class EmbedTask(Task):
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         outputs, labels = self.model(*self.inputs(batch)), self.targets(batch)
         self._last = outputs["embedding"].detach(), labels
+        if self.processes == 1 and self.training and _compares(self.model, outputs):
+            known = labels[labels >= 0]
+            found = len(known.unique())
+            self._compared_batches, self._idle_batches = (
+                self._compared_batches + 1,
+                self._idle_batches + (found < 2 or found == len(known)),
+            )
         return self.model.loss(outputs, labels)
 
     def order(self, split: Split) -> Callable[[int], Sequence[np.ndarray]] | None:
@@ -86,10 +101,28 @@ class EmbedTask(Task):
             self._keep(*self.evaluator.compared())
 
     def on_train_epoch_end(self) -> None:
-        """Without a validation split, the last batch of the epoch is looked at."""
+        """Refuse batches that taught nothing. Without a validation split, the last batch of the epoch is looked at."""
+        self._check_batches()
         if not self.trainer.enable_validation and self._last is not None:
             embeddings, labels = self._last
             self._keep(self.model.decode({"embedding": embeddings}).cpu(), labels.cpu())
+
+    def _check_batches(self) -> None:
+        """Raise JobError if no batch of the epoch held a triplet, warn if some held none."""
+        batches, idle = self._compared_batches, self._idle_batches
+        self._compared_batches = self._idle_batches = 0
+        remedy = "set embed.images_per_identity=4, or a larger train.batch_size"
+        if batches and idle == batches:
+            raise JobError(
+                f"none of the epoch's {batches:,} batches held two images of an identity and one of another, so that "
+                f"nothing was learned; {remedy}"
+            )
+        if idle and self.current_epoch == 0:
+            warnings.warn(
+                f"{idle:,} of the first epoch's {batches:,} batches held no two images of an identity and one of "
+                f"another, and taught nothing; {remedy}",
+                stacklevel=2,
+            )
 
     def _keep(self, embeddings: Tensor, labels: Tensor) -> None:
         if self.failed_batch is not None and self.history.folder is None:
@@ -101,6 +134,26 @@ class EmbedTask(Task):
     def inspections(self, split: Split) -> list[Section]:
         self.history.load(self.recipe.train.epochs + 1)
         return self.history.sections()
+
+
+def _compares(model: Any, outputs: Mapping[str, Tensor]) -> bool:
+    """Whether a batch teaches only by its images of the same and of other identities."""
+    criterion = model.criterion
+    return isinstance(criterion, IdentityLoss | PrototypicalLoss) or (criterion is None and "logits" not in outputs)
+
+
+def _check_comparable(split: Split) -> None:
+    """Raise InputError for a validation split in which no two images can be compared."""
+    if not isinstance(split.truth, Identities) or isinstance(split.truth, ListedPairs | OneShotRuns):
+        return
+    labels = np.asarray(split.truth.labels)
+    counts = np.unique(labels[labels >= 0], return_counts=True)[1]
+    if len(counts) < 2 or counts.max() < 2:
+        raise InputError(
+            f"the validation split cannot be evaluated: its {len(split):,} images are of {len(counts):,} identities, "
+            "and two of an identity and one of another are needed; give it more (data.val_fraction, or folders train "
+            "and val), or leave it out: data.val_fraction=0"
+        )
 
 
 def _check_size(model: Any, name: str, size: tuple[int, int]) -> None:

@@ -26,7 +26,7 @@ from opsin.engine.recipe import Recipe, load_recipe
 from opsin.engine.recipe_data import GivenData
 from opsin.engine.task import Task
 from opsin.errors import InputError, unknown
-from opsin.losses import create_loss, list_losses
+from opsin.losses import create_loss, list_identity_losses, list_losses, list_pixel_losses
 from opsin.losses.own_loss import check_loss, create_own_loss
 from opsin.optim import create_optimizer
 from opsin.registry import Entry
@@ -254,6 +254,15 @@ def _names(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return found + [(f"train.callbacks.{place}", name) for place, name in enumerate(callbacks)]
 
 
+def _check_loss(name: str, options: Mapping[str, Any]) -> None:
+    """A dotted path or an object is made; a name is one that some task has, which looks at it when its turn comes."""
+    known = {*list_losses(), *list_pixel_losses(), *list_identity_losses()}
+    if "." in name:
+        create_loss(name, **options)
+    elif name not in known:
+        raise unknown("loss", name, sorted(known))
+
+
 def check_recipe(recipe: Recipe) -> Recipe:
     """Check the parts that a recipe names, before data is read; returns it with the channels that a network takes.
 
@@ -261,8 +270,8 @@ def check_recipe(recipe: Recipe) -> Recipe:
     """
     create_callbacks(recipe)
     find_metrics(recipe, needed=True)
-    if (name := recipe.loss.name) is not None and ("." in name or name not in list_losses()):
-        create_loss(name, **recipe.loss.options)
+    if (name := recipe.loss.name) is not None:
+        _check_loss(name, recipe.loss.options)
     if "." in recipe.optim.name:
         own = recipe.optim
         create_optimizer(nn.Linear(2, 2), own.name, lr=own.lr, weight_decay=own.weight_decay, **own.options)
