@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from opsin.data.named_points import NamedPoints
+from opsin.data.source import Source
+from opsin.engine.answered_images import source_of_answers
 from opsin.engine.answers import Answer, Answers
 from opsin.landmark.smoothing import measure_jitter
 
@@ -52,9 +55,21 @@ class LandmarkAnswers(Answers):
         """(N, P, 2) float64, of all images, in pixels of each."""
         return np.stack([one.points for one in self]) if len(self) else np.zeros((0, 0, 2))
 
+    def to_source(self, name: str = "predictions") -> Source:
+        """A data set of the images that were read, with the points that were found as their truth.
+
+        What `opsin predict --as FORMAT OUT` writes. Raises InputError where no image was read.
+        """
+        return source_of_answers(self, name, "landmark", _points_of)
+
     def jitter(self) -> float:
         """How much the points of a video's frames tremble, in pixels; see `opsin.landmark.smoothing.measure_jitter`."""
         return measure_jitter(self.points)
+
+
+def _points_of(answers: list[LandmarkAnswer]) -> NamedPoints:
+    names = [str(one["name"]) for one in answers[0].value("points")]
+    return NamedPoints.of(np.stack([answer.points for answer in answers]), names)
 
 
 LandmarkAnswer.list_class = LandmarkAnswers

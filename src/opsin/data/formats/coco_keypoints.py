@@ -19,6 +19,7 @@ from opsin.data.formats.format import Claim, Format
 from opsin.data.formats.point_source import LARGEST, OPTIONS, PointRows, source_of_points
 from opsin.data.formats.tree import SPLIT_NAMES
 from opsin.data.formats.values import as_posix, find_file, read_flag, read_head, read_number, shown
+from opsin.data.formats.write_points import write_coco_keypoints
 from opsin.data.inputs import ImageFiles
 from opsin.data.source import Source
 from opsin.data.truth import Problem
@@ -147,4 +148,13 @@ def _open(path: Path, **options: Any) -> Source:
     return source_of_points(name, "COCO keypoints", rows, names, problems=problems, **options)
 
 
-FORMAT = Format("COCO keypoints", "named points", "a COCO json of keypoints", _claims, _open, OPTIONS)
+FORMAT = Format(
+    "COCO keypoints",
+    "named points",
+    "a COCO json of keypoints",
+    _claims,
+    _open,
+    OPTIONS,
+    written="coco",
+    write=write_coco_keypoints,
+)

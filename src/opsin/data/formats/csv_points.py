@@ -24,6 +24,7 @@ from opsin.data.formats.point_source import LARGEST, OPTIONS, PointRows, source_
 from opsin.data.formats.table_beside import ImageIndex
 from opsin.data.formats.tree import SPLIT_NAMES
 from opsin.data.formats.values import is_file, read_flag, read_head, read_number
+from opsin.data.formats.write_points import write_csv
 from opsin.data.inputs import ImageFiles
 from opsin.data.source import Source
 from opsin.errors import InputError
@@ -180,4 +181,13 @@ def _open(path: Path, **options: Any) -> Source:
     return source_of_points(name, "CSV of points", rows, names, **options)
 
 
-FORMAT = Format("CSV of points", "named points", "a CSV of image,NAME_x,NAME_y,...", _claims, _open, OPTIONS)
+FORMAT = Format(
+    "CSV of points",
+    "named points",
+    "a CSV of image,NAME_x,NAME_y,...",
+    _claims,
+    _open,
+    OPTIONS,
+    written="csv",
+    write=write_csv,
+)

@@ -17,6 +17,7 @@ from opsin.data.formats.format import Claim, Format
 from opsin.data.formats.point_source import LARGEST, OPTIONS, PointRows, source_of_points
 from opsin.data.formats.tree import SPLIT_NAMES
 from opsin.data.formats.values import read_text
+from opsin.data.formats.write_points import write_pts
 from opsin.data.inputs import ImageFiles
 from opsin.data.source import Source
 from opsin.errors import InputError
@@ -89,4 +90,13 @@ def _open(path: Path, **options: Any) -> Source:
     return source_of_points(path.name, "300-W .pts", ordered, **options)
 
 
-FORMAT = Format("300-W .pts", "named points", "images with .pts files beside them", _claims, _open, OPTIONS)
+FORMAT = Format(
+    "300-W .pts",
+    "named points",
+    "images with .pts files beside them",
+    _claims,
+    _open,
+    OPTIONS,
+    written="pts",
+    write=write_pts,
+)
