@@ -27,7 +27,7 @@ def call(
     return int(stop.value.code or 0), out, err
 
 
-@pytest.mark.parametrize("name", ["timm:test_convnext", "torchvision:mnasnet0_5"])
+@pytest.mark.parametrize("name", ["timm:test_convnext"])
 def test_it_is_trained_evaluated_exported_and_explained(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

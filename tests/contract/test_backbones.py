@@ -1,14 +1,13 @@
 """What every registered classification network must keep, whatever its family.
 
-Everything that needs no numbers runs on the meta device, for every name. The rest runs on one network of each
-structure, made small by its own options.
+Published counts are those of every name. What else needs no numbers runs on the meta device for one name of each
+structure; the rest on one network of each family and kind of block, made small by its own options.
 """
 
 from __future__ import annotations
 
 import copy
 import functools
-import re
 from typing import Any
 
 import pytest
@@ -24,25 +23,6 @@ from opsin.nn.counting import count_macs, count_parameters
 
 NAMES = registry.list_models(task="classify")
 PUBLISHED = [name for name in NAMES if registry.find_model(name).facts is not None]
-SLOW = {  # smaller ones of the same structure are walked
-    "resnet1202",
-    "preact_resnet1001",
-    "preact_resnet152",
-    "preact_resnet200",
-    "pyramidnet101_a360",
-    "pyramidnet164_a270",
-    "pyramidnet200_a240",
-    "pyramidnet200_a300",
-    "pyramidnet200_a450",
-    "pyramidnet236_a220",
-    "pyramidnet272_a200",
-    "resnet152_v1",
-    "resnet200_v1",
-    "se_resnet152",
-    "se_resnext101_32x4d",
-}
-# A name that ends in a size is the same network on smaller images.
-WALKED = [name for name in NAMES if name not in SLOW and not re.search(r"_(96|128|160|192)$", name)]
 SMALL: dict[str, dict[str, Any]] = {
     "lenet5_1998": {},
     "lenet5": {},
@@ -94,6 +74,29 @@ SMALL: dict[str, dict[str, Any]] = {
     "efficientnet_b0": {"width": 0.25},
     "tf_efficientnet_b0": {"width": 0.25, "depth": 0.5},
 }
+
+
+def structure(name: str) -> str:
+    """What the code of a network follows: its class, and the kinds of its options, but not how deep and wide it is."""
+
+    def kind(value: Any) -> str:
+        if isinstance(value, bool) or not isinstance(value, int | float | tuple | list):
+            return repr(value)
+        return str(value != 0) if isinstance(value, int | float) else str(sorted({kind(one) for one in value}))
+
+    entry = registry.find_model(name)
+    return f"{entry.network} {[(key, kind(option.default)) for key, option in entry.options.items()]}"
+
+
+def smallest_of_each_structure() -> list[str]:
+    """One network of each structure, of the fewest published parameters, and those of `SMALL`."""
+    found: dict[str, str] = {}
+    for name in sorted(NAMES, key=lambda name: getattr(registry.find_model(name).facts, "params", 0)):
+        found.setdefault(structure(name), name)
+    return sorted({*found.values(), *SMALL})
+
+
+WALKED = smallest_of_each_structure()
 
 
 @functools.cache
@@ -168,8 +171,8 @@ def test_the_network_is_of_the_class_that_its_registration_says(name: str) -> No
 def test_output_and_features_are_as_declared(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, (channels, height, width) = on_meta(name), input_of(name)
     assert model.in_channels == channels
-    assert isinstance(model(meta_images(model, height, width)), Tensor)  # without being asked, a tensor
-    assert logits(model, meta_images(model, height, width)).shape == (2, model.num_classes)
+    scores = model(meta_images(model, height, width))
+    assert isinstance(scores, Tensor) and scores.shape == (2, model.num_classes)  # without being asked, a tensor
     monkeypatch.setattr(model, "_check", lambda images: None)  # to see past the one size that a fixed head allows
     last = model.strides[-1]
     maps, larger = (model.features(meta_images(model, height + more, width)) for more in (0, last))
@@ -294,7 +297,7 @@ def test_state_dict_round_trip(name: str) -> None:
     assert twin.initialize_from(model.state_dict()) == []  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", {registry.find_model(name).network: name for name in SMALL}.values())
 def test_exports(name: str) -> None:
     model, images = small(name), make_images(small(name), batch=3)
     program = torch.export.export(model, (images[:2],), dynamic_shapes=({0: Dim("batch", max=64)},))
