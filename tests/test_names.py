@@ -9,6 +9,8 @@ import re
 import subprocess
 import sys
 import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from xml.dom import minidom
 
@@ -17,6 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
+from opsin.cli import main
 from opsin.data.drawing import Line, add_caption
 from opsin.engine import charts
 from opsin.errors import is_printable, printable
@@ -69,24 +72,53 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def call(*words: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[bytes]:
-    done = subprocess.run(
-        [sys.executable, "-m", "opsin", *words], cwd=cwd, capture_output=True, env={**os.environ, **variables}
-    )
-    for stream in (done.stdout, done.stderr):
+@dataclass
+class Done:
+    returncode: int
+    stdout: bytes
+    stderr: bytes
+
+
+def check_printable(*streams: bytes) -> None:
+    for stream in streams:
         lines = stream.decode().split("\n")  # strict: it is UTF-8
         assert all(is_printable(line.replace("\t", "")) for line in lines), [x for x in lines if not is_printable(x)]
+
+
+def call_apart(*words: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[bytes]:
+    """A command in a process of its own."""
+    command = [sys.executable, "-m", "opsin", *words]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, env={**os.environ, **variables})
+    check_printable(done.stdout, done.stderr)
     return done
 
 
-def test_every_verb_on_such_names(folder: Path, tmp_path: Path) -> None:
-    utf8 = {"PYTHONIOENCODING": "utf-8"}
-    seen = call("data", str(folder), cwd=tmp_path, **utf8)
+@pytest.fixture
+def call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> Callable[..., Done]:
+    """Commands in this process, in a folder of their own."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> Done:
+        monkeypatch.delenv("OPSIN_RUN_FOLDER", raising=False)
+        monkeypatch.setattr(sys, "argv", ["opsin", *words])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        done = Done(int(stop.value.code or 0), *capfdbinary.readouterr())
+        check_printable(done.stdout, done.stderr)
+        return done
+
+    return run
+
+
+def test_every_verb_on_such_names(folder: Path, tmp_path: Path, call: Callable[..., Done]) -> None:
+    seen = call("data", str(folder))
     assert seen.returncode == 0
     assert rb"title\x1b]0;owned\x07  all 10" in seen.stdout
     assert b"note: odd name (19)" in seen.stdout  # seven classes and a file in each of twelve
     words = ["train", "classify", "--model", "lenet5", "--data", str(folder), "--epochs", "1", "--out", "run"]
-    trained = call(*words, cwd=tmp_path, **utf8)
+    trained = call(*words)
     assert trained.returncode == 0, trained.stderr.decode()
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert is_printable(page.replace("\n", "").replace("\t", ""))
@@ -95,15 +127,16 @@ def test_every_verb_on_such_names(folder: Path, tmp_path: Path) -> None:
     assert drawings
     for drawing in drawings:
         minidom.parseString(base64.b64decode(drawing))
-    shown = call("predict", "run", str(folder), "--out", "drawn", "--csv", "table.csv", cwd=tmp_path, **utf8)
+    shown = call("predict", "run", str(folder), "--out", "drawn", "--csv", "table.csv")
     assert shown.returncode == 0, shown.stderr.decode()
     assert len(shown.stdout.decode().splitlines()) == 10 * len(NAMES)  # a line break in a name makes no line
-    answers = json.loads(call("predict", "run", str(folder), "--json", cwd=tmp_path, **utf8).stdout)
-    plain = json.loads(call("predict", "run", str(folder), "--json", cwd=tmp_path, PYTHONIOENCODING="ascii").stdout)
+    answers = json.loads(call("predict", "run", str(folder), "--json").stdout)
+    ascii_only = call_apart("predict", "run", str(folder), "--json", cwd=tmp_path, PYTHONIOENCODING="ascii")
+    plain = json.loads(ascii_only.stdout)
     assert answers == plain
     named = {Path(one["path"]).parent.name for one in answers}
     assert named == {os.fsdecode(name) for name in NAMES}  # machines get the names themselves
-    exported = call("export", "run", "--format", "torch", cwd=tmp_path, **utf8)
+    exported = call("export", "run", "--format", "torch")
     assert exported.returncode == 0, exported.stderr.decode()
 
 
@@ -121,17 +154,19 @@ def test_every_verb_on_such_names(folder: Path, tmp_path: Path) -> None:
         ["explain", "{}"],
     ],
 )
-def test_errors_show_no_escape(words: list[str], tmp_path: Path) -> None:
-    for name in NAMES[5:7] if words[0] in ("data", "models") else NAMES[8:9]:  # each call takes its time
-        done = call(*(word.format(os.fsdecode(name)) for word in words), cwd=tmp_path, PYTHONIOENCODING="utf-8")
+def test_errors_show_no_escape(words: list[str], call: Callable[..., Done]) -> None:
+    for name in NAMES[5:7] if words[0] in ("data", "models") else NAMES[8:9]:
+        done = call(*(word.format(os.fsdecode(name)) for word in words))
         assert done.returncode == 2
         assert done.stderr.startswith(b"opsin: ")
         assert done.stderr.count(b"\n") == 1
 
 
-def test_a_run_folder_that_no_library_can_write_to_is_refused_before_training(tmp_path: Path) -> None:
+def test_a_run_folder_that_no_library_can_write_to_is_refused_before_training(
+    tmp_path: Path, call: Callable[..., Done]
+) -> None:
     words = ["train", "lenet5_digits", "--out", os.fsdecode(b"run\xe9")]
-    done = call(*words, cwd=tmp_path, PYTHONIOENCODING="utf-8")
+    done = call(*words)
     assert done.returncode == 2
     assert b"has bytes that are no UTF-8; choose another --out" in done.stderr
     assert not list(tmp_path.iterdir())
