@@ -6,12 +6,12 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import yaml
+from tests.processes import run_python
 
 from opsin import rooms
 from opsin.cli.which_task import find_room
@@ -39,8 +39,7 @@ def start(
     """A Python process that finds modules and packages in `places` too."""
     path = os.pathsep.join([*map(str, places), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": path, "COLUMNS": "200", "NO_COLOR": "1", **environment}
-    command = [sys.executable, *arguments]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    return run_python(arguments, cwd, environment)
 
 
 def say(code: str, places: Sequence[Path], cwd: Path) -> tuple[list[str], list[str]]:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from tests.processes import run_python
 
 HERE = Path(__file__).parent
 PATHS = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH"))))
@@ -22,8 +23,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": PATHS}
 
 def run(folder: Path, *arguments: str, status: int = 0) -> str:
     """What the command prints, in `folder`, with the tasks of this folder to import."""
-    command = [sys.executable, "-m", "opsin.cli", *arguments]
-    done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    done = run_python(["-m", "opsin.cli", *arguments], folder, ENVIRONMENT)
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -158,8 +158,8 @@ def test_several_optimizers_accumulate_clip_and_resume_bit_for_bit(folder: Path,
         "Trainer.__init__ = make\n"
         "from opsin.cli.command import main; main()"
     )
-    command = [sys.executable, "-c", code, "--import", "dots", *TRAIN, *more, "--out", f"part{batches}"]
-    killed = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    words = ["-c", code, "--import", "dots", *TRAIN, *more, "--out", f"part{batches}"]
+    killed = run_python(words, folder, ENVIRONMENT)
     assert killed.returncode == 9, killed.stdout + killed.stderr
     run(folder, "--import", "dots", "train", "--resume", f"part{batches}")
     whole, part = (load_file(folder / name / "model.safetensors") for name in (f"whole{batches}", f"part{batches}"))
