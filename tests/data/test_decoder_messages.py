@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tests.processes import run_python
 
 from opsin import data
 from opsin.data import decoder_messages
@@ -151,7 +152,7 @@ def test_the_commands_say_it_with_the_name(tmp_path: Path) -> None:
     (tmp_path / "d/dog/9.jpg").write_bytes(noisy_jpeg())
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "-m", "opsin", *words], capture_output=True, text=True, check=False)
+        return run_python(["-m", "opsin", *words], tmp_path)
 
     done = run("data", str(tmp_path / "d"), "--json")
     kinds = {one["kind"]: one["path"] for one in json.loads(done.stdout)["problems"]}

@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from tests.processes import run_python
 
 import opsin
 from opsin.classify.task import ClassifyTask
@@ -135,8 +136,7 @@ def test_tasks_outside_the_package(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOMS), *sys.path])}
 
     def call(*command: str) -> subprocess.CompletedProcess[str]:
-        command = (sys.executable, *command)
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        return run_python(command, tmp_path, environment)
 
     assert call("-c", code).returncode == 0
     (tmp_path / "r.yaml").write_text("task: dots\nmodel: {name: dots_net}\ndata: {source: dots.csv}\n")

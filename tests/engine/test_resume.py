@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from tests.processes import run_python
 
 import opsin
 from opsin.engine.checkpoint import read_checkpoint, read_model
@@ -54,10 +53,7 @@ def train_and_kill(
     import json
 
     recipe = {**RECIPE, "train": {**RECIPE["train"], **settings}}
-    command = [sys.executable, "-c", KILLED, str(step), json.dumps(recipe), str(out), number]
-    return subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300
-    )
+    return run_python(["-c", KILLED, str(step), json.dumps(recipe), str(out), number], Path.cwd())
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:

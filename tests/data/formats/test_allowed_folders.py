@@ -7,13 +7,13 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 from PIL import Image
+from tests.processes import run_python
 
 from opsin import data
 from opsin.data.formats import annotations
@@ -228,8 +228,7 @@ def test_the_command_line_takes_what_the_error_says(root: Path) -> None:
     source = labels_csv(root, f"{root}/away/c.png")
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "opsin", *words]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
+        return run_python(["-m", "opsin", *words], root)
 
     refused = run("data", str(source))
     assert refused.returncode == 2 and refused.stderr.count("\n") == 1
