@@ -303,6 +303,17 @@ WRONG: dict[str, tuple[str, str, str]] = {  # file, content, what is said
     "infinite box": ("a.txt", "1,1,inf,20,30,40,1,-1,-1,-1\n", "line 1: a coordinate is not finite"),
     "negative side": ("a.txt", "1,1,10,20,-30,40,1,-1,-1,-1\n", "line 1: the box is -30 wide"),
     "far frame": ("a.txt", LINE(10**12, 1), "line 1: frame 1000000000000; at most"),
+    "VisDrone images": (
+        "a.txt",
+        "684,8,273,116,0,0,0,0\n406,119,265,70,0,0,0,0\n255,22,119,128,1,1,0,2",
+        "holds no tracks: it looks like VisDrone's detection in images",
+    ),
+    "VisDrone results": ("a.txt", "684,8,273,116,0.75,4,-1,-1,\n", "looks like VisDrone's detection in images"),
+    "VisDrone video": (
+        "a.txt",
+        "1,0,593,743,174,106,0,0,0,0\n1,1,400,300,20,30,1,4,0,1\n",
+        "holds no tracks: it looks like VisDrone's tracking .*convert it to CSV",
+    ),
     "short line": ("a.txt", LINE(1, 1) + "1,2,3\n", "line 2: column 4 is no number"),
     "prose": ("a.txt", "these are no tracks\n", "in no known format of tracks; expected MOTChallenge"),
     "cut xml": ("a.xml", DETRAC[:400], "line 11: not well-formed"),
@@ -328,6 +339,11 @@ def test_bad_files_are_refused_with_their_line(name: str, tmp_path: Path) -> Non
     (tmp_path / file).write_text(content)
     with pytest.raises(InputError, match=said):
         read_sequences(tmp_path / file)
+
+
+@pytest.mark.parametrize("end", ["1,0,0,0", "1,-1,-1,-1", "1,-3.5,4.25,0", "1,7", "1,1,0.5", "1,1,1"])
+def test_what_only_resembles_visdrone_is_read(end: str, tmp_path: Path) -> None:
+    assert len(read_one(tmp_path / "a.txt", f"1,1,10,20,30,40,{end}\n")) == 1
 
 
 def test_frames_beyond_the_sequence_are_refused(tmp_path: Path) -> None:

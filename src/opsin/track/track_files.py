@@ -20,6 +20,7 @@ from opsin.track import (
     mot_challenge,
     result_files,
 )
+from opsin.track.lookalikes import lookalike
 from opsin.track.places import stem_of
 from opsin.track.tracks import Tracks
 
@@ -56,7 +57,9 @@ def read_file_of(content: bytes, name: str, where: str, asked: Asked, facts: dic
     """
     kind = recognize(content, name)
     if kind is None:
-        raise InputError(f"{where} is in no known format of tracks; expected {EXPECTED}")
+        other = lookalike(content[:_HEAD].decode("utf-8-sig", "replace"))
+        said = f"{where} is in no known format of tracks" if other is None else f"{where} holds no tracks: {other}"
+        raise InputError(f"{said}; expected {EXPECTED}")
     if kind == "empty":
         say(f"{where} is empty: nothing was found in its sequence")
     return READERS[kind](content, where, asked, facts)
@@ -78,7 +81,9 @@ def recognize(content: bytes, name: str) -> str | None:
         return "csv"
     if re.match(r"[-+]?\d+(\.\d*)?\s*,", line):
         columns = len(line.rstrip(",").split(","))
-        return "mot" if _MOT_COLUMNS[0] <= columns <= _MOT_COLUMNS[1] else "rrc" if columns == _RRC_COLUMNS else None
+        if _MOT_COLUMNS[0] <= columns <= _MOT_COLUMNS[1]:
+            return None if lookalike(head) else "mot"
+        return "rrc" if columns == _RRC_COLUMNS else None
     parts = line.split()
     return "kitti" if len(parts) >= 10 and not re.match(r"[-+.\d]", parts[2]) else None
 
