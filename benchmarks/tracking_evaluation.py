@@ -1,13 +1,14 @@
 """The evaluation of tracks against TrackEval 1.3.0: every figure, and how fast; CLEAR and identity against motmetrics.
 
     pip install --target peers --no-deps trackeval==1.3.0 motmetrics pandas xmltodict tabulate
-    PYTHONPATH=peers python benchmarks/tracking_evaluation.py [--frames 600] [--objects 40] [--figures FILE] [--json]
+    PYTHONPATH=peers python benchmarks/tracking_evaluation.py [--only WORD ...] [--figures FILE] [--json]
 
-Times are of one class of one sequence in memory, boxes to figures, in turns in one process and on one thread; the best
-of five. Equality is from files to figures, on whatever of mot15, mot17_half and kitti_tracking lies in the folder that
-OPSIN_DATA names: the results that mot15 brings, and made-up trackers of `opsin.track.imperfect`. --figures writes what
-TrackEval says of some of them: it is what tests/track holds ours against. Target: at least 4 times as fast, equal to
-1e-9, counts exactly.
+Times are of one class of one sequence in memory, 600 frames of 40 objects, boxes to figures, in turns in one process
+and on one thread; the best of five. Equality is from files to figures, on every sequence of whatever of mot15,
+mot17_half and kitti_tracking lies in the folder that OPSIN_DATA names: of the results that mot15 brings, of made-up
+trackers of `opsin.track.imperfect`, and of every tracker here on the detections of mot15 and kitti_tracking. The
+figures of motmetrics are compared on the same objects and boxes. --figures writes what TrackEval says of a few
+sequences: it is what tests/track holds ours against. Target: at least 4 times as fast, equal to 1e-9, counts exactly.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ from opsin.track.kitti_tracking import write_kitti
 from opsin.track.mot_challenge import write_mot
 from opsin.track.pairs import number
 from opsin.track.reading import Asked, read_sequences
-from opsin.track.rules import compare, find_rules
+from opsin.track.rules import Compared, compare, find_rules
+from opsin.track.trackers import create_tracker, list_trackers
 from opsin.track.tracks import Tracks
 
 with contextlib.redirect_stdout(io.StringIO()):  # it prints what it could not import
@@ -58,6 +60,12 @@ QUIET = {"PRINT_CONFIG": False}
 FLAWS = (Flaws(), Flaws(0.3, 0.12, 0.1, 3.0, 0.05, 0.1))
 KITTI = "0000", "0001", "0004"
 MOT17 = "MOT17-05-FRCNN", "MOT17-09-FRCNN"
+Case = tuple[Path, str, dict[str, str]]  # the truth's folder, the rules, and the results of each sequence as text
+PEER = {  # ours: those of motmetrics
+    "mota": "mota", "motp_distance": "motp", "idf1": "idf1", "idp": "idp", "idr": "idr", "recall": "recall",
+    "precision": "precision", "switches": "num_switches", "fragments": "num_fragmentations", "misses": "num_misses",
+    "false_positives": "num_false_positives", "mostly_tracked": "mostly_tracked", "mostly_lost": "mostly_lost",
+}  # fmt: skip
 
 
 def crowd(frames: int, objects: int) -> Tracks:
@@ -154,9 +162,21 @@ def _write(folder: Path, results: Mapping[str, str]) -> None:
         (folder / "x" / "data" / f"{name}.txt").write_text(text)
 
 
-def cases(data: Path) -> dict[str, tuple[Path, str, dict[str, str]]]:
-    """Of each case the truth's folder, the rules, and the results of each sequence as text."""
-    found: dict[str, tuple[Path, str, dict[str, str]]] = {}
+def every_case(data: Path) -> dict[str, Case]:
+    """All sequences, by made-up trackers and by real ones."""
+    found = few_cases(data, everything=True)
+    for folder, rules, write in (("mot15", "mot15", write_mot), ("kitti_tracking", "kitti", write_kitti)):
+        if (root := data / folder).is_dir():
+            given = read_sequences(root / "detections" if rules == "kitti" else root)
+            for tracker in list_trackers():
+                texts = {name: write(create_tracker(tracker).run(one)) for name, one in given.items()}
+                found[f"{rules} {tracker}"] = root, rules, texts
+    return found
+
+
+def few_cases(data: Path, everything: bool = False) -> dict[str, Case]:
+    """Made-up trackers and the results of mot15, on a few sequences of each data set, or on all."""
+    found: dict[str, Case] = {}
     if (root := data / "mot15").is_dir():
         truth = read_sequences(root, Asked(truth=True))
         found["mot15"] = root, "mot15", {name: (root / "results" / f"{name}.txt").read_text() for name in truth}
@@ -166,19 +186,21 @@ def cases(data: Path) -> dict[str, tuple[Path, str, dict[str, str]]]:
     if (root := data / "mot17_half").is_dir():
         truth = read_sequences(root, Asked(truth=True))
         for seed, (flaws, rules) in enumerate(zip(FLAWS, ("mot17", "mot20"), strict=True)):
-            made = {name: degrade(truth[name], flaws, seed) for name in MOT17}
+            made = {name: degrade(truth[name], flaws, seed) for name in (truth if everything else MOT17)}
             texts = {name: write_mot(replace(one, classes=("x",) * 13)) for name, one in made.items()}
             found[f"{rules} made up"] = root, rules, texts
     if (root := data / "kitti_tracking").is_dir():
         truth = read_sequences(root, Asked(truth=True))
         for seed, flaws in enumerate(FLAWS):
-            texts = {name: write_kitti(degrade(truth[name], flaws, seed)) for name in KITTI}
+            texts = {name: write_kitti(degrade(truth[name], flaws, seed)) for name in (truth if everything else KITTI)}
             found[f"kitti made up {seed}"] = root, "kitti", texts
     return found
 
 
-def compare_case(root: Path, rules: str, texts: Mapping[str, str]) -> tuple[float, dict[str, Any]]:
-    """The largest difference of any figure, and TrackEval's figures by sequence and class under our names."""
+def compare_case(
+    root: Path, rules: str, texts: Mapping[str, str], beside: bool = False
+) -> tuple[float, dict[str, Any], list[Any]]:
+    """The largest difference of any figure, TrackEval's figures by sequence and class, and motmetrics' beside ours."""
     found = of_kitti(root, texts) if rules == "kitti" else of_mot(root, texts, rules.upper())
     with tempfile.TemporaryDirectory() as folder:
         _write(Path(folder), texts)
@@ -192,7 +214,14 @@ def compare_case(root: Path, rules: str, texts: Mapping[str, str]) -> tuple[floa
         official_figures = renamed(found[sequence][name])
         worst = max(worst, difference(counts, official_figures))
         kept[f"{sequence} {name}"] = official_figures
-    return worst, kept
+    others = []
+    for (sequence, name), counts in made.counts.items() if beside else ():
+        kept_of = compare(truth[sequence], tracks[sequence], name, find_rules(rules))
+        if len(kept_of.truth) and len(kept_of.tracks):
+            other = of_motmetrics(truth[sequence], tracks[sequence], kept_of)
+            own = counts.figures()
+            others.append({key: (float(own[key]), other[key]) for key in PEER if key in own})
+    return worst, kept, others
 
 
 def renamed(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -207,7 +236,11 @@ def renamed(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def difference(counts: Counts, figures: Mapping[str, Mapping[str, Any]]) -> float:
-    """The largest difference of ours to figures under our names; 1 or more where a count differs."""
+    """The largest difference of ours to figures under our names; 1 or more where a count differs.
+
+    Where there is no object, shares of the objects are undefined: TrackEval says 0, and 1 for what is mostly lost.
+    """
+    undefined = set() if counts.objects else set(counts.clear.figures()) - set(counts.figures())
     own = {
         "clear": counts.clear.figures(),
         "identity": counts.identity.figures(),
@@ -219,55 +252,67 @@ def difference(counts: Counts, figures: Mapping[str, Mapping[str, Any]]) -> floa
         float(np.abs(np.asarray(own[group][name]) - np.asarray(value)).max())
         for group, values in figures.items()
         for name, value in values.items()
+        if name not in undefined
     )
 
 
-def against_motmetrics() -> dict[str, tuple[float, float]]:
-    """Ours and motmetrics' figures of a crowd, by our names."""
+def of_motmetrics(truth: Tracks, tracks: Tracks, compared: Compared) -> dict[str, float]:
+    """motmetrics' figures by our names, of those objects and boxes that count."""
     import motmetrics  # type: ignore[import-not-found]
 
-    truth = crowd(100, 10)
-    tracks = degrade(truth, Flaws(), seed=1)
+    own, other = truth.select(compared.truth), tracks.select(compared.tracks)
     accumulator, iou = motmetrics.MOTAccumulator(), trackeval.datasets._base_dataset._BaseDataset._calculate_box_ious
     for frame in range(truth.num_frames):
-        rows, columns = truth.rows(frame), tracks.rows(frame)
-        overlap = iou(truth.boxes[rows], tracks.boxes[columns], box_format="x0y0x1y1")
+        rows, columns = own.rows(frame), other.rows(frame)
+        overlap = iou(own.boxes[rows], other.boxes[columns], box_format="x0y0x1y1")
         distances = np.where(overlap >= 0.5, 1 - overlap, np.nan)  # its own iou_matrix wants an older NumPy
-        accumulator.update(truth.ids[rows], tracks.ids[columns], distances, frameid=frame)
-    names = {
-        "mota": "mota", "motp_distance": "motp", "idf1": "idf1", "idp": "idp", "idr": "idr", "recall": "recall",
-        "precision": "precision", "switches": "num_switches", "fragments": "num_fragmentations", "misses": "num_misses",
-        "false_positives": "num_false_positives", "mostly_tracked": "mostly_tracked", "mostly_lost": "mostly_lost",
-    }  # fmt: skip
-    found = motmetrics.metrics.create().compute(accumulator, metrics=list(names.values()), return_dataframe=False)
-    figures = ours(truth, tracks).figures()
-    return {own: (float(figures[own]), float(found[other])) for own, other in names.items()}
+        accumulator.update(own.ids[rows], other.ids[columns], distances, frameid=frame)
+    found = motmetrics.metrics.create().compute(accumulator, metrics=list(PEER.values()), return_dataframe=False)
+    return {name: float(found[theirs]) for name, theirs in PEER.items()}
+
+
+def agreement(beside: list[dict[str, tuple[float, float]]]) -> dict[str, dict[str, float]]:
+    """Of each figure in how many sequences and classes motmetrics says the same, and the largest difference."""
+    found = {}
+    for name in PEER:
+        apart = [abs(own - other) for each in beside for own, other in [each.get(name, (0.0, 0.0))]]
+        found[name] = {
+            "equal": sum(gap < 1e-9 for gap in apart), "of": len(apart), "difference": max(apart, default=0.0)
+        }  # fmt: skip
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=600)
     parser.add_argument("--objects", type=int, default=40)
-    parser.add_argument("--figures", type=Path, help="write TrackEval's figures into this file")
+    parser.add_argument("--only", nargs="*", default=[""], help="only cases with one of these words in their names")
+    parser.add_argument("--no-motmetrics", action="store_true", help="TrackEval alone, in half the time")
+    parser.add_argument("--figures", type=Path, help="write TrackEval's figures of a few sequences into this file")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    found: dict[str, Any] = {"speed": speed(options.frames, options.objects), "motmetrics": against_motmetrics()}
-    figures, worst = {}, {}
-    for name, case in cases(Path(os.environ.get("OPSIN_DATA", "nowhere"))).items():
-        worst[name], figures[name] = compare_case(*case)
-    found["largest difference"] = worst
+    data = Path(os.environ.get("OPSIN_DATA", "nowhere"))
     if options.figures is not None:
+        figures = {name: compare_case(*case)[1] for name, case in few_cases(data).items()}
         options.figures.write_text(json.dumps(figures, separators=(",", ":")) + "\n")
-    if options.json:
-        print(json.dumps(found, indent=1))
         return
-    times = found["speed"]
-    print(f"{options.frames} frames, {options.objects} objects: ours {times['ours']:.3f} s, TrackEval "
-          f"{times['trackeval']:.3f} s, ratio {times['ratio']:.1f}")  # fmt: skip
-    for name, value in worst.items():
-        print(f"{name}: largest difference {value:.1e}")
-    for name, (own, other) in found["motmetrics"].items():
-        print(f"{name}: ours {own:.6f}, motmetrics {other:.6f}")
+    times = speed(options.frames, options.objects)
+    if not options.json:
+        print(f"{options.frames} frames, {options.objects} objects: ours {times['ours']:.3f} s, TrackEval "
+              f"{times['trackeval']:.3f} s, ratio {times['ratio']:.1f}", flush=True)  # fmt: skip
+    worst, beside = {}, []
+    for name, case in every_case(data).items():
+        if any(word in name for word in options.only):
+            worst[name], each, others = compare_case(*case, beside=not options.no_motmetrics)
+            beside += others
+            if not options.json:
+                print(f"{name}: {len(each)} sequences and classes, largest difference {worst[name]:.1e}", flush=True)
+    others = agreement(beside) if beside else {}
+    if options.json:
+        print(json.dumps({"speed": times, "largest difference": worst, "motmetrics": others}, indent=1))
+        return
+    for name, row in others.items():
+        print(f"{name}: as motmetrics in {row['equal']} of {row['of']}, else by at most {row['difference']:.4g}")
 
 
 if __name__ == "__main__":

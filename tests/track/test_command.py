@@ -109,8 +109,25 @@ def test_what_is_wrong_is_one_line(opsin: Call, walkers: Path, tmp_path: Path) -
     refused(opsin("track", walkers, "--out", tmp_path), "not empty")
     (tmp_path / "text.txt").write_text("hello\n")
     refused(opsin("track", tmp_path / "text.txt"), "in no known format of tracks")
-    (tmp_path / "flat.txt").write_text("1,-1,10,10,0,40,1,-1,-1,-1\n")
-    refused(opsin("track", tmp_path / "flat.txt"), "area")
+
+
+def test_flat_detections_are_left_out_and_said(opsin: Call, tmp_path: Path) -> None:
+    (tmp_path / "flat.txt").write_text("1,-1,10,10,0,40,1,-1,-1,-1\n1,-1,50,10,20,40,1,-1,-1,-1\n")
+    done = opsin("track", tmp_path / "flat.txt", "--set", "min_hits=0")
+    assert done.status == 0 and "flat: 1 track of 1 boxes in 1 frames" in done.out
+    assert "flat.txt: 1 box has no area, the first in line 1" in done.err
+
+
+def test_dropped_frames_are_noticed(opsin: Call, walkers: Path, tmp_path: Path) -> None:
+    kept = [line for line in walkers.read_text().splitlines() if int(line.split(",")[0]) % 3 == 1]
+    (tmp_path / "third.txt").write_text("\n".join(kept) + "\n")
+    assert "third has detections in one frame of 3 alone; if the others" in opsin("track", tmp_path / "third.txt").err
+    assert "alone" not in opsin("track", walkers).err
+    assert "alone" not in opsin("track", tmp_path / "third.txt", "--every", 3).err
+
+
+def test_models_of_a_task_without_networks(opsin: Call) -> None:
+    refused(opsin("models", "--task", "track"), "track has no networks of its own; see `opsin track --help`")
 
 
 def test_a_run_without_a_video_is_asked_for_one(opsin: Call, tmp_path: Path) -> None:

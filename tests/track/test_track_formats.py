@@ -354,7 +354,7 @@ def test_frames_beyond_the_sequence_are_refused(tmp_path: Path) -> None:
 
 def test_flat_boxes_and_empty_files_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     read_one(tmp_path / "a.txt", "1,1,10,20,0,40,1,-1,-1,-1\n" + LINE(2, 1))
-    assert "1 boxes have no area, the first in line 1" in capsys.readouterr().err
+    assert "1 box has no area, the first in line 1" in capsys.readouterr().err
     assert len(read_one(tmp_path / "b.txt", "")) == 0
     assert "b.txt is empty" in capsys.readouterr().err
 

@@ -70,6 +70,11 @@ def _unmatched(pattern: str, task: str | None) -> InputError:
     registry.check_library(pattern)
     if (place := registry.elsewhere(pattern)) is not None:
         return InputError(f"no model matches {pattern!r}: {place}")
+    if task is not None and not registry.list_models(task=task):
+        from opsin import rooms
+
+        verbs = "".join(f"; see `opsin {name} --help`" for name in rooms.find_room(task).commands)
+        return InputError(f"{task} has no networks of its own{verbs}")
     if task is not None and (others := registry.list_models(pattern)):
         tasks = sorted({registry.find_model(name).task for name in others})
         return InputError(f"no model for {task} matches {pattern!r}; there are some for {', '.join(tasks)}")

@@ -45,7 +45,7 @@ class Counts:
         absent = set[str]()
         if not self.clear.matches + self.clear.misses:
             absent |= {"mota", "moda", "smota", "mota_log", "recall", "idr", "detre"}
-            absent |= {"mostly_tracked_share", "partly_tracked_share", "mostly_lost_share"}
+            absent |= {"mostly_tracked_share", "partly_tracked_share", "mostly_lost_share", "false_positives_per_frame"}
         if not self.clear.matches + self.clear.false_positives:
             absent |= {"precision", "idp", "detpr"}
         if not self.clear.matches:

@@ -44,6 +44,7 @@ from opsin.track.tuning import Search
 
 _SHOWN = ("hota", "mota", "idf1", "switches", "fragments", "false_positives", "misses")
 _IMAGES = "img1"  # the folder of a MOTChallenge sequence's frames
+_MANY = 5  # frames with detections, from which on it is no chance that all are multiples of a number
 _HEAD = 4096  # bytes in which an OpenVINO network is seen
 
 
@@ -133,6 +134,8 @@ class TrackJob:
         if is_run(self.source):
             raise InputError(f"say what {self.source} is to look at: opsin track {self.source} VIDEO")
         sequences = open_detections(self.source, self.fps)
+        for name, one in sequences.items():
+            _say_dropped(name, one, self.every)
         courses: dict[str, Course] = {}
         with self._meter(sum(-(-one.num_frames // self.every) for one in sequences.values())) as meter:
             for name, detections in sequences.items():
@@ -398,12 +401,24 @@ def is_run(source: str) -> bool:
 def open_detections(source: str, fps: float | None = None) -> dict[str, Tracks]:
     """The detections of a file, a folder or a zip, a sequence each. fps: frames a second, if not as they say it.
 
-    Raises InputError for what holds none. Identities that there are, as in truth, are left out of them.
+    Raises InputError for what holds none. Boxes without area, which reading says, are left out.
     """
-    found = read_sequences(_found(source))
+    found = {name: _with_area(one) for name, one in read_sequences(_found(source)).items()}
     if fps is not None:
         found = {name: replace(one, fps=fps) for name, one in found.items()}
     return found
+
+
+def _with_area(detections: Tracks) -> Tracks:
+    return detections.select((detections.boxes[:, 2:] > detections.boxes[:, :2]).all(axis=1))
+
+
+def _say_dropped(name: str, detections: Tracks, every: int) -> None:
+    """Say where each second frame alone has detections, or each third and so on, as where frames were dropped."""
+    frames = np.unique(detections.frames)
+    step = int(np.gcd.reduce(frames))
+    if len(frames) >= _MANY and step > every:
+        say(f"{name} has detections in one frame of {step} alone; if the others were dropped, say --every {step}")
 
 
 def facts_of(detections: Tracks) -> dict[str, Any]:
@@ -462,15 +477,17 @@ def _seen(found: Iterator[tuple[Frame, Instances]], look: Predictor | None, fact
     """What trackers are given, of frames with what was found in them."""
     for frame, instances in found:
         facts.setdefault("size", (frame.image.shape[-1], frame.image.shape[-2]))
-        assert instances.labels is not None and instances.scores is not None
+        with_area = (instances.boxes[:, 2:] > instances.boxes[:, :2]).all(dim=1)
+        found_there = instances if bool(with_area.all()) else instances[with_area]
+        assert found_there.labels is not None and found_there.scores is not None
         yield Seen(
             frame.index,
             frame.time,
-            instances.boxes.double().numpy(),
-            instances.scores.double().numpy(),
-            instances.labels.numpy(),
+            found_there.boxes.double().numpy(),
+            found_there.scores.double().numpy(),
+            found_there.labels.numpy(),
             frame.image,
-            None if look is None else look_of(look, frame.image, instances.boxes).numpy(),
+            None if look is None else look_of(look, frame.image, found_there.boxes).numpy(),
         )
 
 

@@ -115,7 +115,8 @@ def check_rows(
         )
     if (flat := (sides == 0).any(axis=1)).any():
         row = int(np.flatnonzero(flat)[0])
-        say(f"{where}: {flat.sum():,} boxes have no area, the first in {noun} {lines[row]}; they can never be right")
+        count = "1 box has" if flat.sum() == 1 else f"{flat.sum():,} boxes have"
+        say(f"{where}: {count} no area, the first in {noun} {lines[row]}; no match is possible with that")
     known = np.flatnonzero(ids != NOBODY)
     order = known[np.lexsort((labels[known], ids[known], frames[known]))]
     keys = np.stack([frames[order], ids[order], labels[order]])
