@@ -398,3 +398,14 @@ def test_trackers_by_name() -> None:
         with pytest.raises(InputError, match=r"max_age of sort is .*, expected a whole number, as 1"):
             create_tracker("sort", max_age=value)
     assert isinstance(create_tracker("sort"), OnlineTracker)
+
+
+@pytest.mark.parametrize("name", ["deep_sort", "bot_sort"])
+def test_a_frame_without_detections_has_no_features_and_ends_nothing(name: str) -> None:
+    tracker, look = create_tracker(name), np.eye(4)[:1]
+    box, ids = np.array([[10.0, 10.0, 50.0, 90.0]]), list[int]()
+    for frame in range(8):
+        there = frame != 5
+        found = tracker.follow(box[: int(there)], np.ones(int(there)), features=look if there else np.zeros((0, 0)))
+        ids += found.ids.tolist()
+    assert set(ids) == {1} and len(ids) >= 5

@@ -189,7 +189,7 @@ class OnlineTracker:
             columns,
             np.ones(count) if scores is None else np.asarray(scores, np.float64),
             np.zeros(count, np.int64) if labels is None else np.asarray(labels, np.int64),
-            None if features is None else np.asarray(features, np.float64),
+            None if features is None or not np.size(features) else np.asarray(features, np.float64),
             None if motion is None else np.asarray(motion, np.float64),
         )
         check_detections(seen.boxes, seen.scores)
