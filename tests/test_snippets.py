@@ -72,6 +72,10 @@ NOT_RUN: Mapping[tuple[str, str], str] = {
     ("docs/detectors/regions.md", "python benchmarks/regions.py"): "times four trained runs, for minutes",
     ("docs/sequences.md", "opsin train sequence --model seq2seq"): "minutes: tests/sequence/test_sequence_task.py",
     ("docs/sequences/transformer.md", "python benchmarks/sequences.py"): "times trainings, for half a minute",
+    ("docs/ablations.md", "opsin ablate"): "trains for minutes: tests/engine/test_ablation.py reads each command",
+    ("docs/ablations.md", "opsin race"): "trains for minutes: tests/engine/test_ablation.py",
+    ("docs/ablations.md", "python benchmarks/ablations.py"): "runs all of the page's commands",
+    ("docs/design_spaces.md", "opsin design"): "trains a hundred networks: tests/analyze/test_design.py",
     ("docs/sequence_ladder.md", "opsin ladder"): "trains every rung: tests/sequence/test_reach.py",
 }
 AS_WRITTEN = ("docs/tutorial.md", "docs/own_parts.md")  # whose trainings are small, and which speak of their results

@@ -28,8 +28,12 @@ if TYPE_CHECKING:
     from opsin import rooms as rooms
     from opsin import scratch as scratch
     from opsin import structures as structures
+    from opsin.analyze.design import design
+    from opsin.analyze.design_results import Design
     from opsin.analyze.explain import explain
     from opsin.backbones.fitting import Fitted, load_weights
+    from opsin.engine.ablation import ablate, race
+    from opsin.engine.comparison import Comparison
     from opsin.engine.evaluate import evaluate
     from opsin.engine.export import export
     from opsin.engine.pipeline import load_pipeline, save_pipeline
@@ -45,6 +49,8 @@ if TYPE_CHECKING:
     from opsin.rooms import Metric, Option, Room, list_tasks, register
 
 _VERBS = {
+    "Comparison": "opsin.engine.comparison",
+    "Design": "opsin.analyze.design_results",
     "Fitted": "opsin.backbones.fitting",
     "InputError": "opsin.errors",
     "JobError": "opsin.errors",
@@ -54,7 +60,9 @@ _VERBS = {
     "Predictor": "opsin.engine.predict",
     "Room": "opsin.rooms",
     "Run": "opsin.engine.train",
+    "ablate": "opsin.engine.ablation",
     "create_model": "opsin.registry",
+    "design": "opsin.analyze.design",
     "evaluate": "opsin.engine.evaluate",
     "evaluate_predictions": "opsin.engine.score",
     "explain": "opsin.analyze.explain",
@@ -67,6 +75,7 @@ _VERBS = {
     "load_weights": "opsin.backbones.fitting",
     "optimize": "opsin.nn.inference",
     "push": "opsin.engine.push",
+    "race": "opsin.engine.ablation",
     "register": "opsin.rooms",
     "register_model": "opsin.registry:register",
     "save_pipeline": "opsin.engine.pipeline",
@@ -96,6 +105,8 @@ _ROOMS = (
 )
 
 __all__ = [
+    "Comparison",
+    "Design",
     "Fitted",
     "InputError",
     "JobError",
@@ -107,7 +118,9 @@ __all__ = [
     "Run",
     "Tuning",
     "__version__",
+    "ablate",
     "create_model",
+    "design",
     "evaluate",
     "evaluate_predictions",
     "explain",
@@ -120,6 +133,7 @@ __all__ = [
     "load_weights",
     "optimize",
     "push",
+    "race",
     "register",
     "register_model",
     "save_pipeline",

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from opsin.backbones.backbone import Backbone
-from opsin.backbones.resnet import Norm, ZeroPad
+from opsin.backbones.resnet import Norm, ZeroPad, create_norm_of
 from opsin.checks import check_probability
 from opsin.errors import unknown
 from opsin.registry import Published, register
@@ -51,7 +51,7 @@ class PreActResNet(Backbone):
 
     stem_norm: norm and ReLU behind the stem as well, True for ImageNet and False for CIFAR unless given. residual=False
     leaves the shortcuts out: a plain net. shortcut: where the shape changes, "B" projects, "A" pads with zeros.
-    norm: "bn" or None. dropout: before the second convolution of every block, as Wide ResNet has it.
+    norm: "bn", "gn" or None, as in ResNet. dropout: before the second convolution of every block, as Wide ResNet has.
     """
 
     def __init__(
@@ -73,8 +73,8 @@ class PreActResNet(Backbone):
         super().__init__(num_classes, in_channels)
         if shortcut not in ("A", "B"):
             raise unknown("shortcut", shortcut, ("A", "B"))
-        if norm not in ("bn", None):
-            raise unknown("norm", norm, ("bn", "null"))
+        if norm not in ("bn", "gn", None):
+            raise unknown("norm", norm, ("bn", "gn", "null"))
         check_probability("dropout", dropout)
         stem_norm = not small_images if stem_norm is None else stem_norm
         self.stem = _stem(in_channels, stem_width, small_images, stem_norm, norm)
@@ -111,7 +111,7 @@ def activation(channels: int, norm: Norm) -> nn.Sequential:
     """Norm and ReLU, or ReLU alone, which leaves its input as it is: the shortcut needs that too."""
     if norm is None:
         return nn.Sequential(nn.ReLU())
-    return nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
+    return nn.Sequential(create_norm_of(norm, channels), nn.ReLU(inplace=True))
 
 
 def _stem(in_channels: int, width: int, small_images: bool, normed: bool, norm: Norm) -> nn.Sequential:
@@ -178,11 +178,14 @@ def _imagenet(
     return build
 
 
-def _cifar(depth: int, bottleneck: bool, params: int, macs: int, error: float) -> Callable[..., PreActResNet]:
+def _cifar(
+    depth: int, bottleneck: bool, params: int, macs: int, error: float | None = None
+) -> Callable[..., PreActResNet]:
     """Enter a net for CIFAR of 6n + 2 layers, or of 9n + 2 with bottlenecks: three stages of n blocks."""
     blocks = (depth - 2) // (9 if bottleneck else 6)
     plan = (blocks, blocks, blocks), bottleneck, (16, 32, 64), 16, True
-    published = _published(params, macs, {"cifar10 accuracy": round(100 - error, 2)}, size=32)
+    metrics = None if error is None else {"cifar10 accuracy": round(100 - error, 2)}
+    published = _published(params, macs, metrics, size=32)
 
     @register(f"preact_resnet{depth}", task="classify", network=PreActResNet, published=published)
     def build(*, num_classes: int = 10, **options: Any) -> PreActResNet:
@@ -199,6 +202,7 @@ preact_resnet152 = _imagenet(152, (3, 8, 36, 3), 60_185_256, 11_513_626_624)
 preact_resnet200 = _imagenet(
     200, (3, 24, 36, 3), 64_666_280, 15_007_481_856, {"imagenet1k top-1": 78.34, "imagenet1k top-5": 94.21}
 )
+preact_resnet20 = _cifar(20, False, 272_282, 40_867_584)  # not in the paper: ResNet-20's twin, small enough for a CPU
 preact_resnet110 = _cifar(110, False, 1_730_522, 253_149_824, 6.37)
 preact_resnet164 = _cifar(164, True, 1_703_258, 247_646_720, 5.46)
 preact_resnet1001 = _cifar(1001, True, 10_327_706, 1_490_995_712, 4.92)

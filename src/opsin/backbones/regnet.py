@@ -4,6 +4,8 @@ Radosavovic, Kosaraju, Girshick, He and Dollar 2020, arXiv:2003.13678. The idea:
 for one good network. AnyNet is the whole space, residual bottlenecks in four stages of any depth and width; trained
 samples of it narrow it down to RegNet, where six numbers make a network, since widths grow along a line.
 
+Its blocks can be others: `block="vgg"` and `block="inverted_residual"`.
+
 regnetx_* and regnety_* are the authors' best of each size by multiply-adds, as pycls has them; Y has
 squeeze-excitation. The names end in the size: 200mf to 32gf, twelve of each. torchvision rounds widths to the groups in
 another way, which makes three of its nets others: those are regnetx_400mf_torchvision, regnety_800mf_torchvision and
@@ -21,6 +23,7 @@ from typing import Any, Literal, TypeAlias
 from torch import Tensor, nn
 
 from opsin.backbones.backbone import Backbone
+from opsin.backbones.mobilenet_v2 import InvertedResidual
 from opsin.backbones.weights import imagenet_weights, torchvision_weights
 from opsin.checks import check_count, check_probability
 from opsin.errors import InputError, unknown
@@ -30,6 +33,8 @@ from opsin.registry import Published, Weights, register
 
 Rounding: TypeAlias = Literal["pycls", "torchvision"]
 Space: TypeAlias = Literal["A", "B", "C", "D", "E"]
+BlockName: TypeAlias = Literal["bottleneck", "vgg", "inverted_residual"]
+BLOCKS: tuple[BlockName, ...] = ("bottleneck", "vgg", "inverted_residual")
 
 
 @dataclass(frozen=True)
@@ -143,38 +148,42 @@ class Line:
         return fit_groups([blocks.count(width) for width in widths], widths, ratios, groups, rounding)
 
 
-def sample_anynetx(space: Space, random: Random) -> Stages:
+def sample_anynetx(space: Space, random: Random, block: BlockName = "bottleneck") -> Stages:
     """A network of one of the paper's spaces of four stages. Section 3.2, table 1.
 
     A: depth up to 16, width up to 1024 in steps of 8, both log-uniform; ratio 1, 2 or 4; group width 1 to 32, a power
     of 2. B: one ratio for all stages. C: and one group width. D: and widths that do not shrink. E: nor do depths.
     The paper keeps those of 360 to 400 million multiply-adds: `opsin.nn.counting.count_macs` on the meta device.
+    block: a VGG block has neither ratio nor groups; an inverted residual is 1, 2 or 4 times as wide inside, and each
+    channel is a group.
     """
     if space not in ("A", "B", "C", "D", "E"):
         raise unknown("space", space, ("A", "B", "C", "D", "E"))
+    ratios_of, groups_of = _freedom(block)
     depths = [_log_uniform(random, 1, 16) for _ in range(4)]
     widths = [_log_uniform(random, 8, 1024, step=8) for _ in range(4)]
-    ratios = [random.choice(_RATIOS)] * 4 if space >= "B" else random.choices(_RATIOS, k=4)
-    groups = [random.choice(_GROUP_WIDTHS)] * 4 if space >= "C" else random.choices(_GROUP_WIDTHS, k=4)
+    ratios = [random.choice(ratios_of)] * 4 if space >= "B" else random.choices(ratios_of, k=4)
+    groups = [random.choice(groups_of)] * 4 if space >= "C" else random.choices(groups_of, k=4)
     # Four draws put in order are distributed as those that come in order by themselves.
     return fit_groups(
         sorted(depths) if space >= "E" else depths, sorted(widths) if space >= "D" else widths, ratios, groups
     )
 
 
-def sample_regnetx(random: Random) -> Line:
+def sample_regnetx(random: Random, block: BlockName = "bottleneck") -> Line:
     """A RegNet of four stages: depth < 64, w_0, w_a < 256, 1.5 <= w_m <= 3, the rest as in AnyNetX. Section 3.3.
 
     w_0, w_a and w_m are log-uniform, w_0 and w_a from 8 on, as pycls samples them.
     """
+    ratios_of, groups_of = _freedom(block)
     while True:  # one in about six has four stages
         line = Line(
             depth=random.randint(4, 63),
             w_0=_log_uniform(random, 8, 248, step=8),
             w_a=round(math.exp(random.uniform(math.log(8), math.log(256))), 1),
             w_m=round(math.exp(random.uniform(math.log(1.5), math.log(3))), 3),
-            group_width=random.choice(_GROUP_WIDTHS),
-            bottleneck_ratio=random.choice(_RATIOS),
+            group_width=random.choice(groups_of),
+            bottleneck_ratio=random.choice(ratios_of),
         )
         if len(set(line.block_widths())) == 4:
             return line
@@ -182,6 +191,14 @@ def sample_regnetx(random: Random) -> Line:
 
 _RATIOS = (1, 2, 4)
 _GROUP_WIDTHS = (1, 2, 4, 8, 16, 32)
+
+
+def _freedom(block: BlockName) -> tuple[Sequence[float], Sequence[int]]:
+    """The bottleneck ratios and the group widths that a kind of block may have."""
+    if block not in BLOCKS:
+        raise unknown("block", block, BLOCKS)
+    ratios: dict[str, Sequence[float]] = {"bottleneck": _RATIOS, "vgg": (1,), "inverted_residual": (1, 1 / 2, 1 / 4)}
+    return ratios[block], _GROUP_WIDTHS if block == "bottleneck" else (1,)
 
 
 def _log_uniform(random: Random, low: int, high: int, step: int = 1) -> int:
@@ -220,8 +237,29 @@ class Block(nn.Module):
         return self.relu(y)
 
 
+def _block(
+    name: BlockName, shape: tuple[int, int, int], stride: int, group_width: int, squeeze_channels: int, residual: bool
+) -> nn.Module:
+    """A block of a stage. shape: channels that come in, those inside, those that come out."""
+    if name == "bottleneck":
+        return Block(shape, stride, group_width, squeeze_channels, residual)
+    channels, inside, out_channels = shape
+    if group_width != 1 or (name == "vgg" and inside != out_channels):
+        what = "bottleneck_ratios and group_widths" if name == "vgg" else "group_widths"
+        raise InputError(f"a block {name!r} has no {what} to choose; give 1 for each stage")
+    squeeze = squeeze_excitation(inside, squeeze_channels) if squeeze_channels else None
+    if name == "inverted_residual":
+        return InvertedResidual(channels, inside, out_channels, stride=stride, squeeze=squeeze, residual=residual)
+    conv = ConvNormActivation(channels, out_channels, 3, stride)
+    return conv if squeeze is None else nn.Sequential(conv, squeeze)
+
+
 class AnyNet(Backbone):
     """A stem, stages of X or Y blocks, global average pooling, one linear layer.
+
+    block: "bottleneck" is the X block. "vgg" is one 3x3 convolution, its norm and a ReLU, without a shortcut: the
+    vanilla block of the authors' earlier spaces (arXiv:1905.13214, section 4). "inverted_residual" is MobileNetV2's
+    (arXiv:1801.04381, figure 4d), as wide inside as the ratio says of what comes out; ratios below 1 expand.
 
     se: squeeze-excitation in every block, of the Y nets. se_ratio: its hidden channels over those that come into the
     block, as in pycls; most others take the channels that it weighs. residual=False leaves the shortcuts out.
@@ -236,6 +274,7 @@ class AnyNet(Backbone):
         *,
         num_classes: int = 1000,
         in_channels: int = 3,
+        block: BlockName = "bottleneck",
         se: bool = False,
         se_ratio: float = 0.25,
         residual: bool = True,
@@ -247,6 +286,8 @@ class AnyNet(Backbone):
         super().__init__(num_classes, in_channels)
         if stem not in ("simple", "resnet"):
             raise unknown("stem", stem, ("simple", "resnet"))
+        if block not in BLOCKS:
+            raise unknown("block", block, BLOCKS)
         if se and not se_ratio > 0:
             raise InputError(f"se_ratio must be above 0, got {se_ratio}; to leave the blocks unweighed, pass se=False")
         check_probability("dropout", dropout)
@@ -259,7 +300,7 @@ class AnyNet(Backbone):
             for place in range(depth):
                 squeezed = max(1, round(se_ratio * channels)) if se else 0
                 shape = channels, round(width / ratio), width
-                blocks.append(Block(shape, step if place == 0 else 1, group_width, squeezed, residual))
+                blocks.append(_block(block, shape, step if place == 0 else 1, group_width, squeezed, residual))
                 channels = width
             self.stages.append(nn.Sequential(*blocks))
             stride *= step

@@ -13,6 +13,7 @@ ResNeXt, Wide ResNet, SENet and CBAM-ResNet are this network with other blocks: 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
@@ -24,12 +25,14 @@ from opsin.backbones.backbone import Backbone
 from opsin.backbones.weights import torchvision_weights
 from opsin.checks import check_count, check_probability
 from opsin.errors import InputError, unknown
+from opsin.nn.pooling import SpatialPyramidPooling
 from opsin.registry import Published, register
 
 Bottleneck: TypeAlias = Literal["v1", "v1.5", "senet154"] | None
 Stem: TypeAlias = Literal["imagenet", "caffe", "deep", "cifar"]
 Shortcut: TypeAlias = Literal["A", "A_centred", "B", "C"]
-Norm: TypeAlias = Literal["bn"] | None
+Norm: TypeAlias = Literal["bn", "gn"] | None
+Pooling: TypeAlias = Literal["average", "grid", "pyramid"]
 Attention: TypeAlias = Callable[[int], nn.Module] | None  # channels -> what weighs a map of so many
 
 
@@ -87,8 +90,8 @@ class BlockDesign:
         check_count("width_per_group", self.width_per_group)
         if self.shortcut not in get_args(Shortcut):
             raise unknown("shortcut", self.shortcut, get_args(Shortcut))
-        if self.norm not in ("bn", None):
-            raise unknown("norm", self.norm, ("bn", "null"))
+        if self.norm not in ("bn", "gn", None):
+            raise unknown("norm", self.norm, ("bn", "gn", "null"))
 
     def out_channels(self, width: int) -> int:
         return width if self.bottleneck is None else 4 * width
@@ -136,7 +139,10 @@ class ResNet(Backbone):
 
     shortcut (section 4.1): "A" pads with zeros behind the channels where the shape changes, "A_centred" on both sides
     of them, as some ports do; "B" projects there, "C" projects everywhere.
-    residual=False leaves shortcuts out: the plain nets that get worse with depth. norm: "bn" or None.
+    residual=False leaves shortcuts out: the plain nets that get worse with depth. norm: "bn", "gn" or None; a group
+    norm (Wu and He 2018, arXiv:1803.08494) has 32 groups, fewer where a group would be of one map alone.
+    pooling: "average" of the whole last map; "grid" of 4 x 4 parts of it, as if each image were resized to one that
+    has such a map; "pyramid", the maxima of 4 x 4, 2 x 2 and 1 x 1 parts (He et al. 2014, arXiv:1406.4729).
     zero_init_residual starts every block as its shortcut (Goyal et al. 2017, arXiv:1706.02677, section 5.1).
     dropout: before the linear layer.
     """
@@ -157,6 +163,7 @@ class ResNet(Backbone):
         residual: bool = True,
         norm: Norm = "bn",
         zero_init_residual: bool = False,
+        pooling: Pooling = "average",
         dropout: float = 0.0,
     ) -> None:
         super().__init__(num_classes, in_channels)
@@ -178,7 +185,8 @@ class ResNet(Backbone):
         flatten = nn.Flatten()
         if dropout:  # inside, so that the tensors keep their names
             flatten = nn.Sequential(flatten, nn.Dropout(dropout))
-        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), flatten, nn.Linear(channels, num_classes))
+        pool, cells = _pool(pooling)
+        self.head = nn.Sequential(pool, flatten, nn.Linear(cells * channels, num_classes))
         self.channels = tuple(map(design.out_channels, widths))
         self.strides = tuple((1 if stem == "cifar" else 4) * 2**stage for stage in range(len(widths)))
         self._initialize(zero_init_residual)
@@ -191,16 +199,33 @@ class ResNet(Backbone):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
             elif isinstance(module, Block) and zero_init_residual:
-                last = [layer for layer in module.body if isinstance(layer, nn.BatchNorm2d)][-1]
+                last = [layer for layer in module.body if isinstance(layer, (nn.BatchNorm2d, nn.GroupNorm))][-1]
                 nn.init.zeros_(last.weight)
 
 
 def conv_norm(
     in_channels: int, out_channels: int, kernel_size: int, stride: int, norm: Norm, groups: int = 1
 ) -> list[nn.Module]:
-    """A convolution that keeps the size at stride 1, and its batch norm, or its bias where there is none."""
+    """A convolution that keeps the size at stride 1, and its norm, or its bias where there is none."""
     conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=norm is None)
-    return [conv, nn.BatchNorm2d(out_channels)] if norm == "bn" else [conv]
+    return [conv] if norm is None else [conv, create_norm_of(norm, out_channels)]
+
+
+def create_norm_of(norm: Literal["bn", "gn"], channels: int) -> nn.Module:
+    """A batch norm, or a group norm of 32 groups, fewer where a group would be of one map alone."""
+    if norm == "bn":
+        return nn.BatchNorm2d(channels)
+    return nn.GroupNorm(math.gcd(channels, min(32, max(1, channels // 2))), channels)
+
+
+def _pool(pooling: Pooling) -> tuple[nn.Module, int]:
+    """What makes vectors of the last map, and how many numbers it gives of each channel."""
+    if pooling == "pyramid":
+        return SpatialPyramidPooling((4, 2, 1)), 21
+    if pooling not in ("average", "grid"):
+        raise unknown("pooling", pooling, get_args(Pooling))
+    side = 4 if pooling == "grid" else 1
+    return nn.AdaptiveAvgPool2d(side), side**2
 
 
 def _stem(kind: Stem, in_channels: int, width: int, norm: Norm) -> nn.Sequential:

@@ -37,6 +37,8 @@ class VGG(Backbone):
     kernel_sizes: of every convolution, by stage. norm: "bn" in every layer, "lrn" in the first (A-LRN), or None.
     hidden_features, pooled_size: width of the two hidden fully connected layers, and the side of the map that the first
     one sees. 4096 and 7 are the paper's; 512 and 1 make a net for small images, without nine tenths of the weights.
+    downsampling: "max", the paper's; with "stride" the first convolution of a stage halves the map instead, with as
+    many parameters (Springenberg et al. 2014, arXiv:1412.6806, section 3.1); the pooling before the head stays.
     init: "he" trains any of them from scratch. "paper" is N(0, 0.01^2), for which only net A is shallow enough; the
     deeper ones then start from a trained A (section 3.1, `initialize_from`).
     """
@@ -53,9 +55,12 @@ class VGG(Backbone):
         hidden_features: int = 4096,
         pooled_size: int = 7,
         dropout: float = 0.5,
+        downsampling: Literal["max", "stride"] = "max",
         init: Literal["he", "paper"] = "he",
     ) -> None:
         super().__init__(num_classes, in_channels)
+        if downsampling not in ("max", "stride"):
+            raise unknown("downsampling", downsampling, ("max", "stride"))
         if init not in ("he", "paper"):
             raise unknown("init", init, ("he", "paper"))
         self.channels, self.strides = _WIDTHS, (1, 2, 4, 8, 16)
@@ -63,9 +68,10 @@ class VGG(Backbone):
         self.stages = nn.ModuleList()
         width = in_channels
         for stage, sizes in enumerate(kernel_sizes):
-            layers: list[nn.Module] = [nn.MaxPool2d(2)] if stage else []
-            for size in sizes:
-                layers.append(_layer(width, _WIDTHS[stage], size, norm))
+            layers: list[nn.Module] = [nn.MaxPool2d(2)] if stage and downsampling == "max" else []
+            for place, size in enumerate(sizes):
+                stride = 2 if stage and place == 0 and downsampling == "stride" else 1
+                layers.append(_layer(width, _WIDTHS[stage], size, norm, stride))
                 width, norm = _WIDTHS[stage], None if norm == "lrn" else norm
             self.stages.append(nn.Sequential(*layers))
         self.head = nn.Sequential(
@@ -104,8 +110,8 @@ class VGG(Backbone):
             nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
 
-def _layer(in_channels: int, out_channels: int, kernel_size: int, norm: str | None) -> nn.Sequential:
-    conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
+def _layer(in_channels: int, out_channels: int, kernel_size: int, norm: str | None, stride: int = 1) -> nn.Sequential:
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2)
     relu = nn.ReLU(inplace=True)
     if norm == "bn":  # the convolution's bias is redundant before it; torchvision's nets, and so the weights, have it
         return nn.Sequential(conv, nn.BatchNorm2d(out_channels), relu)

@@ -12,6 +12,7 @@ from torch import Tensor
 from opsin import registry
 from opsin.backbones.backbone import training_options
 from opsin.data import Preprocessing, Source, create_mixing
+from opsin.data.transforms.batch_mixing import draw_share, mix_images
 from opsin.engine.checkpoint import Facts
 from opsin.engine.recipe import Recipe, own_section
 from opsin.engine.task import Task
@@ -26,6 +27,8 @@ class ClassifyTask(Task):
     def __init__(self, model: Any, facts: Facts) -> None:
         super().__init__(model, facts)
         mixing = facts.recipe.mixing
+        if mixing.by == "losses" and (mixing.cutmix or not mixing.mixup):
+            raise InputError("mixing.by=losses is of MixUp alone; set mixing.mixup, and mixing.cutmix=0")
         self.mixing = create_mixing(mixing.mixup, mixing.cutmix, len(facts.classes))
 
     @classmethod
@@ -56,8 +59,20 @@ class ClassifyTask(Task):
         return (images,), {**batch, "label": labels}  # type: ignore[return-value]
 
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
+        if self.mixing is not None and self.recipe.mixing.by == "losses":
+            return self._mixed_losses(batch)
         inputs, mixed = self.seen(batch)
         return self.model.loss(self.model(*inputs), self.targets(mixed))
+
+    def _mixed_losses(self, batch: Batch) -> Mapping[str, Tensor]:
+        """MixUp as its authors' code has it: the losses of both labels, each with its image's share."""
+        (images,), labels = self.inputs(batch), batch["label"]
+        share = draw_share(self.recipe.mixing.mixup)
+        outputs, found = self.model(mix_images(images, share)), dict[str, Tensor]()
+        for part, one in ((share, labels), (1 - share, labels.roll(1, 0))):
+            for name, loss in self.model.loss(outputs, one).items():
+                found[name] = found.get(name, 0) + part * loss
+        return found
 
     def describe_settings(self) -> list[str]:
         loss = self.recipe.loss

@@ -12,7 +12,21 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from opsin import rooms
-from opsin.cli import completion, data, evaluate, explain, export, models, predict, push, recipe, train, tune
+from opsin.cli import (
+    ablate,
+    completion,
+    data,
+    design,
+    evaluate,
+    explain,
+    export,
+    models,
+    predict,
+    push,
+    recipe,
+    train,
+    tune,
+)
 from opsin.cli.arguments import examples, with_options
 from opsin.cli.help import Verb, Verbs
 from opsin.cli.printing import show_anything
@@ -27,6 +41,9 @@ _UsageError: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "
 VERBS: dict[str, tuple[Callable[..., Any], str]] = {
     "train": (train.train, train.EXAMPLES),
     "tune": (tune.tune, tune.EXAMPLES),
+    "ablate": (ablate.ablate, ablate.ABLATE_EXAMPLES),
+    "race": (ablate.race, ablate.RACE_EXAMPLES),
+    "design": (design.design, design.EXAMPLES),
     "eval": (evaluate.evaluate, evaluate.EXAMPLES),
     "predict": (predict.predict, predict.EXAMPLES),
     "export": (export.export, export.EXAMPLES),

@@ -179,6 +179,7 @@ class MixingSection(RecipeSection):
     cutmix: Annotated[float, Field(ge=0)] = Field(
         default=0.0, description="Alpha of CutMix, which pastes a part of another image; 0 is off."
     )
+    by: Literal["labels", "losses"] = Field(default="labels", description="What MixUp mixes beside the images.")
 
 
 class LossSection(_Named):

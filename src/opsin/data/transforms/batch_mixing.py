@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms import v2
@@ -36,6 +37,11 @@ def create_mixing(mixup: float = 0.0, cutmix: float = 0.0, num_classes: int | No
 
 # MixUp by hand, for a share that is drawn elsewhere. The paper mixes one-hot labels (eq. 1), its authors' code mixes
 # the losses of both labels. For a loss that is linear in its targets, as cross-entropy is, the two are equal.
+
+
+def draw_share(alpha: float) -> float:
+    """The share of an image in MixUp, of Beta(alpha, alpha): the number that `create_mixing` draws with this seed."""
+    return float(torch.distributions.Beta(torch.tensor([alpha]), torch.tensor([alpha])).sample(()))
 
 
 def mix_images(images: Tensor, share: float) -> Tensor:
