@@ -83,7 +83,7 @@ def test_published_networks_have_their_costs_and_lie_on_a_line(name: str) -> Non
 
 
 def test_activations_are_the_papers() -> None:
-    line = PUBLISHED["regnetx_400mf"][0]  # table 2 of the paper: 3.1 million of RegNetX-400MF, 2.2 of 200MF
+    line = PUBLISHED["regnetx_400mf"][0]  # the paper lists 3.1 million of RegNetX-400MF, 2.2 of 200MF
     assert cost_of(Sample("regnetx", line.stages())).activations == pytest.approx(3.1e6, rel=0.02)
     line = PUBLISHED["regnetx_200mf"][0]
     assert cost_of(Sample("regnetx", line.stages())).activations == pytest.approx(2.2e6, rel=0.02)

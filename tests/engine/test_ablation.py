@@ -103,7 +103,7 @@ def test_one_seed_says_nothing_of_noise(tmp_path: Path, pretend: Any) -> None:
     pretend(score)
     found = opsin.ablate("lenet5_digits", ["augment=null"], SHORT, seeds=1, out=tmp_path / "a", say=quiet)
     assert found.verdict(found.sides[1]) == "one seed: nothing is known of the noise"
-    assert found.summary().startswith("none of 1 switches")
+    assert found.summary() == "nothing is known of the noise: it takes two seeds of each side, better three"
 
 
 def test_a_training_is_done_once_and_what_changes_it_makes_another(tmp_path: Path) -> None:
@@ -142,13 +142,14 @@ def test_it_trains_resumes_and_adds(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert one.value == one.metrics["accuracy"] and last[0].startswith("epoch,step,lr,train_loss")
         saved = yaml.safe_load((one.path / "recipe.yaml").read_text())
         assert (saved["augment"] is None) == (side.name == "augment=null") and saved["train"]["epochs"] == 1
-    assert not any("test" in line for line in (one.path / "train.log").read_text().splitlines())  # val alone decides
-    other = run_all(
-        [Wanted("x", yaml.safe_load((one.path / "recipe.yaml").read_text()), {}, "accuracy", "max")],
-        tmp_path / "a" / "trainings",
-        say=quiet,
-    )
-    assert other[0].cached and other[0].value == one.value  # the same recipe, whatever it is called
+    log = (one.path / "train.log").read_text()
+    assert "metric" in log and " test\n" not in log  # val alone decides
+    same = yaml.safe_load((one.path / "recipe.yaml").read_text())
+    wanted = [Wanted("x", same, {}, "accuracy", "max"), Wanted("y", same, {}, "accuracy", "max", bits=16)]
+    plain, rounded = run_all(wanted, tmp_path / "a" / "trainings", say=quiet)
+    assert plain.cached and plain.value == one.value  # the same recipe, whatever it is called
+    assert rounded.cached and rounded.metrics["nll"] == pytest.approx(one.metrics["nll"], abs=0.01)  # not trained again
+    assert json.loads((one.path / "bits16_val.json").read_text()) == rounded.metrics
 
 
 def test_a_task_of_another_package_is_ablated(tmp_path: Path) -> None:
@@ -282,6 +283,9 @@ def test_all_sides_of_an_ablation_have_what_the_slowest_can(
     out = tmp_path / "a"
     opsin.ablate("lenet5_digits", ["augment=null"], budget="60s", seeds=1, out=out, say=quiet)
     assert [one.load().train.epochs for one in asked] == [6, 6]  # 60 s of the slower one
+    own = load_recipe("lenet5_digits")
+    assert own.schedule.warmup_epochs == 2 and own.train.epochs > 6  # of which the warm-up is as large a part
+    assert asked[0].load().schedule.warmup_epochs == pytest.approx(2 * 6 / own.train.epochs, abs=1e-4)
     monkeypatch.setattr(ablation, "measure_pace", lambda *_: Pace(9.0, 0.0, 20))
     opsin.ablate(resume=out, switches=["train.batch_size=16"], say=quiet)
     later = asked[-1].load().train

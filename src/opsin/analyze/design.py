@@ -23,6 +23,7 @@ from opsin.engine.search import read_values
 from opsin.engine.trainings import Say, Trained, Wanted, run_all
 from opsin.errors import InputError, JobError
 from opsin.files import atomic, load_json, read_regular
+from opsin.schemes import naming
 
 RECIPE = "regnety_200mf_digits"  # whose data, augmentation and optimizer all have, unless another is given
 _FILE = "design.yaml"
@@ -107,7 +108,8 @@ def _open(path: str | Path) -> tuple[Path, Settings]:
 def _run(path: Path, settings: Settings, parallel: int, say: Say) -> Design:
     """Draw, train what is left, time, and write the page."""
     loaded = settings.check()
-    shape, num_classes = _input(loaded)
+    with naming(settings.overrides, settings.recipe):
+        shape, num_classes = _input(loaded)
     small = bool(loaded.model.options["small_images"])
     limits: list[Limit] = [read_limit(one) for one in settings.limits]
     name, mode = monitored(loaded)

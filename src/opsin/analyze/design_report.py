@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 # What the paper reports of the best networks, for the table beside what was found here.
 PAPER = {
-    "depth": "about 20 blocks, at any size (figure 12)",
-    "bottleneck ratio": "1, no bottleneck (figure 12)",
-    "group width": "grows with the size (figure 12)",
-    "width multiplier": "about 2.5, not 2 (figure 12)",
+    "depth": "about 20 blocks, at any size (figure 11)",
+    "bottleneck ratio": "1, no bottleneck (figure 11)",
+    "group width": "grows with the size (figure 11)",
+    "width multiplier": "about 2.5, not 2 (figure 11)",
 }
 _SHOWN = 5  # of the best networks' widths
 

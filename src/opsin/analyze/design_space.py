@@ -214,7 +214,7 @@ class Best:
 def best_value(
     values: Sequence[float], errors: Sequence[float], *, draws: int = 10_000, share: float = 0.25, seed: int = 0
 ) -> Best:
-    """Which value of a number the best networks have. Section 3.1, the empirical bootstrap.
+    """Which value of a number the best networks have. The empirical bootstrap of figure 2.
 
     A quarter of the networks is drawn with replacement, the one with the least error gives its value, many times over;
     of these values the median and the middle 95 %. Raises InputError for none, or for lists of different lengths.

@@ -53,7 +53,7 @@ class Settings:
     bits: int | None = None
     cache: str | None = None
     epochs: float | None = None
-    lengths: dict[str, dict[str, int]] = field(default_factory=dict)
+    lengths: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def sides(self) -> list[Side]:
         """The sides; of an ablation the recipe itself comes first."""
@@ -356,9 +356,11 @@ def _measure(settings: Settings, say: Say) -> None:
             paces[side.name] = measure_pace(side.recipe, side.overrides)
             say(f"{side.name}: {paces[side.name].epoch:.1f} s an epoch")
     if settings.kind == "race":
-        for name, pace in paces.items():
-            settings.lengths[name] = pace.keys(pace.epochs_in(settings.budget))
-            say(f"{name}: {settings.lengths[name]['train.max_steps']:,} steps in {settings.budget:.0f} s")
+        for side in settings.sides():
+            if (pace := paces.get(side.name)) is not None:
+                settings.lengths[side.name] = _length(side, pace, pace.epochs_in(settings.budget))
+                steps = settings.lengths[side.name]["train.max_steps"]
+                say(f"{side.name}: {steps:,} steps in {settings.budget:.0f} s")
         return
     own = load_recipe(*_first(settings)).train.epochs
     if settings.epochs is None:  # switches that come later get as much as those before them
@@ -366,8 +368,19 @@ def _measure(settings: Settings, say: Say) -> None:
         settings.epochs = min(float(own), float(int(least)) if least >= 1 else least)
         if settings.epochs < own:
             say(f"all have {settings.epochs:g} epochs, not {own}, so that none takes over {settings.budget:.0f} s")
-    for name, pace in paces.items():
-        settings.lengths[name] = pace.keys(settings.epochs) if settings.epochs < own else {}
+    for side in settings.sides():
+        if (pace := paces.get(side.name)) is not None:
+            settings.lengths[side.name] = _length(side, pace, settings.epochs) if settings.epochs < own else {}
+
+
+def _length(side: Side, pace: Pace, epochs: float) -> dict[str, Any]:
+    """The keys by which a side is trained for so many epochs; where these are fewer, the warm-up is in proportion."""
+    recipe = load_recipe(side.recipe, side.overrides)
+    keys: dict[str, Any] = dict(pace.keys(epochs))
+    if recipe.schedule.warmup_epochs:
+        shorter = recipe.schedule.warmup_epochs * min(1.0, epochs / recipe.train.epochs)
+        keys["schedule.warmup_epochs"] = round(shorter, 4)
+    return keys
 
 
 @contextmanager

@@ -15,6 +15,8 @@ from opsin.engine.intervals import Interval, mean_interval, paired_difference
 from opsin.engine.trainings import Trained
 from opsin.rooms import Room
 
+_NOISE = "no difference beyond the noise"
+
 
 @dataclass(frozen=True)
 class Side:
@@ -113,7 +115,7 @@ class Comparison:
         if found.half is None:
             return "one seed: nothing is known of the noise"
         if not found.beyond_noise:
-            return "no difference beyond the noise"
+            return _NOISE
         return "better" if (found.mean > 0) == (self.mode == "max") else "worse"
 
     def format(self, value: float | None) -> str:
@@ -161,12 +163,19 @@ class Comparison:
                 return f"{leader.name} alone has a value"
             if self.verdict(second) == "worse":
                 return f"{leader.name} is ahead: {second.name} is behind by {self._gap(second)}"
+            found = self.difference(second)
+            if found is None or found.half is None:
+                return f"{leader.name} has the best value of one seed each: nothing is known of the noise"
             return f"{leader.name} has the best mean, and {second.name} is not behind beyond the noise"
         others = self.others()
-        clear = [one.name for one in others if self.verdict(one) in ("better", "worse")]
-        if not clear:
-            return f"none of {len(others)} switches differs from the reference beyond the noise"
-        return f"beyond the noise: {', '.join(clear)}; {len(others) - len(clear)} of {len(others)} within it"
+        verdicts = [self.verdict(one) for one in others]
+        clear = [one.name for one, verdict in zip(others, verdicts, strict=True) if verdict in ("better", "worse")]
+        within = verdicts.count(_NOISE)
+        if clear:
+            return f"beyond the noise: {', '.join(clear)}; {within} of {len(others)} within it"
+        if within:
+            return "no switch differs from the reference beyond the noise"
+        return "nothing is known of the noise: it takes two seeds of each side, better three"
 
     def _gap(self, side: Found) -> str:
         return self.format_difference(self.difference(side)).lstrip("+-")

@@ -31,6 +31,7 @@ from opsin.engine.train import Run, run_recipe
 from opsin.engine.trial import saved_value
 from opsin.errors import InputError, JobError
 from opsin.files import atomic
+from opsin.schemes import naming
 from opsin.version import __version__
 
 Say = Callable[[str], None]
@@ -110,7 +111,7 @@ def run_all(
     """
     cache.mkdir(parents=True, exist_ok=True)
     digests: dict[str, str] = {}
-    folders = [cache / one.key(_data_digest(one.load(), digests)) for one in wanted]
+    folders = [cache / one.key(_data_digest(one, digests)) for one in wanted]
     ended = ended or (lambda place, done: None)
     if parallel == 1:
         found = []
@@ -194,8 +195,9 @@ def _known(wanted: Wanted, folder: Path) -> Trained | None:
     return None if value is None else Trained(wanted.name, folder, value, metrics, history, seconds, cached=True)
 
 
-def _data_digest(recipe: Recipe, known: dict[str, str]) -> str:
-    """A digest of the data of a recipe as it is divided for its training; "" of what has no digests."""
+def _data_digest(wanted: Wanted, known: dict[str, str]) -> str:
+    """A digest of the data of a training as it is divided for it; "" of what has no digests."""
+    recipe = wanted.load()
     room = rooms.find_room(recipe.task)
     place = json.dumps([recipe.task, recipe.data.model_dump(mode="json"), str(getattr(recipe, recipe.task, ""))])
     if place not in known:
@@ -203,7 +205,8 @@ def _data_digest(recipe: Recipe, known: dict[str, str]) -> str:
             raise InputError(f"{recipe.task} trains nothing, so that nothing of it can be compared")
         if objects.is_object(recipe.data.source):
             raise InputError("data that is given as an object cannot be found again by a cache; give a path or a name")
-        source = rooms.load(room.trains).open(recipe, lambda line: None)
+        with naming(wanted.overrides, wanted.recipe):
+            source = rooms.load(room.trains).open(recipe, lambda line: None)
         members = getattr(source.division, "members", None)
         known[place] = "" if members is None else hashlib.sha256(members.pack()).hexdigest()
     return known[place]
@@ -244,6 +247,9 @@ def _in_processes(
             say("stopping: each training writes its checkpoint first")
             pool.shutdown(wait=True, cancel_futures=True)
             raise StoppedError("stopped") from None
+        except BaseException:  # what is under way ends; nothing new is begun
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
     return [found[first[folder]] for folder in folders]
 
 
