@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -44,8 +45,9 @@ def write_design_report(found: Design) -> Path:
         ),
         _trends(found),
     ]
-    for what, title in (("depth", "Depth"), ("ratio", "Bottleneck ratio"), ("multiplier", "Width multiplier")):
-        sections.append(Figure(title, _scatter(found, what)))
+    for what in ("depth", "bottleneck ratio", "width multiplier"):
+        if any(what in one.numbers() for one in found.networks if one.error is not None):
+            sections.append(Figure(what.capitalize(), _scatter(found, what)))
     sections.append(_predictors(found))
     for cost in ("activations", "macs"):
         caption = "Over all networks of all spaces; a forward pass of 16 images on this machine, the least of three."
@@ -57,6 +59,7 @@ def write_design_report(found: Design) -> Path:
     return write_report(found.path / "report.html", f"Design spaces: {', '.join(spaces)}", headline, sections)
 
 
+_AXES = {"depth": "blocks", "bottleneck ratio": "bottleneck ratio, mean over blocks", "width multiplier": "w_m"}
 _WIDTHS = "Widths of the blocks, and dashed the nearest quantised line; the best networks first."
 
 
@@ -64,7 +67,7 @@ def _spaces(found: Design) -> Table:
     rows: list[list[Any]] = []
     for place, space in enumerate(found.settings.spaces):
         wrong = found.errors(space)
-        shown = [f"{100 * v:.2f} %" for v in (wrong[0], wrong[len(wrong) // 2], wrong[-1])] if wrong else ["-"] * 3
+        shown = [f"{100 * v:.2f} %" for v in (wrong[0], median(wrong), wrong[-1])] if wrong else ["-"] * 3
         fits = [one.fit.error for one in found.of(space)]
         mean_fit = sum(fits) / len(fits) if fits else None
         rows.append([space, len(wrong), *shown, describe_difference(found.difference(space), place == 0), mean_fit])
@@ -115,7 +118,8 @@ def _widths(found: Design, space: str) -> bytes:
             own = [width for width, depth in zip(stages.widths, stages.depths, strict=True) for _ in range(depth)]
             blocks = range(1, len(own) + 1)
             axes.step(blocks, own, where="mid", color=colour, label=f"{100 * (one.error or 0):.2f} %")
-            axes.plot(blocks, one.fit.widths(len(own)), color=colour, linewidth=1, linestyle=(0, (3, 3)))
+            dashed = {"linewidth": 1, "linestyle": (0, (3, 3))}
+            axes.step(blocks, one.fit.widths(len(own)), where="mid", color=colour, **dashed)
         axes.set_yscale("log", base=2)
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.set_xlabel("block")
@@ -134,29 +138,21 @@ def _trends(found: Design) -> Table:
     note = (
         "Which value the best networks have, by the paper's bootstrap: of a quarter of the networks, drawn 10,000 "
         "times, the value of the best one; median, and the middle 95 %. The width multiplier of AnyNets is that of the "
-        "nearest line."
+        "nearest line, where that rises."
     )
     return Table("Trends", ["space", "number", "best value", "95 %", "the paper, of RegNetX on ImageNet"], rows, note)
 
 
 def _scatter(found: Design, what: str) -> bytes:
-    def number(one: Any) -> float:
-        stages = one.sample.stages
-        if what == "depth":
-            return float(sum(stages.depths))
-        if what == "multiplier":
-            return float(one.sample.line.w_m if one.sample.line else one.fit.w_m)
-        whole = sum(ratio * depth for ratio, depth in zip(stages.bottleneck_ratios, stages.depths, strict=True))
-        return whole / sum(stages.depths)
-
     def draw(canvas: Canvas) -> None:
         axes = canvas.add_subplot()
         for space, colour in _colours(found).items():
-            best = found.of(space)
-            points = [number(one) for one in best], [100 * (one.error or 0) for one in best]
-            axes.plot(*points, "o", color=colour, label=space, markersize=4, alpha=0.8)
-        axes.set_xlabel({"depth": "blocks", "ratio": "bottleneck ratio, mean over blocks", "multiplier": "w_m"}[what])
+            known = [(one.numbers()[what], 100 * (one.error or 0)) for one in found.of(space) if what in one.numbers()]
+            x, y = [value for value, _ in known], [error for _, error in known]
+            axes.plot(x, y, "o", color=colour, label=space, markersize=4, alpha=0.8)
+        axes.set_xlabel(_AXES.get(what, what))
         axes.set_ylabel("error, %")
+        canvas.legend(loc="outside upper left", ncols=3, handlelength=1.2)
 
     return charts.svg(draw)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from opsin import registry, rooms
@@ -78,6 +78,21 @@ class Network:
     error: float | None = None
     seconds: float | None = None
 
+    def numbers(self) -> dict[str, float]:
+        """What the trends are of: depth, and bottleneck ratio and group width as means over blocks.
+
+        And the width multiplier: w_m of a RegNet, else of the nearest line, where that rises.
+        """
+        stages, depth = self.sample.stages, sum(self.sample.stages.depths)
+        found = {"depth": float(depth)}
+        for name, each in (("bottleneck ratio", stages.bottleneck_ratios), ("group width", stages.group_widths)):
+            found[name] = sum(value * blocks for value, blocks in zip(each, stages.depths, strict=True)) / depth
+        if self.sample.line is not None:
+            found["width multiplier"] = self.sample.line.w_m
+        elif len(set(self.fit.widths(depth))) > 1:
+            found["width multiplier"] = self.fit.w_m
+        return found
+
     def to_dict(self) -> dict[str, Any]:
         """For machines."""
         line = self.sample.line
@@ -124,14 +139,12 @@ class Design:
         found = self.of(space)
         if not found:
             return {}
-        wrong = [one.error or 0.0 for one in found]
-        values = {
-            "depth": [float(sum(one.sample.stages.depths)) for one in found],
-            "bottleneck ratio": [_mean(one.sample.stages.bottleneck_ratios, one) for one in found],
-            "group width": [_mean(one.sample.stages.group_widths, one) for one in found],
-            "width multiplier": [one.sample.line.w_m if one.sample.line else one.fit.w_m for one in found],
-        }
-        return {name: best_value(each, wrong) for name, each in values.items()}
+        trends = {}
+        for name in ("depth", "bottleneck ratio", "group width", "width multiplier"):
+            known = [(one.numbers()[name], one.error or 0.0) for one in found if name in one.numbers()]
+            if known:
+                trends[name] = best_value([value for value, _ in known], [error for _, error in known])
+        return trends
 
     def predictors(self) -> dict[str, float | None]:
         """How each cost goes along with the seconds of a forward pass, over all networks: Pearson's r."""
@@ -146,7 +159,7 @@ class Design:
         for space in self.settings.spaces:
             wrong = self.errors(space)
             found = self.difference(space)
-            shown = [f"{100 * value:.2f} %" for value in (wrong[0], wrong[len(wrong) // 2])] if wrong else ["-", "-"]
+            shown = [f"{100 * value:.2f} %" for value in (wrong[0], median(wrong))] if wrong else ["-", "-"]
             rows.append([space, str(len(wrong)), *shown, describe_difference(found, space == self.settings.spaces[0])])
         widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
         return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
@@ -178,9 +191,3 @@ def describe_difference(found: Interval | None, first: bool) -> str:
         return shown
     word = "better" if found.high < 0 else "worse" if found.low > 0 else "no difference beyond the noise"
     return f"{shown} ± {100 * found.half:.2f}, {word}"
-
-
-def _mean(values: Sequence[float], one: Network) -> float:
-    """Of a number of each stage, over the blocks."""
-    depths = one.sample.stages.depths
-    return sum(value * depth for value, depth in zip(values, depths, strict=True)) / sum(depths)

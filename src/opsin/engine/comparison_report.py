@@ -119,9 +119,10 @@ def _curves(found: Comparison) -> list[Section]:
             series = {side.name: curves for side in group if (curves := _rows(side, column))}
             if len(series) < 2:
                 continue
-            name = title.capitalize() if len(groups) == 1 else f"{title.capitalize()}: {_short(group[1].name)}"
+            name = title.capitalize().replace("_", " ")
+            name += "" if len(groups) == 1 else f": {_short(group[1].name)}"
             caption = "Thin lines are seeds, the thick line their mean."
-            made.append(Figure(name.replace("_", " "), _draw_curves(series, percent=shown), caption))
+            made.append(Figure(name, _draw_curves(series, percent=shown), caption))
     return made
 
 
