@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -26,7 +28,7 @@ def test_in_training_an_image_of_two_is_as_alone_with_a_group_norm_alone() -> No
     torch.manual_seed(0)
     x = torch.randn(2, 3, 16, 16)
     for norm, equal in (("gn", True), ("bn", False)):
-        model = registry.create_model("resnet20", norm=norm).train()
+        model: Any = registry.create_model("resnet20", norm=norm).train()
         alone = torch.cat([model(x[:1]), model(x[1:])])
         assert torch.allclose(model(x), alone, atol=1e-4) == equal
     wide = registry.create_model("resnet18", norm="gn", zero_init_residual=True)
@@ -37,7 +39,7 @@ def test_poolings_of_the_last_map() -> None:
     torch.manual_seed(0)
     x = torch.randn(2, 3, 40, 24)
     for pooling, cells in (("average", 1), ("grid", 16), ("pyramid", 21)):
-        model = registry.create_model("resnet20", pooling=pooling).eval()
+        model: Any = registry.create_model("resnet20", pooling=pooling).eval()
         last = model.features(x)[-1]
         if pooling == "pyramid":
             parts = torch.cat([F.adaptive_max_pool2d(last, n).flatten(1) for n in (4, 2, 1)], 1)
@@ -53,13 +55,13 @@ def test_poolings_of_the_last_map() -> None:
 
 def test_strides_in_the_place_of_poolings() -> None:
     x = torch.randn(1, 3, 64, 64)
-    options = {"hidden_features": 8, "pooled_size": 1, "num_classes": 10}
-    pooled = registry.create_model("vgg11", **options).eval()
-    strided = registry.create_model("vgg11", downsampling="stride", **options).eval()
+    options: dict[str, Any] = {"hidden_features": 8, "pooled_size": 1, "num_classes": 10}
+    pooled: Any = registry.create_model("vgg11", **options).eval()
+    strided: Any = registry.create_model("vgg11", downsampling="stride", **options).eval()
     assert [m.shape for m in strided.features(x)] == [m.shape for m in pooled.features(x)]
     assert count_parameters(strided) == count_parameters(pooled)
     assert not any(isinstance(m, nn.MaxPool2d) for m in strided.stages.modules())
-    first = strided.stages[1][0][0]  # type: ignore[index]
+    first = strided.stages[1][0][0]
     own = F.conv2d(strided.stages[0](x), first.weight, first.bias, stride=2, padding=1).relu()
     assert torch.allclose(strided.features(x)[1], own, atol=1e-6)
     with pytest.raises(InputError, match="unknown downsampling 'average'"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -37,7 +39,7 @@ def test_by_hand() -> None:
 
 def test_a_network_within_and_after() -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 5)).eval()
+    model: Any = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 5)).eval()
     x, before = torch.randn(3, 1, 8, 8), [p.clone() for p in model.parameters()]
     plain = model(x)
     with quantized(model, lambda: model(x), bits=4):
@@ -46,7 +48,7 @@ def test_a_network_within_and_after() -> None:
         assert torch.equal(model[0].bias, before[1])
         # the same, written out
         weights = [round_to_grid(w, float(w.min()), float(w.max()), 4) for w in (before[0], before[2])]
-        first = nn.functional.conv2d(x, *before[:2])
+        first = nn.functional.conv2d(x, before[0], before[1])
         ranges = [(float(m.min()), float(m.max())) for m in (first, first.relu(), plain)]
         y = round_to_grid(nn.functional.conv2d(x, weights[0], before[1]), *ranges[0], 4)
         y = round_to_grid(round_to_grid(y.relu(), *ranges[1], 4), *ranges[1], 4).flatten(1)

@@ -78,10 +78,12 @@ class _Stopwatch(Callback):
             raise InputError("its training has stages, which no budget is measured for; leave the budget out")
         self.batches = int(trainer.num_training_batches)
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         self.times.append(time.monotonic())
 
-    def on_train_epoch_end(self, *_: Any) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.ended = time.monotonic()
 
 
