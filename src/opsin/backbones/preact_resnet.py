@@ -202,7 +202,7 @@ preact_resnet152 = _imagenet(152, (3, 8, 36, 3), 60_185_256, 11_513_626_624)
 preact_resnet200 = _imagenet(
     200, (3, 24, 36, 3), 64_666_280, 15_007_481_856, {"imagenet1k top-1": 78.34, "imagenet1k top-5": 94.21}
 )
-preact_resnet20 = _cifar(20, False, 272_282, 40_867_584)  # not in the paper: ResNet-20's twin, small enough for a CPU
+preact_resnet20 = _cifar(20, False, 272_282, 40_813_184)  # not in the paper: ResNet-20's twin, small enough for a CPU
 preact_resnet110 = _cifar(110, False, 1_730_522, 253_149_824, 6.37)
 preact_resnet164 = _cifar(164, True, 1_703_258, 247_646_720, 5.46)
 preact_resnet1001 = _cifar(1001, True, 10_327_706, 1_490_995_712, 4.92)
