@@ -75,7 +75,8 @@ class Option:
     `eval` the first, for a file of predictions.
     also: another name that it had before, which is taken still. fits: of `eval`, that something is fitted by it and
     kept with the model: it takes validation data where the run has some, and never test data. writes: of `predict`, a
-    file that all answers together are written to at the end, by `to_<name>` of their list.
+    file that all answers together are written to at the end, by `to_<name>` of their list. local: it names files of
+    this machine, so that who starts `opsin serve` may give it, and who asks the server may not.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Option:
     also: str | None = None
     fits: bool = False
     writes: bool = False
+    local: bool = False
 
     @property
     def flag(self) -> str:

@@ -24,6 +24,7 @@ from opsin.cli import (
     predict,
     push,
     recipe,
+    serve,
     train,
     tune,
 )
@@ -32,7 +33,7 @@ from opsin.cli.help import Verb, Verbs
 from opsin.cli.printing import show_anything
 from opsin.cli.which_task import find_room, flag_value, owner_of, why_unknown
 from opsin.errors import InputError, JobError, name_too_long, printable
-from opsin.rooms import Room
+from opsin.rooms import Option, Room
 from opsin.version import __version__
 
 # Typer carries click inside or depends on it, by version; its own exceptions lead to the common base either way.
@@ -46,6 +47,7 @@ VERBS: dict[str, tuple[Callable[..., Any], str]] = {
     "design": (design.design, design.EXAMPLES),
     "eval": (evaluate.evaluate, evaluate.EXAMPLES),
     "predict": (predict.predict, predict.EXAMPLES),
+    "serve": (serve.serve, serve.EXAMPLES),
     "export": (export.export, export.EXAMPLES),
     "push": (push.push, push.EXAMPLES),
     "models": (models.models, models.EXAMPLES),
@@ -53,7 +55,7 @@ VERBS: dict[str, tuple[Callable[..., Any], str]] = {
     "data": (data.data, data.EXAMPLES),
     "recipe": (recipe.recipe, recipe.EXAMPLES),
 }
-OF_A_TASK = ("eval", "predict", "data")  # verbs that a task gives options to
+OF_A_TASK = {"eval": "eval", "predict": "predict", "serve": "predict", "data": "data"}  # verb -> whose options it has
 
 
 def create_app(room: Room | None = None, commands: Sequence[Room] = ()) -> typer.Typer:
@@ -72,13 +74,18 @@ def create_app(room: Room | None = None, commands: Sequence[Room] = ()) -> typer
     made.callback()(root)
     for name, (verb, calls) in VERBS.items():
         if name in OF_A_TASK:
-            verb = with_options(verb, () if room is None else room.options_of(name), room)
+            verb = with_options(verb, () if room is None else _options(name, room), room)
         made.command(name, cls=Verb, epilog=calls)(verb)
     for one in commands:
         for name, place in one.commands.items():
             shown = one.examples.get(name)
             made.command(name, cls=Verb, epilog=examples(*shown) if shown else None)(rooms.load(place))
     return made
+
+
+def _options(verb: str, room: Room) -> list[Option]:
+    """A task's options of a verb; what is written in the end is nothing for a server, which has none."""
+    return [one for one in room.options_of(OF_A_TASK[verb]) if verb != "serve" or not one.writes]
 
 
 def _version(asked: bool) -> None:
@@ -133,6 +140,8 @@ def root(
 def run() -> NoReturn:
     """What the installed command calls, as a process of its own: `main`, and after a prediction out at once.
 
+    After `serve` too: the model's thread may be in the middle of a batch.
+
     Python takes torch apart for half a second otherwise, of the two that a small model's answer takes; nothing that a
     prediction writes is open by then. `python -m opsin` may run within another program, and ends as that wants.
     """
@@ -140,7 +149,7 @@ def run() -> NoReturn:
         main()
     except SystemExit as done:
         status = done.code
-    if sys.argv[1:2] == ["predict"] and isinstance(status, int):
+    if sys.argv[1:2] in (["predict"], ["serve"]) and isinstance(status, int):
         with contextlib.suppress(OSError):  # nobody reads any more
             sys.stdout.flush()
             sys.stderr.flush()
@@ -247,7 +256,7 @@ def _explain(error: Any, verb: str, room: Room | None, arguments: Sequence[str])
     flag = getattr(error, "option_name", None)
     if flag and type(error).__name__ == "NoSuchOption":
         unknown = why_unknown(sys.argv[1:]) if room is None else ""  # whose options nobody knows
-        return unknown or owner_of(verb, flag, room) or error.format_message()
+        return unknown or owner_of(OF_A_TASK.get(verb, verb), flag, room) or error.format_message()
     message = error.format_message()
     number = re.search(r"valid (integer|number|float)|expected (a (?:whole )?number or auto)", message)
     flags: list[str] = getattr(getattr(error, "param", None), "opts", None) or []

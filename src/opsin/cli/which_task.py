@@ -33,7 +33,7 @@ def find_room(verb: str, arguments: Sequence[str], *, fetch: bool = False) -> Ro
     try:
         if (task := flag_value(arguments, "--task")) is not None:
             return rooms.find_room(task)
-        if verb == "predict" and (named := _named_parts(arguments)):
+        if verb in ("predict", "serve") and (named := _named_parts(arguments)):
             return rooms.find_pipeline(named)
         if verb == "eval" and _names_answers(arguments):
             data = flag_value(arguments, "--data") or flag_value(arguments, "-d")

@@ -24,6 +24,7 @@ class EmbedAnswer(Answer):
     """
 
     arrays: ClassVar[tuple[str, ...]] = ("embedding",)
+    local: ClassVar[tuple[str, ...]] = (*Answer.local, "file")
 
     @property
     def embedding(self) -> np.ndarray:

@@ -62,6 +62,7 @@ ROOM = Room(
                 "Say who each image is, of these people: a folder with a folder of images for each, or a file of opsin "
                 "gallery.",
                 metavar="FOLDER",
+                local=True,
             ),
             Option("top", int, "With --gallery, how many people to name, the nearest first.", default=5, minimum=1),
             Option(
@@ -70,6 +71,7 @@ ROOM = Room(
                 "A CSV of five points of each face, path,x1,y1,...,x5,y5: eyes, nose, corners of the mouth. Crops are "
                 "aligned by them.",
                 metavar="FILE",
+                local=True,
             ),
             Option("embeddings", str, "Write the embeddings of all images to FILE.npz.", metavar="FILE", writes=True),
         ),

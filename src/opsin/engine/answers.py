@@ -43,10 +43,12 @@ class Answer(dict[str, Any]):
     could not be read has `error`, and fields of its task raise it.
     list_class: of several answers. arrays: keys of what the task answers that are kept beside the dict, so that it and
     its JSON stay small; a subclass has properties for them. forms: the names that `write` knows, the first as drawn.
+    local: keys, at any depth, whose values name files of this machine; `opsin serve` leaves them out.
     """
 
     list_class: ClassVar[type[Answers]]
     arrays: ClassVar[tuple[str, ...]] = ()
+    local: ClassVar[tuple[str, ...]] = ("path", "paths", "drawn")
     forms: ClassVar[tuple[str, ...]] = ("drawn",)
 
     def __init__(
@@ -101,6 +103,11 @@ class Answer(dict[str, Any]):
         return self._pixels().permute(1, 2, 0).cpu().numpy()
 
     # What can be done with it
+
+    def describe(self) -> str:
+        """It in a few words, as `opsin predict` prints it."""
+        self._check_readable()
+        return str(self._drawer().describe(self))
 
     def plot(self) -> Any:
         """The image with the answer drawn on it, a PIL image."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ PDF_SUFFIXES = frozenset({".pdf"})
 RESOLUTION = 200  # dots an inch: small print is 17 pixels high then, and a page of A4 1654 x 2339
 _LARGEST = 60_000_000  # pixels of a page; a larger one, as of a plan, is drawn with fewer dots an inch
 _LESS = 1 - 1e-5  # PDFium rounds up: 240.001 pixels would become 241
+_alone = threading.Lock()  # PDFium is used by one thread at a time
 _PAGE = re.compile(r"(.+\.pdf)#page=(\d{1,6})", re.IGNORECASE)
 
 
@@ -38,16 +40,32 @@ class PdfPage(str):
         with _opened(file) as document:
             if not 1 <= number <= len(document):
                 raise InputError(f"{file} has {len(document)} pages and no page {number}")
-            page = document[number - 1]
-            width, height = page.get_size()
-            if not width * height > 0:
-                raise InputError(f"{self} has a size of {width:g} x {height:g} points; there is nothing to draw")
-            scale = min(RESOLUTION / 72, (_LARGEST / (width * height)) ** 0.5)
-            bitmap = page.render(scale=scale * _LESS, rev_byteorder=True)
-            pixels = bitmap.to_numpy()[..., :3].copy()
-            bitmap.close()
-            page.close()
-        return pixels
+            return _draw(document, number, str(self), _LARGEST)
+
+
+def _draw(document: Any, number: int, name: str, most: int) -> Any:
+    page = document[number - 1]
+    width, height = page.get_size()
+    if not width * height > 0:
+        raise InputError(f"{name} has a size of {width:g} x {height:g} points; there is nothing to draw")
+    scale = min(RESOLUTION / 72, (most / (width * height)) ** 0.5)
+    bitmap = page.render(scale=scale * _LESS, rev_byteorder=True)
+    pixels = bitmap.to_numpy()[..., :3].copy()
+    bitmap.close()
+    page.close()
+    return pixels
+
+
+def count_pages(data: bytes, name: str) -> int:
+    """The pages of a PDF in memory. name: in messages. Raises InputError for what cannot be read."""
+    with _alone, _opened(data, name) as document:
+        return len(document)
+
+
+def draw_page(data: bytes, number: int, name: str, most: int = _LARGEST) -> Any:
+    """A page of a PDF in memory, as `PdfPage.draw`; safe in threads. most: pixels; a larger one has fewer an inch."""
+    with _alone, _opened(data, name) as document:
+        return _draw(document, number, f"page {number} of {name}", min(most, _LARGEST))
 
 
 def is_pdf(given: Any) -> bool:
@@ -72,13 +90,14 @@ def find_pages(given: str | Path) -> list[PdfPage]:
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[Any]:
+def _opened(source: Path | bytes, name: str | None = None) -> Iterator[Any]:
+    file = name or source
     try:
         import pypdfium2  # pyright: ignore[reportMissingImports]  # an extra
     except ImportError:
         raise InputError(f"{file}: pages of a PDF need pypdfium2: pip install 'opsin[pdf]'") from None
     try:
-        document = pypdfium2.PdfDocument(file)
+        document = pypdfium2.PdfDocument(source)
     except (pypdfium2.PdfiumError, OSError, ValueError) as error:
         reason = "it is protected by a password" if "password" in str(error).lower() else str(error)
         raise InputError(f"cannot read {file} as a PDF: {reason}") from None

@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -103,6 +104,18 @@ class Predictor:
     def expand(self, given: Any) -> tuple[Sequence[Any], bool]:
         """What `predict` is given, input by input, and whether it is a single one."""
         return expand(given)
+
+    def receive(self, value: Any) -> Any:
+        """What `predict` is given for a value of JSON that came over a network: no name of a file is one.
+
+        Numbers in lists, as an array float32, by default. Raises InputError for what is none, and if it takes images.
+        """
+        if self.preprocessing is not None:
+            raise InputError("the model looks at images; send them as files")
+        try:
+            return np.asarray(value, np.float32)
+        except (TypeError, ValueError, OverflowError):
+            raise InputError("the model takes numbers, in lists of equal lengths") from None
 
     def read(self, given: Any) -> Any:
         """One input as it is given, read: an image, uint8 (C, H, W). Raises InputError for what cannot be one."""

@@ -6,6 +6,7 @@ is shown. Of a damaged film everything that can be decoded is given, and `Damage
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 import sys
@@ -32,13 +33,16 @@ __all__ = [
     "Damage",
     "Frame",
     "batched",
+    "container_of",
     "frame_count",
     "frame_rate",
     "is_video",
+    "open_bytes",
     "open_video",
     "write_video",
 ]
 _PATIENCE = 10.0  # seconds that a camera or an address may keep silent
+_NO_VIDEOS = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"jp2 ", b"crx ")  # images with an ftyp
 
 T = TypeVar("T")
 
@@ -109,6 +113,46 @@ def open_video(path: str | Path | int, every: int = 1, damage: Damage | None = N
         yield _frames(av, container, path, every, Damage() if damage is None else damage)
 
 
+def container_of(data: bytes) -> str | None:
+    """FFmpeg's name for the format of a video file, by its first bytes; None for what is no video.
+
+    >>> container_of(b"\\0\\0\\0 ftypisom"), container_of(b"#EXTM3U")
+    ('mov', None)
+    """
+    box = data[4:8]
+    if (box == b"ftyp" and data[8:12] not in _NO_VIDEOS) or (box in (b"moov", b"mdat", b"wide") and data[:1] == b"\0"):
+        return "mov"
+    if data[:4] == b"RIFF" and data[8:12] == b"AVI ":
+        return "avi"
+    magic = {b"\x1a\x45\xdf\xa3": "matroska", b"\0\0\x01\xba": "mpeg", b"\x30\x26\xb2\x75": "asf"}
+    return magic.get(data[:4])
+
+
+@contextmanager
+def open_bytes(data: bytes, name: str, most: int) -> Iterator[tuple[int | None, Callable[[int], Iterator[Frame]]]]:
+    """The frames of a video file in memory: how many it says it has, and what gives them, of so many the first.
+
+    name: in messages. most: pixels of a frame. The format is the one that the first bytes say and no other: one that
+    names further files, such as a playlist, is refused, as is all that is no video, by an InputError.
+    """
+    av, format = _import_av(), container_of(data)
+    if format is None:
+        raise InputError(f"{name} is no video of a kind that is read: MP4, MOV, AVI, Matroska, WebM, MPEG or WMV")
+    try:
+        container = av.open(io.BytesIO(data), format=format)
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{name} cannot be read as a video: {reason}") from None
+    with container:
+        if not container.streams.video:
+            raise InputError(f"{name} holds no images")
+        codec = container.streams.video[0].codec_context
+        if codec.width * codec.height > most:
+            raise InputError(f"the frames of {name} have more than {most:,} pixels; make them smaller")
+        codec.options = {**codec.options, "max_pixels": str(most)}  # as the stream itself may say another size
+        yield _count(container), lambda every: _frames(av, container, name, every, Damage())
+
+
 def frame_rate(path: str | Path | int) -> Fraction:
     """Frames a second; 25 where the file does not say, and of cameras, which are not opened for it."""
     path = _existing(path)
@@ -126,13 +170,18 @@ def frame_count(path: str | Path | int) -> int | None:
     if is_live(path):
         return None
     with _opened(_import_av(), path) as container:
-        stream = container.streams.video[0]
-        if stream.frames:
-            return int(stream.frames)
-        seconds = float(stream.duration * stream.time_base) if stream.duration is not None else None
-        if seconds is None and container.duration is not None:
-            seconds = container.duration / 1e6
-        rate = stream.average_rate or stream.guessed_rate
+        return _count(container)
+
+
+def _count(container: Any) -> int | None:
+    """The frames that a container says it has."""
+    stream = container.streams.video[0]
+    if stream.frames:
+        return int(stream.frames)
+    seconds = float(stream.duration * stream.time_base) if stream.duration is not None else None
+    if seconds is None and container.duration is not None:
+        seconds = container.duration / 1e6
+    rate = stream.average_rate or stream.guessed_rate
     return round(seconds * float(rate)) if seconds is not None and rate else None
 
 

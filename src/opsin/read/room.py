@@ -8,12 +8,19 @@ from opsin.rooms import Metric, Option, Room, share
 _DECODING = (
     Option("decode", str, "greedy, the best path, or beam, the best text of a search; greedy.", metavar="WAY"),
     Option("beam_width", int, "Prefixes that the search keeps at each step; 25.", minimum=1, maximum=1000),
-    Option("lexicon", str, "A file of words, one a line: nothing else is read. By a beam search.", metavar="FILE"),
+    Option(
+        "lexicon",
+        str,
+        "A file of words, one a line: nothing else is read. By a beam search.",
+        metavar="FILE",
+        local=True,
+    ),
     Option(
         "language_model",
         str,
         "A file of text in the language, by whose characters the next one is weighed. By a beam search.",
         metavar="FILE",
+        local=True,
     ),
     Option("language_weight", float, "How much the language model counts; 0.5.", minimum=0.001, maximum=10.0),
     Option(

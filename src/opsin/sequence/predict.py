@@ -104,6 +104,13 @@ class SequencePredictor(Predictor):
             found += [one] if isinstance(one, Given | np.ndarray | Tensor) else list(self.expand(one)[0])
         return found, False
 
+    def receive(self, value: Any) -> Any:
+        if self.terms.source is None:
+            return read_series(value)
+        if not isinstance(value, str):
+            raise InputError(f"the model reads texts, got {type(value).__name__}")
+        return Given(value, value)
+
     def predict(self, images: Any = (), *, stream: bool = False, **options: Any) -> Any:  # type: ignore[override]
         """The answer to a text, a series (T, C) or an image read as one; or to each of several, or of a file's lines.
 
