@@ -33,6 +33,7 @@ PACKAGES = (
     "scratch",
     "segment",
     "sequence",
+    "serve",
     "track",
 )
 MODULES = ("downloading", "registry", "rooms", "structures")

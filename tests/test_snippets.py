@@ -77,6 +77,7 @@ NOT_RUN: Mapping[tuple[str, str], str] = {
     ("docs/ablations.md", "python benchmarks/ablations.py"): "runs all of the page's commands",
     ("docs/design_spaces.md", "opsin design"): "trains a hundred networks: tests/analyze/test_design.py",
     ("docs/sequence_ladder.md", "opsin ladder"): "trains every rung: tests/sequence/test_reach.py",
+    ("docs/serving.md", "opsin serve"): "ends when it is stopped: tests/serve/test_server.py",
 }
 AS_WRITTEN = ("docs/tutorial.md", "docs/own_parts.md")  # whose trainings are small, and which speak of their results
 # Pages whose trainings leave no run: of each, a step on two images is tried.

@@ -11,7 +11,7 @@ import base64
 import binascii
 import re
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from email.message import Message
 from typing import Any
@@ -40,10 +40,15 @@ class Sent:
         return len(self.files) + len(self.values)
 
 
-async def read_body(chunks: AsyncIterator[bytes], headers: Mapping[str, str], limits: Limits) -> bytes:
+async def read_body(
+    chunks: AsyncIterator[bytes],
+    headers: Mapping[str, str],
+    limits: Limits,
+    hold: Callable[[int], None] = lambda _: None,
+) -> bytes:
     """The body of a request. Raises Refused: 413 for one that is too large, 408 for one that comes too slowly.
 
-    Its size is counted while it is read, whatever its header states.
+    Its size is counted while it is read, whatever its header states. hold: is called with the bytes of each piece.
     """
     stated = headers.get("content-length", "")
     too_large = stated.isdecimal() and int(stated) > limits.upload
@@ -58,6 +63,7 @@ async def read_body(chunks: AsyncIterator[bytes], headers: Mapping[str, str], li
                     body.clear()
                     await _linger(chunks)
                     raise large
+                hold(len(chunk))
                 body += chunk
     except TimeoutError:
         reason = f"the request was not here whole after {limits.arrival:g} seconds"

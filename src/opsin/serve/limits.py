@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
@@ -61,6 +61,23 @@ class Room:
             yield
         finally:
             self._give_back(amount)
+
+    @contextmanager
+    def growing(self, reason: str) -> Iterator[Callable[[int], None]]:
+        """What is called to hold so much more, all of it until the block ends. Raises Refused as `at_once`."""
+        own = 0
+
+        def grow(amount: int) -> None:
+            nonlocal own
+            if self.held + amount > self.total:
+                raise Refused(503, reason, RETRY)
+            self.held += amount
+            own += amount
+
+        try:
+            yield grow
+        finally:
+            self._give_back(own)
 
     @asynccontextmanager
     async def when_free(self, amount: int) -> AsyncIterator[None]:

@@ -122,10 +122,8 @@ class Service:
         headers: Mapping[str, str],
         query: Mapping[str, Any],
     ) -> Reply:
-        stated = headers.get("content-length", "")
-        held = min(int(stated), self.limits.upload) if stated.isdecimal() else self.limits.upload
-        with self.bodies.at_once(held, "uploads of others are under way; come again"):
-            body = await read_body(sent, headers, self.limits)
+        with self.bodies.growing("uploads of others are under way; come again") as hold:
+            body = await read_body(sent, headers, self.limits, hold)
             taken = take_apart(body, headers.get("content-type", ""))
             del body
             if len(taken) > self.limits.inputs:
