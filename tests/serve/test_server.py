@@ -20,7 +20,15 @@ RUN = Path(__file__).parents[1] / "compatibility" / "classify"
 
 
 def test_ctrl_c_ends_the_server_and_what_is_under_way() -> None:
-    command = [sys.executable, "-m", "opsin", "serve", str(RUN), "--port", "0"]
+    command = [
+        sys.executable,
+        "-c",
+        "from opsin.cli import run; run()",
+        "serve",
+        str(RUN),
+        "--port",
+        "0",
+    ]  # as installed
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         line = process.stderr.readline()

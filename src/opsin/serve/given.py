@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from opsin.data.images import decode, read_header
+from opsin.data.images import MAX_PIXELS, UnreadableImage, decode, read_header
 from opsin.engine.pdf_pages import count_pages, draw_page
 from opsin.engine.predict import Predictor
 from opsin.engine.video import Frame, container_of, open_bytes
@@ -37,7 +37,12 @@ def kind_of(data: bytes) -> Kind:
 
 def measure(data: bytes, name: str, most: int) -> int:
     """The pixels of an image by its header. Raises Refused, 413, for more than `most`, InputError for what is none."""
-    header = read_header(data, name)
+    try:
+        header = read_header(data, name)
+    except UnreadableImage as error:
+        if f"{MAX_PIXELS:,} pixels" in error.reason:
+            raise Refused(413, str(error)) from None
+        raise
     pixels = header.height * header.width
     if pixels > most:
         raise Refused(413, f"{name} has {header.width:,} x {header.height:,} pixels, more than the {most:,} allowed")
