@@ -79,6 +79,7 @@ async def _linger(chunks: AsyncIterator[bytes]) -> None:
             async for _ in chunks:
                 if time.monotonic() > end:
                     return
+                await asyncio.sleep(0.01)  # so that it takes nothing from the others
     except TimeoutError:
         return
 

@@ -124,7 +124,7 @@ class Service:
     ) -> Reply:
         with self.bodies.growing("uploads of others are under way; come again") as hold:
             body = await read_body(sent, headers, self.limits, hold)
-            taken = take_apart(body, headers.get("content-type", ""))
+            taken = await self.workers.run(take_apart, body, headers.get("content-type", ""))
             del body
             if len(taken) > self.limits.inputs:
                 raise Refused(413, f"{len(taken):,} inputs; a request may have {self.limits.inputs}")
