@@ -60,18 +60,22 @@ def test_no_track_is_twice_in_a_frame() -> None:
 
 
 def test_perfect_identities_on_public_detections() -> None:
-    """Known on these files, of the detections that match: IDF1 84.75 and 87.05, HOTA 56.40 and 57.23."""
+    """Known on these files, of the detections that match: IDF1 84.75 and 87.05, HOTA 56.40 and 57.23.
+
+    That is where objects are assigned by all overlaps and the gate comes after; with the gate before, as CLEAR has it,
+    and scipy's assignment of each frame, HOTA is 56.389 and 57.217.
+    """
     if not (DATA / "mot15").is_dir():
         pytest.skip("OPSIN_DATA names no folder with mot15")
     rules = find_rules("mot15")
-    for name, idf1, hota in (("TUD-Campus", 84.75, 56.40), ("TUD-Stadtmitte", 87.05, 57.23)):
+    for name, idf1, hota in (("TUD-Campus", 84.75, 56.389), ("TUD-Stadtmitte", 87.05, 57.217)):
         truth, found = (read_sequences(DATA / "mot15" / name, Asked(truth=truth)) for truth in (True, False))
         pairs = compare(truth[name], replace(found[name], ids=np.arange(len(found[name]))), "", rules).pairs
         near = pairs.where(pairs.similarity >= 0.5)
         matched = np.sort(near.track[assign(near, near.similarity)])
         figures = ladder(truth, {name: found[name].select(matched)}, "", rules)["perfect association"].figures()
         assert round(100 * figures["idf1"], 2) == idf1
-        assert abs(100 * figures["hota"] - hota) < 0.015  # who matches whom where both overlap enough is open
+        assert round(100 * figures["hota"], 3) == hota
 
 
 def test_rungs_are_in_order() -> None:

@@ -410,7 +410,7 @@ def open_detections(source: str, fps: float | None = None) -> dict[str, Tracks]:
 
 
 def _with_area(detections: Tracks) -> Tracks:
-    return detections.select((detections.boxes[:, 2:] > detections.boxes[:, :2]).all(axis=1))
+    return detections.select(np.flatnonzero((detections.boxes[:, 2:] > detections.boxes[:, :2]).all(axis=1)))
 
 
 def _say_dropped(name: str, detections: Tracks, every: int) -> None:
