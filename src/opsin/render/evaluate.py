@@ -1,0 +1,109 @@
+"""Evaluation of radiance fields: views of a split against their images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from opsin.data import Split
+from opsin.engine.evaluator import Evaluator, Result
+from opsin.engine.report import Section
+from opsin.errors import InputError
+from opsin.render.floors import Floors, find_floors
+from opsin.render.image_metrics import psnr, ssim
+from opsin.structures import Batch
+
+
+@dataclass(frozen=True)
+class RenderedView:
+    """A view and what was found of it. color: (H, W, 3) uint8 as rendered. depth: (H, W), NaN where nothing is seen."""
+
+    psnr: float
+    ssim: float | None
+    mse: float
+    depth_error: float | None
+    floors: Mapping[str, float]
+    color: np.ndarray
+    depth: np.ndarray
+
+
+class RenderEvaluator(Evaluator):
+    """PSNR and SSIM, each the mean over the views of a split, and what trivial answers reach there."""
+
+    predictor: Any  # a RenderPredictor
+
+    def __init__(self, predictor: Any) -> None:
+        super().__init__(predictor)
+        self.floors: Floors | None = None
+        self._truth: Any = None
+
+    def begin(self, split: Split) -> None:
+        self._truth = split.truth
+        self.floors = find_floors(self.predictor.recipe)
+
+    def update(self, outputs: Any, batch: Batch) -> None:
+        values: Any = batch
+        places = values["index"].tolist()
+        found = []
+        for k, (output, image) in enumerate(zip(outputs, values["image"], strict=True)):
+            truth = image.expand(3, -1, -1).float() / 255
+            found.append(self._compare(output, truth, values["pose"][k], places[k]))
+        self.collect(places, found)
+
+    def _compare(self, output: Mapping[str, Tensor], truth: Tensor, pose: Tensor, place: int) -> RenderedView:
+        color = output["color"].permute(2, 0, 1)
+        depth = torch.where(output["opacity"] > 0.5, output["depth"], torch.nan)
+        return RenderedView(
+            psnr(color, truth),
+            ssim(color, truth),
+            float((color - truth).square().mean()),
+            self._depth_error(depth, place),
+            {} if self.floors is None else self.floors.of(truth, pose),
+            (output["color"] * 255).round().to(torch.uint8).numpy(),
+            depth.numpy(),
+        )
+
+    def _depth_error(self, depth: Tensor, place: int) -> float | None:
+        """The mean absolute error of the depth where both the scene and the field have one; None if not known."""
+        known = getattr(self._truth, "depth", None)
+        exact = None if known is None else known(place)
+        if exact is None:
+            return None
+        both = torch.isfinite(exact) & torch.isfinite(depth)
+        return float((depth - exact)[both].abs().mean()) if both.any() else None
+
+    def brief(self) -> dict[str, float]:
+        views: list[RenderedView] = self.collected()
+        return {"loss": _mean([one.mse for one in views]), "psnr": _mean([one.psnr for one in views])}
+
+    def result(self) -> Result:
+        views: list[RenderedView] = self.collected()
+        metrics = self.brief()
+        lists = {"ssim": [one.ssim for one in views], "depth_error": [one.depth_error for one in views]}
+        for name in ("white", "mean", "nearest"):
+            lists[f"floor_{name}"] = [one.floors.get(name) for one in views]
+        for name, values in lists.items():
+            known = [value for value in values if value is not None]
+            if known:
+                metrics[name] = _mean(known)
+        metrics = {"psnr": metrics.pop("psnr"), **metrics}
+        details = {"views": [{"psnr": one.psnr, "ssim": one.ssim} for one in views]}
+        return Result({k: v for k, v in metrics.items() if math.isfinite(v)}, details, evidence=views)
+
+    def compared(self) -> tuple[Any, Any]:
+        raise InputError("metrics of your own are not given views; leave metrics out")
+
+    def sections(self, result: Result, split: Split) -> list[Section]:
+        from opsin.render.report import sections  # matplotlib, for a report alone
+
+        return sections(result, split, self.predictor)
+
+
+def _mean(values: list[float]) -> float:
+    return float(np.mean(values)) if values else math.nan

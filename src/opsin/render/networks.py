@@ -1,0 +1,5 @@
+"""Every network of view synthesis: importing this registers them by name."""
+
+from opsin.render import fast_nerf, nerf  # registers their models
+
+__all__ = ["fast_nerf", "nerf"]
