@@ -197,6 +197,21 @@ def broken_keypoints(root: Path) -> Path:
     return root / "people.json"
 
 
+def views(turn: float, **more: float) -> Callable[[Path], Path]:
+    """Two views from either side. turn: the length of the first axis, 1 of a rotation."""
+
+    def make(root: Path) -> Path:
+        frames = []
+        for n, side in enumerate((1.0, -1.0)):
+            image(root / f"{n}.png", n)
+            pose = [[side * turn, 0, 0, 0], [0, 1, 0, 0], [0, 0, side, 4 * side], [0, 0, 0, 1]]
+            frames.append({"file_path": f"{n}.png", "transform_matrix": pose})
+        (root / "transforms.json").write_text(json.dumps({"camera_angle_x": 0.7, "frames": frames, **more}))
+        return root
+
+    return make
+
+
 BOX = (2, 2, 9, 9)
 SPLITS = ("train/cat", "train/dog", "val/cat", "val/dog")
 REFUSED, SAID = "refused", "said"
@@ -227,6 +242,8 @@ CASES: list[tuple[str, str, str, str, Callable[[Path], Path]]] = [
     ("untrainable", "error", REFUSED, "landmark", points("", "", "")),
     ("broken_annotation", "error", REFUSED, "landmark", broken_keypoints),
     ("people_on_both_sides", "warning", SAID, "landmark", people),
+    ("no_rotation", "error", REFUSED, "render", views(2.0)),
+    ("near_beyond_far", "error", REFUSED, "render", views(1.0, near=6.0, far=2.0)),
     ("clipped_box", "warning", SAID, "detect", coco(BOX, (32, 2, 12, 9))),
     ("degenerate_box", "warning", SAID, "detect", coco(BOX, (2, 2, 0, 9))),
     ("duplicate_box", "warning", SAID, "detect", coco(BOX, BOX)),
@@ -260,6 +277,7 @@ def test_what_data_finds_a_training_refuses_or_says(
         "read": "crnn",
         "embed": "conv4",
         "landmark": "wing_cnn6",
+        "render": "nerf",
     }[task]
     recipe = load_recipe({"task": task, "model": {"name": model}, "data": {"source": str(source)}})
     said: list[str] = []

@@ -162,6 +162,24 @@ def _decode_values(data: bytes, path: str) -> tuple[np.ndarray, Header, np.ndarr
     return values, header, palette
 
 
+def decode_alpha(data: bytes, path: str) -> tuple[Tensor, Tensor | None]:
+    """The colours of an encoded image as they are stored, uint8 (3, H, W), and its alpha, uint8 (H, W), if it has one.
+
+    Nothing is laid over white. path: its name in messages. Raises UnreadableImage.
+    """
+    return _decode_alpha(data, path) if in_loop() else _heard(path, _decode_alpha, data, path)
+
+
+def _decode_alpha(data: bytes, path: str) -> tuple[Tensor, Tensor | None]:
+    with _opened(data, path) as opened:
+        image = _upright(opened)
+        if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+            values = torch.from_numpy(np.array(image.convert("RGBA"))).permute(2, 0, 1)
+            return values[:3], values[3]
+        array = _to_uint8(image, path)
+    return _channels_first(array).expand(3, -1, -1).contiguous(), None
+
+
 def pillow_values(image: Image.Image, path: str) -> tuple[np.ndarray, np.ndarray | None]:
     """The values that a Pillow image stores and the colours of a palette, by the rules of `decode_values`.
 

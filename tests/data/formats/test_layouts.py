@@ -249,8 +249,6 @@ REFUSED: dict[str, tuple[str, dict[str, str]]] = {
         "KITTI tracking",
         {"training/image_02/0000/0.png": "", "training/label_02/0000.txt": "0 0 Car 0 0 0 1 2 3 4\n"},
     ),
-    "NeRF": ("NeRF", {"train/r_0.png": "", "transforms_train.json": '{"frames": [{"transform_matrix": []}]}'}),
-    "COLMAP": ("COLMAP", {"images/a.jpg": "", "sparse/0/cameras.txt": "1 PINHOLE 1 1\n"}),
     "MVTec": (
         "MVTec",
         {
@@ -354,6 +352,21 @@ TRACKS = {
     "KITTI tracking": "KITTI tracking",
 }
 
+# What is read as posed views, moved here likewise.
+_POSE = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 4], [0, 0, 0, 1]]
+_FRAMES = json.dumps({"camera_angle_x": 0.7, "frames": [{"file_path": "./train/r_0", "transform_matrix": _POSE}]})
+VIEWS = {
+    "NeRF": ("transforms.json", {"train/r_0.png": "", "transforms_train.json": _FRAMES}),
+    "COLMAP": (
+        "COLMAP",
+        {
+            "images/a.jpg": "",
+            "sparse/0/cameras.txt": "1 PINHOLE 48 40 50 50 24 20\n",
+            "sparse/0/images.txt": "1 1 0 0 0 0 0 4 1 a.jpg\n\n",
+        },
+    ),
+}
+
 CLASSES: dict[str, tuple[list[str], dict[str, str]]] = {
     "images beside cats": (["cats", "images"], {"images/1.png": "", "cats/1.png": ""}),
     "labels beside cats": (["cats", "labels"], {"labels/1.png": "", "cats/1.png": ""}),
@@ -427,6 +440,18 @@ def test_points_are_read(tmp_path: Path, layout: str) -> None:
     source = data.open(tmp_path, "landmark")
     assert source.format == format_ and source.splits["all"].read(0).shape == (3, 40, 48)
     with pytest.raises(InputError):
+        data.open(tmp_path, "classify")
+
+
+@pytest.mark.parametrize("layout", VIEWS)
+def test_posed_views_are_read(tmp_path: Path, layout: str) -> None:
+    format_, files = VIEWS[layout]
+    make(tmp_path, files)
+    assert data.recognize_task(tmp_path) == "render"
+    source = data.open(tmp_path, "render")
+    (split,) = source.splits.values()
+    assert source.format == format_ and split.read(0).shape == (3, 40, 48)
+    with pytest.raises(InputError, match="for the task render; to classify by its folders all the same"):
         data.open(tmp_path, "classify")
 
 
