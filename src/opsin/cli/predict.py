@@ -130,6 +130,8 @@ def predict(
     own = output.take_files(predictor.room, options, inputs)
     options = {"batch_size": batch_size, **({"tile": tile} if tile is not None else {}), **own}
     if predictor.takes in ("together", "nothing"):
+        if out is not None:
+            output.join(predictor.answer_class)
         _answer_once(predictor, found, options, as_json, output)
         return
     if not inputs:

@@ -70,6 +70,12 @@ class PredictOutput:
             raise InputError(f"--format {self.form} says what to write to --out; give --out FOLDER too")
         self.joins = self.form in joined
 
+    def join(self, answer_class: type[Answer]) -> None:
+        """Write the one answer of a model that needs no input, or all of it together, into `out`, by default first."""
+        joined = answer_class.list_class.forms
+        if joined and self.form is None:
+            self.form, self.joins = joined[0], True
+
     def take_files(self, room: rooms.Room, options: Mapping[str, Any], inputs: Sequence[str]) -> dict[str, Any]:
         """The options without those that name a file for all answers, which are kept. Raises InputError."""
         for option in room.options_of("predict"):

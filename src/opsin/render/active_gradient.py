@@ -72,7 +72,8 @@ class _Ask(torch.autograd.Function):
         names = {id(p): k for k, p in enumerate(network.parameters())}
         sums = [torch.zeros_like(p) for p in network.parameters()]
         size = of_density.abs() + of_color.abs().sum(1)
-        least = float(size.max()) * _LEAST if len(size) else 0.0
+        # Of the active rows alone: where a density is 0, the last, endless interval of a ray has a gradient of 1e10.
+        least = max((float(size[rows].max()) for rows, *_ in ctx.kept if len(rows)), default=0.0) * _LEAST
 
         def add(layer: Any, grad: Tensor, given: Tensor) -> Tensor:
             """Add to a layer's gradients, and give that of what the layer was given."""

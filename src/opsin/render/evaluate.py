@@ -102,7 +102,7 @@ class RenderEvaluator(Evaluator):
     def sections(self, result: Result, split: Split) -> list[Section]:
         from opsin.render.report import sections  # matplotlib, for a report alone
 
-        return sections(result, split, self.predictor)
+        return sections(result.evidence, split, self.predictor)
 
 
 def _mean(values: list[float]) -> float:
