@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from opsin.rooms import Metric, Option, Room
+from opsin.rooms import Metric, Option, Room, share
 
 ROOM = Room(
     task="render",
@@ -13,6 +13,7 @@ ROOM = Room(
         "opsin.render.transforms_json:FORMAT",
         "opsin.render.colmap:FORMAT",
         "opsin.render.llff:FORMAT",
+        "opsin.render.shape_source:FORMAT",
     ),
     trains="opsin.render.task:RenderTask",
     predicts="opsin.render.predict:RenderPredictor",
@@ -27,6 +28,10 @@ ROOM = Room(
         Metric("psnr", unit="dB", digits=2, brief=True),
         Metric("ssim"),
         Metric("depth_error", "lower"),
+        share("iou"),
+        share("chamfer", "lower"),
+        Metric("euler", None, digits=0),
+        Metric("euler_true", None, digits=0),
         Metric("floor_*", None, unit="dB", digits=2),
         Metric("loss", "lower", digits=5),
     ),
@@ -57,6 +62,7 @@ ROOM = Room(
         ),
     },
     checks="opsin.render.camera_drawing:check",
+    commands={"render": "opsin.render.command:render"},
     examples={
         "train": ("train render --model fast_nerf --data lego/",),
         "predict": ("predict runs/fast_nerf_lego --path orbit --out views/",),
