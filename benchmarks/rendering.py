@@ -3,13 +3,12 @@
     python benchmarks/rendering.py [--depth 8] [--width 256] [--coarse 64] [--fine 128] [--rays 128] [--warm 30]
                                    [--repeats 3] [--threads N] [--json]
 
-Both have the same weights, the same rays and the same random numbers, in float32; times are medians of turns,
-of processor time. First both are
-trained together on a ball (`--warm` steps of ours, copied to the port), since what can be skipped depends on how much of
-the scene is empty, as most of any scene is. The differences of losses, of gradients and of images are printed beside.
+Both have the same weights, the same rays and the same random numbers, in float32; times are medians of turns, of
+processor time. First the model is trained on a ball for `--warm` steps, since what can be skipped depends on how much
+of the scene is empty, as most of any scene is. Differences of losses, gradients and images are printed beside.
 
-The plain port is as the published code works: all points of all rays through the network in pieces of 65,536, coarse and
-fine, colours and densities of all, and the gradient through all.
+The plain port is as the published code works: all points of all rays through the network in pieces of 65,536, coarse
+and fine, colours and densities of all, and the gradient through all.
 """
 
 from __future__ import annotations

@@ -2,11 +2,11 @@
 
 A density goes through a ReLU. Where it is negative before, the place adds exactly nothing to its ray, whatever its
 colour, and the gradient that comes back is exactly zero. In a trained scene four places of five are such. Forward asks
-them for their density only; what backward needs is kept of the others alone. So two thirds of a step, its backward, cost
-as much as there are places with something in them.
+them for their density only; what backward needs is kept of the others alone. So two thirds of a step, its backward,
+cost as much as there are places with something in them.
 
-Rows of which a gradient comes back below a ten-millionth of the largest are left out too: places behind a wall, to which
-light of e^-16 comes. Done in pieces whose activations stay in the cache.
+Rows of which a gradient comes back below a ten-millionth of the largest are left out too: places behind a wall, to
+which light of e^-16 comes. Done in pieces whose activations stay in the cache.
 """
 
 from __future__ import annotations

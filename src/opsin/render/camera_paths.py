@@ -33,7 +33,8 @@ class Cameras:
 def known_cameras(truth: Any) -> dict[str, Any]:
     """What of a split's cameras travels with a model, plain JSON: enough to look at its scene again.
 
-    The intrinsics and size of the first view, the middle pose, the mean distance and elevation about the scene's centre.
+    The intrinsics and size of the first view, the middle pose, the mean distance and elevation about the scene's
+    centre.
     """
     low, high = (np.asarray(corner, float) for corner in truth.box)
     centre = (low + high) / 2

@@ -91,7 +91,9 @@ def _as_ply(vertices: np.ndarray, faces: np.ndarray) -> bytes:
     header = f"ply\nformat binary_little_endian 1.0\nelement vertex {len(vertices)}\n{names}element face {len(faces)}\n"
     rows = np.zeros(len(faces), dtype=[("count", "u1"), ("corners", "<i4", 3)])
     rows["count"], rows["corners"] = 3, faces
-    return f"{header}property list uchar int vertex_indices\nend_header\n".encode() + vertices.tobytes() + rows.tobytes()
+    return (
+        f"{header}property list uchar int vertex_indices\nend_header\n".encode() + vertices.tobytes() + rows.tobytes()
+    )
 
 
 def _as_obj(vertices: np.ndarray, faces: np.ndarray) -> bytes:

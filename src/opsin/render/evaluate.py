@@ -17,6 +17,9 @@ from opsin.engine.report import Section
 from opsin.errors import InputError
 from opsin.render.floors import Floors, find_floors
 from opsin.render.image_metrics import psnr, ssim
+from opsin.render.shape_evaluation import measure_surface
+from opsin.render.shape_source import KEY as POINTS
+from opsin.render.shape_source import OfShape
 from opsin.structures import Batch
 
 
@@ -45,16 +48,30 @@ class RenderEvaluator(Evaluator):
 
     def begin(self, split: Split) -> None:
         self._truth = split.truth
+        if isinstance(split.truth, OfShape):
+            return
         self.floors = find_floors(self.predictor.recipe)
 
     def update(self, outputs: Any, batch: Batch) -> None:
         values: Any = batch
         places = values["index"].tolist()
+        if POINTS in values:
+            self.collect(places, self._compare_points(outputs.cpu(), values[POINTS][..., 3]))
+            return
         found = []
         for k, (output, image) in enumerate(zip(outputs, values["image"], strict=True)):
             truth = image.expand(3, -1, -1).float() / 255
             found.append(self._compare(output, truth, values["pose"][k], places[k]))
         self.collect(places, found)
+
+    def _compare_points(self, outputs: Tensor, distances: Tensor) -> list[tuple[int, int, float]]:
+        """Of each batch of points how many are inside of both, and of either, and the loss."""
+        found = []
+        for row, distance in zip(outputs, distances, strict=True):
+            own, true = self.predictor.model.decode(row), distance < 0
+            loss = sum(float(term) for term in self.predictor.model.loss(row, {"distance": distance}).values())
+            found.append((int((own & true).sum()), int((own | true).sum()), loss))
+        return found
 
     def _compare(self, output: Mapping[str, Tensor], truth: Tensor, pose: Tensor, place: int) -> RenderedView:
         color = output["color"].permute(2, 0, 1)
@@ -79,12 +96,19 @@ class RenderEvaluator(Evaluator):
         return float((depth - exact)[both].abs().mean()) if both.any() else None
 
     def brief(self) -> dict[str, float]:
-        views: list[RenderedView] = self.collected()
+        views: list[Any] = self.collected()
+        if views and isinstance(views[0], tuple):
+            both, either, losses = zip(*views, strict=True)
+            return {"loss": _mean(list(losses)), "iou": sum(both) / max(1, sum(either))}
         return {"loss": _mean([one.mse for one in views]), "psnr": _mean([one.psnr for one in views])}
 
     def result(self) -> Result:
         views: list[RenderedView] = self.collected()
         metrics = self.brief()
+        if "iou" in metrics:
+            if isinstance(self._truth, OfShape):
+                metrics |= measure_surface(self.predictor.model, self._truth)
+            return Result(metrics)
         lists = {"ssim": [one.ssim for one in views], "depth_error": [one.depth_error for one in views]}
         for name in ("white", "mean", "nearest"):
             lists[f"floor_{name}"] = [one.floors.get(name) for one in views]
@@ -100,6 +124,8 @@ class RenderEvaluator(Evaluator):
         raise InputError("metrics of your own are not given views; leave metrics out")
 
     def sections(self, result: Result, split: Split) -> list[Section]:
+        if result.evidence is None:
+            return []
         from opsin.render.report import sections  # matplotlib, for a report alone
 
         return sections(result.evidence, split, self.predictor)

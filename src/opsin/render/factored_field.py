@@ -1,12 +1,12 @@
 """TensoRF: Tensorial Radiance Fields. Chen et al. 2022, arXiv:2203.09517: a grid as a sum of planes times lines.
 
-The idea: a grid of N^3 numbers, for density and for features of colour, is a sum of products: of a plane over (x, y) and
-a line over z, and of the two other pairs. A place is looked up in three small planes instead of in one large grid.
+The idea: a grid of N^3 numbers, for density and for features of colour, is a sum of products: of a plane over (x, y)
+and a line over z, and of the two other pairs. A place is looked up in three small planes instead of in one large grid.
 
 Why it is the fast field here. A processor without a graphics card pays for memory that is out of its cache: a place in
-a grid or in a table of hashes is 8 to 128 rows anywhere in tens of megabytes, some 60 ns each. Three planes of 128 x 128 x
-16 numbers are 3 MB, their rows are 64 bytes, one line of the cache, and a place is 12 of them. The gradient is added row
-by row by a product with a sparse matrix, in the order of the samples, so that it is the same at every run.
+a grid or in a table of hashes is 8 to 128 rows anywhere in tens of megabytes, some 60 ns each. Three planes of 128 x
+128 x 16 numbers are 3 MB, their rows are 64 bytes, one line of the cache, and a place is 12 of them. The gradient is
+added row by row by a product with a sparse matrix, in the order of the samples, so that it is the same at every run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A radiance field that learns in minutes on a processor: factored grids, a small network for colour, empty space skipped.
+"""A radiance field that learns in minutes on a processor: factored grids, a small network, empty space skipped.
 
 The grids are TensoRF's (Chen et al. 2022, arXiv:2203.09517, section 4), the density's activation and start are those of
 DVGO (Sun et al. 2022, arXiv:2111.11215, section 4.1), what is skipped is by Müller et al. 2022, arXiv:2201.05989. What
@@ -38,7 +38,10 @@ class FastNeRF(RadianceField):
     resolution: of planes and lines. density_components, color_components: numbers of each of the three products.
     hidden: of the colour's network. steps: through the longest side of the box. cells: of the occupancy, each side.
     samples: places that a step of a training asks at most, so that the first steps, to which nothing is empty, take
-    fewer rays. reach, visible: see the first lines. sparsity: weight of the density's absolute parameters, as published.
+    fewer rays. reach, visible: see the first lines. fog: weight of the mean opacity of rays in
+    the loss: what looks like the background costs nothing else, and would stay in the air, where each ray pays for it.
+    start: opacity of a step at the beginning: nearly none, since fog of the background's colour is never punished, and
+    above `visible`, so that colours are learned from the first step on.
     """
 
     def __init__(
@@ -55,9 +58,9 @@ class FastNeRF(RadianceField):
         background: str = "white",
         reach: float = 1e-3,
         visible: float = 1e-4,
-        sparsity: float = 4e-5,
+        fog: float = 1e-3,
         gain: float = 20.0,
-        start: float = 1e-2,
+        start: float = 2e-4,
     ) -> None:
         super().__init__(background)
         for name in ("resolution", "density_components", "color_components", "hidden", "steps", "cells", "samples"):
@@ -71,7 +74,7 @@ class FastNeRF(RadianceField):
             nn.Linear(inner, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 3)
         )
         nn.init.zeros_(self.color[-1].bias)
-        self.samples, self.reach, self.visible, self.sparsity = samples, reach, visible, sparsity
+        self.samples, self.reach, self.visible, self.fog = samples, reach, visible, fog
         self.shift = math.log(math.expm1(-math.log1p(-start)))  # softplus of it makes the opacity of a step `start`
 
     # The field
@@ -146,9 +149,8 @@ class FastNeRF(RadianceField):
 
     def loss(self, outputs: Outputs, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         found = super().loss(outputs, targets)
-        if self.sparsity:
-            size = self.density.planes.abs().mean() + self.density.lines.abs().mean()
-            found["sparsity"] = size * (self.sparsity * self.density.gain)
+        if self.fog:
+            found["fog"] = outputs["opacity"].mean() * self.fog
         return found
 
     @torch.no_grad()
@@ -158,8 +160,7 @@ class FastNeRF(RadianceField):
             return
         total = self.grid.resolution**3
         device = self.grid.highest.device
-        anywhere = torch.randint(total, (total // 4,), device=device)
+        anywhere = torch.randint(total, (total // 8,), device=device)
         filled = torch.nonzero(self.grid.filled)[:, 0]
-        again = filled[torch.randint(len(filled), (min(len(filled), total // 8),), device=device)]
-        cells = torch.arange(total, device=device) if step == 0 else torch.unique(torch.cat([anywhere, again]))
+        cells = torch.unique(torch.cat([anywhere, filled]))
         self.grid.look(self.densities, cells, torch.rand(len(cells), 3, device=device))

@@ -21,8 +21,8 @@ def psnr(image: Tensor, truth: Tensor) -> float:
 def ssim(image: Tensor, truth: Tensor) -> float | None:
     """The mean structural similarity of two images (C, H, W) in [0, 1]. Wang et al. 2004.
 
-    A Gaussian window of 11 with sigma 1.5, K1 = 0.01, K2 = 0.03, each channel by itself, at the places whose window lies
-    within the image. None for images smaller than the window.
+    A Gaussian window of 11 with sigma 1.5, K1 = 0.01, K2 = 0.03, each channel by itself, at the places whose window
+    lies within the image. None for images smaller than the window.
     """
     if min(image.shape[-2:]) < _WINDOW:
         return None

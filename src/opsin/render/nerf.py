@@ -1,18 +1,18 @@
 """NeRF: Representing Scenes as Neural Radiance Fields for View Synthesis. Mildenhall et al. 2020, arXiv:2003.08934.
 
-The idea: a scene is a function of place and direction, learned by a multilayer perceptron, which says how dense the place
-is and which colour it sends that way; an image is its integral along rays, and the error of the image's colours is all
-that it is taught by. A second, fine network is asked where the first, coarse one found something.
+The idea: a scene is a function of place and direction, learned by a multilayer perceptron, which says how dense the
+place is and which colour it sends that way; an image is its integral along rays, and the error of the image's colours
+is all that it is taught by. A second, fine network is asked where the first, coarse one found something.
 
 Sizes and details are those of the code published with the paper: positions and directions are encoded with the numbers
-themselves and without the paper's factor pi (63 and 27 inputs), the fifth layer's output is joined by the input, weights
-are drawn as Glorot and Bengio 2010 have it, biases start at zero.
+themselves and without the paper's factor pi (63 and 27 inputs), the fifth layer's output is joined by the input,
+weights are drawn as Glorot and Bengio 2010 have it, biases start at zero.
 
-What is skipped here, and changes nothing: a place of which the density is negative before its ReLU adds nothing to a ray,
-and no gradient comes back from it. Its colour is not computed, and no gradient is carried through the network for it:
-`opsin.render.active_gradient`. What is skipped without a gradient, when an image is rendered, changes less than
-`stop` of a colour: places behind which less than that of the light comes from, and the fine pass of rays of which the
-coarse one saw less than that.
+What is skipped here, and changes nothing: a place of which the density is negative before its ReLU adds nothing to a
+ray, and no gradient comes back from it. Its colour is not computed, and no gradient is carried through the network for
+it: `opsin.render.active_gradient`. When an image is rendered, two more things are skipped: places from which less than
+`stop` of the light reaches the eye, which changes a colour by less than that; and the fine pass of rays of which the
+coarse one saw less than that, which trusts the coarse network where it found nothing.
 """
 
 from __future__ import annotations
@@ -123,9 +123,7 @@ class NeRF(RadianceField):
             return self.in_chunks(rays, _CHUNK) if len(rays) > _CHUNK else self._render(rays)
         given: Mapping[str, Tensor] = {} if draws is None else draws
         near, far = rays[:, 6], rays[:, 7]
-        places = stratified_samples(
-            near, far, self.coarse_samples, given.get("coarse"), in_disparity=self.in_disparity
-        )
+        places = stratified_samples(near, far, self.coarse_samples, given.get("coarse"), in_disparity=self.in_disparity)
         outputs, weights = self._pass(self.coarse, rays, places)
         if self.fine is None:
             return outputs

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from opsin.ops.rays import intersect_box
 
-_FADE = 0.9  # of a cell's density at each look
-_NEW = 1.0  # opacity of cells that were never looked at: full, so that nothing is skipped before it is known
+_FADE = 0.6  # of a cell's density at each look
+_NEW = 2.0  # stands for the opacity of cells that were never looked at: nothing is skipped before it is known
 
 
 class Steps(NamedTuple):
@@ -82,7 +82,8 @@ class OccupancyGrid(nn.Module):
     def look(self, density: Callable[[Tensor], Tensor], cells: Tensor, draws: Tensor) -> None:
         """Ask a field in some cells (M,). density: of points (M, 3), (M,). draws: as of `points`."""
         opacity = -torch.expm1(-density(self.points(cells, draws)) * self.step)
-        faded = self.highest[cells] * _FADE
+        before = self.highest[cells]
+        faded = torch.where(before < _NEW, before * _FADE, 0.0)
         self.highest.index_put_((cells,), torch.maximum(faded, opacity))
         self._filled = None
 

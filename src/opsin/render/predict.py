@@ -19,6 +19,8 @@ from opsin.render.answers import RenderAnswer
 from opsin.render.camera_paths import Cameras, path_cameras
 from opsin.render.density_mesh import write_density_mesh
 from opsin.render.radiance_field import Outputs
+from opsin.render.shape_network import BoxedShape
+from opsin.render.shape_source import KEY as POINTS
 from opsin.structures import Batch
 
 _SEEN = 0.5  # opacity from which on a ray has a depth
@@ -31,9 +33,7 @@ class RenderPredictor(Predictor):
     takes: ClassVar[Any] = "nothing"
     answer_class: ClassVar[type[Answer]] = RenderAnswer
 
-    def rays_of(
-        self, pose: Tensor, intrinsics: Tensor, distortion: Tensor | None, size: tuple[int, int]
-    ) -> Tensor:
+    def rays_of(self, pose: Tensor, intrinsics: Tensor, distortion: Tensor | None, size: tuple[int, int]) -> Tensor:
         """All rays of a view, row by row: (H W, 8)."""
         if distortion is not None and not bool(distortion.any()):
             distortion = None
@@ -56,9 +56,11 @@ class RenderPredictor(Predictor):
     def inputs(self, batch: Batch) -> tuple[Any, ...]:
         raise InputError("views are rendered ray by ray")
 
-    def outputs(self, batch: Batch) -> list[Outputs]:
-        """Of each view of a loaded batch what is rendered from its camera."""
+    def outputs(self, batch: Batch) -> Any:
+        """Of each view of a loaded batch what is rendered from its camera; of points of a shape what the field says."""
         values: Any = batch
+        if POINTS in values:
+            return self.model(values[POINTS][..., :3].flatten(0, 1).to(self.device)).view(values[POINTS].shape[:2])
         return [
             self.render(pose, intrinsics, (int(image.shape[-2]), int(image.shape[-1])), distortion)
             for image, pose, intrinsics, distortion in zip(
@@ -88,8 +90,8 @@ class RenderPredictor(Predictor):
         **options: Any,
     ) -> list[dict[str, Any]]:
         """One answer, see `RenderAnswer`. path: "orbit", "spiral" or a JSON file of poses; an orbit if None, unless a
-        mesh alone is asked for. views: of a path, 30. side: pixels of the longer side. mesh: a file, .ply, .obj or .stl,
-        for the surface where the density is `level`, of resolution^3 places.
+        mesh alone is asked for. views: of a path, 30. side: pixels of the longer side. mesh: a file, .ply, .obj or
+        .stl, for the surface where the density is `level`, of resolution^3 places.
         """
         found: dict[str, Any] = {}
         if mesh is not None:
@@ -107,6 +109,8 @@ class RenderPredictor(Predictor):
 
     def cameras(self, path: str, views: int, side: int | None) -> Cameras:
         """The cameras of a path, see `opsin.render.camera_paths`."""
+        if isinstance(self.model, BoxedShape):
+            raise InputError("the model is a shape without colours, which is seen as a mesh: give mesh=out.ply")
         known, meaning = getattr(self.model, "cameras", None), self.facts.meaning
         if not known:
             raise InputError("the model does not say which cameras saw its scene; give path=poses.json of a data set")

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from opsin.errors import unknown
@@ -20,8 +21,8 @@ class RadianceField(nn.Module, ABC):
 
     A ray is a row of 8: origin (3), direction (3) of any length, and near and far in lengths of the direction. Outputs:
     color (R, 3) in [0, 1], opacity (R,), depth (R,) in lengths of the direction, the mean of where light comes from; of
-    a network with a coarse pass also `coarse` (R, 3). Where a training asks fewer rays than it was given, outputs are of
-    the first ones.
+    a network with a coarse pass also `coarse` (R, 3). Where a training asks fewer rays than it was given, outputs are
+    of the first ones.
     background: "white" or "black", what is seen where nothing stops a ray.
     """
 
@@ -44,16 +45,14 @@ class RadianceField(nn.Module, ABC):
     def draw(self, count: int, device: torch.device | None = None) -> dict[str, Tensor]:
         """Every random number that forward takes for so many rays."""
 
-    def prepare_step(self, step: int) -> None:  # noqa: B027 - most have nothing to do
+    def prepare_step(self, step: int) -> None:
         """Before each step of a training."""
 
     def loss(self, outputs: Outputs, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The mean squared error of the colours, of each pass. targets: {"color": (R, 3)}."""
         wanted = targets["color"][: len(outputs["color"])]
         names = {"color": "fine" if "coarse" in outputs else "color", "coarse": "coarse"}
-        return {
-            name: (outputs[key] - wanted).square().mean() for key, name in names.items() if key in outputs
-        }
+        return {name: (outputs[key] - wanted).square().mean() for key, name in names.items() if key in outputs}
 
     def saved_state(self) -> dict[str, Any]:
         return {"cameras": dict(self.cameras)} if self.cameras else {}
@@ -74,4 +73,3 @@ class RadianceField(nn.Module, ABC):
         """`forward` without gradient, so many rays at a time."""
         parts = [self(rays[k : k + size]) for k in range(0, len(rays), size)]
         return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
-

@@ -101,5 +101,12 @@ def ray_batches(split: Split, rays: int, count: int) -> RayBatches:
     }
     widths = torch.tensor([image.shape[-1] for image in images])
     return RayBatches(
-        torch.cat(colours).contiguous(), begins, widths, **cameras, near=truth.near, far=truth.far, rays=rays, count=count
+        torch.cat(colours).contiguous(),
+        begins,
+        widths,
+        **cameras,
+        near=truth.near,
+        far=truth.far,
+        rays=rays,
+        count=count,
     )

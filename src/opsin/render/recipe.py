@@ -14,7 +14,11 @@ _OPENING = ("near", "far", "background", "alpha", "hold_out")
 class RenderSection(RecipeSection):
     """How many rays a step takes, how many views are rendered on the way, and how the data is read."""
 
-    rays: int = Field(default=1024, ge=1, description="Rays of a step, drawn from all pixels of all training views.")
+    rays: int = Field(
+        default=1024,
+        ge=1,
+        description="Rays of a step, drawn from all pixels of all training views; of a shape, points.",
+    )
     epoch_steps: int = Field(
         default=500, ge=1, description="Steps of an epoch, after which views of the validation are rendered."
     )

@@ -26,7 +26,7 @@ _SECONDS = 20.0  # that an orbit may take
 _LARGEST = 0.25  # error that is shown brightest
 _GAP = 4  # pixels between panels
 _MEANING = {
-    "psnr": "-10 log10 of the mean squared error of the colours in [0, 1], the mean over views; 6 dB are half the error",
+    "psnr": "-10 log10 of the mean squared error of the colours in [0, 1], the mean over views; 6 dB: half the error",
     "ssim": "structural similarity, Wang et al. 2004; 1 for equal images",
     "depth_error": "mean absolute error of the depth, where the scene's is known and the field has one",
     "floor_white": "PSNR of a white image",

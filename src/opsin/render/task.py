@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,16 @@ from torch import Tensor
 
 from opsin import registry
 from opsin.data import Preprocessing, Source, Split
-from opsin.engine.recipe import Recipe, own_section
+from opsin.engine.recipe import Recipe, load_recipe, own_section
 from opsin.engine.recipe_data import Say
 from opsin.engine.task import Task
 from opsin.errors import InputError
 from opsin.errors import say as say_line
 from opsin.render.camera_paths import known_cameras
 from opsin.render.ray_batches import KEY, RAY, OfViews, ray_batches
+from opsin.render.shape_network import BoxedShape
+from opsin.render.shape_source import KEY as POINTS
+from opsin.render.shape_source import PointDraws
 from opsin.render.watching import RayWatch
 from opsin.structures import Batch
 
@@ -39,6 +43,12 @@ class RenderTask(Task):
     @classmethod
     def extend(cls, recipe: Recipe, source: Source, say: Say) -> tuple[Source, list[str]]:
         section: Any = own_section(recipe)
+        given = source.splits["train"]
+        if isinstance(given.inputs, PointDraws):
+            points = replace(given.inputs, size_=section.rays, count=section.epoch_steps)
+            truth = replace(given.kind, count=len(points))
+            line = f"{len(points.pool):,} points; {section.rays:,} a step, {section.epoch_steps:,} steps an epoch"
+            return source.with_splits({**source.splits, "train": Split(points, truth)}), [line]
         train = ray_batches(source.splits["train"], section.rays, section.epoch_steps)
         views = source.splits["train"].kind
         splits = {**source.splits, "train": Split(train, OfViews(views, len(train)))}
@@ -53,9 +63,15 @@ class RenderTask(Task):
         return source.with_splits(splits), lines
 
     @classmethod
+    def complete(cls, recipe: Recipe, source: Source, preprocessing: Preprocessing | None) -> tuple[Recipe, list[str]]:
+        if isinstance(source.splits["train"].inputs, PointDraws) and recipe.train.monitor is None:
+            return load_recipe(recipe.model_dump(), {"train.monitor": "val_iou"}), []
+        return recipe, []
+
+    @classmethod
     def options(cls, recipe: Recipe, preprocessing: Preprocessing | None, source: Source) -> dict[str, Any]:
         known, meaning = registry.find_model(recipe.model.name).options, source.meaning
-        found = {"background": meaning.get("background", "white")}
+        found: dict[str, Any] = {"background": meaning.get("background", "white")}
         if "box" in meaning:
             found["box"] = [value for corner in meaning["box"] for value in corner]
         return {name: v for name, v in found.items() if name in known and name not in recipe.model.options}
@@ -68,23 +84,35 @@ class RenderTask(Task):
             raise InputError("augment changes images, whose cameras would then be wrong; remove it")
         if recipe.train.batch_size != 1:
             raise InputError(
-                f"train.batch_size is {recipe.train.batch_size}; an example is all rays of a step: leave it at 1 and set "
-                "render.rays"
+                f"train.batch_size is {recipe.train.batch_size}; an example is all rays of a step: leave it at 1 and "
+                "set render.rays"
             )
+        shape = isinstance(source.splits["train"].inputs, PointDraws)
+        network = registry.find_model(recipe.model.name).network
+        if shape != (network is not None and issubclass(network, BoxedShape)):
+            of, able = ("a mesh", "sdf or occupancy") if shape else ("posed views", "nerf or fast_nerf")
+            raise InputError(f"{source.name} is {of}, which {recipe.model.name} does not learn; take {able}")
         task = super().build(recipe, preprocessing, source)
-        task.model.cameras = known_cameras(source.splits["train"].kind.views)
+        if not shape:
+            task.model.cameras = known_cameras(source.splits["train"].kind.views)
         return task
 
     def inputs(self, batch: Batch) -> tuple[Any, ...]:
         values: Any = batch
+        if POINTS in values:
+            return (values[POINTS].flatten(0, 1)[:, :3].to(self.device),)
         rays = values[KEY].flatten(0, 1)[:, :RAY].to(self.device)
         return rays, self.model.draw(len(rays), rays.device)
 
     def targets(self, batch: Batch) -> dict[str, Tensor]:
         values: Any = batch
+        if POINTS in values:
+            return {"distance": values[POINTS].flatten(0, 1)[:, 3].to(self.device)}
         return {"color": values[KEY].flatten(0, 1)[:, RAY:].to(self.device)}
 
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
+        if POINTS in batch:
+            return super().losses(batch)
         self.model.prepare_step(self.steps if self._trainer is not None else 0)
         outputs = self.model(*self.inputs(batch))
         self._rays += len(outputs["color"])
@@ -106,6 +134,8 @@ class RenderTask(Task):
             say_line(f"{self._rays / seconds:,.0f} rays a second")
 
     def describe_settings(self) -> list[str]:
+        if isinstance(self.model, BoxedShape):
+            return []
         return [f"over {self.facts.meaning.get('background', 'white')}; pixels are looked through at their middles"]
 
 

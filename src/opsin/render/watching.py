@@ -35,8 +35,8 @@ class RayWatch:
         self._said = True
         if "coarse" in outputs:
             remedy = (
-                "its density is zero everywhere, so that no gradient comes back (a dead start): begin again with another "
-                "train.seed, or a lower optim.lr"
+                "its density is zero everywhere, so that no gradient comes back (a dead start): begin again with "
+                "another train.seed, or a lower optim.lr"
             )
         else:
             remedy = "its rays find nothing: check near and far (`opsin data`), or begin again with a lower optim.lr"
