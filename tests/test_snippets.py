@@ -78,6 +78,13 @@ NOT_RUN: Mapping[tuple[str, str], str] = {
     ("docs/design_spaces.md", "opsin design"): "trains a hundred networks: tests/analyze/test_design.py",
     ("docs/sequence_ladder.md", "opsin ladder"): "trains every rung: tests/sequence/test_reach.py",
     ("docs/serving.md", "opsin serve"): "ends when it is stopped: tests/serve/test_server.py",
+    ("docs/fields/nerf.md", "opsin train render"): "minutes: tests/render/test_render_task.py",
+    ("docs/fields/nerf.md", "opsin predict"): "of that training",
+    ("docs/fields/nerf.md", "python benchmarks/rendering.py"): "times trainings, for half a minute",
+    ("docs/fields/fast_nerf.md", "opsin train render"): "half a minute: tests/render/test_render_task.py",
+    ("docs/fields/fast_nerf.md", "opsin predict"): "of that training",
+    ("docs/fields/shapes.md", "opsin train render"): "minutes: tests/render/test_render_task.py",
+    ("docs/fields/shapes.md", "opsin predict"): "of that training",
 }
 AS_WRITTEN = ("docs/tutorial.md", "docs/own_parts.md")  # whose trainings are small, and which speak of their results
 # Pages whose trainings leave no run: of each, a step on two images is tried.

@@ -13,11 +13,13 @@ from torch import Tensor
 
 from opsin.engine.answers import Answer
 from opsin.engine.predict import Predictor
+from opsin.engine.program import Program
 from opsin.errors import InputError
 from opsin.ops.cameras import image_rays
 from opsin.render.answers import RenderAnswer
 from opsin.render.camera_paths import Cameras, path_cameras
 from opsin.render.density_mesh import write_density_mesh
+from opsin.render.program import field_inputs, field_program
 from opsin.render.radiance_field import Outputs
 from opsin.render.shape_network import BoxedShape
 from opsin.render.shape_source import KEY as POINTS
@@ -71,7 +73,13 @@ class RenderPredictor(Predictor):
     # What it says
 
     def collate(self, originals: Sequence[Any]) -> Tensor:
-        return torch.zeros(1)
+        """Of a prediction nothing; to compare an exported file with, as many places of the box as examples."""
+        low, high = (torch.tensor(corner) for corner in self.box)
+        draws = torch.rand(max(1, len(originals)), 3, generator=torch.Generator().manual_seed(0))
+        return field_inputs(low + draws * (high - low), self.model)
+
+    def programs(self) -> list[Program]:
+        return [field_program(self.model)]
 
     def run(self, batch: Tensor, originals: Sequence[Any]) -> Any:
         return None

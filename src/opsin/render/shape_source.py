@@ -126,7 +126,7 @@ def read_obj(path: Path) -> tuple[np.ndarray, np.ndarray]:
                 corners = [k - 1 if k > 0 else len(vertices) + k for k in corners]
                 if len(corners) < 3 or min(corners) < 0:
                     raise ValueError
-                faces += [(corners[0], a, b) for a, b in itertools.pairwise(corners)]
+                faces += [(corners[0], a, b) for a, b in itertools.pairwise(corners[1:])]
         except ValueError:
             raise InputError(f"{path}:{number}: expected a vertex of three numbers, or a face of its numbers") from None
     if not vertices or not faces:
