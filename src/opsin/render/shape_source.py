@@ -18,7 +18,6 @@ from opsin.data.inputs import Inputs
 from opsin.data.source import Source, Split
 from opsin.data.truth import Size, Summary, Truth
 from opsin.errors import InputError
-from opsin.render.signed_distance import MeshDistance, surface_samples
 
 KEY = "points"
 _POOL, _VALIDATION = 200_000, 32_768  # points
@@ -142,6 +141,8 @@ def source_of_mesh(name: str, vertices: np.ndarray, faces: np.ndarray, seed: int
 
     Training: a third of the points anywhere in the box, the others about the surface. Validation: anywhere.
     """
+    from opsin.render.signed_distance import MeshDistance, surface_samples  # SciPy, which listing formats can do without
+
     distance, random = MeshDistance(vertices, faces, seed), np.random.RandomState(seed)
     truth = OfShape(np.asarray(vertices, float), np.asarray(faces), _VALIDATION // _BLOCK)
     low, high = truth.box
