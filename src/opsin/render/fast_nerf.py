@@ -54,7 +54,7 @@ class FastNeRF(RadianceField):
         hidden: int = 64,
         steps: int = 160,
         cells: int = 64,
-        samples: int = 1 << 18,
+        samples: int = 1 << 16,
         background: str = "white",
         reach: float = 1e-3,
         visible: float = 1e-4,

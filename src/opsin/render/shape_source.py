@@ -141,7 +141,8 @@ def source_of_mesh(name: str, vertices: np.ndarray, faces: np.ndarray, seed: int
 
     Training: a third of the points anywhere in the box, the others about the surface. Validation: anywhere.
     """
-    from opsin.render.signed_distance import MeshDistance, surface_samples  # SciPy, which listing formats can do without
+    # Here, since it needs SciPy, which listing formats can do without.
+    from opsin.render.signed_distance import MeshDistance, surface_samples
 
     distance, random = MeshDistance(vertices, faces, seed), np.random.RandomState(seed)
     truth = OfShape(np.asarray(vertices, float), np.asarray(faces), _VALIDATION // _BLOCK)
