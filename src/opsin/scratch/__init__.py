@@ -24,7 +24,7 @@ In this order it tells a story:
     what learns     sgd, adaptive_rates, adam, ranger
     a network       lenet: all of the above read handwritten digits
     sequences       rnn, lstm, gru, attention, multi_head_attention, ctc
-    geometry        iou, nms, bilinear, upsampling
+    geometry        iou, nms, bilinear, upsampling, volume_integral
 """
 
 import importlib
