@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -66,8 +67,6 @@ def render(
         said = render_volume_file(file, out, size, azimuth, elevation, up or "z", **options)
     said["seconds"] = round(time.perf_counter() - start, 3)
     if as_json:
-        from opsin.cli.printing import print_json
-
-        print_json(said)
+        print(json.dumps(said))
         return
     print(f"{said['what']}, {size}x{size} pixels in {said['rendering']:.2f} s, written to {out}")

@@ -27,7 +27,7 @@ _NAME = re.compile(rf"({'|'.join(SCENES)})_views(?::(\d{{1,4}}))?")
 _COUNTS = {"train": 60, "val": 10, "test": 20}
 _SIDE, _SIDES = 64, (8, 1024)  # pixels
 _DISTANCE, _ANGLE = 4.0, 0.6  # of the cameras from the middle; radians that an image spans
-_GOLDEN = math.pi * (3 - math.sqrt(5))
+_STEPS = 0.7548776662466927, 0.5698402909980532  # 1 / g and 1 / g^2 with g^3 = g + 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,11 +69,11 @@ def _drawn(scene: str, size: tuple[int, int], pose: bytes, intrinsics: bytes) ->
 
 
 def _eyes(first: int, count: int) -> Tensor:
-    """Places on the upper half of a sphere and a little below, evenly spread (Vogel 1979): (count, 3)."""
+    """Places on the upper half of a sphere and a little below, evenly spread by Roberts's R2 sequence: (count, 3)."""
     k = torch.arange(first, first + count, dtype=torch.float64)
-    height = 0.92 - 1.12 * (k * 0.6180339887498949 % 1)  # from nearly above to a little below the middle
-    flat = torch.sqrt(1 - height**2)
-    return _DISTANCE * torch.stack([flat * torch.cos(k * _GOLDEN), flat * torch.sin(k * _GOLDEN), height], dim=-1)
+    height = 0.92 - 1.12 * (k * _STEPS[0] % 1)  # from nearly above to a little below the middle
+    flat, turn = torch.sqrt(1 - height**2), 2 * math.pi * (k * _STEPS[1] % 1)
+    return _DISTANCE * torch.stack([flat * torch.cos(turn), flat * torch.sin(turn), height], dim=-1)
 
 
 def open_scene(name: str, side: int = _SIDE) -> Source:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -11,9 +11,6 @@ from opsin.data.truth import Problem
 from opsin.ops.cameras import pixel_rays, project
 from opsin.render.near_far import scene_centre
 
-if TYPE_CHECKING:
-    from opsin.render.posed_views import PosedViews
-
 _GRID = 6  # rays a side of an image, of which each is followed
 _DEPTHS = 8  # places along each
 _SEEN = 0.05  # of these places must be seen by another view, or nothing ties the depths down
@@ -21,7 +18,27 @@ _OUTSIDE = 0.05  # of the known points may lie outside of near and far
 _MOST = 40  # views that are compared with each other
 
 
-def find_problems(views: PosedViews, training: bool = False) -> list[Problem]:
+class Views(Protocol):
+    """What is asked of `opsin.render.posed_views.PosedViews`, which has it in words."""
+
+    @property
+    def poses(self) -> np.ndarray: ...
+    @property
+    def intrinsics(self) -> np.ndarray: ...
+    @property
+    def sizes(self) -> np.ndarray: ...
+    @property
+    def near(self) -> float: ...
+    @property
+    def far(self) -> float: ...
+    @property
+    def points(self) -> np.ndarray: ...
+    @property
+    def usable(self) -> np.ndarray: ...
+    def __len__(self) -> int: ...
+
+
+def find_problems(views: Views, training: bool = False) -> list[Problem]:
     """What is wrong with cameras. training: only what makes a training impossible."""
     found = _broken(views)
     if not 0 < views.near < views.far or not np.isfinite(views.far):
@@ -32,7 +49,7 @@ def find_problems(views: PosedViews, training: bool = False) -> list[Problem]:
     return [*_away(views), *_unseen(views), *_outside(views)]
 
 
-def _broken(views: PosedViews) -> list[Problem]:
+def _broken(views: Views) -> list[Problem]:
     found = []
     for i in np.flatnonzero(~views.usable).tolist():
         if not np.isfinite(views.poses[i]).all() or not np.isfinite(views.intrinsics[i]).all():
@@ -49,7 +66,7 @@ def _broken(views: PosedViews) -> list[Problem]:
     return found
 
 
-def _away(views: PosedViews) -> list[Problem]:
+def _away(views: Views) -> list[Problem]:
     """Views in which the scene's centre is behind the camera or outside of the image."""
     centre = scene_centre(views.poses)
     if centre is None:
@@ -68,7 +85,7 @@ def _away(views: PosedViews) -> list[Problem]:
     return found
 
 
-def _unseen(views: PosedViews) -> list[Problem]:
+def _unseen(views: Views) -> list[Problem]:
     """Whether what lies along the rays between near and far is seen by other views at all."""
     if len(views) < 2:
         return []
@@ -101,7 +118,7 @@ def _unseen(views: PosedViews) -> list[Problem]:
     return [Problem("unseen_depths", "", reason, "warning")]
 
 
-def _outside(views: PosedViews) -> list[Problem]:
+def _outside(views: Views) -> list[Problem]:
     """Known points of the scene that lie outside of near and far in the views that see them."""
     if not len(views.points):
         return []
