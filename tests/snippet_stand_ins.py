@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import pickle
@@ -191,6 +192,24 @@ def points(folder: Path) -> None:
     (folder / "points.csv").write_text("\n".join(rows))
 
 
+def shapes(folder: Path) -> None:
+    """A volume as NIfTI and as npz, brightest in its middle, and a tetrahedron."""
+    steps = np.linspace(-1, 1, 16)
+    square = sum(one**2 for one in np.meshgrid(steps, steps, steps))
+    values = (255 * np.exp(-3 * square)).astype(np.int16)
+    header = bytearray(352)
+    struct.pack_into("<i", header, 0, 348)
+    struct.pack_into("<8h", header, 40, 3, 16, 16, 16, 1, 1, 1, 1)
+    struct.pack_into("<h", header, 70, 4)
+    struct.pack_into("<8f", header, 76, 1, 1, 1, 1, 0, 0, 0, 0)
+    struct.pack_into("<f", header, 108, 352)
+    header[344:348] = b"n+1\0"
+    (folder / "brain.nii.gz").write_bytes(gzip.compress(bytes(header) + values.tobytes(order="F")))
+    np.savez(folder / "ct.npz", values)
+    faces = "f 1 3 2\nf 1 2 4\nf 2 3 4\nf 3 1 4\n"
+    (folder / "shape.obj").write_text(f"v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\n{faces}")
+
+
 def make_folder(folder: Path) -> None:
     """A reader's folder, without runs."""
     for name, classes in CLASSES.items():
@@ -212,6 +231,7 @@ def make_folder(folder: Path) -> None:
     people(folder)
     texts(folder)
     points(folder)
+    shapes(folder)
     fashion_mnist(folder / "fashion_mnist")
     for name in ("new_images", "images", "new"):
         (folder / name).mkdir()
