@@ -28,7 +28,7 @@ from opsin.render.ragged import ragged_weights, segment_sums
 
 _LOOK_EVERY = 16  # steps of a training between looks at the occupancy
 _DIRECTIONS = 2  # frequencies of the direction
-_CHUNK = 8192  # rays that are rendered at once
+_CHUNK = 2048  # rays that are rendered at once
 
 
 @register("fast_nerf", task="render")
