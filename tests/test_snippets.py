@@ -81,6 +81,7 @@ NOT_RUN: Mapping[tuple[str, str], str] = {
     ("docs/fields/nerf.md", "opsin train render"): "minutes: tests/render/test_render_task.py",
     ("docs/fields/nerf.md", "opsin predict"): "of that training",
     ("docs/fields/nerf.md", "python benchmarks/rendering.py"): "times trainings, for half a minute",
+    ("docs/fields/nerf.md", "python benchmarks/nerf_faults.py"): "trains six fields, for half an hour",
     ("docs/fields/fast_nerf.md", "opsin train render"): "half a minute: tests/render/test_render_task.py",
     ("docs/fields/fast_nerf.md", "opsin predict"): "of that training",
     ("docs/fields/shapes.md", "opsin train render"): "minutes: tests/render/test_render_task.py",
