@@ -80,7 +80,7 @@ def _away(views: Views) -> list[Problem]:
         outside = not (-0.5 * width <= pixel[0] <= 1.5 * width and -0.5 * height <= pixel[1] <= 1.5 * height)
         if float(depth) <= 0 or outside:
             where = "behind it" if float(depth) <= 0 else "far outside of its image"
-            reason = f"it looks away: the point that most cameras look at lies {where}; are its axes OpenGL's?"
+            reason = f"it looks elsewhere: the point that most cameras look at lies {where}; are its axes OpenGL's?"
             found.append(Problem("looks_away", "", reason, "warning", i))
     return found
 
