@@ -30,6 +30,7 @@ PACKAGES = (
     "ops",
     "optim",
     "read",
+    "render",
     "scratch",
     "segment",
     "sequence",
