@@ -103,10 +103,12 @@ class FastNeRF(RadianceField):
     def forward(self, rays: Tensor, draws: Mapping[str, Tensor] | None = None) -> Outputs:
         if draws is None and len(rays) > _CHUNK:
             return self.in_chunks(rays, _CHUNK)
+        if draws is not None:  # of more rays than these `samples` would leave most out again
+            rays = rays[: max(1, int(2 * self.samples / (max(self.grid.share, 1e-4) * self.grid.steps)))]
         origins, along, near, far = rays[:, :3], rays[:, 3:6], rays[:, 6], rays[:, 7]
         length = torch.linalg.vector_norm(along, dim=-1)
         directions = along / length[:, None]
-        jitter = 0.5 if draws is None else draws["jitter"]
+        jitter = 0.5 if draws is None else draws["jitter"][: len(rays)]
         steps = self.grid.march(origins, directions, near * length, far * length, jitter)
         count = len(rays)
         if draws is not None:
