@@ -15,6 +15,7 @@ from opsin.data.images import decode_alpha
 from opsin.data.inputs import ImageFiles
 from opsin.data.truth import Problem, Size, Summary, Truth
 from opsin.errors import InputError
+from opsin.ops.cameras import project
 from opsin.render.near_far import scene_centre
 
 if TYPE_CHECKING:
@@ -150,10 +151,10 @@ class PosedViews(Truth):
         plane = np.array([[(x - cx) / fx, (cy - y) / fy, -1.0] for x in (0, width) for y in (0, height)])
         return self.poses[i, :3, 3] + depth * plane @ self.poses[i, :3, :3].T
 
-    @functools.cached_property
+    @property
     def usable(self) -> np.ndarray:
         """(N,) bool: whose pose is finite and turns without scaling or mirroring."""
-        finite = np.isfinite(self.poses).all((1, 2)) & np.isfinite(self.intrinsics).all(1)
+        finite: np.ndarray = np.isfinite(self.poses).all((1, 2)) & np.isfinite(self.intrinsics).all(1)
         turns = np.where(finite[:, None, None], self.poses[:, :3, :3], np.eye(3))
         off = np.abs(turns @ turns.transpose(0, 2, 1) - np.eye(3)).max((1, 2))
         return finite & (off <= _ROTATION) & (np.linalg.det(turns) > 0)
@@ -233,10 +234,9 @@ class PosedViews(Truth):
         if not self.usable[i]:
             return image
         middle = torch.from_numpy(np.mean(self.box, axis=0))
-        from opsin.ops.cameras import project
-
-        own = (torch.from_numpy(np.asarray(one[i], np.float64)) for one in (self.poses, self.intrinsics))
-        pixel, depth = project(middle, *own, torch.from_numpy(np.asarray(self.distortion[i], np.float64)))
+        parts = (self.poses, self.intrinsics, self.distortion)
+        pose, intrinsics, lens = (torch.from_numpy(np.asarray(one[i], np.float64)) for one in parts)
+        pixel, depth = project(middle, pose, intrinsics, lens)
         if float(depth) <= 0:
             return image
         x, y = float(pixel[0]) * scale[0], float(pixel[1]) * scale[1]

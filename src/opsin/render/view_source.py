@@ -67,8 +67,10 @@ class ViewRows:
 
     def take(self, places: Sequence[int]) -> ViewRows:
         """Some of the views."""
-        own = ([one[i] for i in places] for one in (self.files, self.poses, self.cameras))
-        return ViewRows(*own, archive=self.archive)
+        files, poses, cameras = self.files, self.poses, self.cameras
+        return ViewRows(
+            [files[i] for i in places], [poses[i] for i in places], [cameras[i] for i in places], self.archive
+        )
 
 
 def source_of_views(

@@ -151,7 +151,7 @@ def _upright(values: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, list[f
     share = np.abs(matrix) / np.maximum(sides, 1e-12)
     best = max(((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)),
                key=lambda order: sum(share[world, axis] for world, axis in enumerate(order)))  # fmt: skip
-    flipped = [world for world, axis in enumerate(best) if matrix[world, axis] < 0]
+    flipped = tuple(world for world, axis in enumerate(best) if matrix[world, axis] < 0)
     return np.flip(values.transpose(best), flipped), [float(sides[axis]) for axis in best]
 
 
@@ -186,7 +186,8 @@ def _read_dicom(folder: Path) -> tuple[np.ndarray, list[float]]:
     slices = [one for one in slices if hasattr(one, "ImagePositionPatient") and hasattr(one, "pixel_array")]
     if len(slices) < 2:
         raise InputError(f"{folder} holds {len(slices)} DICOM slices with a place in space; expected two or more")
-    along = np.cross(*np.array(slices[0].ImageOrientationPatient, float).reshape(2, 3))
+    right, down = np.array(slices[0].ImageOrientationPatient, float).reshape(2, 3)
+    along = np.cross(right, down)
     places = [float(np.dot(along, np.array(one.ImagePositionPatient, float))) for one in slices]
     order = np.argsort(places)
     stack = np.stack(
