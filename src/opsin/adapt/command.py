@@ -1,0 +1,124 @@
+"""`opsin adapt`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from opsin.errors import InputError
+
+Sources = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--source", metavar="SOURCE", help="A labelled domain: a folder of class folders, or any data. Repeatable."
+    ),
+]
+Target = Annotated[
+    str | None,
+    typer.Option(
+        "--target", metavar="SOURCE", help="The domain to adapt to. Labels are not needed, and not looked at."
+    ),
+]
+Bridges = Annotated[
+    list[str] | None,
+    typer.Option("--bridge", metavar="SOURCE", help="A domain between source and target, in order. Repeatable."),
+]
+Name = Annotated[str, typer.Option("--method", metavar="NAME", help="A method that --list shows.")]
+ListMethods = Annotated[bool, typer.Option("--list", help="Show all methods and their options, and do nothing else.")]
+Model = Annotated[str | None, typer.Option("--model", "-m", metavar="MODEL", help="A name from `opsin models`.")]
+Weights = Annotated[
+    str | None, typer.Option("--weights", "-w", metavar="NAME", help="Weights to start from, such as imagenet1k.")
+]
+Selection = Annotated[
+    str | None,
+    typer.Option("--selection", metavar="NAME", help="Which epoch is kept: last, source, entropy, dev or snd."),
+]
+Epochs = Annotated[int | None, typer.Option(metavar="N", help="Passes over the sources' images, of each training.")]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", metavar="N", help="Images per step, half of each side.")]
+Rate = Annotated[float | None, typer.Option("--lr", metavar="X", help="The peak learning rate.")]
+Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Random seed.")]
+Workers = Annotated[int | None, typer.Option("--workers", metavar="N", help="Processes that load images.")]
+Device = Annotated[str | None, typer.Option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, mps.")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", metavar="FOLDER", help="The run folder to make.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of the recipe. Repeatable.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+
+
+def adapt(
+    source: Sources = None,
+    target: Target = None,
+    bridge: Bridges = None,
+    method: Name = "dann",
+    list_methods: ListMethods = False,
+    model: Model = None,
+    weights: Weights = None,
+    selection: Selection = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    lr: Rate = None,
+    seed: Seed = None,
+    workers: Workers = None,
+    device: Device = None,
+    out: Out = None,
+    settings: Settings = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a classifier on labelled domains for images of another domain, which need no labels. Makes a run."""
+    if list_methods:
+        _list(as_json)
+        return
+    if not source:
+        raise InputError("say what to learn from: opsin adapt --source LABELLED --target UNLABELLED --model resnet18")
+    if model is None:
+        raise InputError("say which network is to be adapted, with --model, such as --model resnet18")
+    from opsin.engine.devices_by_name import devices_of
+    from opsin.engine.recipe import parse_setting
+    from opsin.engine.train import train
+
+    flags: dict[str, Any] = {
+        "model.weights": weights,
+        "train.epochs": epochs,
+        "train.batch_size": batch_size,
+        "optim.lr": lr,
+        "train.seed": seed,
+        "train.workers": workers,
+        "adapt.selection": selection,
+    }
+    overrides = {key: value for key, value in flags.items() if value is not None}
+    overrides |= {} if device is None else devices_of(device)
+    overrides |= dict(parse_setting(setting) for setting in settings or [])
+    section = {"method": method, "sources": source[1:], "target": target, "bridges": bridge or []}
+    recipe = {"task": "adapt", "model": {"name": model}, "data": {"source": source[0]}, "adapt": section}
+    run = train(recipe, overrides, out=out)
+    if as_json:
+        found = {"run": str(run.path), "split": run.split, "metrics": run.metrics, "report": str(run.report)}
+        print(json.dumps(found, indent=2))
+
+
+def _list(as_json: bool) -> None:
+    """The methods, a line each, with their options."""
+    from opsin.adapt.methods import METHODS, describe, options_of
+
+    rows = [
+        {
+            "name": name,
+            "family": kind.family,
+            "adapts": kind.adapts,
+            "what": describe(name),
+            "options": options_of(kind),
+        }
+        for name, kind in METHODS.items()
+    ]
+    if as_json:
+        print(json.dumps(rows, indent=2, default=list))
+        return
+    for row in sorted(
+        rows, key=lambda row: ("parameters", "features", "instances", "generalisation").index(row["family"])
+    ):
+        options = ", ".join(f"{key}={value}" for key, value in row["options"].items())
+        print(f"{row['name']}  {row['what']} ({row['family']})" + (f"\n    {options}" if options else ""))
