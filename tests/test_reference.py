@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 SOURCE = ROOT / "src" / "opsin"
 PACKAGES = (
+    "adapt",
     "analyze",
     "backbones",
     "classify",

@@ -32,6 +32,7 @@ BUILT_IN: Mapping[str, str] = {
     "landmark": "opsin.landmark.room:ROOM",
     "sequence": "opsin.sequence.room:ROOM",
     "render": "opsin.render.room:ROOM",
+    "adapt": "opsin.adapt.room:ROOM",
 }
 DEFAULT_TASK = "classify"  # of a recipe that names none
 GROUP = "opsin.rooms"  # of entry points: the task's name = "package.module:ROOM"

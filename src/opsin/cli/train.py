@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,6 +23,7 @@ from opsin.cli.arguments import (
 )
 from opsin.cli.early_checks import check_data, check_recipe, check_weights
 from opsin.cli.printing import print_json
+from opsin.engine.devices_by_name import devices_of
 from opsin.engine.run import RunFolder
 from opsin.errors import InputError
 
@@ -155,22 +155,3 @@ def find_learning_rate(
         print_json(
             {"run": str(found.path), "suggestion": found.suggestion, "rates": found.rates, "losses": found.losses}
         )
-
-
-def devices_of(device: str) -> dict[str, Any]:
-    """The keys of a recipe that choose a device: `cuda:1`. Raises InputError for one that is not there."""
-    form = re.fullmatch(r"(cpu|mps|cuda)(?::(\d+))?", device)
-    if form is None or (form[2] and form[1] != "cuda"):
-        raise InputError(f"unknown --device {device!r}; take cpu, cuda, cuda:1 (the second) or mps")
-    import torch
-
-    kind, number = form[1], form[2]
-    if kind == "mps" and not torch.backends.mps.is_available():
-        raise InputError("--device mps: torch finds no Apple GPU here; take cpu, or leave --device out")
-    there = torch.cuda.device_count() if kind == "cuda" else 1
-    if there == 0:
-        raise InputError(f"--device {device}: torch finds no CUDA device here; take cpu, or leave --device out")
-    if number and int(number) >= there:
-        listed = ", ".join(f"cuda:{place}" for place in range(there))
-        raise InputError(f"--device {device} is not here; there is {listed}")
-    return {"train.accelerator": kind, "train.devices": [int(number)] if number else 1}

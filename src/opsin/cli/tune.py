@@ -10,7 +10,7 @@ import typer
 from opsin.cli.arguments import AsJson, DataSource, Device, Epochs, Model, Trainable, Weights, examples
 from opsin.cli.early_checks import check_data, check_recipe, check_weights
 from opsin.cli.printing import print_json
-from opsin.cli.train import devices_of
+from opsin.engine.devices_by_name import devices_of
 from opsin.errors import InputError
 
 EXAMPLES = examples(

@@ -26,6 +26,7 @@ from opsin.engine.predict import Predictor, create_predictor
 from opsin.engine.recipe import Recipe
 from opsin.engine.recipe_data import Say, create_preprocessing, open_readable, split_data
 from opsin.engine.report import Section
+from opsin.engine.run import RunFolder
 from opsin.errors import InputError, JobError
 from opsin.files import atomic
 from opsin.nn.capabilities import restore_values, saved_values
@@ -217,6 +218,10 @@ class Task(LightningModule, ABC):
 
     def take_most_memory(self) -> None:
         """Make every step from now on take as much memory as any of the training will: it is tried on a copy."""
+        return
+
+    def conclude(self, folder: RunFolder, say: Say) -> None:
+        """Look at the finished model before its report is written, such as beside another: nothing here."""
         return
 
     def create_evaluator(self, **options: Any) -> Evaluator:

@@ -470,6 +470,7 @@ def _finish(
     evaluated = {}
     for name in [n for n in ("val", "test" if test else "") if n in splits]:
         evaluated[name] = evaluate_split(task.create_evaluator(), splits[name], calibrate=name == "val")
+    task.conclude(folder, say)
     split = "test" if "test" in evaluated else "val" if "val" in evaluated else ""
     metrics = evaluated[split].metrics if split else {}
     _save(task, folder, {f"{split}_{k}": v for k, v in metrics.items()})
