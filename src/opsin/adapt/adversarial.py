@@ -29,7 +29,7 @@ class _Reverse(torch.autograd.Function):
 
 
 def reverse_gradient(values: Tensor, strength: float = 1.0) -> Tensor:
-    """R(x) = x forward, dR/dx = -strength backward: what is minimised behind it is maximised before it. DANN, eq. 16."""
+    """R(x) = x forward, dR/dx = -strength backward: what falls behind it rises before it. DANN, eq. 16."""
     return _Reverse.apply(values, strength)  # type: ignore[no-any-return]
 
 

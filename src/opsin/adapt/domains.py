@@ -102,10 +102,11 @@ class Domains(Source):
 
     oracle: the target's test images with their classes, where somebody has labelled them: they are looked at once, when
     all is done, for a figure beside the others. names: of the domains that teach. target: the name of the other; "".
-    notes: what is to be said of the domains.
+    notes: what is to be said of the domains. bridges: training images of the domains between, without labels.
     """
 
     oracle: Split | None = None
     names: Sequence[str] = ()
     target: str = ""
     notes: Sequence[str] = ()
+    bridges: Sequence[Split] = ()

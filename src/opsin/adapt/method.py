@@ -18,7 +18,8 @@ class Method(nn.Module):
     """One method. Its parameters, such as a discriminator's, are trained with the network and not kept with it.
 
     family: where it stands among the methods: "features", "instances", "parameters" or "generalisation". adapts:
-    whether it looks at images of the target. replaces: whether its losses are in the place of the classification loss.
+    whether it needs images of the target; mixes: whether they are in its batches. needs_labels: whether it needs the
+    labels of some. replaces: whether its losses are in the place of the classification loss.
     weight: of its losses, where the recipe names none. continues: whether it goes on from the network that was trained
     on the sources alone, and not from the first weights.
 
@@ -28,6 +29,8 @@ class Method(nn.Module):
 
     family: ClassVar[str] = "features"
     adapts: ClassVar[bool] = True
+    mixes: ClassVar[bool] = True
+    needs_labels: ClassVar[bool] = False
     replaces: ClassVar[bool] = False
     weight: ClassVar[float] = 1.0
     continues: ClassVar[bool] = False
@@ -35,6 +38,10 @@ class Method(nn.Module):
     def __init__(self, features: int, num_classes: int, num_sources: int) -> None:
         super().__init__()
         self.features, self.num_classes, self.num_sources = features, num_classes, num_sources
+
+    def prepare(self, model: nn.Module) -> None:
+        """Make the parameters that depend on the form of the network, before any optimizer."""
+        return
 
     def losses(self, seen: Seen) -> Mapping[str, Tensor]:
         """Named terms of a batch, before the weight."""
@@ -47,6 +54,10 @@ class Method(nn.Module):
     def acting(self, model: nn.Module) -> AbstractContextManager[None]:
         """What is different in the network while it trains: by default nothing."""
         return nullcontext()
+
+    def hold(self, model: nn.Module) -> None:
+        """Change gradients before an optimizer steps, such as those of what is frozen."""
+        return
 
     def begin(self, model: nn.Module) -> None:
         """Look at the network before the first step, with the weights that the training begins with."""

@@ -6,11 +6,20 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from opsin.adapt.adda import ADDA
 from opsin.adapt.adversarial import DANN
+from opsin.adapt.classifier_discrepancy import MCD
 from opsin.adapt.conditional import CDAN, CDANE
 from opsin.adapt.coral import DeepCORAL
+from opsin.adapt.fine_tuning import L2SP, GradualUnfreezing, LastBlock, LinearProbe
+from opsin.adapt.invariant_risk import ERM, IRM, DomainCORAL, GroupDRO, VREx
+from opsin.adapt.kernel_mean_matching import KernelMeanMatching
 from opsin.adapt.mean_discrepancy import DAN
 from opsin.adapt.method import Method, SourceOnly
+from opsin.adapt.mixstyle import MixStyle
+from opsin.adapt.self_training import SelfTraining
+from opsin.adapt.tradaboost import TrAdaBoost
+from opsin.adapt.weighting import DensityRatio
 from opsin.errors import InputError, unknown
 
 METHODS: Mapping[str, type[Method]] = {
@@ -20,6 +29,22 @@ METHODS: Mapping[str, type[Method]] = {
     "dann": DANN,
     "cdan": CDAN,
     "cdan_e": CDANE,
+    "adda": ADDA,
+    "mcd": MCD,
+    "self_training": SelfTraining,
+    "kernel_mean_matching": KernelMeanMatching,
+    "density_ratio": DensityRatio,
+    "tradaboost": TrAdaBoost,
+    "linear_probe": LinearProbe,
+    "last_block": LastBlock,
+    "gradual_unfreezing": GradualUnfreezing,
+    "l2_sp": L2SP,
+    "erm": ERM,
+    "irm": IRM,
+    "vrex": VREx,
+    "group_dro": GroupDRO,
+    "domain_coral": DomainCORAL,
+    "mixstyle": MixStyle,
 }
 
 

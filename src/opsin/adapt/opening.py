@@ -52,6 +52,7 @@ def open_domains(recipe: Recipe, say: Say) -> Domains:
     found.names = names
     if section.target is not None:
         _add_target(recipe, open_target(recipe, section.target, say), classes, found, train, val)
+    found.bridges = [divide_target(recipe, open_target(recipe, one, say))["train"] for one in section.bridges]
     splits = {"train": join(train, classes)} | ({"val": join(val, classes)} if val else {})
     if "test" in parts[0]:
         splits["test"] = join([(parts[0]["test"], parts[0]["test"].kind.presence, 0)], classes)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from opsin.adapt.domains import Domains
+from opsin.adapt.steps import BASELINE
+from opsin.engine.checkpoint import read_tensors
 from opsin.engine.evaluate import evaluate_split
 from opsin.engine.report import Section, Table, Text
 
@@ -92,9 +94,6 @@ class Comparison:
 
 def compare(task: AdaptTask, domains: Domains, folder: RunFolder) -> Comparison:
     """What the finished model and the one of the sources alone come to, on validation and by the oracle."""
-    from opsin.adapt.task import BASELINE
-    from opsin.engine.checkpoint import read_tensors
-
     section = task.section
     own, oracle = _measure(task, domains)
     found = Comparison(section.method, domains.target, own, None, oracle)

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from opsin.adapt import report
 from opsin.adapt.batches import DomainBatches
+from opsin.adapt.collecting import collect
 from opsin.adapt.domains import Domains
 from opsin.adapt.evaluate import AdaptEvaluator
 from opsin.adapt.features import count_features, look, rows_of, seen_in
@@ -19,6 +19,7 @@ from opsin.adapt.method import Method
 from opsin.adapt.methods import create_method, find_method
 from opsin.adapt.opening import open_domains
 from opsin.adapt.recipe import AdaptSection
+from opsin.adapt.steps import stages_of
 from opsin.backbones.backbone import logits_of
 from opsin.data import Preprocessing, Source, Split
 from opsin.engine.checkpoint import Facts
@@ -26,13 +27,11 @@ from opsin.engine.recipe import Recipe, own_section
 from opsin.engine.recipe_data import Say
 from opsin.engine.report import Section
 from opsin.engine.run import RunFolder
-from opsin.engine.stages import Workplace
 from opsin.engine.task import Stage, Task, Update
 from opsin.errors import InputError, printable
 from opsin.structures import Batch
 
-BASELINE = "source_only"
-_MOST = 1000  # training images of the sources whose features dev takes, the last ones of an epoch
+_MOST = 1000  # training images of the sources whose features dev compares with the target's
 
 
 class AdaptTask(Task):
@@ -45,15 +44,13 @@ class AdaptTask(Task):
         super().__init__(model, facts)
         section = self.section
         features, classes = count_features(model), len(facts.classes)
-        self.criterion_of = create_method(
-            section.method, features, classes, 1 + len(section.sources), **section.options
-        )
-        self.method: Method = self.criterion_of
+        self.chosen = create_method(section.method, features, classes, 1 + len(section.sources), **section.options)
+        self.chosen.prepare(model)
+        self.method: Method = self.chosen
         self.weight = self.method.weight if section.weight is None else section.weight
         self.domains: Domains | None = None
         self.comparison: report.Comparison | None = None
-        self._first: dict[str, Tensor] = {}
-        self._features: list[Tensor] = []
+        self.first: dict[str, Tensor] = {}  # weights before any training
 
     @property
     def section(self) -> AdaptSection:
@@ -70,6 +67,11 @@ class AdaptTask(Task):
             raise InputError(
                 f"{section.method} adapts to a target, and there is none; give --target, or take a method of "
                 "generalisation: opsin adapt --list"
+            )
+        if kind.needs_labels and section.target_labels == 0:
+            raise InputError(
+                f"{section.method} learns from labels of some target images; set adapt.target_labels to how many of a "
+                "class, or take a method without"
             )
         if section.target is not None and section.target in (recipe.data.source, *section.sources):
             raise InputError(f"{section.target} is a source and the target too; give two domains")
@@ -115,7 +117,9 @@ class AdaptTask(Task):
         if train.sampling != "shuffled":
             raise InputError("train.sampling=balanced knows nothing of domains, which come in turn; set it to shuffled")
         size = train.batch_size * self.processes
-        return DomainBatches(truth.domains, truth.labels >= 0, size, train.seed, target=self.method.adapts)
+        return DomainBatches(
+            truth.domains, truth.labels >= 0, size, train.seed, target=self.method.adapts and self.method.mixes
+        )
 
     # The step
 
@@ -133,7 +137,6 @@ class AdaptTask(Task):
         with self.method.acting(self.model):
             features, outputs = look(self.model, *self.inputs(batch))
         seen = seen_in(features, outputs, batch, self.progress)
-        self._remember(seen.features[seen.source])
         terms = {} if self.method.replaces else dict(self.classify(outputs, batch))
         added = {name: self.weight * term for name, term in self.method.losses(seen).items()}
         return _named(terms) | added if added else terms
@@ -155,18 +158,21 @@ class AdaptTask(Task):
         alone = not any(True for _ in self.method.parameters())
         return [Update("", self.model, self.losses)] if alone else super().updates()
 
-    def _remember(self, features: Tensor) -> None:
-        if self.section.selection == "dev":
-            kept = _MOST // max(1, len(features)) + 1
-            self._features = [*self._features, features.detach().float().cpu()][-kept:]
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        self.method.hold(self.model)
 
     # Validation
 
-    def create_evaluator(self, **options: Any) -> AdaptEvaluator:
-        evaluator = super().create_evaluator(**options)
-        assert isinstance(evaluator, AdaptEvaluator)
-        evaluator.train = torch.cat(self._features) if self._features else None
-        return evaluator
+    def on_validation_epoch_start(self) -> None:
+        super().on_validation_epoch_start()
+        if self.section.selection != "dev" or self.domains is None:
+            return
+        train = self.domains.splits["train"]
+        source = np.flatnonzero(train.kind.domains >= 0)
+        places = source[np.unique(np.linspace(0, len(source) - 1, min(_MOST, len(source))).astype(np.int64))]
+        size, workers = self.recipe.train.batch_size, self.recipe.train.workers
+        assert isinstance(self.evaluator, AdaptEvaluator)
+        self.evaluator.train = collect(self.predictor, train.subset(places), size, workers)[0]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         assert self.evaluator is not None
@@ -176,29 +182,12 @@ class AdaptTask(Task):
     # The stages
 
     def stages(self) -> Sequence[Stage]:
-        """The sources alone, then the method; the first alone where that is the method."""
-        self._first = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
-        if self.section.method == BASELINE:
-            return ()
-        return [Stage(BASELINE, self._train_baseline), Stage(self.section.method, self._train_method)]
+        self.first = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        return stages_of(self)
 
-    def _train_baseline(self, place: Workplace) -> Mapping[str, Tensor]:
-        self._take(create_method(BASELINE, 1, len(self.classes), 1))
-        place.train({name: split for name, split in place.splits.items() if name != "test"})
-        return self.model.state_dict()
-
-    def _train_method(self, place: Workplace) -> Mapping[str, Tensor]:
-        self._take(self.criterion_of)
-        if not self.method.continues:
-            self.model.load_state_dict(self._first)
-        self.method.begin(self.model)
-        place.train({name: split for name, split in place.splits.items() if name != "test"})
-        return self.model.state_dict()
-
-    def _take(self, method: Method) -> None:
+    def take(self, method: Method) -> None:
         """Train by a method from now on, and with its optimizers."""
         self.method = method.to(next(self.model.parameters()).device)
-        self._features = []
         self._made_updates = None
 
     # What is said of it
