@@ -74,7 +74,8 @@ class Option:
 
     type: bool, int, float or str; of a repeatable one that of each value. minimum, maximum: of numbers, both allowed.
     opens: of `data`, that it says how the files are read: it is handed to the formats, and given, it says the task; of
-    `eval` the first, for a file of predictions.
+    `eval` the first, for a file of predictions. decides: of `data`, that it says the task where it is given, and
+    nothing of how files are read.
     also: another name that it had before, which is taken still. fits: of `eval`, that something is fitted by it and
     kept with the model: it takes validation data where the run has some, and never test data. writes: of `predict`, a
     file that all answers together are written to at the end, by `to_<name>` of their list. local: it names files of
@@ -91,6 +92,7 @@ class Option:
     short: str | None = None
     repeatable: bool = False
     opens: bool = False
+    decides: bool = False
     also: str | None = None
     fits: bool = False
     writes: bool = False

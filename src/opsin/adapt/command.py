@@ -22,6 +22,12 @@ Target = Annotated[
         "--target", metavar="SOURCE", help="The domain to adapt to. Labels are not needed, and not looked at."
     ),
 ]
+Trained = Annotated[
+    str | None,
+    typer.Option(
+        "--run", metavar="RUN", help="Adapt this run to --target, without its training data: --method adabn or tent."
+    ),
+]
 Bridges = Annotated[
     list[str] | None,
     typer.Option("--bridge", metavar="SOURCE", help="A domain between source and target, in order. Repeatable."),
@@ -52,6 +58,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON o
 def adapt(
     source: Sources = None,
     target: Target = None,
+    run: Trained = None,
     bridge: Bridges = None,
     method: Name = "dann",
     list_methods: ListMethods = False,
@@ -71,6 +78,13 @@ def adapt(
     """Train a classifier on labelled domains for images of another domain, which need no labels. Makes a run."""
     if list_methods:
         _list(as_json)
+        return
+    if run is not None:
+        if source or model or bridge or target is None:
+            raise InputError(
+                "--run adapts what is trained already: give it --target, and no --source, --bridge or --model"
+            )
+        _adapt_run(run, target, method, out, lr, epochs, batch_size, device, as_json)
         return
     if not source:
         raise InputError("say what to learn from: opsin adapt --source LABELLED --target UNLABELLED --model resnet18")
@@ -100,6 +114,26 @@ def adapt(
         print(json.dumps(found, indent=2))
 
 
+def _adapt_run(
+    run: str,
+    target: str,
+    method: str,
+    out: Path | None,
+    lr: float | None,
+    epochs: int | None,
+    batch_size: int | None,
+    device: str | None,
+    as_json: bool,
+) -> None:
+    """A run that is trained already, by the target's images alone."""
+    from opsin.adapt.adapting_run import adapt_run
+
+    given = {"lr": lr, "epochs": epochs, "batch_size": batch_size}
+    done = adapt_run(run, target, method, out, device=device, **{k: v for k, v in given.items() if v is not None})
+    if as_json:
+        print(json.dumps({"run": str(done.path), "oracle": done.metrics, "report": str(done.report)}, indent=2))
+
+
 def _list(as_json: bool) -> None:
     """The methods, a line each, with their options."""
     from opsin.adapt.methods import METHODS, describe, options_of
@@ -117,6 +151,10 @@ def _list(as_json: bool) -> None:
     if as_json:
         print(json.dumps(rows, indent=2, default=list))
         return
+    from opsin.adapt.adapting_run import RUN_METHODS
+
+    for name, kind in RUN_METHODS.items():
+        print(f"{name}  {(kind.__doc__ or '').partition(': ')[2].partition(chr(10))[0]} (parameters, of --run)")
     for row in sorted(
         rows, key=lambda row: ("parameters", "features", "instances", "generalisation").index(row["family"])
     ):

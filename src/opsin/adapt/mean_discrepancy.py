@@ -31,7 +31,7 @@ def gaussian_kernels(one: Tensor, other: Tensor, widths: Sequence[float] | Tenso
 
 def squared_distances(one: Tensor, other: Tensor) -> Tensor:
     """|x_i - y_j|^2 of (N, D) and (M, D): (N, M). By differences: the short form loses the digits of near points."""
-    return (one[:, None] - other[None]).square().sum(dim=2)
+    return torch.cdist(one, other, compute_mode="donot_use_mm_for_euclid_dist").square()
 
 
 def kernel_widths(source: Tensor, target: Tensor, factors: Sequence[float] = FACTORS) -> Tensor:

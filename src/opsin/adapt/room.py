@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from opsin.rooms import Metric, Room, find_room, share
+from opsin.rooms import Metric, Option, Room, find_room, share
 
 _CLASSIFY = find_room("classify")  # whose networks, data, answers and metrics it takes
 
@@ -24,7 +24,27 @@ ROOM = Room(
         share("worst_domain_accuracy"),
     ),
     monitor="val_accuracy",
-    options={"predict": _CLASSIFY.options["predict"]},
+    checks="opsin.adapt.shift:check",
+    options={
+        "predict": _CLASSIFY.options["predict"],
+        "data": (
+            Option(
+                "against",
+                str,
+                "Compare this domain with another: how far apart they are, which classes are, and whether adaptation "
+                "is likely to help.",
+                metavar="SOURCE",
+                decides=True,
+            ),
+            Option(
+                "features",
+                str,
+                "With --against: what is compared, pixels, or what a run or published weights see.",
+                metavar="RUN|pixels",
+            ),
+            Option("points", int, "With --against: how many images of each domain are looked at; 1000.", minimum=20),
+        ),
+    },
     commands={"adapt": "opsin.adapt.command:adapt"},
     examples={
         "adapt": (

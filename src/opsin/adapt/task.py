@@ -82,7 +82,7 @@ class AdaptTask(Task):
         """The keys that the selection of an epoch means, and what is to be said of the domains."""
         section: AdaptSection = own_section(recipe)
         assert isinstance(source, Domains)
-        lines = list(source.notes)
+        lines = [*source.notes, *_describe_sizes(source, preprocessing)]
         if section.selection in ("entropy", "dev", "snd") and (not source.target or "val" not in source.splits):
             raise InputError(
                 f"adapt.selection={section.selection} looks at a target's validation images, and there are none; "
@@ -212,6 +212,23 @@ class AdaptTask(Task):
         )
         target = "" if section.target is None else f" to {section.target}: {labels}"
         return [f"{section.method}{target}; {chosen}"]
+
+
+_FITS = {"squash": "stretched", "crop": "cut to fill it", "pad": "shrunk, never enlarged, and set in the middle"}
+
+
+def _describe_sizes(source: Domains, preprocessing: Preprocessing | None) -> list[str]:
+    """How the first image of each domain becomes the input, where domains have images of several sizes."""
+    split = source.splits["train"]
+    found: dict[str, str] = {}
+    for k in np.unique(split.kind.domains).tolist():
+        size = split.inputs.size(int(np.flatnonzero(split.kind.domains == k)[0]))
+        found[source.target if k < 0 else source.names[k]] = "?" if size is None else f"{size[0]}x{size[1]}"
+    if preprocessing is None or len(set(found.values())) < 2:
+        return []
+    shown = ", ".join(f"{name} {size}" for name, size in found.items())
+    height, width = preprocessing.size
+    return [printable(f"sizes differ: {shown}; all become {height}x{width}, {_FITS[preprocessing.fit]} (data.fit)")]
 
 
 def _named(terms: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -173,10 +173,11 @@ def _task_of_data(source: str, arguments: Sequence[str], fetch: bool) -> str | N
 
 
 def task_of_options(given: Collection[str]) -> str | None:
-    """The task of an option of `data` that says how files are read, see `Option.opens`; None where none is given."""
+    """The task of an option of `data` that says it, see `Option.opens` and `decides`; None where none is given."""
     for known in (rooms.built_in_rooms, rooms.all_rooms):
         for room in known() if given else ():
-            if any(option.opens and option.name in given for option in room.options.get("data", ())):
+            deciding = [option for option in room.options.get("data", ()) if option.opens or option.decides]
+            if any(option.name in given for option in deciding):
                 return room.task
     return None
 

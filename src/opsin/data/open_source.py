@@ -143,7 +143,10 @@ def recognize_task(source: str | Path, *, fetch: bool = True) -> str:
     with remembering():
         found = {task: _claimed(path, formats) for task, formats in tasks.items()}
     strongest = max(claim for claim, _, _ in found.values())
-    best = [task for task, (claim, _, _) in found.items() if claim == strongest]
+    best: list[str] = []
+    for task, (claim, _, formats) in found.items():  # who reads the very formats of another is no second meaning
+        if claim == strongest and not any(formats == found[other][2] for other in best):
+            best.append(task)
     if len(best) > 1 and strongest >= _SIGNATURE:
         listed = "; ".join(f"{' and '.join(f.name for f in found[task][2])} to {task}" for task in best)
         raise InputError(f"{path} looks like several formats: {listed}; say which is meant with --task")
