@@ -81,9 +81,10 @@ def instances(folder: Path) -> None:
     source, target = random.randn(160, 2), random.randn(90, 2) * 0.6 + (1.1, 0.4)
     classes, others = ((points[:, 1] > 0.4 * points[:, 0] ** 2).astype(int) for points in (source, target))
     weights = density_ratio(source, target, source)
+    weights = (weights / weights.mean()).clip(0, 5)  # the method has a limit, too
     for axes, sizes, title in (
         (before, 14, "before: each source image counts as one"),
-        (after, 14 * weights / weights.mean(), "after: as much as it is like the target's"),
+        (after, 14 * weights, "after: as much as it is like the target's, at most five"),
     ):
         scatter(axes, source, classes, True, sizes)
         scatter(axes, target, others, False)

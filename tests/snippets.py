@@ -98,9 +98,10 @@ def commands(code: str, folder: Path, ignored: Sequence[str]) -> list[list[str]]
 
 def shortened(words: Sequence[str], short: Mapping[str, Any]) -> list[str]:
     """A command whose trainings take one step; short: keys of the recipe that make it so."""
-    verb = next((word for word in words[1:] if word in ("train", "tune")), None)
-    if verb is None or not short:
+    verb = next((word for word in words[1:] if word in ("train", "tune", "adapt")), None)
+    if verb is None or not short or (verb == "adapt" and "--source" not in words):
         return list(words)
+    short = {**short, "data.size": 64} if verb == "adapt" else short
     keys = {"train.max_steps": 2} if "--resume" in words and verb == "train" else dict(short)
     if verb == "tune" and "--resume" in words:
         return [*words, "--trials", "3"]

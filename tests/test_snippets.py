@@ -121,6 +121,7 @@ RUNS: Mapping[str, Mapping[str, str]] = {
     "docs/sequences.md": {"runs/dates": "dates"},
     "docs/tutorial_tracking.md": {"runs/yolov3_scenes": "yolo"},
     "docs/weights.md": {"runs/digits_net": "digits"},
+    "docs/adaptation/parameters.md": {"runs/classifier": "resnet18"},
 }
 
 

@@ -81,20 +81,14 @@ def adapt(
         return
     if run is not None:
         if source or model or bridge or target is None:
-            raise InputError(
-                "--run adapts what is trained already: give it --target, and no --source, --bridge or --model"
-            )
+            raise InputError("--run adapts what is trained: give it --target, and no --source, --bridge or --model")
         _adapt_run(run, target, method, out, lr, epochs, batch_size, device, as_json)
         return
     if not source:
         raise InputError("say what to learn from: opsin adapt --source LABELLED --target UNLABELLED --model resnet18")
     if model is None:
         raise InputError("say which network is to be adapted, with --model, such as --model resnet18")
-    from opsin.engine.devices_by_name import devices_of
-    from opsin.engine.recipe import parse_setting
-    from opsin.engine.train import train
-
-    flags: dict[str, Any] = {
+    flags = {
         "model.weights": weights,
         "train.epochs": epochs,
         "train.batch_size": batch_size,
@@ -103,11 +97,27 @@ def adapt(
         "train.workers": workers,
         "adapt.selection": selection,
     }
-    overrides = {key: value for key, value in flags.items() if value is not None}
-    overrides |= {} if device is None else devices_of(device)
-    overrides |= dict(parse_setting(setting) for setting in settings or [])
     section = {"method": method, "sources": source[1:], "target": target, "bridges": bridge or []}
     recipe = {"task": "adapt", "model": {"name": model}, "data": {"source": source[0]}, "adapt": section}
+    _train(recipe, flags, device, settings or [], out, as_json)
+
+
+def _train(
+    recipe: dict[str, Any],
+    flags: dict[str, Any],
+    device: str | None,
+    settings: list[str],
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """The training that the flags describe."""
+    from opsin.engine.devices_by_name import devices_of
+    from opsin.engine.recipe import parse_setting
+    from opsin.engine.train import train
+
+    overrides = {key: value for key, value in flags.items() if value is not None}
+    overrides |= {} if device is None else devices_of(device)
+    overrides |= dict(parse_setting(setting) for setting in settings)
     run = train(recipe, overrides, out=out)
     if as_json:
         found = {"run": str(run.path), "split": run.split, "metrics": run.metrics, "report": str(run.report)}

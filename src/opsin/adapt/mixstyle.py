@@ -56,7 +56,7 @@ class MixStyle(ERM):
         network: Any = model
 
         def mix(module: nn.Module, given: Any, maps: Tensor) -> Tensor:
-            if maps.ndim != 4 or float(torch.rand(())) >= self.probability:
+            if maps.ndim != 4 or maps.shape[2] * maps.shape[3] < 2 or float(torch.rand(())) >= self.probability:
                 return maps
             shares = torch.distributions.Beta(self.alpha, self.alpha).sample((len(maps),)).to(maps)
             return mix_style(maps, torch.randperm(len(maps)).to(maps.device), shares)

@@ -73,6 +73,10 @@ class AdaptTask(Task):
                 f"{section.method} learns from labels of some target images; set adapt.target_labels to how many of a "
                 "class, or take a method without"
             )
+        if kind.family == "generalisation" and section.target_labels != 0:
+            raise InputError(
+                f"{section.method} learns from no target, which is what it is for; leave adapt.target_labels at 0"
+            )
         if section.target is not None and section.target in (recipe.data.source, *section.sources):
             raise InputError(f"{section.target} is a source and the target too; give two domains")
         return open_domains(recipe, say)

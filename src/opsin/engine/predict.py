@@ -502,7 +502,7 @@ def _load_rule(task: str) -> Predictor:
     if room.parts:
         flags = " ".join(f"--{name} RUN" for name in room.parts)
         raise InputError(f"{task} is made of several runs; give them, {flags}, or the file that they were saved as")
-    if room.networks is not None or room.predicts is None:
+    if room.networks is not None or room.trains is not None or room.predicts is None:
         raise InputError(f"{task} is a task, not a run; give the folder of a training, or published weights")
     return rooms.load(room.predicts)(None, Facts(load_recipe({"task": task}), None))
 
