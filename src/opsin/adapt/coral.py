@@ -34,8 +34,8 @@ def coral_loss(source: Tensor, target: Tensor) -> Tensor:
 def coral_map(source: np.ndarray, target: np.ndarray, regularization: float = 1.0) -> np.ndarray:
     """The source's features with the target's covariance: X_S (C_S + r I)^(-1/2) (C_T + r I)^(1/2).
 
-    CORAL, algorithm 1, whose r is 1. source: (n, D), target: (m, D) float, centred or not: the mean stays where it is.
-    A classifier of the result is one for the target, unchanged.
+    CORAL, algorithm 1, whose r is 1. source: (n, D), target: (m, D) float, both of mean 0: means are not brought
+    together, as in the paper, which normalises each domain first. A classifier of the result is one for the target.
     """
     own = np.cov(source, rowvar=False) + regularization * np.eye(source.shape[1])
     other = np.cov(target, rowvar=False) + regularization * np.eye(target.shape[1])
