@@ -46,7 +46,7 @@ def write(folder: Path, name: str, parts: dict[str, tuple[np.ndarray, np.ndarray
     """An npz as opsin reads it: train_x, train_y, test_x, test_y."""
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {f"{part}_{axis}": value for part, pair in parts.items() for axis, value in zip("xy", pair, strict=True)}
-    np.savez_compressed(folder / f"{name}.npz", **arrays)
+    np.savez_compressed(folder / f"{name}.npz", **arrays)  # type: ignore[arg-type] - no array is called allow_pickle
     print(f"{folder / name}.npz: " + ", ".join(f"{len(pair[1])} {part}" for part, pair in parts.items()))
 
 

@@ -150,6 +150,8 @@ def test_steps_and_weights_run(domains: tuple[Path, Path, Path], tmp_path: Path)
     assert [line for line in said if line.startswith("step 2 of 2")]
     assert (tmp_path / "steps/stages/self_training_2/result.safetensors").is_file()
     opsin.train(
-        values | {"adapt": recipe(*domains[::2], "density_ratio")["adapt"]}, out=tmp_path / "w", say=said.append
+        values | {"adapt": recipe(domains[0], domains[2], "density_ratio")["adapt"]},
+        out=tmp_path / "w",
+        say=said.append,
     )
     assert [line for line in said if line.startswith("density_ratio: the weights leave")]

@@ -19,6 +19,7 @@ from opsin.adapt.features import Seen
 from opsin.adapt.fine_tuning import starting_point_penalty
 from opsin.adapt.invariant_risk import GroupDRO, VREx, domain_risks, irm_penalty
 from opsin.adapt.kernel_mean_matching import match_kernel_means
+from opsin.adapt.logistic_regression import fit_logistic
 from opsin.adapt.mean_discrepancy import kernel_widths, mmd_linear, mmd_quadratic
 from opsin.adapt.mixstyle import mix_style
 from opsin.adapt.self_training import confident_answers
@@ -195,6 +196,20 @@ def test_density_ratio_and_the_weights_of_a_shift() -> None:
     np.testing.assert_allclose(selection.density_ratio(source, target, at), expected, rtol=0.25)
     assert effective_share(np.array([1.0, 1.0])) == 1 and effective_share(np.array([1.0, 0.0])) == 0.5
     assert normalized_weights(np.zeros(3)).tolist() == [1, 1, 1]
+
+
+def test_a_logistic_regression_is_that_of_scikit_learn() -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    random = np.random.RandomState(0)
+    features, labels, weights = random.randn(60, 3), np.arange(60) % 3 + 5, random.rand(60)
+    features[:, 0] += labels
+    found = fit_logistic(features, labels, weights, inverse_penalty=0.7)
+    theirs = LogisticRegression(C=0.7, max_iter=1000, tol=1e-8).fit(features, labels, sample_weight=weights)
+    np.testing.assert_allclose(found.probabilities(features), theirs.predict_proba(features), atol=1e-4)
+    assert (found.predict(features) == theirs.predict(features)).all()
+    with pytest.raises(InputError, match="one alone"):
+        fit_logistic(features, np.zeros(60))
 
 
 def test_boosting_drops_what_contradicts_the_target() -> None:

@@ -33,8 +33,8 @@ class AdaptEvaluator(_CLASSIFIED):
         if "domain" not in fields:
             super().update(outputs, batch)
             return
-        features = outputs.get("features") if isinstance(outputs, dict) else None
-        logits = outputs if isinstance(outputs, Tensor) else outputs["logits"]
+        found: dict[str, Tensor] = {"logits": outputs} if isinstance(outputs, Tensor) else outputs
+        features, logits = found.get("features"), found["logits"]
         row = [logits.float(), fields["label"], fields["domain"], fields["index"]]
         row += [] if features is None else [features.float()]
         self.rows.append(tuple(one.detach().cpu() for one in row))

@@ -15,7 +15,6 @@ from opsin.engine.evaluate import evaluate_split
 from opsin.engine.report import Section, Table, Text
 
 if TYPE_CHECKING:
-    from opsin.adapt.task import AdaptTask
     from opsin.engine.run import RunFolder
 
 _UNSUPERVISED = ("entropy", "snd")
@@ -92,7 +91,7 @@ class Comparison:
         return sections
 
 
-def compare(task: AdaptTask, domains: Domains, folder: RunFolder) -> Comparison:
+def compare(task: Any, domains: Domains, folder: RunFolder) -> Comparison:
     """What the finished model and the one of the sources alone come to, on validation and by the oracle."""
     section = task.section
     own, oracle = _measure(task, domains)
@@ -110,7 +109,7 @@ def compare(task: AdaptTask, domains: Domains, folder: RunFolder) -> Comparison:
     return found
 
 
-def _measure(task: AdaptTask, domains: Domains) -> tuple[dict[str, float], dict[str, float]]:
+def _measure(task: Any, domains: Domains) -> tuple[dict[str, float], dict[str, float]]:
     """Of the model as it is now: its figures on validation, and by the oracle."""
     own: dict[str, float] = {}
     if "val" in domains.splits:

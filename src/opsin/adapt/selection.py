@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from opsin.adapt.logistic_regression import fit_logistic
 from opsin.errors import InputError
 
 _MOST = 2000  # examples whose similarities to each other are looked at: their square is held in memory
@@ -47,13 +48,11 @@ def density_ratio(train: np.ndarray, target: np.ndarray, at: np.ndarray) -> np.n
     train: (n_S, D) of the sources, target: (n_T, D), at: (M, D) where it is wanted; returns (M,), at least 0.
     Features are brought to mean 0 and variance 1 of all. Bickel et al. 2007; You et al. 2019, eq. 4.
     """
-    from sklearn.linear_model import LogisticRegression
-
     both = np.concatenate([train, target]).astype(np.float64)
     mean, scale = both.mean(axis=0), both.std(axis=0) + 1e-8
     of_target = np.concatenate([np.zeros(len(train)), np.ones(len(target))])
-    model = LogisticRegression(max_iter=500).fit((both - mean) / scale, of_target)
-    share = model.predict_proba((at - mean) / scale)[:, 1].clip(1e-6, 1 - 1e-6)
+    model = fit_logistic((both - mean) / scale, of_target)
+    share = model.probabilities((at - mean) / scale)[:, 1].clip(1e-6, 1 - 1e-6)
     return len(train) / len(target) * share / (1 - share)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from opsin.adapt.logistic_regression import fit_logistic
 from opsin.adapt.mean_discrepancy import kernel_widths, mmd_quadratic
 from opsin.adapt.opening import describe_label_sets, open_target
 from opsin.data import Source, Split
@@ -26,6 +27,7 @@ from opsin.errors import InputError, printable, say
 _SIDE, _MANY, _FEW = 32, 1000, 20
 _NEAR, _FAR = 0.4, 1.8  # of the A-distance, in [0, 2]
 _FOLDS, _AT_ONCE = 5, 64
+_PENALTY = 0.01  # C of the classifier of domains: of pixels there are more than images
 
 
 @dataclass
@@ -126,15 +128,16 @@ def proxy_a_distance(one: np.ndarray, other: np.ndarray) -> float:
     one: (n, D), other: (m, D), n and m at least 5. A logistic regression of features of mean 0 and variance 1, five
     folds, each domain weighing a half; the papers take a linear SVM.
     """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedKFold
-
     features = np.concatenate([one, other]).astype(np.float64)
     features = (features - features.mean(axis=0)) / (features.std(axis=0) + 1e-8)
     domain = np.repeat([0, 1], [len(one), len(other)])
+    share = np.where(domain == 0, len(domain) / (2 * len(one)), len(domain) / (2 * len(other)))
+    random = np.random.RandomState(0)
+    fold = np.concatenate([random.permutation(np.arange(count) % _FOLDS) for count in (len(one), len(other))])
     errors = []
-    for train, test in StratifiedKFold(_FOLDS, shuffle=True, random_state=0).split(features, domain):
-        model = LogisticRegression(C=0.01, max_iter=200, class_weight="balanced").fit(features[train], domain[train])
+    for number in range(_FOLDS):
+        train, test = fold != number, fold == number
+        model = fit_logistic(features[train], domain[train], share[train], inverse_penalty=_PENALTY)
         wrong = model.predict(features[test]) != domain[test]
         errors.append(np.mean([wrong[domain[test] == k].mean() for k in (0, 1)]))
     return float(max(0.0, 2 * (1 - 2 * np.mean(errors))))

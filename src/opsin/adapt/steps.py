@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -19,14 +19,11 @@ from opsin.engine.stages import Workplace
 from opsin.engine.task import Stage
 from opsin.errors import InputError
 
-if TYPE_CHECKING:
-    from opsin.adapt.task import AdaptTask
-
 BASELINE = "source_only"
 _DROPPED = 0.1  # of a bridge's images, those with the least sure answers, which teach nothing in the next step
 
 
-def stages_of(task: AdaptTask) -> Sequence[Stage]:
+def stages_of(task: Any) -> Sequence[Stage]:
     """The sources alone first; nothing else where that is the method, which is then one training without stages."""
     name, bridges = task.section.method, task.domains.bridges if task.domains is not None else ()
     if name == BASELINE:
@@ -39,13 +36,13 @@ def stages_of(task: AdaptTask) -> Sequence[Stage]:
     return [first, *steps]
 
 
-def _train_baseline(task: AdaptTask, place: Workplace) -> Mapping[str, Tensor]:
+def _train_baseline(task: Any, place: Workplace) -> Mapping[str, Tensor]:
     task.take(create_method(BASELINE, 1, len(task.classes), 1))
     place.train(_seen(place.splits))
     return task.model.state_dict()
 
 
-def _train_method(task: AdaptTask, place: Workplace, step: int, count: int) -> Mapping[str, Tensor]:
+def _train_method(task: Any, place: Workplace, step: int, count: int) -> Mapping[str, Tensor]:
     """step: which of `count`, from 0. Later steps go on from the one before."""
     method, splits = task.chosen, _seen(place.splits)
     if isinstance(method, InstanceMethod):
@@ -64,7 +61,7 @@ def _seen(splits: Mapping[str, Split]) -> dict[str, Split]:
     return {name: split for name, split in splits.items() if name != "test"}
 
 
-def _weighed(task: AdaptTask, method: InstanceMethod, split: Split, place: Workplace) -> Split:
+def _weighed(task: Any, method: InstanceMethod, split: Split, place: Workplace) -> Split:
     """The training split with weights of the sources' examples, by what the network of the sources alone sees."""
     truth: DomainLabels = split.kind
     train = task.recipe.train
@@ -79,7 +76,7 @@ def _weighed(task: AdaptTask, method: InstanceMethod, split: Split, place: Workp
     return split.with_truth(truth.weighed(weights))
 
 
-def _of_step(task: AdaptTask, split: Split, step: int, count: int, place: Workplace) -> Split:
+def _of_step(task: Any, split: Split, step: int, count: int, place: Workplace) -> Split:
     """What a step is trained on: of self-training the next domain with the network's answers, else two domains."""
     assert task.domains is not None
     truth: DomainLabels = split.kind

@@ -111,8 +111,9 @@ class AdaptTask(Task):
         task = super().build(recipe, preprocessing, source)
         assert isinstance(task, AdaptTask) and isinstance(source, Domains)
         task.domains = source
-        split = source.splits["train"]
-        task.order(split)(0)  # a domain that is smaller than its part of a batch is refused before anything is written
+        task.order(
+            source.splits["train"]
+        )  # refuses a domain smaller than its part of a batch, before anything is written
         return task
 
     def order(self, split: Split) -> Callable[[int], Sequence[np.ndarray]]:
@@ -227,7 +228,8 @@ def _describe_sizes(source: Domains, preprocessing: Preprocessing | None) -> lis
     found: dict[str, str] = {}
     for k in np.unique(split.kind.domains).tolist():
         size = split.inputs.size(int(np.flatnonzero(split.kind.domains == k)[0]))
-        found[source.target if k < 0 else source.names[k]] = "?" if size is None else f"{size[0]}x{size[1]}"
+        name = source.target if k < 0 else str(source.names[k])
+        found[name] = "?" if size is None else f"{size[0]}x{size[1]}"
     if preprocessing is None or len(set(found.values())) < 2:
         return []
     shown = ", ".join(f"{name} {size}" for name, size in found.items())

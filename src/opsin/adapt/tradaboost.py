@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from opsin.adapt.logistic_regression import LogisticRegression, fit_logistic
 from opsin.adapt.weighting import InstanceMethod
 from opsin.errors import InputError
 
@@ -24,7 +24,7 @@ class Boosted:
     """
 
     weights: np.ndarray
-    learners: list[Any]
+    learners: list[LogisticRegression]
     betas: list[float]
     classes: np.ndarray
 
@@ -49,8 +49,6 @@ def tradaboost(
     beta_t = eps / (1 - eps), beta = 1 / (1 + sqrt(2 ln n / N)). A source's weight times beta where it is wrong, a
     target's times 1 / beta_t where it is wrong. source: (n, D), labels: (n,), target: (m, D), all with labels.
     """
-    from sklearn.linear_model import LogisticRegression
-
     n = len(source)
     features, classes = np.concatenate([source, target]), np.concatenate([labels, target_labels])
     weights = np.ones(len(features)) / len(features)
@@ -58,7 +56,7 @@ def tradaboost(
     learners, betas = [], []
     for _ in range(rounds):
         weights /= weights.sum()
-        learner = LogisticRegression(max_iter=200).fit(features, classes, sample_weight=weights * len(weights))
+        learner = fit_logistic(features, classes, weights * len(weights))
         wrong = learner.predict(features) != classes
         error = float((weights[n:] * wrong[n:]).sum() / weights[n:].sum())
         error = min(max(error, 1e-6), _LARGEST_ERROR)
