@@ -116,8 +116,8 @@ def generalisation(folder: Path) -> None:
     canvas, panels = two_panels()
     random = np.random.RandomState(4)
     for axes, agrees, title in (
-        (panels[0], 0.9, "source 1: across tells 90 %, up tells 75 %"),
-        (panels[1], 0.1, "a domain not seen: across tells 10 %, up 75 %"),
+        (panels[0], 0.9, "source 1: across predicts 90 %, up predicts 75 %"),
+        (panels[1], 0.1, "a domain not seen: across 10 %, up 75 %"),
     ):
         classes = random.randint(0, 2, 2 * COUNT)
         shape = np.where(random.rand(len(classes)) < 0.75, classes, 1 - classes)

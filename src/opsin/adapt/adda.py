@@ -28,7 +28,7 @@ def inverted_loss(logits: Tensor) -> Tensor:
 
 
 class ADDA(Method):
-    """The network of the sources is copied and stands still; the copy adapts until no discriminator tells them apart.
+    """The network of the sources is copied and stands still; the copy adapts until no discriminator separates them.
 
     It goes on from the training on the sources alone, and the last layer stays the sources'. Of each batch the
     discriminator learns first, then the encoder. hidden: units of the discriminator. rate: of the encoder's learning

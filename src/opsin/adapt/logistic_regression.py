@@ -45,7 +45,7 @@ def fit_logistic(
     """
     classes, targets = np.unique(labels, return_inverse=True)
     if len(classes) < 2:
-        raise InputError("a logistic regression tells classes apart, and there is one alone; give examples of two")
+        raise InputError("a logistic regression separates classes, and there is one alone; give examples of two")
     x, count = features.astype(np.float64), len(classes)
     share = np.ones(len(x)) if weights is None else weights.astype(np.float64)
     hot = np.eye(count)[targets]

@@ -34,7 +34,7 @@ _PENALTY = 0.01  # C of the classifier of domains: of pixels there are more than
 class Shift:
     """What the comparison found. None: not defined, or nobody can say without labels.
 
-    a_distance: in [0, 2], 0 where no linear classifier tells the domains apart. mmd: the square root of the unbiased
+    a_distance: in [0, 2], 0 where no linear classifier separates the domains. mmd: the square root of the unbiased
     estimate, 0 where that is below 0, and noise: what two halves of the first domain have. classes: of each class in
     both domains the MMD of its images. label_shift: half the sum of differences of the classes' shares, in [0, 1].
     transfer: accuracy of nearest class means of the first domain on the second; within: on the first, held out.
@@ -58,7 +58,7 @@ class Shift:
         """Lines for a terminal."""
         lines = [
             f"{self.one} against {self.other}, {self.images[0]:,} and {self.images[1]:,} images, by {self.features}",
-            f"  proxy A-distance  {self.a_distance:.2f}  (0: alike, 2: told apart without an error)",
+            f"  proxy A-distance  {self.a_distance:.2f}  (0: alike, 2: separated without an error)",
             f"  MMD               {self.mmd:.4f}  (two halves of {self.one}: {self.noise:.4f})",
         ]
         if self.label_shift is not None:
@@ -202,15 +202,17 @@ def _accuracy_of_means(a: np.ndarray, labels: np.ndarray, b: np.ndarray, others:
 def _advise(found: Shift) -> str:
     """Whether adaptation is likely to help, in words."""
     if found.a_distance < _NEAR:
-        return "likely not worth it: the domains are hardly told apart; train on the first and evaluate on the second"
+        return (
+            "likely not worth it: the domains are hardly distinguishable; train on the first and evaluate on the second"
+        )
     if found.transfer is not None and found.within is not None and found.transfer > found.within - 0.03:
-        return "likely not worth it: the domains differ, and not in what tells the classes apart"
+        return "likely not worth it: the domains differ, and not in what distinguishes the classes"
     far = "; they share little of what was compared, so look at source_only first" if found.a_distance > _FAR else ""
     shifted = ""
     if found.label_shift is not None and found.label_shift > 0.3:
         shifted = "; their classes have other shares, onto which methods by features may pull the wrong images"
     differing = "; label sets that differ make it worse" if found.notes else ""
-    return f"adaptation may help: the domains are told apart{far}{shifted}{differing}"
+    return f"adaptation may help: the domains are separable{far}{shifted}{differing}"
 
 
 def _look(source: Source, features: str, points: int) -> tuple[np.ndarray, np.ndarray | None]:
