@@ -257,9 +257,9 @@ def test_statistics_and_scales_adapt_to_a_target() -> None:
     torch.testing.assert_close(norm.running_mean, images.mean(0))
     expected = torch.stack([part.var(0) for part in images.split(20)]).mean(0)
     torch.testing.assert_close(norm.running_var, expected)
-    before, kept = float(entropy_of_logits(model(images))), linear.weight.detach().clone()
+    before, kept = float(entropy_of_logits(model(images)).detach()), linear.weight.detach().clone()
     minimise_entropy(model, lambda: images.split(20), lr=0.05, epochs=5)
-    assert float(entropy_of_logits(model(images))) < before
+    assert float(entropy_of_logits(model(images)).detach()) < before
     assert torch.equal(kept, linear.weight) and not model.training and linear.weight.requires_grad
     assert norm.momentum == 0.1
     with pytest.raises(InputError, match="no batch norm"):
