@@ -22,6 +22,7 @@ from opsin.read.predict import ReadPredictor
 from opsin.read.thin_plate_spline import ThinPlateSplineRectifier
 
 MEANING = {"alphabet": "abcd"}
+WEIGHTS = ("query.weight", "query.bias", "key.weight", "score.weight")
 SMALL: dict[str, Any] = {"num_classes": 6, "width": 4, "hidden": 16, "max_length": 5}
 
 
@@ -45,9 +46,8 @@ def test_the_decoder_equals_bahdanaus_attention_written_out() -> None:
     for k in range(2):
         h, c, row = torch.zeros(1, 7), torch.zeros(1, 7), []
         for given in previous[k].tolist():
-            e = [
-                decoder.score(torch.tanh(decoder.of_columns(column) + decoder.of_state(h[0]))) for column in columns[k]
-            ]
+            w, b, u, v = (decoder.attend.get_parameter(name) for name in WEIGHTS)
+            e = [torch.tanh(w @ h[0] + b + u @ column) @ v.T for column in columns[k]]
             share = torch.cat(e).softmax(dim=0)
             context = torch.stack([s * column for s, column in zip(share, columns[k], strict=True)]).sum(dim=0)
             h, c = cell(torch.cat([context, torch.eye(6)[given]])[None], (h, c))

@@ -49,7 +49,10 @@ def written(program: Program, format: str, folder: Path) -> Callable[..., Any]:
     return run
 
 
-@pytest.mark.parametrize(("name", "format"), [("transformer", "onnx"), ("luong", "torch")])
+@pytest.mark.parametrize(
+    ("name", "format"),
+    [("transformer", "onnx"), ("transformer", "openvino"), ("luong", "openvino"), ("luong", "torch")],
+)
 def test_a_loop_over_the_files_writes_what_the_model_writes(name: str, format: str, tmp_path: Path) -> None:
     model = build(name)
     encode, step = (written(program, format, tmp_path) for program in programs_of(model, "sequence"))

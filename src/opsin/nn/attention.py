@@ -64,12 +64,12 @@ class AdditiveAttention(nn.Module):
     """v^T tanh(W q + U k), softmax over the keys. Bahdanau et al. 2014, arXiv:1409.0473, appendix A.1.2.
 
     forward(query (B, Q, query_features), key (B, K, key_features), value (B, K, V) or the keys, mask) -> context
-    (B, Q, V), weights (B, Q, K).
+    (B, Q, V), weights (B, Q, K). bias: one inside the tanh, which the paper has not and Baek et al. 2019 have.
     """
 
-    def __init__(self, query_features: int, key_features: int, hidden_features: int) -> None:
+    def __init__(self, query_features: int, key_features: int, hidden_features: int, *, bias: bool = False) -> None:
         super().__init__()
-        self.query = nn.Linear(query_features, hidden_features, bias=False)  # the paper has none
+        self.query = nn.Linear(query_features, hidden_features, bias)
         self.key = nn.Linear(key_features, hidden_features, bias=False)
         self.score = nn.Linear(hidden_features, 1, bias=False)
 

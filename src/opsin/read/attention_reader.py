@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from opsin.checks import check_count
 from opsin.errors import InputError
 from opsin.losses.terms import full_precision
+from opsin.nn.attention import AdditiveAttention
 from opsin.nn.capabilities import ClassRows
 from opsin.nn.conv import ConvNormActivation
 from opsin.nn.recurrent import BidirectionalLSTM, Cell
@@ -83,9 +84,8 @@ class AttentionDecoder(nn.Module):
     def __init__(self, in_channels: int, hidden: int, num_classes: int) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.of_columns = nn.Linear(in_channels, hidden, bias=False)
-        self.of_state = nn.Linear(hidden, hidden)
-        self.score = nn.Linear(hidden, 1, bias=False)
+        self.in_channels = in_channels
+        self.attend = AdditiveAttention(hidden, in_channels, hidden, bias=True)
         self.cell = Cell("lstm", in_channels + num_classes, hidden)
         self.predict = nn.Linear(hidden, num_classes)
 
@@ -101,20 +101,18 @@ class AttentionDecoder(nn.Module):
         return self._run(columns, steps, None)
 
     def _run(self, columns: Tensor, steps: int, given: Tensor | None) -> tuple[Tensor, Tensor]:
-        keys = self.of_columns(columns)
+        keys = self.attend.project(columns)
         state = self.cell.initial_state(columns[:, 0])
         previous = torch.full((columns.shape[0],), START, dtype=torch.int64, device=columns.device)
         logits, looks = [], []
         for step in range(steps):
             if given is not None:
                 previous = given[:, step]
-            e = self.score(torch.tanh(keys + self.of_state(state[0])[:, None]))
-            look = e.softmax(dim=1)  # (B, T, 1)
-            context = (look * columns).sum(dim=1)
+            context, look = self.attend.attend(state[0][:, None], keys, columns)  # (B, 1, in_channels), (B, 1, T)
             one_hot = F.one_hot(previous, self.num_classes).to(columns.dtype)
-            state = self.cell(torch.cat([context, one_hot], dim=1), state)
+            state = self.cell(torch.cat([context[:, 0], one_hot], dim=1), state)
             logits.append(self.predict(state[0]))
-            looks.append(look[..., 0])
+            looks.append(look[:, 0])
             previous = logits[-1].argmax(dim=1)
         return torch.stack(logits, dim=1), torch.stack(looks, dim=1)
 
@@ -235,10 +233,9 @@ class AttentionReader(Recognizer):
         """The scores, and what the decoder's LSTM takes of the class before, for other characters."""
         self.num_classes = check_count("num_classes", num_classes, least=3)
         old = self.decoder
-        fresh = AttentionDecoder(old.of_columns.in_features, old.cell.hidden, num_classes)
+        fresh = AttentionDecoder(old.in_channels, old.cell.hidden, num_classes)
         self.decoder = fresh.to(old.predict.weight.device, old.predict.weight.dtype)
-        for name in ("of_columns", "of_state", "score"):
-            setattr(self.decoder, name, getattr(old, name))
+        self.decoder.attend = old.attend
 
     def class_rows(self) -> dict[str, ClassRows]:
         """The rows of the scores: start and end, then the characters."""
