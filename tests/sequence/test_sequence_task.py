@@ -146,6 +146,24 @@ def test_terms_by_hand() -> None:
     assert rows[..., 0].tolist() == [[0.0, 1.0], [2.0, 0.0]] and lengths.tolist() == [2, 1]
 
 
+def test_numbers_are_learned_by_their_scale_and_answered_in_their_units(tmp_path: Path) -> None:
+    """Answers around a million, which a network would not reach from 0 in so few steps."""
+    random = np.random.RandomState(0)
+    rows = [{"series": [1000 + x, 3], "value": [1e6 + 500 * x, 7]} for x in random.uniform(-1, 1, 240).tolist()]
+    for split, part in (("train", rows[:200]), ("val", rows[200:]), ("test", rows[200:])):
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, part)))
+    made = fit(tmp_path / "run", "sequence_regressor", str(tmp_path), 1, **{"sequence.normalize": True})
+    terms: Any = opsin.load(made.path).terms
+    truth = np.array([row["value"] for row in rows], np.float32).astype(float)
+    assert terms.meaning["answer_mean"] == pytest.approx(truth[:200].mean(axis=0), rel=1e-12)
+    assert terms.meaning["answer_std"] == pytest.approx([truth[:200, 0].std(), 1.0])  # what never changes has none
+    assert terms.as_target(torch.tensor([[1e6, 7.0]]), [])["values"][0, 1] == 0
+    answers = opsin.load(made.path).predict(tmp_path / "test.jsonl")
+    errors = np.array([one["values"] for one in answers]) - truth[200:]
+    assert made.metrics["mse"] == pytest.approx((errors**2).mean(), rel=1e-3)
+    assert (errors[:, 0] ** 2).mean() < 2 * truth[200:, 0].var()  # from 0 it were 1e12
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -75,7 +75,8 @@ class SequenceEvaluator(Evaluator):
         return [Compared(length, *row, row[1] == row[2]) for row, length in zip(rows, lengths, strict=True)]
 
     def _compare_values(self, outputs: Any, targets: Mapping[str, Tensor], batch: Any, lengths: list[int]) -> list[Any]:
-        errors = outputs["values"].double() - targets["values"].double()
+        terms = self.predictor.terms
+        errors = terms.in_units(outputs["values"].double()) - terms.in_units(targets["values"].double())
         found = []
         for row, length in zip(errors, lengths, strict=True):
             squared, absolute = float(row.square().sum()), float(row.abs().sum())

@@ -268,7 +268,7 @@ class SequencePredictor(Predictor):
         return found
 
     def _say_values(self, outputs: Any, originals: Sequence[Any], **options: Any) -> list[dict[str, Any]]:
-        return [{"values": row} for row in outputs["values"].float().tolist()]
+        return [{"values": row} for row in self.terms.in_units(outputs["values"].double()).tolist()]
 
     def programs(self) -> list[Program]:
         return programs_of(self.model, self.key)

@@ -28,7 +28,9 @@ class SequenceSection(RecipeSection):
         description="One vocabulary of both texts; null for true where the network has one embedding for both.",
     )
     normalize: bool = Field(
-        default=False, description="Of series: subtract each channel's mean and divide by its deviation."
+        default=False,
+        description="Of numbers, those that are read and those that are answered: subtract the mean of each and divide "
+        "by its deviation; answers and errors stay in the units of the data.",
     )
     max_length: int | None = Field(
         default=None, ge=1, description="The most symbols that are written; twice the longest training text if null."

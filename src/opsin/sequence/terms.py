@@ -96,7 +96,22 @@ class Terms:
             place = {name: k for k, name in enumerate(self.classes)}
             rows = [[place.get(name, IGNORED) for name in text_of(one).split()] for one in raw]
             return {"labels": pad(rows, IGNORED, torch.int64)[0]}
-        return {"values": raw} if self.form == "values" else {"label": raw}
+        return {"values": self.as_scaled(raw)} if self.form == "values" else {"label": raw}
+
+    def as_scaled(self, values: Tensor) -> Tensor:
+        """Numbers to be found, (B, K), as the network's loss takes them: less their mean, over their deviation."""
+        mean, std = self._answer_scale(values)
+        return (values - mean) / std
+
+    def in_units(self, values: Tensor) -> Tensor:
+        """What a network answers, (B, K), in the units of the data: `as_scaled`, undone."""
+        mean, std = self._answer_scale(values)
+        return values * std + mean
+
+    def _answer_scale(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        given = (self.meaning.get(name, [fill]) for name, fill in (("answer_mean", 0.0), ("answer_std", 1.0)))
+        mean, std = (torch.tensor(one, dtype=like.dtype, device=like.device) for one in given)
+        return mean, std
 
 
 def choose_terms(
@@ -123,6 +138,7 @@ def choose_terms(
             found["target"] = build_vocabulary(truth.texts or (), target_unit, **options).to_meaning()
     if truth.form == "values" and truth.numbers is not None:
         found["values"] = int(truth.numbers.shape[1])
+        found |= _answer_scale(truth.numbers) if normalize else {}
     if truth.form in ("pairs", "language"):
         texts = truth.texts if truth.form == "pairs" else strings()  # type: ignore[misc]
         written = Vocabulary.from_meaning(found.get("target", found["source"]))
@@ -148,3 +164,10 @@ def _scale(train: Split) -> dict[str, Any]:
     rows = torch.cat([train.read(i) for i in places]).double()
     std = rows.std(dim=0, unbiased=False)
     return {"mean": rows.mean(dim=0).tolist(), "std": torch.where(std > 0, std, 1.0).tolist()}
+
+
+def _answer_scale(numbers: np.ndarray) -> dict[str, Any]:
+    """Mean and deviation of each number that is to be found, (N, K)."""
+    values = numbers.astype(np.float64)
+    std = values.std(axis=0)
+    return {"answer_mean": values.mean(axis=0).tolist(), "answer_std": np.where(std > 0, std, 1.0).tolist()}
