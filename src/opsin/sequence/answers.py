@@ -19,7 +19,7 @@ class SequenceAnswer(Answer):
 
     @property
     def attention(self) -> Any:
-        """Where each symbol written looked, (T, S) of shares; None of a network without attention."""
+        """Where each symbol written looked, shares (T, S), in an image (T, rows, columns); None without attention."""
         return self._arrays.get("attention")
 
     @property

@@ -16,6 +16,7 @@ from opsin.sequence.inputs import text_of
 from opsin.sequence.metrics import Compared, by_length, measure
 from opsin.sequence.terms import IGNORED
 from opsin.sequence.tokens import PAD
+from opsin.sequence.truth import WRITTEN
 from opsin.structures import Batch
 
 _MISTAKES = 100  # wrong texts in JSON
@@ -58,6 +59,8 @@ class SequenceEvaluator(Evaluator):
             found.append(Compared(length, loss, count, right, text == truth, truth, text))
         return found
 
+    _compare_captions = _compare_pairs
+
     def _compare_language(
         self, outputs: Any, targets: Mapping[str, Tensor], batch: Any, lengths: list[int]
     ) -> list[Any]:
@@ -85,7 +88,7 @@ class SequenceEvaluator(Evaluator):
 
     def compared(self) -> tuple[list[str], list[str]]:
         """The texts that were written, and the true ones."""
-        if self.form != "pairs":
+        if self.form not in WRITTEN:
             return super().compared()
         found: list[Compared] = self.collected()
         return [one.text for one in found], [one.truth for one in found]
@@ -98,7 +101,7 @@ class SequenceEvaluator(Evaluator):
         details: dict[str, Any] = {"form": self.form}
         if self.form != "values":
             details["by_length"] = [dict(zip(_BY_LENGTH, group, strict=True)) for group in by_length(found)]
-        if self.form == "pairs":
+        if self.form in WRITTEN:
             wrong = [{"truth": one.truth, "text": one.text} for one in found if not one.exact]
             details |= {"wrong": len(wrong), "mistakes": wrong[:_MISTAKES]}
         return Result(measure(self.form, found), details, found)

@@ -32,16 +32,21 @@ def find_given(inputs: Sequence[str | Path], terms: Any) -> list[tuple[Any, str]
     found: list[tuple[Any, str]] = []
     for given in inputs:
         text, path = str(given), Path(given).expanduser()
+        if text == "-" and terms.form == "captions":
+            raise InputError("- is standard input, and the model describes images; give their files")
         if text == "-":
             found += _lines(sys.stdin.buffer.read(_LARGEST + 1), "standard input", terms)
         elif path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES:
             _refuse_images(text, terms)
             found += [(_image(one), str(one)) for one in find_inputs([path], videos=False)]
+        elif terms.form == "captions" and path.is_file():
+            raise InputError(f"{text} is no image; the model describes images, such as .png and .jpg")
         elif len(text) < 1000 and path.is_file():
             data = _read(path)
             found += [(_table(data, text), text)] if path.suffix.lower() == ".csv" else _lines(data, text, terms)
         elif terms.source is None or isinstance(given, Path):
-            raise InputError(f"no file at {given}; the model reads numbers: give a .csv, a .jsonl or images")
+            reads = "images" if terms.form == "captions" else "numbers: give a .csv, a .jsonl or images"
+            raise InputError(f"no file at {given}; the model reads {reads}")
         else:
             found.append((text, text))
     return found

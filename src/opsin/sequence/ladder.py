@@ -104,6 +104,8 @@ def climb(
     if folder.exists():
         raise InputError(f"{folder} is there already; name another folder with --out")
     form = str(data.open(source, "sequence").meaning["form"])
+    if form == "captions":
+        raise InputError(f"{source} has images, and the ladder is of what reads sequences; take reverse:30")
     known: Mapping[str, Any] = WRITERS if form == "pairs" else READERS
     for name in names or ():
         if name not in known:

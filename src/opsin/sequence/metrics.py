@@ -11,6 +11,7 @@ import numpy as np
 
 from opsin.ops.sequence import edit_distances
 from opsin.sequence.bleu import corpus_bleu
+from opsin.sequence.truth import WRITTEN
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def measure(form: str, found: Sequence[Compared], *, whole: bool = True) -> dict
         metrics = {"exact_match": exact, **metrics}
     if form == "labels":
         del metrics["perplexity"]
-    if form == "pairs" and whole:
+    if form in WRITTEN and whole:
         texts, truths = [one.text for one in found], [one.truth for one in found]
         metrics |= {"bleu": corpus_bleu(texts, truths) / 100}
         metrics |= error_rate("cer", texts, truths, list) | error_rate("wer", texts, truths, str.split)

@@ -26,7 +26,7 @@ from opsin.sequence.inputs import KEY, pad, steps_of, text_of
 from opsin.sequence.program import programs_of
 from opsin.sequence.terms import Terms, choose_terms
 from opsin.sequence.tokens import PAD
-from opsin.sequence.truth import SequenceTruth
+from opsin.sequence.truth import WRITTEN, SequenceTruth
 from opsin.structures import Batch
 
 _TOP = 5  # classes of an answer
@@ -81,7 +81,7 @@ class SequencePredictor(Predictor):
     @classmethod
     def labels_of(cls, meaning: Mapping[str, Any]) -> list[str]:
         terms = Terms(meaning)
-        if terms.form in ("pairs", "language"):
+        if terms.form in (*WRITTEN, "language"):
             return [f"<{k}>" for k in range(4)] + list(terms.target.symbols)
         return terms.classes
 
@@ -96,7 +96,7 @@ class SequencePredictor(Predictor):
         if isinstance(given, str) and self.terms.source is not None:
             return [Given(given, given)], True
         if isinstance(given, str | Path):
-            return self.find([given]), False
+            return self.find([given]), self.terms.form == "captions" and Path(given).is_file()
         if isinstance(given, Given) or (isinstance(given, np.ndarray | Tensor) and given.ndim <= 3):
             return [given], True
         found: list[Any] = []
@@ -126,6 +126,8 @@ class SequencePredictor(Predictor):
         value = given.value if isinstance(given, Given) else given
         if isinstance(value, InputError):
             raise value
+        if self.terms.form == "captions":
+            return self._read_image(value)
         if self.terms.source is None:
             return self._read_numbers(value)
         if not isinstance(value, str):
@@ -149,6 +151,12 @@ class SequencePredictor(Predictor):
             f"{printable(text[:40])!r} has {unit} that the model was never trained on: {shown}; leave them out, or "
             "train with sequence.min_count=2, by which rare ones are learned as unknown"
         )
+
+    def _read_image(self, value: Any) -> Tensor:
+        image = torch.from_numpy(value).permute(2, 0, 1) if isinstance(value, np.ndarray) and value.ndim == 3 else value
+        if not isinstance(image, Tensor) or image.dtype != torch.uint8 or image.ndim != 3:
+            raise InputError("the model reads images: files, uint8 tensors (C, H, W) or arrays (H, W, C)")
+        return self.terms.images.prepare(image)
 
     def _read_numbers(self, value: Any) -> Tensor:
         if isinstance(value, Tensor) and value.dtype == torch.uint8 and value.ndim == 3:
@@ -179,10 +187,12 @@ class SequencePredictor(Predictor):
         return self.given(list(batch[self.key]))
 
     def given(self, raw: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """What forward takes: symbols, or numbers and how many steps each series has."""
+        """What forward takes: symbols, images, or numbers and how many steps each series has."""
         source, lengths = self.terms.as_input(raw)
         if self.terms.source is not None:
             return (source.to(self.device),)
+        if self.terms.form == "captions":
+            return (source.to(self.device, self.dtype),)
         return source.to(self.device, self.dtype), lengths.to(self.device)
 
     def targets(self, batch: Batch) -> dict[str, Tensor]:
@@ -194,7 +204,7 @@ class SequencePredictor(Predictor):
 
     def _checked(self, options: Mapping[str, Any], batch_size: int) -> dict[str, Any]:
         checked = super()._checked(options, batch_size)
-        own = {"beam": ("pairs",), "length_penalty": ("pairs",), "temperature": ("pairs", "language")}
+        own = {"beam": WRITTEN, "length_penalty": WRITTEN, "temperature": (*WRITTEN, "language")}
         own |= {"seed": own["temperature"], "max_length": own["temperature"]}
         for name in checked:
             if name in own and self.terms.form not in own[name]:
@@ -236,6 +246,18 @@ class SequencePredictor(Predictor):
             if looks is not None and self.terms.source is not None:
                 read = len(self.terms.source.encode(text_of(raw)))
                 answer["attention"] = looks[k, : len(one.tokens) + 1, :read].float().cpu().numpy()
+            found.append(answer)
+        return found
+
+    def _say_captions(self, outputs: Any, originals: Sequence[Any], **options: Any) -> list[dict[str, Any]]:
+        written = self.written(outputs, **options)
+        looks = self.looks(outputs, [one.tokens for one in written])
+        found: list[dict[str, Any]] = []
+        for k, one in enumerate(written):
+            answer = {"text": self.terms.target.decode(one.tokens), "score": float(one.score)}
+            if looks is not None:
+                grid = self.model.grid(*self.terms.images.size)
+                answer["attention"] = looks[k, : len(one.tokens) + 1].unflatten(1, grid).float().cpu().numpy()
             found.append(answer)
         return found
 

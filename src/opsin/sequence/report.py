@@ -15,10 +15,12 @@ from opsin.engine import charts
 from opsin.engine.report import Figure, Section, Table
 from opsin.sequence.metrics import Compared, by_length
 from opsin.sequence.reach import gates_of, gradient_by_step
+from opsin.sequence.truth import WRITTEN
 
 _ALIGNED = 3  # sequences whose alignments are drawn
 _LONGEST = 40  # symbols of a sequence that is drawn
 _UNITS = 40  # of a gate, those that change most
+_DESCRIBED, _PANELS = 2, 18  # images whose descriptions are drawn, and words of each
 _WRONG = 20  # texts of the table
 _MEANING = {
     "exact_match": "the share of sequences without a single error",
@@ -40,14 +42,15 @@ def sections(found: Sequence[Compared], split: Split, predictor: Any) -> list[Se
     parts: list[Section] = []
     if form != "values" and len({one.length for one in found}) > 1:
         parts.append(accuracy_by_length(found))
-    if form == "pairs" and (wrong := [one for one in found if not one.exact]):
+    if form in WRITTEN and (wrong := [one for one in found if not one.exact]):
         rows = [[one.truth, one.text, one.length] for one in wrong[:_WRONG]]
         note = f"{len(wrong):,} of {len(found):,} texts have an error." if len(wrong) > _WRONG else ""
         parts.append(Table("Wrong texts", ["true", "written", "symbols read"], rows, note))
     names = [name for name in _MEANING if any(m.name == name for m in predictor.room.metrics)]
     parts += alignments(split, predictor) if form == "pairs" else []
-    parts += gates(split, predictor)
-    parts.append(reach({"the gradient": gradient_by_step(predictor, split)}))
+    parts += glances(split, predictor) if form == "captions" else gates(split, predictor)
+    if form != "captions":
+        parts.append(reach({"the gradient": gradient_by_step(predictor, split)}))
     names = [name for name in _MEANING if any(m.name == name for m in predictor.room.metrics)]
     parts.append(Table("How to read the numbers", ["metric", "meaning"], [[n, _MEANING[n]] for n in names]))
     return parts
@@ -90,6 +93,40 @@ def alignment(looks: np.ndarray, across: Sequence[str], down: Sequence[str]) -> 
         axes.set(xlabel="read", ylabel="written")
 
     return charts.svg(paint, 1.5 + 0.16 * len(across), 1.2 + 0.18 * len(looks))
+
+
+def glances(split: Split, predictor: Any) -> list[Section]:
+    """Where in an image each word of its description looked, of a few images."""
+    raw = [predictor.read(split.read(i)) for i in range(min(_DESCRIBED, len(split)))]
+    with torch.no_grad():
+        answers = predictor.answers(predictor.run(predictor.collate(raw), raw), [], raw) if raw else []
+    found = []
+    for image, answer in zip(raw, answers, strict=True):
+        words = [predictor.terms.target.symbol(k) for k in predictor.terms.target.encode(answer["text"])]
+        if (looks := answer.get("attention")) is not None and words:
+            drawn = glance(image.permute(1, 2, 0).numpy(), looks, words[:_PANELS])
+            caption = "Bright is where the model looked before it wrote the word."
+            found.append(Figure(answer["text"][:80], drawn, caption, wide=True))
+    return found
+
+
+def glance(image: np.ndarray, looks: np.ndarray, words: Sequence[str]) -> bytes:
+    """An image (H, W, C) for each word, dark where it was not looked at. looks: (words or more, rows, columns)."""
+    across = min(6, len(words))
+    down = -(-len(words) // across)
+    extent = (0, image.shape[1], image.shape[0], 0)
+
+    def paint(canvas: Canvas) -> None:
+        for k, axes in enumerate(np.atleast_1d(canvas.subplots(down, across)).flat):
+            axes.set_axis_off()
+            if k < len(words):
+                axes.imshow(image if image.shape[2] == 3 else image[..., 0], cmap="gray", extent=extent)
+                shade = 1 - looks[k] / max(float(looks[k].max()), 1e-12)
+                veil = np.concatenate([np.zeros((*shade.shape, 3)), 0.8 * shade[..., None]], axis=2)
+                axes.imshow(veil, extent=extent, interpolation="bilinear")
+                axes.set_title(words[k], fontsize=8)
+
+    return charts.svg(paint, 1.2 * across, 1.4 * down)
 
 
 def _name(axes: Axes, across: Sequence[str], down: Sequence[str] = ()) -> None:

@@ -13,11 +13,12 @@ _WRITING = (
 
 ROOM = Room(
     task="sequence",
-    help="texts and series translated, continued, labelled, classified, measured",
+    help="texts and series translated, continued, labelled, classified, measured; images described",
     networks="opsin.sequence.networks",
     formats=(
         "opsin.sequence.generators:FORMAT",
         "opsin.sequence.image_steps:FORMAT",
+        "opsin.sequence.scene_captions:FORMAT",
         "opsin.sequence.files:FORMAT",
     ),
     trains="opsin.sequence.task:SequenceTask",

@@ -16,7 +16,7 @@ from opsin.engine.task import Task
 from opsin.errors import InputError
 from opsin.sequence.batches import Buckets
 from opsin.sequence.terms import Terms
-from opsin.sequence.truth import ANSWERS, FORMS, SequenceTruth
+from opsin.sequence.truth import ANSWERS, FORMS, WRITTEN, SequenceTruth
 from opsin.structures import Batch
 
 # Options of a network that follow from the data
@@ -71,6 +71,10 @@ class SequenceTask(Task):
 
     def describe_settings(self) -> list[str]:
         terms = self.predictor.terms
+        if terms.form == "captions":
+            height, width = terms.images.size
+            written = f"{len(terms.target.symbols):,} {_unit(terms.target.unit)} to write"
+            return [f"images of {height}x{width} pixels; vocabulary: {written}"]
         if terms.source is None:
             return [f"series of {terms.channels} numbers a step"]
         parts = [f"{len(terms.source.symbols):,} {_unit(terms.source.unit)} to read"]
@@ -86,6 +90,8 @@ def form_of(model: str) -> str | None:
 
 def _from_data(terms: Terms) -> dict[str, Any]:
     """Every option of a network that follows from the data."""
+    if terms.form == "captions":
+        return {"target_vocabulary": len(terms.target), "in_channels": terms.channels}
     if terms.form == "pairs":
         assert terms.source is not None
         return {"source_vocabulary": len(terms.source), "target_vocabulary": len(terms.target)}
@@ -103,7 +109,7 @@ def lengths_of(split: Split) -> np.ndarray:
     """(N,) int64: of each example what it costs, the characters or steps that are read and written."""
     inputs: Any = split.inputs
     truth: SequenceTruth = split.kind
-    return inputs.lengths + (truth.texts.lengths if truth.form == "pairs" and truth.texts is not None else 0)
+    return inputs.lengths + (truth.texts.lengths if truth.form in WRITTEN and truth.texts is not None else 0)
 
 
 def check_lengths(split: Split, terms: Terms, most: int, model: str, key: str) -> None:
@@ -113,7 +119,7 @@ def check_lengths(split: Split, terms: Terms, most: int, model: str, key: str) -
     """
     inputs: Any = split.inputs
     truth: SequenceTruth = split.kind
-    written = truth.texts if terms.form == "pairs" else None
+    written = truth.texts if terms.form in WRITTEN else None
     for i in range(len(split)):
         lengths = [int(inputs.lengths[i])]
         if terms.source is not None:

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from opsin.data import Split
+from opsin.data import Preprocessing, Split
 from opsin.errors import InputError
 from opsin.sequence.inputs import pad, text_of
 from opsin.sequence.tokens import END, PAD
-from opsin.sequence.truth import SequenceTruth
+from opsin.sequence.truth import WRITTEN, SequenceTruth
 from opsin.sequence.vocabulary import Vocabulary, build_vocabulary
 
 IGNORED = -1  # among labels: after the end of a text
@@ -53,8 +53,15 @@ class Terms:
 
     @property
     def channels(self) -> int:
-        """Numbers of a step; 0 of texts."""
+        """Numbers of a step, or channels of an image; 0 of texts."""
         return int(self.meaning.get("channels", 0))
+
+    @property
+    def images(self) -> Preprocessing:
+        """How an image that is to be described becomes one of those of the training: their size and channels."""
+        height, width = (int(side) for side in self.meaning["size"])
+        channels = self.channels
+        return Preprocessing(size=(height, width), channels=channels, mean=(0.0,) * channels, std=(1.0,) * channels)
 
     @property
     def values(self) -> int:
@@ -69,7 +76,7 @@ class Terms:
     @property
     def num_classes(self) -> int:
         """Outputs of the network."""
-        if self.form in ("pairs", "language"):
+        if self.form in (*WRITTEN, "language"):
             return len(self.target)
         return self.values if self.form == "values" else len(self.classes)
 
@@ -77,7 +84,10 @@ class Terms:
         """What was read, code points (n,) or numbers (T, C), as the network's input and its lengths (B,).
 
         Symbols (B, S) int64, `PAD` after the end, or numbers (B, S, C) float32. Texts to be continued end with `END`.
+        Images, uint8 (C, H, W) of one size, are (B, C, H, W) float32 in [0, 1], and read at once: their lengths are 1.
         """
+        if self.form == "captions":
+            return torch.stack([one.float() / 255 for one in raw]), torch.ones(len(raw), dtype=torch.int64)
         if self.source is None:
             mean, std = (self.meaning.get(name) for name in ("mean", "std"))
             if mean is not None:
@@ -90,7 +100,7 @@ class Terms:
         """The truth of a batch as the network's loss takes it. source: what was read, as of `as_input`."""
         if self.form == "language":
             return {"tokens": self.as_input(source)[0]}
-        if self.form == "pairs":
+        if self.form in WRITTEN:
             return {"tokens": pad([self.target.encode(text_of(one)) for one in raw], PAD, torch.int64)[0]}
         if self.form == "labels":
             place = {name: k for k, name in enumerate(self.classes)}
@@ -122,8 +132,12 @@ def choose_terms(
     truth: SequenceTruth = train.kind
     found: dict[str, Any] = {}
     options = {"min_count": min_count, "most": size}
-    strings = getattr(train.inputs, "strings", None)
-    if strings is None:
+    strings: Any = getattr(train.inputs, "strings", None)
+    if truth.form == "captions":
+        inputs: Any = train.inputs
+        found |= {"channels": inputs.channels, "size": list(inputs.size_of_all)}
+        found["target"] = build_vocabulary(truth.texts or (), target_unit, **options).to_meaning()
+    elif strings is None:
         found["channels"] = int(train.inputs.channels)  # type: ignore[attr-defined]
         found |= _scale(train) if normalize else {}
     elif truth.form == "labels":
@@ -139,9 +153,9 @@ def choose_terms(
     if truth.form == "values" and truth.numbers is not None:
         found["values"] = int(truth.numbers.shape[1])
         found |= _answer_scale(truth.numbers) if normalize else {}
-    if truth.form in ("pairs", "language"):
-        texts = truth.texts if truth.form == "pairs" else strings()  # type: ignore[misc]
-        written = Vocabulary.from_meaning(found.get("target", found["source"]))
+    if truth.form in (*WRITTEN, "language"):
+        texts = truth.texts if truth.form in WRITTEN else strings()
+        written = Vocabulary.from_meaning(found["target"] if "target" in found else found["source"])
         longest = max((len(written.split(text)) for text in _longest(texts)), default=1)
         found["max_length"] = max_length or 2 * longest
     return found

@@ -17,6 +17,7 @@ from opsin.errors import InputError, unknown
 
 FORMS: Mapping[str, str] = {
     "pairs": "a text for each text",
+    "captions": "a text for each image",
     "language": "texts that go on",
     "labels": "a label for each word",
     "classes": "a class for each sequence",
@@ -24,8 +25,10 @@ FORMS: Mapping[str, str] = {
 }
 # What a network's `answers_with` says -> the form that it is for
 ANSWERS: Mapping[str, str] = {
-    "text": "pairs", "next": "language", "labels": "labels", "class": "classes", "values": "values"
+    "text": "pairs", "caption": "captions", "next": "language", "labels": "labels", "class": "classes",
+    "values": "values",
 }  # fmt: skip
+WRITTEN = ("pairs", "captions")  # forms whose truth is a text that a model writes
 
 
 @dataclass(frozen=True)
@@ -52,9 +55,10 @@ class SequenceSummary(Summary):
 class SequenceTruth(Truth):
     """What a model is to say of each sequence.
 
-    form: one of `FORMS`. texts: of "pairs" the other text, of "labels" the labels joined by blanks. classes: names of
-    classes and labels. numbers: of "classes" (N,) int64, of "values" (N, K) float32. size: how many examples there are.
-    terms: how a model reads and writes, see `opsin.sequence.terms`; empty until a training has chosen it.
+    form: one of `FORMS`. texts: of "pairs" and "captions" the text to be written, of "labels" the labels joined by
+    blanks. classes: names of classes and labels. numbers: of "classes" (N,) int64, of "values" (N, K) float32. size:
+    how many examples there are. terms: how a model reads and writes, see `opsin.sequence.terms`; empty until a training
+    has chosen it.
     """
 
     form: str
@@ -66,7 +70,7 @@ class SequenceTruth(Truth):
 
     @classmethod
     def of_texts(cls, form: str, texts: Sequence[str]) -> SequenceTruth:
-        """Of "pairs" or "labels", from strings."""
+        """Of "pairs", "captions" or "labels", from strings."""
         names = sorted({name for text in texts for name in text.split()}) if form == "labels" else ()
         return cls(form, len(texts), texts=PackedTexts.pack(texts), classes=tuple(names))
 
@@ -156,8 +160,8 @@ class SequenceTruth(Truth):
         )
 
     def same(self, i: int, other: Any, j: int) -> str | None:
-        """A text may have several translations, so that pairs never contradict each other."""
-        return None if self.form == "pairs" or self.digest(i) == other.digest(j) else "with another answer"
+        """A text may have several translations, an image several captions: they never contradict each other."""
+        return None if self.form in WRITTEN or self.digest(i) == other.digest(j) else "with another answer"
 
 
 def check_form(form: str) -> str:
