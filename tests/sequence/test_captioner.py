@@ -49,7 +49,7 @@ def test_sentences_are_of_the_boxes_of_the_scenes() -> None:
             labels = sorted(scenes.splits[key].kind.at(i).labels.tolist())
             assert sorted(int(word) for word in split.kind.texts[i].split() if word.isdecimal()) == labels
             assert torch.equal(split.read(i), scenes.splits[key].read(i))
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match="'captions:0'; expected captions, or captions:N"):
         data.open("captions:0", "sequence")
 
 
@@ -101,11 +101,12 @@ def test_any_backbone_reads_the_image() -> None:
     model = registry.create_model("captioner", target_vocabulary=9, backbone="resnet18", hidden=6, embedding=5).eval()
     assert model(torch.rand(1, 3, 70, 90))["memory"].shape == (1, 30, 256)
     assert model.grid(70, 90) == (5, 6)
-    for options, message in (
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"backbone_options": {"width": 2}}, "name it"),
         ({"backbone": "lenet5"}, "no stage of stride 16"),
         ({"dropout": 2.0}, "dropout"),
-    ):
+    ]
+    for options, message in wrong:
         with pytest.raises(InputError, match=message):
             Captioner(**options)
     with pytest.raises(InputError, match=r"takes images \(B, 3, H, W\)"):

@@ -218,6 +218,8 @@ def test_the_command(
     assert status == 0 and [one["source"] for one in json.loads(out)] == ["1 May 2021", "007"]
     status, _, err = call("predict", dates, "3 \u015cept 2021", "1 May 2021")
     assert status == 2 and "1 of 2 inputs could not be read" in err
+    status, _, err = call("predict", dates, "")
+    assert status == 2 and "an empty text was given" in err
     status, out, _ = call("eval", dates, "--beam", "2", "--json")
     assert status == 0 and "exact_match" in out
     status, _, err = call("predict", dates, tmp_path)

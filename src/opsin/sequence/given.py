@@ -32,6 +32,8 @@ def find_given(inputs: Sequence[str | Path], terms: Any) -> list[tuple[Any, str]
     found: list[tuple[Any, str]] = []
     for given in inputs:
         text, path = str(given), Path(given).expanduser()
+        if not text.strip():
+            raise InputError("an empty text was given; give one or more symbols, or a file with a text a line")
         if text == "-" and terms.form == "captions":
             raise InputError("- is standard input, and the model describes images; give their files")
         if text == "-":

@@ -23,6 +23,7 @@ from opsin.sequence.inputs import KEY
 from opsin.sequence.truth import SequenceTruth
 
 _NAME = re.compile(r"captions(?::(\d+))?")
+_MOST = 1_000_000  # training scenes
 _DOWN, _ACROSS = ("top", "middle", "bottom"), ("left", "centre", "right")
 
 
@@ -73,8 +74,8 @@ def caption(digits: Sequence[tuple[int, float, float]], side: float) -> str:
 def open_captions(name: str) -> Source:
     """The scenes of `opsin.data.formats.digit_scenes` with their sentences. Raises InputError for another name."""
     match = _NAME.fullmatch(name)
-    if match is None:
-        raise InputError(f"data source {name!r}; expected captions, or captions:N with N training scenes")
+    if match is None or not 1 <= int(match[1] or 1) <= _MOST:
+        raise InputError(f"data source {name!r}; expected captions, or captions:N with N training scenes, 1 to {_MOST}")
     scenes = open_scenes(f"scenes:{match[1]}" if match[1] else "scenes")
     return Source(name, "built in", {key: _described(split) for key, split in scenes.splits.items()})
 

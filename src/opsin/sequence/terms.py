@@ -132,13 +132,13 @@ def choose_terms(
     truth: SequenceTruth = train.kind
     found: dict[str, Any] = {}
     options = {"min_count": min_count, "most": size}
-    strings: Any = getattr(train.inputs, "strings", None)
+    inputs: Any = train.inputs
+    strings: Any = getattr(inputs, "strings", None)
     if truth.form == "captions":
-        inputs: Any = train.inputs
         found |= {"channels": inputs.channels, "size": list(inputs.size_of_all)}
         found["target"] = build_vocabulary(truth.texts or (), target_unit, **options).to_meaning()
     elif strings is None:
-        found["channels"] = int(train.inputs.channels)  # type: ignore[attr-defined]
+        found["channels"] = int(inputs.channels)
         found |= _scale(train) if normalize else {}
     elif truth.form == "labels":
         found["source"] = build_vocabulary(strings(), "words", **options).to_meaning()
@@ -154,7 +154,9 @@ def choose_terms(
         found["values"] = int(truth.numbers.shape[1])
         found |= _answer_scale(truth.numbers) if normalize else {}
     if truth.form in (*WRITTEN, "language"):
-        texts = truth.texts if truth.form in WRITTEN else strings()
+        texts: Any = truth.texts
+        if truth.form == "language":
+            texts = inputs.strings()
         written = Vocabulary.from_meaning(found["target"] if "target" in found else found["source"])
         longest = max((len(written.split(text)) for text in _longest(texts)), default=1)
         found["max_length"] = max_length or 2 * longest
