@@ -25,8 +25,9 @@ from torch import Tensor
 
 from opsin.ops.compositing import composite, density_weights, interval_lengths
 from opsin.ops.rays import hierarchical_samples, stratified_samples
-from opsin.render.nerf import NeRF, RadianceMLP
+from opsin.render.nerf import NeRF
 from opsin.render.radiance_field import Outputs
+from opsin.render.radiance_mlp import RadianceMLP
 
 _PIECE = 65_536  # points, as published
 

@@ -25,7 +25,7 @@ CLASSES = {
     "labelled": CIFAR,
     "IMAGENET": ("n01440764", "n01443537"),
     "other": ("cat", "dog"),
-    **{domain: ("dark", "light") for domain in ("a", "b", "c", "checked")},
+    **dict.fromkeys(("a", "b", "c", "checked"), ("dark", "light")),
 }
 BOXES = ("boxes", "cells", "bccd", "aerial")
 XML = """<annotation><filename>{name}.jpg</filename><size><width>96</width><height>64</height><depth>3</depth></size>

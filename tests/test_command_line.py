@@ -311,7 +311,7 @@ def complete(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         ("opsin train --device m", ["mps"]),
         ("opsin export RUN --format o", ["onnx", "openvino"]),
         (f"opsin predict {DETECTOR} --score", ["--score-threshold"]),
-        ("opsin frobnicate a", []),
+        ("opsin frobnicate z", []),
     ],
 )
 def test_completion(

@@ -163,7 +163,7 @@ def test_files_and_functions_are_short() -> None:
 HOUSE_ROOMS = ("engine", "data", "analyze", "cli", "registry", "structures")
 HOUSE = [path for path in MODULES if room(module_name(path)) in HOUSE_ROOMS]
 TASKS = re.compile(rf"\b({'|'.join(name for name in TASK_ROOMS if (PACKAGE / name).is_dir())})\b")
-WORDS = {"read", "render", "sequence", "track"}  # tasks whose names are words and methods too, or tags of somebody's XML
+WORDS = {"read", "render", "sequence", "track"}  # tasks whose names are words and methods too, or tags of an XML
 KINDS = re.compile(r"\b(ClassLabels|Boxes|JointBoxes|Truth|Backbone|Detector|RCNN|FasterRCNN|RPN|YOLO\w*)\b")
 
 

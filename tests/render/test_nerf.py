@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from plain_nerf import render
 from torch import Tensor
 
 from opsin import registry
 from opsin.nn.counting import count_parameters
 from opsin.render.active_gradient import ask
-from opsin.render.nerf import NeRF, RadianceMLP
+from opsin.render.nerf import NeRF
+from opsin.render.radiance_mlp import RadianceMLP
+
+from .plain_nerf import render
 
 
 def make(**options: object) -> NeRF:

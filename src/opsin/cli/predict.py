@@ -130,8 +130,6 @@ def predict(
     own = output.take_files(predictor.room, options, inputs)
     options = {"batch_size": batch_size, **({"tile": tile} if tile is not None else {}), **own}
     if predictor.takes in ("together", "nothing"):
-        if out is not None:
-            output.join(predictor.answer_class)
         _answer_once(predictor, found, options, as_json, output)
         return
     if not inputs:
@@ -237,6 +235,8 @@ def _answer_once(
     predictor: Any, inputs: Sequence[Any], options: dict[str, Any], as_json: bool, output: PredictOutput
 ) -> None:
     """The one answer of a model that looks at all of its input together, or needs none."""
+    if output.out is not None:
+        output.join(predictor.answer_class)
     answer = next(predictor.stream(list(inputs), **options))
     output.add(answer, dict(answer))
     output.finish(predictor.answer_class, rooms.find_room(predictor.recipe.task))

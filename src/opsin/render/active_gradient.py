@@ -19,7 +19,7 @@ from torch import Tensor
 from opsin.ops.positional_encoding import encode_positions
 
 if TYPE_CHECKING:
-    from opsin.render.nerf import RadianceMLP
+    from opsin.render.radiance_mlp import RadianceMLP
 
 _ROWS = 4096  # places at once: 4 MB a layer of 256
 _LEAST = 1e-7  # of the largest gradient

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from opsin.engine.program import Program
 from opsin.errors import InputError
-from opsin.render.nerf import NeRF, RadianceMLP
+from opsin.render.nerf import NeRF
+from opsin.render.radiance_mlp import RadianceMLP
 from opsin.render.shape_network import BoxedShape
 
 
