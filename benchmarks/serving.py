@@ -28,6 +28,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -71,7 +72,7 @@ def save_model(folder: Path, name: str) -> Path:
         torch.manual_seed(0)
         channels, size = (1, 32) if name == "lenet5" else (3, 224)
         prepared = Preprocessing(channels=channels, size=(size, size), mean=(0.5,) * channels, std=(0.25,) * channels)
-        options = {"num_classes": 10, "in_channels": channels}
+        options: dict[str, Any] = {"num_classes": 10, "in_channels": channels}
         model = opsin.create_model(name, **options)
         recipe = load_recipe({"task": "classify", "model": {"name": name}, "data": {"source": ""}})
         save_model(file, model, Facts(recipe, prepared, {"classes": list("0123456789")}, options), {})

@@ -27,7 +27,7 @@ SIZE = (256, 256)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("mesh", type=Path)
     given = parser.parse_args()
     mesh = centred(read_mesh(given.mesh, faces=True))

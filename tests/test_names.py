@@ -105,7 +105,8 @@ def call(
         monkeypatch.setattr(sys, "argv", ["opsin", *words])
         with pytest.raises(SystemExit) as stop:
             main()
-        done = Done(int(stop.value.code or 0), *capfdbinary.readouterr())
+        written = capfdbinary.readouterr()
+        done = Done(int(stop.value.code or 0), written.out, written.err)
         check_printable(done.stdout, done.stderr)
         return done
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,14 @@ _SMALL = {
 }
 
 
-def fit(out: Path, model: str, source: str = "spheres_views:16", **settings: Any) -> tuple[Run, list[str]]:
+def fit(
+    out: Path, model: str, source: str = "spheres_views:16", settings: Mapping[str, Any] | None = None
+) -> tuple[Run, list[str]]:
     lines: list[str] = []
     own = {"render.rays": 32, "render.epoch_steps": 4, "render.val_views": 1, "render.test_views": 2, "train.epochs": 2}
     own |= {f"model.{key}": value for key, value in _SMALL.get(model, {}).items()}
     recipe = {"task": "render", "model": {"name": model}, "data": {"source": source}}
-    return train(recipe, {**own, **settings}, out=out, say=lines.append), lines
+    return train(recipe, {**own, **(settings or {})}, out=out, say=lines.append), lines
 
 
 def test_rays_are_those_of_the_pixels() -> None:
@@ -60,7 +63,7 @@ def test_rays_are_those_of_the_pixels() -> None:
 
 @pytest.mark.parametrize("model", ["nerf", "fast_nerf"])
 def test_a_resumed_run_is_the_uninterrupted_one(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fit(tmp_path / "whole", model, **{"train.save_every_steps": 2})
+    fit(tmp_path / "whole", model, settings={"train.save_every_steps": 2})
     own = Task.training_step
 
     def dying(self: Task, batch: Any, batch_idx: int) -> Any:
@@ -71,7 +74,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(model: str, tmp_path: Path, monk
     with monkeypatch.context() as patch:
         patch.setattr(Task, "training_step", dying)
         with pytest.raises(RuntimeError, match="power failed"):
-            fit(tmp_path / "run", model, **{"train.save_every_steps": 2})
+            fit(tmp_path / "run", model, settings={"train.save_every_steps": 2})
     train(resume=tmp_path / "run", say=lambda line: None)
     whole, again = (read_checkpoint(tmp_path / name / "last.ckpt")["state_dict"] for name in ("whole", "run"))
     assert whole.keys() == again.keys() and all(torch.equal(value, again[name]) for name, value in whole.items())
@@ -112,7 +115,7 @@ def test_a_run_is_evaluated_and_looked_at(tmp_path: Path) -> None:
 
 
 def test_a_shape_is_learned_from_its_mesh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("opsin.render.evaluate.measure_surface", lambda *given: measure_surface(*given, 32))
+    monkeypatch.setattr("opsin.render.evaluate.measure_surface", lambda model, truth: measure_surface(model, truth, 32))
     mesh = tmp_path / "cube.obj"
     corners = [(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]
     quads = [(1, 2, 4, 3), (5, 7, 8, 6), (1, 5, 6, 2), (3, 4, 8, 7), (1, 3, 7, 5), (2, 6, 8, 4)]
@@ -120,7 +123,7 @@ def test_a_shape_is_learned_from_its_mesh(tmp_path: Path, monkeypatch: pytest.Mo
         "".join(f"v {x} {y} {z}\n" for x, y, z in corners) + "".join(f"f {a} {b} {c} {d}\n" for a, b, c, d in quads)
     )
     settings = {"render.rays": 1024, "render.epoch_steps": 60, "model.width": 32, "model.depth": 2, "train.epochs": 1}
-    run, _ = fit(tmp_path / "run", "sdf", str(mesh), **settings, **{"optim.lr": 0.005})
+    run, _ = fit(tmp_path / "run", "sdf", str(mesh), settings={**settings, "optim.lr": 0.005})
     assert run.metrics["iou"] > 0.85 and run.metrics["chamfer"] < 0.03 and run.metrics["euler_true"] == 2
     answer = opsin.load(tmp_path / "run").predict(mesh=str(tmp_path / "cube.ply"), resolution=16)
     assert answer["faces"] > 100 and (tmp_path / "cube.ply").exists()
@@ -141,7 +144,7 @@ def test_a_shape_is_learned_from_its_mesh(tmp_path: Path, monkeypatch: pytest.Mo
 )
 def test_what_cannot_be_is_refused(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
-        fit(tmp_path / "run", "nerf", **settings)
+        fit(tmp_path / "run", "nerf", settings=settings)
 
 
 def test_an_empty_field_is_reported_once_with_a_remedy() -> None:
@@ -177,7 +180,7 @@ def test_psnr_and_ssim() -> None:
 
 
 def test_fields_are_exported_as_what_they_say_at_places(tmp_path: Path) -> None:
-    fit(tmp_path / "run", "nerf", **{"train.epochs": 1, "render.test_views": 1})
+    fit(tmp_path / "run", "nerf", settings={"train.epochs": 1, "render.test_views": 1})
     predictor = opsin.load(tmp_path / "run")
     (program,) = predictor.programs()
     points = predictor.collate([None] * 5)
@@ -188,6 +191,6 @@ def test_fields_are_exported_as_what_they_say_at_places(tmp_path: Path) -> None:
     found = exported.module()(points)
     torch.testing.assert_close(found["density"], density)
     torch.testing.assert_close(found["color"], color)
-    fit(tmp_path / "fast", "fast_nerf", **{"train.epochs": 1, "render.test_views": 1})
+    fit(tmp_path / "fast", "fast_nerf", settings={"train.epochs": 1, "render.test_views": 1})
     with pytest.raises(InputError, match="tables"):
         opsin.load(tmp_path / "fast").programs()

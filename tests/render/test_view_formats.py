@@ -6,6 +6,7 @@ import json
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -223,7 +224,7 @@ def test_what_cannot_be_read_is_refused_in_a_line(
     assert "\n" not in str(caught.value)
 
 
-def _kinds(path: Path, **options: float) -> dict[str, str]:
+def _kinds(path: Path, **options: Any) -> dict[str, str]:
     found = data.inspect(data.open(path, "render", **options), "render").problems
     return {problem.kind: problem.severity for problem in found if problem.kind != "untrainable"}
 

@@ -51,7 +51,7 @@ def plain(volume: Volume, side: int, step: float, shading: bool) -> tuple[np.nda
     pose, intrinsics = (one.double().numpy() for one in camera(side))
     grid, spacing = volume.values.double().numpy(), np.array(volume.spacing)
     half = np.array(grid.shape) * spacing / 2
-    slope = np.stack(np.gradient(grid, *spacing))
+    slope = np.stack(list(np.gradient(grid, *spacing)))
     nodes = np.array([point[0] for point in POINTS])
     image, largest, mean = (
         np.zeros((side, side, 3)),
@@ -119,12 +119,12 @@ def test_a_slab_is_its_closed_form_and_its_gradients_are_differences() -> None:
     total(values, densities).backward()
     assert values.grad is not None and densities.grad is not None
     place, small = np.unravel_index(int(values.grad.abs().argmax()), values.shape), 1e-3
-    for tensor, at in ((values, place), (densities, (2,))):
+    for tensor, slopes, at in ((values, values.grad, place), (densities, densities.grad, (2,))):
         changed = [tensor.detach().clone() for _ in range(2)]
         for one, sign in zip(changed, (1, -1), strict=True):
             one[at] += sign * small
         ends = [total(one, densities) if tensor is values else total(values, one) for one in changed]
-        assert float((ends[0] - ends[1]) / (2 * small)) == pytest.approx(float(tensor.grad[at]), rel=0.03)
+        assert float((ends[0] - ends[1]) / (2 * small)) == pytest.approx(float(slopes[at]), rel=0.03)
 
 
 def nifti(values: np.ndarray, matrix: np.ndarray, slope: float = 0.0, order: str = "<", spacing: float = 0.0) -> bytes:

@@ -98,7 +98,8 @@ def test_it_learns_where_a_square_is() -> None:
 
 
 def test_any_backbone_reads_the_image() -> None:
-    model = registry.create_model("captioner", target_vocabulary=9, backbone="resnet18", hidden=6, embedding=5).eval()
+    model: Any = registry.create_model("captioner", target_vocabulary=9, backbone="resnet18", hidden=6, embedding=5)
+    model.eval()
     assert model(torch.rand(1, 3, 70, 90))["memory"].shape == (1, 30, 256)
     assert model.grid(70, 90) == (5, 6)
     wrong: list[tuple[dict[str, Any], str]] = [

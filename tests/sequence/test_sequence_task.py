@@ -153,7 +153,8 @@ def test_numbers_are_learned_by_their_scale_and_answered_in_their_units(tmp_path
     for split, part in (("train", rows[:200]), ("val", rows[200:]), ("test", rows[200:])):
         (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, part)))
     made = fit(tmp_path / "run", "sequence_regressor", str(tmp_path), 1, **{"sequence.normalize": True})
-    terms: Any = opsin.load(made.path).terms
+    model: Any = opsin.load(made.path)
+    terms = model.terms
     truth = np.array([row["value"] for row in rows], np.float32).astype(float)
     assert terms.meaning["answer_mean"] == pytest.approx(truth[:200].mean(axis=0), rel=1e-12)
     assert terms.meaning["answer_std"] == pytest.approx([truth[:200, 0].std(), 1.0])  # what never changes has none

@@ -177,11 +177,15 @@ def test_ctrl_c_keeps_what_there_is(
 
 
 def test_a_second_ctrl_c_ends_at_once() -> None:
-    with pytest.raises(KeyboardInterrupt), stoppable() as stopped:
-        os.kill(os.getpid(), signal.SIGINT)
-        assert stopped()
-        os.kill(os.getpid(), signal.SIGINT)
-        pytest.fail("the second was not heeded")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's job in the background ignores
+    try:
+        with pytest.raises(KeyboardInterrupt), stoppable() as stopped:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert stopped()
+            os.kill(os.getpid(), signal.SIGINT)
+            pytest.fail("the second was not heeded")
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_tracks_survive_their_file() -> None:

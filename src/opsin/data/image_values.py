@@ -102,6 +102,6 @@ def describe_value(given: Any) -> str:
     return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """What an exception says, in one line."""
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -40,7 +40,7 @@ class Interval:
         return self.low > 0 or self.high < 0
 
 
-def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
+def mean_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> Interval:
     """The mean of values and its interval by Student's t with n - 1 degrees of freedom.
 
     level: between 0 and 1. Raises InputError for no values and for a level out of its range.
@@ -53,7 +53,9 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
     return Interval(float(found.mean()), error * _quantile(count - 1, level), count, level)
 
 
-def paired_difference(values: Sequence[float], reference: Sequence[float], level: float = 0.95) -> Interval:
+def paired_difference(
+    values: Sequence[float] | np.ndarray, reference: Sequence[float] | np.ndarray, level: float = 0.95
+) -> Interval:
     """The mean of values[k] - reference[k], where k is one seed of both, and its interval.
 
     What a seed does to both sides alike, by the order of the images, say, is no part of it. Raises InputError for
@@ -64,7 +66,9 @@ def paired_difference(values: Sequence[float], reference: Sequence[float], level
     return mean_interval([one - other for one, other in zip(values, reference, strict=True)], level)
 
 
-def unpaired_difference(values: Sequence[float], reference: Sequence[float], level: float = 0.95) -> Interval:
+def unpaired_difference(
+    values: Sequence[float] | np.ndarray, reference: Sequence[float] | np.ndarray, level: float = 0.95
+) -> Interval:
     """mean(values) - mean(reference) of samples that have nothing in common, and Welch's interval of it."""
     one, other = _values(values, level), _values(reference, level)
     mean, count = float(one.mean() - other.mean()), min(len(one), len(other))
@@ -77,7 +81,7 @@ def unpaired_difference(values: Sequence[float], reference: Sequence[float], lev
     return Interval(mean, math.sqrt(sum(parts)) * _quantile(freedom, level), count, level)
 
 
-def _values(values: Sequence[float], level: float) -> np.ndarray:
+def _values(values: Sequence[float] | np.ndarray, level: float) -> np.ndarray:
     if not 0 < level < 1:
         raise InputError(f"the level of confidence is {level}; expected a number between 0 and 1, such as 0.95")
     if not len(values):

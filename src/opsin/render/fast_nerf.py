@@ -70,10 +70,9 @@ class FastNeRF(RadianceField):
         self.density = FactoredGrid(resolution, density_components, gain)
         self.features = FactoredGrid(resolution, color_components, gain)
         inner = 3 * color_components + encoded_size(3, _DIRECTIONS)
-        self.color = nn.Sequential(
-            nn.Linear(inner, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 3)
-        )
-        nn.init.zeros_(self.color[-1].bias)
+        last = nn.Linear(hidden, 3)
+        self.color = nn.Sequential(nn.Linear(inner, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), last)
+        nn.init.zeros_(last.bias)
         self.samples, self.reach, self.visible, self.fog = samples, reach, visible, fog
         self.shift = math.log(math.expm1(-math.log1p(-start)))  # softplus of it makes the opacity of a step `start`
 

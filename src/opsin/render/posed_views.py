@@ -154,7 +154,8 @@ class PosedViews(Truth):
     @property
     def usable(self) -> np.ndarray:
         """(N,) bool: whose pose is finite and turns without scaling or mirroring."""
-        finite: np.ndarray = np.isfinite(self.poses).all((1, 2)) & np.isfinite(self.intrinsics).all(1)
+        numbers = np.concatenate([self.poses.reshape(-1, 16), self.intrinsics], axis=1)
+        finite: np.ndarray = np.logical_and.reduce(np.isfinite(numbers), axis=1)
         turns = np.where(finite[:, None, None], self.poses[:, :3, :3], np.eye(3))
         off = np.abs(turns @ turns.transpose(0, 2, 1) - np.eye(3)).max((1, 2))
         return finite & (off <= _ROTATION) & (np.linalg.det(turns) > 0)

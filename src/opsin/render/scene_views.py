@@ -57,8 +57,8 @@ class SceneImages(Inputs):
         return self.size_
 
     def select(self, places: np.ndarray) -> SceneImages:
-        own = (one[places] for one in (self.poses, self.intrinsics))
-        return SceneImages(self.scene, self.size_, *own, self.prefix, self.places[places])
+        poses, intrinsics = self.poses[places], self.intrinsics[places]
+        return SceneImages(self.scene, self.size_, poses, intrinsics, self.prefix, self.places[places])
 
 
 @lru_cache(maxsize=512)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from opsin.errors import InputError
 from opsin.render.density_mesh import grid_values, surface
@@ -21,7 +21,7 @@ def surface_distance(
     """The Chamfer distance of two meshes: the mean of both directions, over `count` samples of each surface."""
     random = np.random.RandomState(0)
     one, other = (surface_samples(*mesh, count, random)[0] for mesh in (first, second))
-    there, back = cKDTree(other).query(one)[0].mean(), cKDTree(one).query(other)[0].mean()
+    there, back = KDTree(other).query(one)[0].mean(), KDTree(one).query(other)[0].mean()
     return float(there + back) / 2
 
 

@@ -34,9 +34,9 @@ class ShapeScore:
 
 def nearest(points: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Distance (N,) from each point (N, 3) to the nearest of others (M, 3), and which that is (N,)."""
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
-    distance, place = cKDTree(others).query(points)
+    distance, place = KDTree(others).query(points)
     return np.asarray(distance), np.asarray(place)
 
 

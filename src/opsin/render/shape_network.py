@@ -30,6 +30,7 @@ class BoxedShape(nn.Module):
         frequencies: int = 5,
     ) -> None:
         super().__init__()
+        self.middle: Tensor
         low, high = torch.tensor(list(box), dtype=torch.float32).view(2, 3)
         self.register_buffer("middle", (low + high) / 2, persistent=False)
         self.reach = float((high - low).max()) / 2

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from opsin.errors import InputError
 
@@ -93,7 +93,7 @@ class MeshDistance:
         samples, face = surface_samples(self.vertices, self.faces, count, np.random.RandomState(seed))
         middles = self.vertices[self.faces].mean(1)  # of the smallest faces too
         self._tree, self._face = (
-            cKDTree(np.concatenate([samples, middles])),
+            KDTree(np.concatenate([samples, middles])),
             np.concatenate([face, np.arange(len(self.faces))]),
         )
 
@@ -104,7 +104,7 @@ class MeshDistance:
         return np.concatenate(parts) if parts else np.zeros(0)
 
     def _distances(self, points: np.ndarray) -> np.ndarray:
-        _, nearest = self._tree.query(points, k=_NEAREST)
+        nearest: np.ndarray = np.asarray(self._tree.query(points, k=_NEAREST)[1])
         best, signed = np.full(len(points), np.inf), np.zeros(len(points))
         for k in range(_NEAREST):
             face = self._face[nearest[:, k]]
