@@ -366,7 +366,7 @@ def test_state_dict_round_trip(name: str) -> None:
     assert twin.initialize_from(model.state_dict()) == []  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("name", {registry.find_model(name).family: name for name in SMALL}.values())
+@pytest.mark.parametrize("name", ["rfbnet", "ctpn", "yolov1", "yolov2", "yolov4"])  # others in their own tests
 def test_exports_with_any_batch(name: str) -> None:
     model, images = small(name), make_images(small(name), batch=3)
     program = torch.export.export(model, (images[:2],), dynamic_shapes=({0: Dim("batch", max=64)},))

@@ -225,8 +225,7 @@ def test_decode_gives_probabilities(name: str) -> None:
     assert torch.equal(found.argmax(dim=1), outputs["logits"].argmax(dim=1))
 
 
-@pytest.mark.parametrize("name", SMALL)
-@pytest.mark.parametrize("classes", [1, CLASSES])
+@pytest.mark.parametrize(("name", "classes"), [*((name, CLASSES) for name in SMALL), ("unet", 1), ("deeplabv3", 1)])
 def test_classes_that_overlap(name: str, classes: int) -> None:
     model = build_small(name, num_classes=classes, overlapping=True).eval()
     outputs = model(make_images(model))

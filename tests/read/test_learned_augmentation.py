@@ -112,14 +112,14 @@ def test_the_agent_finds_what_is_hard() -> None:
             return {"mean": images[:, 0, 0, 0]}
 
     # A dark line on top of a bright image: the corner reads bright where the point goes up and out of the line.
-    images = torch.ones(32, 1, 32, 100)
+    images = torch.ones(16, 1, 32, 50)
     images[:, :, :2] = 0
     learned = LearnedAugmentation(1, radius=10)
     optimizer = torch.optim.Adam(learned.parameters(), 1e-3)
     for _ in range(60):
         bent = learned(images)
         optimizer.zero_grad()
-        learned.loss(Corner(), Corner()(bent), targets(32))["loss"].backward()
+        learned.loss(Corner(), Corner()(bent), targets(16))["loss"].backward()
         optimizer.step()
     learned.eval()
     up = learned.agent(images).softmax(dim=3)[:, 0, 1, 0]  # what it gives to the upper left point's going up

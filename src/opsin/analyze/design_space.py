@@ -24,7 +24,7 @@ COSTS = ("macs", "params", "activations")
 _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 _NUMBER = r"(\d+(?:\.\d+)?)([kKmMgG]?)"
 _LIMIT = re.compile(rf"(\w+)=(?:{_NUMBER}\.\.)?{_NUMBER}")
-_TRIES = 200_000  # draws for one network within the limits
+_TRIES = 20_000  # draws for one network within the limits
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def draw(
 ) -> list[Sample]:
     """Different networks of a space within some limits; the first of more are those of fewer.
 
-    Raises InputError where 200,000 draws in a row are outside.
+    Raises InputError where 20,000 draws in a row are outside.
     """
     random = Random(f"{space} {block} {seed}")  # each space its own numbers
     found: dict[Stages, Sample] = {}
