@@ -172,7 +172,7 @@ def test_another_tasks_field_is_one_line(runs: dict[str, Path], photos: Path) ->
             getattr(one, name)
     with pytest.raises(AttributeError, match="it has label"):
         _ = answers[0].lable
-    with pytest.raises(InputError, match="answers of classify have it"):
+    with pytest.raises(InputError, match="answers of classify and adapt have it"):
         _ = objects().probabilities
 
 

@@ -33,7 +33,7 @@ def hausdorff_distances(queries: Sequence[Array], supports: Sequence[Array], wan
 
     Dubuisson and Jain 1994, doi:10.1109/ICPR.1994.576361, d22 with f2. queries, supports: of each its points, see
     `ink_points`. wanted: (Q, S) bool, of which pairs; the others are infinitely far. Returns (Q, S) float64. About 2 ms
-    of one core a pair of Omniglot's drawings, of 1,000 points each; all cores take part.
+    of one core a pair of Omniglot's drawings, of 1,000 points each.
     """
     from scipy.spatial import KDTree
 
@@ -48,4 +48,4 @@ def hausdorff_distances(queries: Sequence[Array], supports: Sequence[Array], wan
 
 def _mean_distance(tree: KDTree, points: Array) -> float:
     """Of points to the nearest of a tree's."""
-    return float(tree.query(points, workers=-1)[0].mean())
+    return float(tree.query(points)[0].mean())

@@ -24,7 +24,7 @@ from opsin.data import Split
 from opsin.data.fingerprint import identify
 from opsin.engine.callbacks import StoppedError, on_terminal, read_rows, write_rows
 from opsin.engine.checkpoint import read_tensors
-from opsin.engine.recipe import DataSection, Recipe, TrainSection, migrate_flat
+from opsin.engine.recipe import DataSection, MixingSection, Recipe, TrainSection, migrate_flat
 from opsin.engine.report import Table
 from opsin.engine.run import RunFolder
 from opsin.engine.task import Stage, Task
@@ -202,7 +202,7 @@ def _read_records(path: Path, origin: Mapping[str, Any], names: Sequence[str]) -
     records = read_records(path.parent)
     made = json.loads(path.read_text(encoding="utf-8"))
     now = origin["recipe"]
-    sections = {"train": TrainSection(), "data": DataSection(source="")}
+    sections = {"train": TrainSection(), "data": DataSection(source=""), "mixing": MixingSection()}
     defaults = {f"{name}.{key}": v for name, one in sections.items() for key, v in one.model_dump(mode="json").items()}
     # A key that there was not yet when the stages were made has its default.
     before = {key: value for key, value in defaults.items() if key in now}

@@ -39,12 +39,12 @@ ROOM = Room(
     options={
         "predict": (
             Option("path", str, "Cameras: orbit, spiral, or a JSON file of poses, as of Blender; orbit.",
-                   metavar="PATH"),
+                   metavar="FILE", local=True),
             Option("views", int, "Views along the path; 30.", minimum=1, maximum=10_000),
             Option("side", int, "Pixels of an image's longer side; as it was trained if not given.", minimum=1,
                    maximum=4096),
             Option("mesh", str, "Write the surface as a mesh: a file that ends in .ply, .obj or .stl.",
-                   metavar="FILE"),
+                   metavar="FILE", local=True),
             Option("resolution", int, "Of the mesh: places of a side of the grid; 128.", minimum=8, maximum=512),
             Option("level", float, "Of the mesh: the density, or the value, at its surface; found if not given."),
         ),
