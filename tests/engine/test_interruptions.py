@@ -211,7 +211,7 @@ main()
 """
 
 
-@pytest.mark.parametrize(("name", "workers"), [("SIGTERM", 2)])
+@pytest.mark.parametrize(("name", "workers"), [("SIGTERM", 2), ("SIGHUP", 0)])
 def test_a_signal_to_the_whole_group_loses_nothing(name: str, workers: int, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(json.dumps(settings(epochs=3, workers=workers, save_every_steps=None)))

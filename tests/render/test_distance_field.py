@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from opsin.errors import InputError
-from opsin.render.density_mesh import grid_values, surface, write_mesh
+from opsin.render.density_mesh import grid_values, surface
 from opsin.render.distance_field import ShapeField, eikonal_losses, field_gradient, trace_spheres
+from opsin.render.meshes import Mesh, write_mesh
 from opsin.render.signed_distance import MeshDistance, open_edges, surface_samples
 
 _CUBE = np.array([[x, y, z] for x in (-1.0, 1) for y in (-1.0, 1) for z in (-1.0, 1)])
@@ -86,14 +89,14 @@ def test_rays_meet_a_ball_where_they_should() -> None:
 
 
 @pytest.mark.parametrize("ending", [".ply", ".obj", ".stl"])
-def test_a_surface_is_written(ending: str, tmp_path: object) -> None:
+def test_a_surface_is_written(ending: str, tmp_path: Path) -> None:
     box = ([-1.0] * 3, [1.0] * 3)
     vertices, faces = surface(grid_values(lambda p: 0.6 - p.norm(dim=1), box, 24), box, 0.0)
     np.testing.assert_allclose(np.linalg.norm(vertices, axis=1), 0.6, atol=0.01)
     assert open_edges(faces) == 0
     edges = len(np.unique(np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), 1), axis=0))
     assert len(vertices) - edges + len(faces) == 2  # Euler's number of a ball
-    path = write_mesh(tmp_path / f"ball{ending}", vertices, faces)  # type: ignore[operator]
+    path = write_mesh(tmp_path / f"ball{ending}", Mesh(vertices, faces))
     content = path.read_bytes()
     counts = {".ply": f"element face {len(faces)}".encode(), ".obj": b"\nf ", ".stl": np.uint32(len(faces)).tobytes()}
     assert counts[ending] in content

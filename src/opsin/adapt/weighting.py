@@ -5,13 +5,15 @@ Shimodaira 2000, "Improving predictive inference under covariate shift by weight
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 
 from opsin.adapt.method import Method
 from opsin.adapt.selection import density_ratio
 
 
-class InstanceMethod(Method):
+class InstanceMethod(Method, ABC):
     """The sources' examples get weights by what the network of the sources alone sees of them and of the target.
 
     Then the training begins anew with these. Weights have the mean 1.
@@ -20,6 +22,7 @@ class InstanceMethod(Method):
     family = "instances"
     mixes = False
 
+    @abstractmethod
     def weigh(
         self, source: np.ndarray, target: np.ndarray, labels: np.ndarray, target_labels: np.ndarray
     ) -> np.ndarray:
@@ -27,7 +30,6 @@ class InstanceMethod(Method):
 
         source: (n, D), target: (m, D) float32 features. labels: (n,). target_labels: (m,), -1 where not known.
         """
-        raise NotImplementedError
 
 
 def normalized_weights(weights: np.ndarray) -> np.ndarray:

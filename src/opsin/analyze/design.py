@@ -20,7 +20,7 @@ from opsin.engine.callbacks import StoppedError
 from opsin.engine.own_metrics import monitored
 from opsin.engine.recipe import Recipe, parse_yaml
 from opsin.engine.search import read_values
-from opsin.engine.trainings import Say, Trained, Wanted, run_all
+from opsin.engine.trainings import Say, Trained, Wanted, make_home, run_all
 from opsin.errors import InputError, JobError
 from opsin.files import atomic, load_json, read_regular
 from opsin.schemes import naming
@@ -63,7 +63,7 @@ def design(
             None if cache is None else str(cache),
         )  # fmt: skip
         settings.check()
-        path = _create(settings, out)
+        path = make_home(Path("design"), "-".join(settings.spaces)[:60], out, _FILE, "a design")
     else:
         path, settings = _open(resume)
         if spaces or limits or overrides or out is not None:
@@ -73,25 +73,6 @@ def design(
     with atomic(path / _FILE) as temporary:
         temporary.write_text(yaml.safe_dump(asdict(settings), sort_keys=False, width=120), encoding="utf-8")
     return _run(path, settings, parallel, say)
-
-
-def _create(settings: Settings, out: str | Path | None) -> Path:
-    name, number = "-".join(settings.spaces)[:60], 1
-    folder = Path("design") / name if out is None else Path(out)
-    while out is None and folder.exists():
-        number += 1
-        folder = Path("design") / f"{name}-{number}"
-    if (folder / _FILE).exists():
-        raise InputError(
-            f"{folder} already holds a design; continue it with --resume {folder}, or choose another --out"
-        )
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is {'not empty' if folder.is_dir() else 'a file'}; choose another --out")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make the folder {folder}: {error.strerror}; choose another --out") from None
-    return folder
 
 
 def _open(path: str | Path) -> tuple[Path, Settings]:

@@ -89,7 +89,7 @@ def ablate(
     """
     if what is None and resume is None:
         raise InputError("say what to ablate: a recipe (opsin ablate resnet20_digits --switch model.residual=false)")
-    overrides = _overrides(what, data, epochs, device, settings)
+    overrides = settings_of_flags(what, data, epochs, device, settings)
     from opsin.engine.ablation import ablate as run
     from opsin.engine.starting import recipe_of
 
@@ -141,7 +141,7 @@ def race(
     """
     if not recipes and resume is None:
         raise InputError("say which recipes to race: opsin race lenet5_digits resnet20_digits --budget 3m")
-    overrides = _overrides(None, data, None, device, settings)
+    overrides = settings_of_flags(None, data, None, device, settings)
     for one in recipes or ():
         check_recipe(one)
     from opsin.engine.ablation import race as run
@@ -164,7 +164,7 @@ def race(
         print_json(done.to_dict())
 
 
-def _overrides(
+def settings_of_flags(
     what: str | None, data: str | None, epochs: int | None, device: str | None, settings: list[str] | None
 ) -> dict[str, Any]:
     """The keys that flags give, those of --set last."""

@@ -6,11 +6,9 @@ from typing import Annotated
 
 import typer
 
-from opsin.cli.ablate import Cache, Out, Parallel, Resume
+from opsin.cli.ablate import Cache, Out, Parallel, Resume, settings_of_flags
 from opsin.cli.arguments import AsJson, DataSource, Device, Settings, examples
-from opsin.cli.early_checks import check_data, check_recipe
 from opsin.cli.printing import print_json
-from opsin.cli.train import devices_of
 from opsin.errors import InputError
 
 EXAMPLES = examples(
@@ -65,14 +63,7 @@ def design(
     """
     if not spaces and resume is None:
         raise InputError("say which design spaces: opsin design anynetx_a regnetx --limit macs=4M")
-    check_recipe(recipe)
-    check_data(data)
-    from opsin.engine.recipe import parse_setting
-
-    overrides = {} if data is None else {"data.source": data}
-    if device is not None:
-        overrides |= devices_of(device)
-    overrides |= dict(parse_setting(setting) for setting in settings or [])
+    overrides = settings_of_flags(recipe, data, None, device, settings)
     from opsin.analyze.design import RECIPE
     from opsin.analyze.design import design as run
 

@@ -38,7 +38,7 @@ class EmbedTask(Task):
         super().__init__(model, facts)
         self.history = EmbeddingHistory()
         self._last: tuple[Tensor, Tensor] | None = None  # embeddings and identities of the last batch
-        self._compared_batches = self._idle_batches = 0  # of this epoch, and those that hold nothing to compare
+        self._compared_batches = self._idle_batches = 0  # of the first epoch, and those that hold nothing to compare
 
     @classmethod
     def options(cls, recipe: Recipe, preprocessing: Preprocessing | None, source: Source) -> dict[str, Any]:
@@ -77,7 +77,7 @@ class EmbedTask(Task):
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         outputs, labels = self.model(*self.inputs(batch)), self.targets(batch)
         self._last = outputs["embedding"].detach(), labels
-        if self.processes == 1 and self.training and _compares(self.model, outputs):
+        if self.current_epoch == 0 and self.processes == 1 and self.training and _compares(self.model, outputs):
             known = labels[labels >= 0]
             found = len(known.unique())
             self._compared_batches, self._idle_batches = (
@@ -108,7 +108,7 @@ class EmbedTask(Task):
             self._keep(self.model.decode({"embedding": embeddings}).cpu(), labels.cpu())
 
     def _check_batches(self) -> None:
-        """Raise JobError if no batch of the epoch held a triplet, warn if some held none."""
+        """After the first epoch: raise JobError if no batch of it held a triplet, warn if some held none."""
         batches, idle = self._compared_batches, self._idle_batches
         self._compared_batches = self._idle_batches = 0
         remedy = "set embed.images_per_identity=4, or a larger train.batch_size"
@@ -117,7 +117,7 @@ class EmbedTask(Task):
                 f"none of the epoch's {batches:,} batches held two images of an identity and one of another, so that "
                 f"nothing was learned; {remedy}"
             )
-        if idle and self.current_epoch == 0:
+        if idle:
             warnings.warn(
                 f"{idle:,} of the first epoch's {batches:,} batches held no two images of an identity and one of "
                 f"another, and taught nothing; {remedy}",

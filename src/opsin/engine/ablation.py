@@ -19,7 +19,7 @@ from opsin.engine.comparison_report import write_comparison_report
 from opsin.engine.own_metrics import monitored
 from opsin.engine.recipe import Recipe, load_recipe, parse_setting, parse_yaml
 from opsin.engine.search import read_values
-from opsin.engine.trainings import Say, Trained, Wanted, run_all
+from opsin.engine.trainings import Say, Trained, Wanted, make_home, run_all
 from opsin.errors import InputError, JobError, unknown
 from opsin.files import atomic, read_regular
 
@@ -250,21 +250,8 @@ def _create(settings: Settings, out: str | Path | None, name: str) -> Path:
     if not settings.recipes:
         raise InputError("nothing to ablate: give a recipe (opsin ablate lenet5_digits --switch augment=null)")
     settings.check()
-    home, number = Path("ablate" if settings.kind == "ablation" else "race"), 1
-    folder = home / name if out is None else Path(out)
-    while out is None and folder.exists():
-        number += 1
-        folder = home / f"{name}-{number}"
-    if (folder / _FILE).exists():
-        raise InputError(
-            f"{folder} already holds a comparison; continue it with --resume {folder}, or choose another --out"
-        )
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is {'not empty' if folder.is_dir() else 'a file'}; choose another --out")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make the folder {folder}: {error.strerror}; choose another --out") from None
+    home = Path("ablate" if settings.kind == "ablation" else "race")
+    folder = make_home(home, name, out, _FILE, "a comparison")
     _save(folder, settings)
     return folder
 

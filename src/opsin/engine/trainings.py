@@ -28,6 +28,7 @@ from opsin.engine.recipe import Recipe, load_recipe
 from opsin.engine.run import RunFolder
 from opsin.engine.starting import given_keys
 from opsin.engine.train import Run, run_recipe
+from opsin.engine.train_log import train_log
 from opsin.engine.trial import saved_value
 from opsin.errors import InputError, JobError
 from opsin.files import atomic
@@ -148,7 +149,7 @@ def _in_few_bits(folder: Path, split: str, bits: int) -> dict[str, float]:
 def _train(wanted: Wanted, folder: Path, say: Say, watching: Sequence[Callback]) -> Trained:
     if (known := _known(wanted, folder)) is not None:
         return known
-    settings: dict[str, Any] = {"watching": watching, "test": wanted.split == "test", "say": _log(folder, say)}
+    settings: dict[str, Any] = {"watching": watching, "test": wanted.split == "test", "say": train_log(folder, say)}
     try:
         if RunFolder(folder).recipe.is_file():  # it was interrupted, perhaps before its first checkpoint
             run = run_recipe(resume=folder, **settings)
@@ -212,15 +213,25 @@ def _data_digest(wanted: Wanted, known: dict[str, str]) -> str:
     return known[place]
 
 
-def _log(folder: Path, say: Say) -> Say:
-    def write(line: str) -> None:
-        if "Ctrl-C" in line:  # the answer to who has just pressed it
-            say(line)
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "train.log").open("a", encoding="utf-8") as file:
-            file.write(f"{line}\n")
+def make_home(home: Path, name: str, out: str | Path | None, file: str, noun: str) -> Path:
+    """A new folder for several trainings: `out`, or the first free of home/name, home/name-2, ...
 
-    return write
+    file: by whose presence a folder holds such already; noun: what it is called then, "a design". Raises InputError
+    for a folder that is not new or cannot be made.
+    """
+    folder, number = home / name if out is None else Path(out), 1
+    while out is None and folder.exists():
+        number += 1
+        folder = home / f"{name}-{number}"
+    if (folder / file).exists():
+        raise InputError(f"{folder} already holds {noun}; continue it with --resume {folder}, or choose another --out")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is {'not empty' if folder.is_dir() else 'a file'}; choose another --out")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {folder}: {error.strerror}; choose another --out") from None
+    return folder
 
 
 # In processes of their own

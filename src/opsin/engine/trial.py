@@ -16,6 +16,7 @@ from opsin.engine.recipe import load_recipe
 from opsin.engine.run import RunFolder
 from opsin.engine.task import Task
 from opsin.engine.train import Run, run_recipe
+from opsin.engine.train_log import train_log
 from opsin.errors import InputError, JobError
 
 State = Literal["complete", "pruned", "failed"]
@@ -90,7 +91,7 @@ def run_trial(job: Job, report: Report, say: Callable[[str], None]) -> Outcome:
     """
     monitor, mode = job.monitor
     reporter = Reporter(monitor, report)
-    settings: dict[str, Any] = {"watching": [reporter], "test": False, "say": _log(Path(job.folder), say)}
+    settings: dict[str, Any] = {"watching": [reporter], "test": False, "say": train_log(Path(job.folder), say)}
     try:
         folder = _continued(job)
         if folder is None:
@@ -138,14 +139,3 @@ def _continued(job: Job) -> RunFolder | None:
         Path(job.earlier).rename(folder)
     found = RunFolder(folder)
     return found if found.recipe.is_file() and found.last.is_file() else None
-
-
-def _log(folder: Path, say: Callable[[str], None]) -> Callable[[str], None]:
-    def write(line: str) -> None:
-        if "Ctrl-C" in line:  # the answer to who has just pressed it
-            say(line)
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "train.log").open("a", encoding="utf-8") as file:
-            file.write(f"{line}\n")
-
-    return write

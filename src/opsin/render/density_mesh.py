@@ -12,7 +12,7 @@ from torch import Tensor
 
 from opsin.checks import check_count
 from opsin.errors import InputError
-from opsin.files import atomic
+from opsin.render.meshes import Mesh, write_mesh
 
 _ENDINGS = (".ply", ".obj", ".stl")
 _MOST = 512  # places of a side
@@ -69,43 +69,5 @@ def write_density_mesh(model: Any, box: Any, path: Path, resolution: int, level:
     field = own or model.densities
     values = grid_values(lambda points: field(points.to(device)), box, resolution)
     vertices, faces = surface(values, box, 0.0 if level is None else level)
-    write_mesh(path, vertices, faces)
+    write_mesh(path, Mesh(vertices, faces))
     return {"mesh": str(path), "vertices": len(vertices), "faces": len(faces), "level": level or 0.0}
-
-
-def write_mesh(path: Path, vertices: np.ndarray, faces: np.ndarray) -> Path:
-    """Write triangles as PLY or STL, both binary, or OBJ; the file appears whole."""
-    kind = path.suffix.lower()
-    content = {".ply": _as_ply, ".obj": _as_obj, ".stl": _as_stl}[kind](vertices.astype("<f4"), faces.astype("<i4"))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make the folder {path.parent}: {error.strerror}") from None
-    with atomic(path) as temporary:
-        Path(temporary).write_bytes(content)
-    return path
-
-
-def _as_ply(vertices: np.ndarray, faces: np.ndarray) -> bytes:
-    names = "".join(f"property float {axis}\n" for axis in "xyz")
-    header = f"ply\nformat binary_little_endian 1.0\nelement vertex {len(vertices)}\n{names}element face {len(faces)}\n"
-    rows = np.zeros(len(faces), dtype=[("count", "u1"), ("corners", "<i4", 3)])
-    rows["count"], rows["corners"] = 3, faces
-    return (
-        f"{header}property list uchar int vertex_indices\nend_header\n".encode() + vertices.tobytes() + rows.tobytes()
-    )
-
-
-def _as_obj(vertices: np.ndarray, faces: np.ndarray) -> bytes:
-    lines = [f"v {x:.6g} {y:.6g} {z:.6g}" for x, y, z in vertices.tolist()]
-    lines += [f"f {a} {b} {c}" for a, b, c in (faces + 1).tolist()]
-    return ("\n".join(lines) + "\n").encode()
-
-
-def _as_stl(vertices: np.ndarray, faces: np.ndarray) -> bytes:
-    corners = vertices[faces]
-    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-20)
-    rows = np.zeros(len(faces), dtype=[("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
-    rows["normal"], rows["corners"] = normals, corners
-    return b"opsin".ljust(80) + np.uint32(len(faces)).tobytes() + rows.tobytes()

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from opsin.errors import InputError
-from opsin.files import read_regular
+from opsin.files import atomic, read_regular
 
 _PLY_TYPES: Mapping[str, str] = {
     "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2", "ushort": "u2",
@@ -258,7 +258,10 @@ def _read_xyz(data: bytes, name: str) -> Mesh:
 
 
 def write_mesh(path: str | Path, mesh: Mesh) -> Path:
-    """Write a mesh as .obj, .ply (binary) or .stl (binary, without colours). Raises InputError for other endings."""
+    """Write a mesh as .obj, .ply (binary) or .stl (binary, without colours); the file appears whole.
+
+    Raises InputError for other endings, and for a folder that cannot be made; JobError for a disk that is full.
+    """
     place = Path(path)
     suffix, vertices, faces = place.suffix.lower(), mesh.vertices, mesh.faces
     if suffix == ".obj":
@@ -277,9 +280,11 @@ def write_mesh(path: str | Path, mesh: Mesh) -> Path:
     else:
         raise InputError(f"{path}: a mesh is written as .obj, .ply or .stl")
     try:
-        place.write_bytes(content)
+        place.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from None
+        raise InputError(f"cannot make the folder {place.parent}: {error.strerror}") from None
+    with atomic(place) as temporary:
+        Path(temporary).write_bytes(content)
     return place
 
 

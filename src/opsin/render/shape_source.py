@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,18 +12,17 @@ import torch
 from torch import Tensor
 
 from opsin.data.formats.format import Claim, Format
-from opsin.data.formats.values import read_text
 from opsin.data.inputs import Inputs
 from opsin.data.source import Source, Split
 from opsin.data.truth import Size, Summary, Truth
-from opsin.errors import InputError
+from opsin.render.meshes import read_mesh
 
 KEY = "points"
 _POOL, _VALIDATION = 200_000, 32_768  # points
 _BLOCK = 4096  # points of an example of the validation
 _NEAR = (0.005, 0.05)  # of the box's side: how far points about the surface are moved, each for a third of the points
 _MARGIN = 0.1  # of the mesh's longest side, on every side of it
-_MOST = 1 << 28  # bytes of a file
+_ENDINGS = (".obj", ".ply", ".stl")
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,38 +102,6 @@ class OfShape(Truth):
         return Summary(kind=f"a closed mesh of {len(self.faces):,} faces", section="shape", noun="points")
 
 
-def read_obj(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices (V, 3) and triangles (F, 3) of a Wavefront OBJ file; polygons are fans of triangles.
-
-    Raises InputError, with file and line, for what cannot be read, and for an empty mesh.
-    """
-    if path.stat().st_size > _MOST:
-        raise InputError(f"{path} has {path.stat().st_size:,} bytes; expected at most {_MOST:,}")
-    vertices: list[list[float]] = []
-    faces: list[tuple[int, int, int]] = []
-    for number, line in enumerate(read_text(path).splitlines(), 1):
-        kind, *values = line.split() or [""]
-        try:
-            if kind == "v":
-                vertices.append([float(value) for value in values[:3]])
-                if len(values) < 3 or not np.isfinite(vertices[-1]).all():
-                    raise ValueError
-            elif kind == "f":
-                corners = [int(value.split("/")[0]) for value in values]
-                corners = [k - 1 if k > 0 else len(vertices) + k for k in corners]
-                if len(corners) < 3 or min(corners) < 0:
-                    raise ValueError
-                faces += [(corners[0], a, b) for a, b in itertools.pairwise(corners[1:])]
-        except ValueError:
-            raise InputError(f"{path}:{number}: expected a vertex of three numbers, or a face of its numbers") from None
-    if not vertices or not faces:
-        raise InputError(f"{path} holds an empty mesh: {len(vertices)} vertices and {len(faces)} faces")
-    found = np.array(faces)
-    if found.max() >= len(vertices):
-        raise InputError(f"{path}: a face names vertex {found.max() + 1}, and there are {len(vertices):,}")
-    return np.array(vertices), found
-
-
 def source_of_mesh(name: str, vertices: np.ndarray, faces: np.ndarray, seed: int = 0) -> Source:
     """A mesh as points with signed distances. Raises InputError for a mesh with holes.
 
@@ -163,11 +129,12 @@ def source_of_mesh(name: str, vertices: np.ndarray, faces: np.ndarray, seed: int
 
 
 def _claims(path: Path) -> Claim:
-    return 2 if path.suffix.lower() == ".obj" and path.is_file() else 0
+    return 2 if path.suffix.lower() in _ENDINGS and path.is_file() else 0
 
 
 def _open(path: Path) -> Source:
-    return source_of_mesh(str(path), *read_obj(path))
+    mesh = read_mesh(path, faces=True)
+    return source_of_mesh(str(path), mesh.vertices, mesh.faces)
 
 
-FORMAT = Format("mesh", "signed distances", "a closed mesh, NAME.obj", _claims, _open)
+FORMAT = Format("mesh", "signed distances", "a closed mesh, NAME.obj, .ply or .stl", _claims, _open)
