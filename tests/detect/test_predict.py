@@ -101,7 +101,7 @@ def test_the_command_line(
     with pytest.raises(SystemExit) as stop:
         main()
     assert stop.value.code == 2
-    assert "--top is an option of classify, embed, and this is detect" in capsys.readouterr().err
+    assert "--top is an option of classify, embed, adapt, and this is detect" in capsys.readouterr().err
 
 
 @pytest.fixture

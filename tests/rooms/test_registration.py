@@ -249,7 +249,7 @@ def test_an_option_of_another_task_is_refused_by_that_task(tmp_path: Path) -> No
     refusals = {
         ("predict", "lenet5:none", "x.png", "--round"): "--round is an option of dots, and this is classify",
         ("predict", "rule", "x.png", "--round"): "--round is an option of dots, and this is rule",
-        ("predict", "rule", "x.png", "--top", "3"): "--top is an option of classify, embed, and this is rule",
+        ("predict", "rule", "x.png", "--top", "3"): "--top is an option of classify, embed, adapt, and this is rule",
     }
     for arguments, refusal in refusals.items():
         _, line = opsin(arguments, installed, tmp_path, status=2)
