@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import runpy
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ _OFFLINE = str(Path(__file__).parent / "offline")
 # Before anything imports torch or matplotlib; the processes that tests start inherit all of it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["MPLBACKEND"] = "Agg"
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # tests import ONNX Runtime, too
 os.environ["HF_HUB_OFFLINE"] = "1"  # the reference models of timm are built with random weights
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_OFFLINE, os.environ.get("PYTHONPATH")]))
 runpy.run_path(f"{_OFFLINE}/sitecustomize.py")  # this process began without it
@@ -36,3 +38,13 @@ def data_dir() -> Path:
     path = Path(folder)
     assert path.is_dir(), f"OPSIN_DATA is {folder}, which is not a folder"
     return path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def caches_end_with_their_file(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The networks that the tests of a file share are let go after it: all of them together take gigabytes."""
+    yield
+    for value in vars(request.module).values():
+        clear = getattr(value, "cache_clear", None)
+        if clear is not None and value.__module__ == request.module.__name__:
+            clear()

@@ -217,7 +217,7 @@ def hub(kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable
 
 
 def one_step(task: Task, splits: Mapping[str, Split], *_: Any, **__: Any) -> mock.Mock:
-    """In place of a training, its forward and backward pass and its optimizer's step on two images, or on eight, so that two are of a person."""
+    """In place of a training, a forward and a backward pass and a step on two images, or eight: two of a person."""
     split = task.predictor.prepare_split(splits["train"])
     batch = next(iter(create_train_batches(task, split, 8 if task.recipe.task == "embed" else 2)))
     task.epoch_batches = 1

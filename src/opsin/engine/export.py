@@ -40,6 +40,7 @@ from opsin.engine.own_networks import twin_of
 from opsin.engine.predict import Predictor, load
 from opsin.engine.program import FreeSides, Program
 from opsin.engine.recipe_data import open_data
+from opsin.engine.runtimes import import_openvino
 from opsin.errors import InputError, JobError, say, unknown
 from opsin.files import atomic
 from opsin.nn.capabilities import example_input, saved_values
@@ -350,7 +351,7 @@ def _write_onnx(traced: ExportedProgram, program: Program, file: Path, metadata:
 
 
 def _write_openvino(traced: ExportedProgram, program: Program, file: Path, metadata: Mapping[str, str]) -> None:
-    import openvino
+    openvino = import_openvino()
 
     # Through ONNX: openvino.convert_model, which takes the program itself, reports its use to its makers.
     onnx = file.with_suffix(".onnx")

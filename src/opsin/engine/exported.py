@@ -14,6 +14,7 @@ from torch import Tensor
 from opsin.data import Preprocessing
 from opsin.engine.checkpoint import Facts
 from opsin.engine.recipe import load_recipe
+from opsin.engine.runtimes import import_onnxruntime, import_openvino
 from opsin.errors import InputError
 from opsin.files import load_json
 
@@ -78,7 +79,7 @@ def _read_onnx(path: Path) -> tuple[Run, dict[str, str]]:
 
 
 def _read_openvino(path: Path) -> tuple[Run, dict[str, str]]:
-    import openvino
+    openvino = import_openvino()
 
     model = openvino.Core().read_model(path)
     texts = {key: model.get_rt_info(["opsin", key]).astype(str) for key in model.get_rt_info(["opsin"]).value}
@@ -86,10 +87,7 @@ def _read_openvino(path: Path) -> tuple[Run, dict[str, str]]:
 
 
 def _onnx_session(path: Path) -> Any:
-    import onnxruntime
-
-    onnxruntime.disable_telemetry_events()  # Microsoft's builds for Windows send them
-    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return import_onnxruntime().InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
 def open_program(file: Path, format: str, names: Sequence[str]) -> Run:
@@ -98,7 +96,7 @@ def open_program(file: Path, format: str, names: Sequence[str]) -> Run:
         return torch.export.load(file).module()
     if format == "onnx":
         return _run_onnx(_onnx_session(file), names)
-    import openvino
+    openvino = import_openvino()
 
     return _run_openvino(openvino.Core().read_model(file), names)
 
@@ -114,7 +112,7 @@ def _run_onnx(session: Any, inputs: Sequence[str]) -> Run:
 
 
 def _run_openvino(model: Any, inputs: Sequence[str]) -> Run:
-    import openvino
+    openvino = import_openvino()
 
     compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
