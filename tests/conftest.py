@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import runpy
 from collections.abc import Iterator
@@ -18,6 +19,12 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # tests import ONNX Runtime, too
 os.environ["HF_HUB_OFFLINE"] = "1"  # the reference models of timm are built with random weights
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_OFFLINE, os.environ.get("PYTHONPATH")]))
 runpy.run_path(f"{_OFFLINE}/sitecustomize.py")  # this process began without it
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected is no garbage: it is not looked through again with every tenth test."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -156,7 +156,7 @@ def test_published_counts(name: str) -> None:
     entry, model = registry.find_model(name), on_meta(name)
     published, trained = entry.published, training_options(entry.options)
     assert count_parameters(build_on_meta(name, **trained) if trained else model) == published.params
-    if published.macs is not None:
+    if published.macs is not None and name in WALKED:
         assert count_macs(model, published.input) == pytest.approx(published.macs, rel=0.005)
 
 

@@ -152,7 +152,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("name", "number"), [("rpn", 3), ("detector", 2), ("detector", 4), ("shared_head", 1)])
+@pytest.mark.parametrize(("name", "number"), [("detector", 4), ("shared_head", 1)])
 def test_killed_training_goes_on_in_its_step(
     whole: Path, name: str, number: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -315,8 +315,7 @@ def test_the_old_name_of_the_threshold(runs: dict[str, Path], photos: Path) -> N
         predictor.predict(photos, threshold=0.1, score_threshold=0.2)
 
 
-@pytest.mark.parametrize("kind", ["classify", "detect"])
-@pytest.mark.parametrize("suffix", ["onnx", "openvino"])
+@pytest.mark.parametrize(("kind", "suffix"), [("classify", "openvino"), ("detect", "onnx")])
 def test_an_exported_file_answers_as_its_run(
     runs: dict[str, Path], photos: Path, tmp_path: Path, kind: str, suffix: str
 ) -> None:

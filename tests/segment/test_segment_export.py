@@ -46,7 +46,7 @@ def save(folder: Path, name: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "unet"])  # which the runtimes below take
 def test_files_take_images_of_any_size(segmenters: None, name: str, tmp_path: Path) -> None:
     run = save(tmp_path / "run", name)
     written = export(run, "onnx")

@@ -16,10 +16,10 @@ from typing import Protocol, TypeAlias, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from opsin.errors import InputError
 from opsin.nn.conv import SameConv2d
-from opsin.nn.counting import meta_twin
 from opsin.nn.padding import AtrousWindows, Pair, pair
 from opsin.nn.pooling import AtrousAveragePool2d, AtrousMaxPool2d, SameAveragePool2d, SameMaxPool2d
 
@@ -48,8 +48,8 @@ def dilate(
 
     input_size: (C, H, W) of an image that it takes; growth: pixels, a multiple of the stride of every map. tail: name
     of the part behind the maps, whose layers are dilated and keep their strides. apart: of one that is left as it is.
-    The network is run on the meta device, to see how much each map grows with the image. Raises InputError for one
-    whose strides do not divide, or that strides in a layer that cannot be dilated; it is of no use afterwards.
+    The network is run on two small images without content, to see how much each map grows with them. Raises InputError
+    for one whose strides do not divide, or that strides in a layer that cannot be dilated; it is of no use afterwards.
     """
     seen = _strides(network, input_size, growth)
     behind = seen[tail][0] if tail in seen else None
@@ -96,17 +96,25 @@ def _hold(taken: tuple[Fraction, Fraction], own: Sides, limit: int) -> tuple[Sid
 def _strides(network: nn.Module, input_size: tuple[int, int, int], growth: int) -> dict[str, tuple[Strides, Strides]]:
     """For each module the strides of the map that it takes and of the one that it gives: by how little they grow."""
     sizes: dict[str, list[tuple[Sides | None, Sides | None]]] = {}
-    twin, images = meta_twin(network, input_size)
 
     def note(name: str, inputs: tuple[object, ...], output: object) -> None:
         sizes.setdefault(name, []).append((_size(inputs[0]) if inputs else None, _size(output)))
 
-    for name, module in twin.named_modules():
-        module.register_forward_hook(lambda _, inputs, output, name=name: note(name, inputs, output))
+    def hook(name: str, module: nn.Module) -> RemovableHandle:
+        return module.register_forward_hook(lambda _, inputs, output: note(name, inputs, output))
+
     channels, height, width = input_size
+    like = next(network.parameters())
+    trained = [module for module in network.modules() if module.training]
+    hooks = [hook(name, module) for name, module in network.named_modules()]
     with torch.no_grad():
-        twin(images)
-        twin(images.new_empty(1, channels, height + growth, width + growth))
+        network.eval()
+        network(like.new_zeros(1, channels, height, width))
+        network(like.new_zeros(1, channels, height + growth, width + growth))
+    for one in hooks:
+        one.remove()
+    for module in trained:
+        module.training = True
 
     def stride(before: Sides | None, after: Sides | None) -> Strides:
         if before is None or after is None or not (after[0] > before[0] and after[1] > before[1]):
