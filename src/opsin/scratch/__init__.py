@@ -18,9 +18,13 @@ It is the chain rule, read from right to left. What f found out on its way and i
 In this order it tells a story:
 
     a layer         numerical_gradient, linear, convolution, im2col, transposed_convolution,
-                    pooling, receptive_field
+                    pooling, receptive_field, padding
+    and cheaper     winograd, factorised_convolution
     what bends      sigmoid, activations, softmax, cross_entropy
-    what steadies   batch_norm, response_norm, dropout, mixup
+    what steadies   batch_norm, group_norm, l2_norm, response_norm, dropout, dropconnect, mixup
+    what looks      squeeze_excitation, pyramid_pooling, atrous_pyramid
+    what pulls      label_smoothing, focal_loss, smooth_l1, wing_loss, giou, contrastive_loss,
+                    triplet_loss, centre_loss, divergences, gumbel_softmax
     what learns     sgd, adaptive_rates, adam, ranger
     a network       lenet: all of the above read handwritten digits
     sequences       rnn, lstm, gru, attention, multi_head_attention, ctc

@@ -4,8 +4,9 @@ Srivastava et al. 2014, JMLR 15. Inverted, as everybody does it today: what is k
 
     y = x m,        m = 1 / (1 - p) with probability 1 - p, else 0        E[y] = x
 
-so that use needs no change at all; the original scaled the weights down there instead. Backward, dx = dy m:
-the same mask, since the same connections were cut.
+so that use needs no change at all. The original left the numbers as they were in training, and multiplied the weights
+by 1 - p in use: the same mean, at the cost of a network that is another one in use. Backward, dx = dy m: the same mask,
+since the same connections were cut.
 """
 
 from __future__ import annotations
@@ -24,6 +25,12 @@ def dropout(x: np.ndarray, p: float, rng: np.random.Generator) -> tuple[np.ndarr
 def dropout_backward(dy: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """dy -> dx: nothing for what was left out."""
     return dy * mask
+
+
+def dropout_as_published(x: np.ndarray, p: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """x -> y and a mask of zeros and ones; what reads y has its weights multiplied by 1 - p in use."""
+    y, mask = dropout(x, p, rng)
+    return y * (1 - p), mask * (1 - p)
 
 
 if __name__ == "__main__":
