@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import math
 import re
@@ -20,6 +21,7 @@ from opsin.engine import charts
 from opsin.engine.report import (
     Code,
     Figure,
+    Frames,
     Gallery,
     GalleryItem,
     Section,
@@ -123,6 +125,31 @@ class TestPage:
     def test_many_sections(self) -> None:
         page = page_of(*[Text(f"part {i}", "body") for i in range(200)])
         assert len([1 for tag, _ in page.tags if tag == "section"]) == 200
+
+
+class TestFrames:
+    def test_are_a_strip_that_a_script_makes_a_slider(self) -> None:
+        frames = [torch.full((3, 700, 1400), shade, dtype=torch.uint8) for shade in (0, 120, 240)]
+        html = render("title", {}, [Frames(HOSTILE, frames, note=HOSTILE, noun=HOSTILE)])
+        (script,) = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        assert f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'\"" in html
+        page = Page(html)
+        images = [Image.open(io.BytesIO(image)) for image in page.images()]
+        assert [image.size for image in images] == [(480, 240)] * 3
+        assert [round(np.asarray(image).mean() / 120) for image in images] == [0, 1, 2]
+        assert page.all("alt") == [f"{HOSTILE} {place} of 3" for place in (1, 2, 3)] and page.text.count(HOSTILE) == 3
+        (slider,) = [attributes for tag, attributes in page.tags if tag == "input"]
+        assert (slider["type"], slider["min"], slider["max"], slider["value"]) == ("range", "0", "2", "0")
+        (controls,) = [attributes for _, attributes in page.tags if attributes.get("class") == "controls"]
+        assert controls["hidden"] is not None  # until the script shows them
+        assert not any("hidden" in attributes for tag, attributes in page.tags if tag == "img")
+
+    def test_so_many_at_most_are_within_the_page(self) -> None:
+        frames = [torch.zeros(1, 2, 2, dtype=torch.uint8)] * 130
+        page = page_of(Frames("orbit", frames, noun="view"))
+        alts = page.all("alt")
+        assert len(alts) == 44 and alts[:2] == ["view 1 of 130", "view 4 of 130"] and alts[-1] == "view 130 of 130"
 
 
 class TestFile:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -129,8 +127,7 @@ def comparison_page(explanations: Sequence[Explanation]) -> str:
 
 def _render(title: str, subtitle: str, headline: Mapping[str, str], sections: Sequence[Section]) -> str:
     script = (_HERE / "page.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return render(title, headline, sections, subtitle, _HERE / "page.html.j2", script=script, digest=digest)
+    return render(title, headline, sections, subtitle, _HERE / "page.html.j2", script)
 
 
 def shared_metric(explanations: Sequence[Explanation]) -> tuple[str, list[float | None]]:

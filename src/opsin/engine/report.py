@@ -1,9 +1,13 @@
-"""The report of a run: one HTML file that opens anywhere, without a network, a script or a second file."""
+"""The report of a run: one HTML file that opens anywhere, without a network or a second file.
+
+Nothing in it needs a script. Where it has `Frames`, a small one of our own, named by its hash, adds a slider.
+"""
 
 from __future__ import annotations
 
 import base64
 import datetime
+import hashlib
 import io
 import math
 import re
@@ -26,6 +30,7 @@ from opsin.files import atomic
 __all__ = [
     "Code",
     "Figure",
+    "Frames",
     "Gallery",
     "GalleryItem",
     "Own",
@@ -42,6 +47,8 @@ __all__ = [
 Cell = str | int | float | None
 _LARGEST_IMAGE = 256  # pixels; larger ones are shrunk, so that a report with a gallery can be sent by mail
 _LARGEST_DRAWN = 640  # pixels of an image with boxes and their labels, which must stay legible
+_LARGEST_FRAME = 480  # pixels of one of many images behind a slider
+_MOST_FRAMES = 60
 _SMALLEST_SHARP = 96  # images below are shown as pixels instead of a blur
 # "7" may well be a class; 1.5 GB and 1.81 G are counts in short
 _MEASURED = re.compile(r"-?[\d,]+(\.\d+)?(e[-+]?\d+)? (%|[kMG]?B|[kMGT])|-?\d+\.\d+(e[-+]?\d+)?")
@@ -88,6 +95,19 @@ class Gallery:
 
 
 @dataclass
+class Frames:
+    """Images that follow each other, of which a slider shows one at a time; without scripts they stand in a strip.
+
+    images: uint8 (C, H, W), C 1 or 3; of more than 60 so many are shown, evenly spread. noun: what one of them is.
+    """
+
+    title: str
+    images: Sequence[Tensor]
+    note: str = ""
+    noun: str = "image"
+
+
+@dataclass
 class Text:
     """Paragraphs, with an empty line between them."""
 
@@ -113,7 +133,7 @@ class Own(Protocol):
         ...
 
 
-Section = Table | Figure | Gallery | Text | Code | Own
+Section = Table | Figure | Gallery | Frames | Text | Code | Own
 
 
 def write_report(
@@ -136,15 +156,21 @@ def render(
     sections: Sequence[Section],
     subtitle: str = "",
     template: Path | None = None,
+    script: str = "",
     **variables: Any,
 ) -> str:
     """The report as HTML. Nothing of a name or a caption is taken as markup.
 
-    template: of a page that extends `report.html.j2`, which gets `variables` too.
+    template: of a page that extends `report.html.j2`, which gets `variables` too. script: the page's own, the only one
+    that may run beside that of `Frames`.
     """
     views = _views(sections)
+    if any(view["kind"] == "frames" for view in views):
+        script += Path(__file__).with_name("report.js").read_text(encoding="utf-8")
     return _template(template).render(
         **variables,
+        script=script,
+        digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         title=title,
         subtitle=subtitle,
         headline=list(headline.items()),
@@ -302,6 +328,8 @@ def _view(section: Section) -> dict[str, Any]:
         case Gallery():
             items = [_gallery_item(item, section.large) for item in section.items]
             return {"note": section.note, "items": items, "large": section.large}
+        case Frames():
+            return {"note": section.note, "frames": _frames(section)}
         case Text():
             return {"paragraphs": [p for p in re.split(r"\n\s*\n", section.body.strip()) if p]}
         case Code():
@@ -359,17 +387,34 @@ def _cell(cell: Cell, bar: bool) -> dict[str, Any]:
 
 def _gallery_item(item: GalleryItem, large: bool) -> dict[str, Any]:
     first, _, rest = item.caption.partition("\n")
-    image = to_pil(item.image)
+    embedded = _embedded(item.image, _LARGEST_DRAWN if large else _LARGEST_IMAGE, photograph=large)
+    return {**embedded, "first": first, "rest": rest, "wrong": item.wrong, "alt": item.caption}
+
+
+def _frames(section: Frames) -> list[dict[str, Any]]:
+    count, step = len(section.images), max(1, -(-len(section.images) // _MOST_FRAMES))
+    found = []
+    for place in range(0, count, step):
+        image = section.images[place]
+        embedded = _embedded(image, _LARGEST_FRAME, photograph=min(image.shape[-2:]) >= _SMALLEST_SHARP)
+        found.append({**embedded, "alt": f"{section.noun} {place + 1} of {count}"})
+    return found
+
+
+def _embedded(pixels: Tensor, largest: int, *, photograph: bool) -> dict[str, Any]:
+    """An image within a page, no side of it larger than so many pixels, and whether it is shown as pixels.
+
+    photograph: as JPEG.
+    """
+    image = to_pil(pixels)
     tiny = min(image.size) < _SMALLEST_SHARP
-    largest = _LARGEST_DRAWN if large else _LARGEST_IMAGE
     image.thumbnail((largest, largest), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    if large:
+    if photograph:
         image.save(buffer, "JPEG", quality=85)
     else:
         image.save(buffer, "PNG", optimize=True)
-    source = data_uri("image/jpeg" if large else "image/png", buffer.getvalue())
-    return {"source": source, "first": first, "rest": rest, "wrong": item.wrong, "tiny": tiny, "alt": item.caption}
+    return {"source": data_uri("image/jpeg" if photograph else "image/png", buffer.getvalue()), "tiny": tiny}
 
 
 def _figure_uri(image: bytes) -> str:

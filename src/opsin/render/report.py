@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,12 +16,14 @@ from PIL import Image
 from opsin.data import Split
 from opsin.data.drawing import shorten
 from opsin.engine import charts
-from opsin.engine.report import Figure, Gallery, GalleryItem, Section, Table, Text
+from opsin.engine.report import Figure, Frames, Gallery, GalleryItem, Section, Table, Text
 from opsin.errors import InputError
 
 _WORST = 6
-_TURN, _SIDE = 24, 128  # views of an orbit, and the most pixels of a side
-_SECONDS = 20.0  # that an orbit may take
+_TURN, _FEWEST = 36, 8  # views of an orbit, and the least where they take long
+_LARGE, _SMALL, _PROBE = 160, 32, 24  # pixels of a side: the most, the least, and of what is timed
+_SECONDS = 10.0  # that an orbit may take
+_SEEN = 0.5  # opacity from which on a ray has a depth
 _LARGEST = 0.25  # error that is shown brightest
 _GAP = 4  # pixels between panels
 _MEANING = {
@@ -46,29 +47,36 @@ def sections(found: Sequence[Any], split: Split, predictor: Any) -> list[Section
 
 
 def turning(predictor: Any) -> list[Section]:
-    """The scene turning, with its depth beside it: an animated PNG. As many views as take some seconds."""
-    side = min(_SIDE, max(getattr(predictor.model, "cameras", {}).get("size", [_SIDE])))
+    """The scene from all around behind a slider, the depth of each view beside it.
+
+    As many views, and as large, as take some seconds by the time that a small one takes.
+    """
+    known = getattr(predictor.model, "cameras", {}).get("size", [_LARGE])
     try:
-        cameras = predictor.cameras("orbit", _TURN, side)
+        started = time.monotonic()
+        _render(predictor, _PROBE, 1)
+        rate = _PROBE**2 / max(time.monotonic() - started, 1e-6)
     except InputError:
         return []
-    frames: list[Image.Image] = []
-    started = time.monotonic()
-    for pose in cameras.poses:
-        one = predictor.render(pose, cameras.intrinsics, cameras.size)
-        depth = torch.where(one["opacity"] > 0.5, one["depth"], torch.nan).numpy()
-        frames.append(_row([(one["color"] * 255).round().to(torch.uint8).numpy(), depth_image(depth)]))
-        if time.monotonic() - started > _SECONDS:
-            break
-    buffer = io.BytesIO()
-    frames[0].save(buffer, format="PNG", save_all=True, append_images=frames[1:], duration=120, loop=0)
-    whole = "" if len(frames) == _TURN else f" The first {len(frames)} of {_TURN} views: more take too long here."
-    caption = f"Around the scene, with depths: near is bright.{whole}"
-    return [Figure("Views that nobody took", buffer.getvalue(), caption)]
+    side = int(min(_LARGE, max(known), max(_SMALL, (rate * _SECONDS / _TURN) ** 0.5)))
+    views = _render(predictor, side, int(min(_TURN, max(_FEWEST, rate * _SECONDS / side**2))))
+    depths = np.stack([np.where(one["opacity"] > _SEEN, one["depth"], np.nan) for one in views])
+    images = [
+        _row([(one["color"] * 255).round().to(torch.uint8).numpy(), depth])
+        for one, depth in zip(views, depth_image(depths), strict=True)
+    ]
+    rows = [torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in images]
+    return [Frames("Views that nobody took", rows, "Around the scene, with depths: near is bright.", noun="view")]
+
+
+def _render(predictor: Any, side: int, count: int) -> list[dict[str, torch.Tensor]]:
+    """So many views of an orbit. Raises InputError where nothing says how the scene is looked at."""
+    cameras = predictor.cameras("orbit", count, side)
+    return [predictor.render(pose, cameras.intrinsics, cameras.size) for pose in cameras.poses]
 
 
 def depth_image(depth: np.ndarray) -> np.ndarray:
-    """Depths (H, W) as colours (H, W, 3) uint8, near bright, nothing white."""
+    """Depths (..., H, W) as colours (..., H, W, 3) uint8, near bright, nothing white."""
     known = np.isfinite(depth)
     low, high = (float(depth[known].min()), float(depth[known].max())) if known.any() else (0.0, 1.0)
     share = 1 - (np.where(known, depth, high) - low) / max(high - low, 1e-6)
