@@ -116,6 +116,7 @@ def test_a_run_is_evaluated_and_looked_at(tmp_path: Path) -> None:
 
 def test_a_shape_is_learned_from_its_mesh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("opsin.render.evaluate.measure_surface", lambda model, truth: measure_surface(model, truth, 32))
+    monkeypatch.setattr("opsin.render.report._SECONDS", 0.2)
     mesh = tmp_path / "cube.obj"
     corners = [(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]
     quads = [(1, 2, 4, 3), (5, 7, 8, 6), (1, 5, 6, 2), (3, 4, 8, 7), (1, 3, 7, 5), (2, 6, 8, 4)]
@@ -128,8 +129,12 @@ def test_a_shape_is_learned_from_its_mesh(tmp_path: Path, monkeypatch: pytest.Mo
     answer = opsin.load(tmp_path / "run").predict(mesh=str(tmp_path / "cube.ply"), resolution=16)
     assert answer["faces"] > 100 and (tmp_path / "cube.ply").exists()
     assert "euler" in run.metrics and euler_number(np.array([[0, 1, 2], [0, 2, 3], [0, 3, 1], [1, 3, 2]])) == 2
-    with pytest.raises(InputError, match="seen as a mesh"):
-        opsin.load(tmp_path / "run").predict(path="orbit")
+    seen = opsin.load(tmp_path / "run").predict(path="orbit", views=2, side=12)
+    assert seen.images.shape == (2, 12, 12, 3) and 0.2 < seen.opacities.mean() < 0.6
+    faces = np.abs(seen.normals[seen.opacities > 0]).max(-1)  # of a cube along an axis, but near its edges
+    assert np.median(faces) > 0.98 and np.isnan(seen.depths[seen.opacities == 0]).all()
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "Views that nobody took" in page and page.count('alt="view ') >= 8
     with pytest.raises(InputError, match=r"is a mesh, which nerf does not learn; take sdf or occupancy"):
         fit(tmp_path / "other", "nerf", str(mesh))
 

@@ -72,7 +72,7 @@ class RenderAnswer(Answer):
 
     @property
     def normals(self) -> np.ndarray:
-        """(N, H, W, 3) float32 in the world, of the depths; NaN where they are."""
+        """(N, H, W, 3) float32 in the world, of the depths, or of a shape's gradient; NaN where they are."""
         return self.value("normals")
 
     @property

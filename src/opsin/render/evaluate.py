@@ -124,10 +124,10 @@ class RenderEvaluator(Evaluator):
         raise InputError("metrics of your own are not given views; leave metrics out")
 
     def sections(self, result: Result, split: Split) -> list[Section]:
-        if result.evidence is None:
-            return []
-        from opsin.render.report import sections  # matplotlib, for a report alone
+        from opsin.render.report import sections, turning  # matplotlib, for a report alone
 
+        if result.evidence is None:
+            return turning(self.predictor) if isinstance(split.truth, OfShape) else []
         return sections(result.evidence, split, self.predictor)
 
 

@@ -1,4 +1,4 @@
-"""A radiance field in use: views along a path, and a mesh of what is dense."""
+"""A field in use: views along a path, and a mesh of its surface."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from opsin.render.program import field_inputs, field_program
 from opsin.render.radiance_field import Outputs
 from opsin.render.shape_network import BoxedShape
 from opsin.render.shape_source import KEY as POINTS
+from opsin.render.shape_views import render_shape, shape_cameras
 from opsin.structures import Batch
 
 _SEEN = 0.5  # opacity from which on a ray has a depth
@@ -48,7 +49,12 @@ class RenderPredictor(Predictor):
     def render(
         self, pose: Tensor, intrinsics: Tensor, size: tuple[int, int], distortion: Tensor | None = None
     ) -> Outputs:
-        """One view: color (H, W, 3), opacity and depth (H, W), on the CPU. size: (height, width)."""
+        """One view: color (H, W, 3), opacity and depth (H, W), on the CPU; of a shape normals (H, W, 3) too.
+
+        size: (height, width).
+        """
+        if isinstance(self.model, BoxedShape):
+            return render_shape(self.model, pose, intrinsics, size)
         rays = self.rays_of(pose, intrinsics, distortion, size).to(self.device)
         found = self.model.decode(self.model(rays))
         return {
@@ -118,7 +124,7 @@ class RenderPredictor(Predictor):
     def cameras(self, path: str, views: int, side: int | None) -> Cameras:
         """The cameras of a path, see `opsin.render.camera_paths`."""
         if isinstance(self.model, BoxedShape):
-            raise InputError("the model is a shape without colours, which is seen as a mesh: give mesh=out.ply")
+            return path_cameras(path, *shape_cameras(*self.box), views, side)
         known, meaning = getattr(self.model, "cameras", None), self.facts.meaning
         if not known:
             raise InputError("the model does not say which cameras saw its scene; give path=poses.json of a data set")
@@ -133,7 +139,10 @@ class RenderPredictor(Predictor):
         color, opacity, depth = (torch.stack([one[key] for one in parts]) for key in ("color", "opacity", "depth"))
         depth = torch.where(opacity > _SEEN, depth, torch.nan)
         normals = torch.stack(
-            [depth_normals(d, pose, cameras.intrinsics) for d, pose in zip(depth, cameras.poses, strict=True)]
+            [
+                one["normals"] if "normals" in one else depth_normals(d, pose, cameras.intrinsics)
+                for one, d, pose in zip(parts, depth, cameras.poses, strict=True)
+            ]
         )
         height, width = cameras.size
         return {

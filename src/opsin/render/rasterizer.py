@@ -15,8 +15,8 @@ from torch import Tensor
 from opsin.ops.cameras import project
 from opsin.render.meshes import Mesh, face_normals
 
-_GREY = (0.75, 0.75, 0.78)
-_AMBIENT = 0.25
+GREY = (0.75, 0.75, 0.78)  # of what has no colour
+AMBIENT = 0.25  # light on a face that the camera sees from its edge; 1 on one that looks at it
 _NEAREST = 1e-6  # depth before which nothing is drawn: a triangle that reaches behind it is left out
 _PAIRS = 4_000_000  # of a triangle and a pixel, taken at once
 
@@ -49,12 +49,12 @@ def rasterize(mesh: Mesh, pose: Tensor, intrinsics: Tensor, size: tuple[int, int
     hit = seen >= 0
     colours = np.full((len(seen), 3), background)
     chosen = mesh.faces[seen[hit]]
-    vertex = np.broadcast_to(np.array(_GREY), mesh.vertices.shape) if mesh.colours is None else mesh.colours
+    vertex = np.broadcast_to(np.array(GREY), mesh.vertices.shape) if mesh.colours is None else mesh.colours
     eye = pose[:3, 3].double().numpy()
     normals = face_normals(mesh)[seen[hit]]
     towards = eye - (mesh.vertices[chosen] * shares[hit][..., None]).sum(1)
     cosine = np.abs((normals * towards).sum(1)) / np.maximum(np.linalg.norm(towards, axis=1), 1e-300)
-    light = _AMBIENT + (1 - _AMBIENT) * cosine
+    light = AMBIENT + (1 - AMBIENT) * cosine
     colours[hit] = (vertex[chosen] * shares[hit][..., None]).sum(1) * light[:, None]
     return Drawn(colours.reshape(*size, 3).astype(np.float32), depth.reshape(size), seen.reshape(size))
 
@@ -78,7 +78,7 @@ def splat(
         _keep_nearest(place[inside], depths[point[inside]], point[inside], None, depth, seen, None)
     colours = np.full((len(seen), 3), background)
     hit = seen >= 0
-    own = np.broadcast_to(np.array(_GREY), points.shape) if mesh.colours is None else mesh.colours
+    own = np.broadcast_to(np.array(GREY), points.shape) if mesh.colours is None else mesh.colours
     near, far = (depth[hit].min(), depth[hit].max()) if hit.any() else (0.0, 1.0)
     fade = 1 - (0.5 * (depth[hit] - near) / max(far - near, 1e-300) if mesh.colours is None else 0 * depth[hit])
     colours[hit] = own[seen[hit]] * fade[:, None]
