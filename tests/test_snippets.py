@@ -84,6 +84,7 @@ NOT_RUN: Mapping[tuple[str, str], str] = {
     ("docs/fields/nerf.md", "python benchmarks/nerf_faults.py"): "trains six fields, for half an hour",
     ("docs/fields/fast_nerf.md", "opsin train render"): "half a minute: tests/render/test_render_task.py",
     ("docs/fields/fast_nerf.md", "opsin predict"): "of that training",
+    ("docs/views.md", "opsin eval"): "weights of another package: tests/render/test_lpips.py",
     ("docs/fields/shapes.md", "opsin train render"): "minutes: tests/render/test_render_task.py",
     ("docs/fields/shapes.md", "opsin predict"): "of that training",
 }

@@ -81,7 +81,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(model: str, tmp_path: Path, monk
     assert not model.startswith("fast") or float(whole["model.grid.highest"].min()) < 2  # what was seen is kept
 
 
-def test_a_run_is_evaluated_and_looked_at(tmp_path: Path) -> None:
+def test_a_run_is_evaluated_and_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, lines = fit(tmp_path / "run", "fast_nerf")
     assert any("61,440" in line or "15,360 rays" in line for line in lines)
     assert {"psnr", "ssim", "loss", "depth_error", "floor_white", "floor_mean", "floor_nearest"} - {
@@ -101,6 +101,11 @@ def test_a_run_is_evaluated_and_looked_at(tmp_path: Path) -> None:
     expected = -10 * np.log10(((image - truth) ** 2).mean())
     views = evaluate_run(tmp_path / "run", split="test").details["views"]
     assert len(views) == 20 and views[0]["psnr"] == pytest.approx(expected, abs=0.1)
+    monkeypatch.setattr(
+        "opsin.render.evaluate.load_lpips", lambda files: lambda a, b: torch.full((1,), float(len(files)))
+    )
+    result = evaluate_run(tmp_path / "run", split="val", lpips=["alex.pth", "network.pth"])
+    assert result.metrics["lpips"] == 2 and result.details["views"][0]["lpips"] == 2
     answers = type(answer).list_class([answer])
     assert answers.write("gif", tmp_path / "views").read_bytes()[:3] == b"GIF"
     answers.write("images", tmp_path / "views")
@@ -132,9 +137,11 @@ def test_a_shape_is_learned_from_its_mesh(tmp_path: Path, monkeypatch: pytest.Mo
     seen = opsin.load(tmp_path / "run").predict(path="orbit", views=2, side=12)
     assert seen.images.shape == (2, 12, 12, 3) and 0.2 < seen.opacities.mean() < 0.6
     faces = np.abs(seen.normals[seen.opacities > 0]).max(-1)  # of a cube along an axis, but near its edges
-    assert np.median(faces) > 0.98 and np.isnan(seen.depths[seen.opacities == 0]).all()
+    assert np.median(faces) > 0.95 and np.isnan(seen.depths[seen.opacities == 0]).all()
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "Views that nobody took" in page and page.count('alt="view ') >= 8
+    with pytest.raises(InputError, match="lpips compares views, and sdf learns a shape"):
+        evaluate_run(tmp_path / "run", lpips="alex.pth")
     with pytest.raises(InputError, match=r"is a mesh, which nerf does not learn; take sdf or occupancy"):
         fit(tmp_path / "other", "nerf", str(mesh))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,9 @@ from opsin.engine.report import Section
 from opsin.errors import InputError
 from opsin.render.floors import Floors, find_floors
 from opsin.render.image_metrics import psnr, ssim
+from opsin.render.lpips import load_lpips
 from opsin.render.shape_evaluation import measure_surface
+from opsin.render.shape_network import BoxedShape
 from opsin.render.shape_source import KEY as POINTS
 from opsin.render.shape_source import OfShape
 from opsin.structures import Batch
@@ -34,17 +36,24 @@ class RenderedView:
     floors: Mapping[str, float]
     color: np.ndarray
     depth: np.ndarray
+    lpips: float | None = None
 
 
 class RenderEvaluator(Evaluator):
-    """PSNR and SSIM, each the mean over the views of a split, and what trivial answers reach there."""
+    """PSNR and SSIM, each the mean over the views of a split, and what trivial answers reach there.
+
+    lpips: one file or several with the weights of LPIPS, see `opsin.render.lpips`, which is then found too.
+    """
 
     predictor: Any  # a RenderPredictor
 
-    def __init__(self, predictor: Any) -> None:
+    def __init__(self, predictor: Any, *, lpips: str | Sequence[str] | None = None) -> None:
         super().__init__(predictor)
         self.floors: Floors | None = None
         self._truth: Any = None
+        if lpips and isinstance(predictor.model, BoxedShape):
+            raise InputError(f"lpips compares views, and {predictor.recipe.model.name} learns a shape; leave it out")
+        self._lpips = load_lpips([lpips] if isinstance(lpips, str) else lpips) if lpips else None
 
     def begin(self, split: Split) -> None:
         self._truth = split.truth
@@ -84,6 +93,7 @@ class RenderEvaluator(Evaluator):
             {} if self.floors is None else self.floors.of(truth, pose),
             (output["color"] * 255).round().to(torch.uint8).numpy(),
             depth.numpy(),
+            None if self._lpips is None else float(self._lpips(color[None], truth[None])),
         )
 
     def _depth_error(self, depth: Tensor, place: int) -> float | None:
@@ -109,7 +119,7 @@ class RenderEvaluator(Evaluator):
             if isinstance(self._truth, OfShape):
                 metrics |= measure_surface(self.predictor.model, self._truth)
             return Result(metrics)
-        lists = {"ssim": [one.ssim for one in views], "depth_error": [one.depth_error for one in views]}
+        lists = {name: [getattr(one, name) for one in views] for name in ("ssim", "lpips", "depth_error")}
         for name in ("white", "mean", "nearest"):
             lists[f"floor_{name}"] = [one.floors.get(name) for one in views]
         for name, values in lists.items():
@@ -117,7 +127,8 @@ class RenderEvaluator(Evaluator):
             if known:
                 metrics[name] = _mean(known)
         metrics = {"psnr": metrics.pop("psnr"), **metrics}
-        details = {"views": [{"psnr": one.psnr, "ssim": one.ssim} for one in views]}
+        kept = ("psnr", "ssim") if self._lpips is None else ("psnr", "ssim", "lpips")
+        details = {"views": [{name: getattr(one, name) for name in kept} for one in views]}
         return Result({k: v for k, v in metrics.items() if math.isfinite(v)}, details, evidence=views)
 
     def compared(self) -> tuple[Any, Any]:

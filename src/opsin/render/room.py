@@ -27,6 +27,7 @@ ROOM = Room(
     metrics=(
         Metric("psnr", unit="dB", digits=2, brief=True),
         Metric("ssim"),
+        Metric("lpips", "lower"),
         Metric("depth_error", "lower"),
         share("iou"),
         share("chamfer", "lower"),
@@ -48,6 +49,11 @@ ROOM = Room(
             Option("resolution", int, "Of the mesh: places of a side of the grid; 128.", minimum=8, maximum=512),
             Option("level", float, "Of the mesh: the density, or the value, at its surface; found if not given."),
         ),
+        "eval": (
+            Option("lpips", str, "Measure LPIPS too, with this file's weights, such as alex.pth of the package lpips; "
+                   "repeatable: a second file may hold the network's, else those of alexnet:imagenet1k are taken.",
+                   metavar="FILE", repeatable=True, local=True),
+        ),
         "data": (
             Option("near", float, "The least depth of the scene along the axes of cameras; found if not given.",
                    minimum=0.0, opens=True),
@@ -66,6 +72,7 @@ ROOM = Room(
     examples={
         "train": ("train render --model fast_nerf --data lego/",),
         "predict": ("predict runs/fast_nerf_lego --path orbit --out views/",),
+        "eval": ("eval runs/fast_nerf_lego --lpips alex.pth",),
         "data": ("data lego/ --cameras cameras.png",),
     },
 )  # fmt: skip
