@@ -289,6 +289,14 @@ def dates(folder: Path) -> None:
     opsin.train(recipe, {"train.max_steps": 1}, out=folder, say=lambda line: None)
 
 
+def field(folder: Path) -> None:
+    """A small field, trained until it has a surface."""
+    network = {"name": "fast_nerf", "resolution": 16, "cells": 8, "steps": 24}
+    recipe = {"task": "render", "model": network, "data": {"source": "spheres_views:12"}}
+    own = {"render.rays": 256, "render.epoch_steps": 60, "render.val_views": 1, "render.test_views": 1}
+    opsin.train(recipe, {**own, "train.epochs": 1}, out=folder, say=lambda line: None)
+
+
 SMALL = {"backbone": "mobilenet_v3_small"}
 RUNS: Mapping[str, Callable[[Path], None]] = {
     "digits": digits,
@@ -310,6 +318,7 @@ RUNS: Mapping[str, Callable[[Path], None]] = {
     "ctpn": lambda folder: detector(folder, "pages", "ctpn", **SMALL, hidden=8, features=16, text_threshold=0.0),
     "faster_rcnn": lambda folder: detector(folder, "bccd", "faster_rcnn", **SMALL, channels=32),
     "dates": dates,
+    "toys": field,
 }
 
 

@@ -66,6 +66,7 @@ NOT_RUN: Mapping[tuple[str, str], str] = {
     ("docs/blocks/scratch.md", "python -c"): "ten times the command above",
     ("docs/tutorial.md", "opsin train classify --model resnet18"): "twenty epochs: a step of it is README.md's",
     ("docs/tutorial_tracking.md", "opsin train yolov3_scenes"): "an hour; a run stands in for it",
+    ("docs/tutorial_views.md", "opsin train render"): "a minute; a run stands in for it",
     ("docs/necks.md", "python benchmarks/necks.py"): "trains every neck, for minutes",
     ("docs/segmenters/fcn.md", "opsin train "): "thousands of masks each: tests/segment/test_fcn.py trains in stages",
     ("docs/segmenters/fcn.md", "opsin eval "): "of those trainings",
@@ -121,6 +122,7 @@ RUNS: Mapping[str, Mapping[str, str]] = {
     "docs/verification.md": {"runs/faces": "faces"},
     "docs/sequences.md": {"runs/dates": "dates"},
     "docs/tutorial_tracking.md": {"runs/yolov3_scenes": "yolo"},
+    "docs/tutorial_views.md": {"runs/toys": "toys"},
     "docs/weights.md": {"runs/digits_net": "digits"},
     "docs/adaptation/parameters.md": {"runs/classifier": "resnet18"},
 }
