@@ -14,8 +14,12 @@ import torch
 from PIL import Image
 
 from opsin import data
+from opsin.engine.membership import divide_for_training
+from opsin.engine.recipe import load_recipe
+from opsin.engine.recipe_data import open_own
 from opsin.errors import InputError
 from opsin.ops import cameras
+from opsin.render.floors import find_floors
 from opsin.render.posed_views import over_background
 from opsin.render.transforms_json import write_transforms
 
@@ -156,6 +160,22 @@ def test_every_eighth_view_is_held_out(tmp_path: Path) -> None:
         "train": ["v1"],
         "test": ["v0", "v2"],
     }
+
+
+def test_what_trivial_answers_reach_is_of_training_views_alone(tmp_path: Path) -> None:
+    recipe = load_recipe({
+        "task": "render",
+        "model": {"name": "fast_nerf"},
+        "data": {"source": str(nerfstudio(tmp_path)), "val_fraction": 0.4},
+    })  # fmt: skip
+    source, floors = open_own(recipe), find_floors(recipe)
+    splits = divide_for_training(recipe, source)
+    val = splits["val"]
+    assert len(val) and len(floors.images) == len(splits["train"]) < 3
+    kind: Any = val.kind
+    for i in range(len(val)):
+        found = floors.of(val.read(i).float() / 255, torch.from_numpy(kind.poses[i]))
+        assert found["nearest"] == pytest.approx(7.78, abs=0.3)  # of two images of noise: -10 log10 (1/6)
 
 
 def test_alpha_is_laid_over_the_background_once(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ class RenderEvaluator(Evaluator):
         self._truth = split.truth
         if isinstance(split.truth, OfShape):
             return
-        self.floors = find_floors(self.predictor.recipe)
+        self.floors = find_floors(self.predictor.recipe, self.predictor.facts.members)
 
     def update(self, outputs: Any, batch: Batch) -> None:
         values: Any = batch

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from opsin.engine.membership import divide_as_trained
 from opsin.engine.recipe import Recipe
 from opsin.engine.recipe_data import open_own
 from opsin.errors import InputError
@@ -37,12 +38,14 @@ class Floors:
         return found
 
 
-def find_floors(recipe: Recipe) -> Floors:
-    """Of the training views of a recipe's own data; of none of them where it is not here, or too large."""
+def find_floors(recipe: Recipe, members: bytes | None = None) -> Floors:
+    """Of the training views of a recipe's own data; of none of them where it is not here, or too large.
+
+    members: what was trained on, as a model knows it; the recipe divides the data once more if None.
+    """
     nothing = Floors(torch.zeros(0, 3, 1, 1), torch.zeros(0, 4, 4))
     try:
-        source = open_own(recipe)
-        split = source.splits.get("train", source.splits.get("all"))
+        split = divide_as_trained(recipe, open_own(recipe), members, lambda line: None).get("train")
         if split is None or not len(split):
             return nothing
         step = -(-len(split) // _MOST)
