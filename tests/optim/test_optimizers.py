@@ -104,7 +104,7 @@ def test_steps_equal_the_torch_class(name: str) -> None:
 
 
 def test_every_name_is_tested() -> None:
-    assert list_optimizers() == sorted([*TORCH, "lookahead", "ranger"])
+    assert list_optimizers() == sorted([*TORCH, "heavy_ball", "lookahead", "ranger"])
 
 
 def test_options_reach_the_optimizer() -> None:

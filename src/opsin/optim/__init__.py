@@ -1,6 +1,7 @@
 """Optimizers and learning-rate schedules, by name."""
 
 from opsin.lazy_modules import lazy_modules
+from opsin.optim.heavy_ball import HeavyBall
 from opsin.optim.optimizers import create_optimizer, list_optimizers, parameter_groups
 from opsin.optim.schedules import Schedule, create_schedule, list_schedules
 from opsin.optim.tracing import plot_rates, trace_rates
@@ -10,6 +11,7 @@ __getattr__, __dir__ = lazy_modules(__name__, __file__)
 
 __all__ = [
     "GradientCentralization",
+    "HeavyBall",
     "Lookahead",
     "Schedule",
     "create_optimizer",

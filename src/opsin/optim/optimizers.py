@@ -13,6 +13,7 @@ from torch import nn, optim
 from opsin import objects
 from opsin.checks import check_number, check_share, check_within
 from opsin.errors import InputError, unknown
+from opsin.optim.heavy_ball import HeavyBall
 from opsin.optim.wrapping import GradientCentralization, Lookahead
 
 
@@ -32,6 +33,7 @@ _OPTIMIZERS: Mapping[str, _Entry] = MappingProxyType(
         "sgd": _Entry(optim.SGD, {"momentum": 0.9}),
         "momentum": _Entry(optim.SGD, {"momentum": 0.9}),
         "nesterov": _Entry(optim.SGD, {"momentum": 0.9, "nesterov": True}),
+        "heavy_ball": _Entry(HeavyBall),
         "adagrad": _Entry(optim.Adagrad),
         "rmsprop": _Entry(optim.RMSprop, {"alpha": 0.9}),  # Hinton's lecture 6e; torch has 0.99
         "adadelta": _Entry(optim.Adadelta, {"rho": 0.95}),  # Zeiler 2012, section 4.1; torch has 0.9
@@ -68,11 +70,11 @@ def create_optimizer(
 ) -> optim.Optimizer:
     """An optimizer over every parameter of a model that requires a gradient, its criterion's included, each once.
 
-    name: sgd and momentum (momentum 0.9 unless given), nesterov, adagrad, rmsprop, adadelta, adam, adamw, nadam, radam,
-    lookahead (around momentum), ranger (RAdam, Lookahead and gradient centralisation); or any class of torch.optim by
-    its own name, as NAdam or torch.optim.NAdam, with torch's defaults, or of a module that was named, see
-    `opsin.objects`. options are those of the torch class. weight_decay acts as the class defines it: decoupled in adamw
-    and ranger, an L2 term in the others.
+    name: sgd and momentum (momentum 0.9 unless given), nesterov, heavy_ball, adagrad, rmsprop, adadelta, adam, adamw,
+    nadam, radam, lookahead (around momentum), ranger (RAdam, Lookahead and gradient centralisation); or any class of
+    torch.optim by its own name, as NAdam or torch.optim.NAdam, with torch's defaults, or of a module that was named,
+    see `opsin.objects`. options are those of the torch class. weight_decay acts as the class defines it: decoupled in
+    adamw and ranger, an L2 term in the others.
     decay_norm_and_bias=False keeps it off biases and normalisation (He et al. 2019, arXiv:1812.01187, section 3.1).
     layer_decay, layer_rates: see `parameter_groups`. lookahead: {k, alpha} or True puts `Lookahead` around any of them,
     and gradient_centralization=True `GradientCentralization`; False takes them away from a name that has them.
