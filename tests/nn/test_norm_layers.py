@@ -120,13 +120,14 @@ def test_lrn_across_channels_by_hand() -> None:
         assert y[0, c, i, j].item() == pytest.approx(float(x[0, c, i, j]) / (k + alpha / size * total) ** beta)
 
 
-def test_lrn_within_a_channel_by_hand() -> None:
+@pytest.mark.parametrize(("options", "k", "share"), [({}, 1, 1 / 9), ({"k": 2.0, "divided": False}, 2, 1)])
+def test_lrn_within_a_channel_by_hand(options: dict[str, Any], k: int, share: float) -> None:
     x, (size, alpha, beta) = maps(2, 2, 4, 5), (3, 0.5, 0.75)
-    y = create_norm("lrn_within", 2, size=size, alpha=alpha, beta=beta)(x)
+    y = create_norm("lrn_within", 2, size=size, alpha=alpha, beta=beta, **options)(x)
     for b, c, i, j in itertools.product(range(2), range(2), range(4), range(5)):
         near = itertools.product(range(max(0, i - 1), min(4, i + 2)), range(max(0, j - 1), min(5, j + 2)))
         total = sum(float(x[b, c, p, q]) ** 2 for p, q in near)
-        assert y[b, c, i, j].item() == pytest.approx(float(x[b, c, i, j]) / (1 + alpha / size**2 * total) ** beta)
+        assert y[b, c, i, j].item() == pytest.approx(float(x[b, c, i, j]) / (k + alpha * share * total) ** beta)
 
 
 def test_l2_norm() -> None:

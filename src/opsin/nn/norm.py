@@ -90,24 +90,27 @@ class SwitchableNorm2d(nn.Module):
 class LocalResponseNormWithin(nn.Module):
     """Local response normalisation over a square of places within each channel: Caffe's WITHIN_CHANNEL.
 
-    y = x / (1 + alpha / size^2 * sum of x^2 over size x size places)^beta, zeros around the map. Caffe takes its k for
-    the norm across channels only: here it is 1. size: odd.
+    y = x / (k + alpha / size^2 * sum of x^2 over size x size places)^beta, zeros around the map. Caffe takes its k for
+    the norm across channels only: here it is 1 unless given. size: odd. divided=False leaves alpha undivided, as
+    Krizhevsky et al. 2012 write theirs across channels.
     """
 
-    def __init__(self, size: int = 5, alpha: float = 1e-4, beta: float = 0.75) -> None:
+    def __init__(
+        self, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0, divided: bool = True
+    ) -> None:
         super().__init__()
         check_count("size", size)
         if size % 2 == 0:
             raise InputError(f"size must be odd to have a middle, got {size}")
-        self.size, self.alpha, self.beta = size, alpha, beta
+        self.size, self.alpha, self.beta, self.k, self.divided = size, alpha, beta, k, divided
 
     def forward(self, x: Tensor) -> Tensor:
         check_map(self, x)
         mean = F.avg_pool2d(x.square(), self.size, stride=1, padding=self.size // 2)
-        return x * (1 + self.alpha * mean) ** -self.beta
+        return x * (self.k + self.alpha * (1 if self.divided else self.size**2) * mean) ** -self.beta
 
     def extra_repr(self) -> str:
-        return f"size={self.size}, alpha={self.alpha}, beta={self.beta}"
+        return f"size={self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}, divided={self.divided}"
 
 
 class L2Norm(nn.Module):
@@ -158,8 +161,10 @@ def _lrn(channels: int, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, 
     return nn.LocalResponseNorm(size, alpha, beta, k)
 
 
-def _lrn_within(channels: int, size: int = 5, alpha: float = 1e-4, beta: float = 0.75) -> LocalResponseNormWithin:
-    return LocalResponseNormWithin(size, alpha, beta)
+def _lrn_within(
+    channels: int, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0, divided: bool = True
+) -> LocalResponseNormWithin:
+    return LocalResponseNormWithin(size, alpha, beta, k, divided)
 
 
 def _frozen_batch(channels: int, eps: float = 1e-5) -> nn.Module:
