@@ -61,17 +61,18 @@ types: $(VENV)/.installed-dev
 
 # One thread a process: the processes share the cores.
 tests: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
 
 docs: $(VENV)/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-# What the tests do a little of, at length: thousands of damaged files, a hundred kills.
+# What the tests do a little of, at length: thousands of damaged files, a hundred kills, several machines.
 fuzz: $(VENV)/.installed-dev
 	OPSIN_FUZZ=25 OMP_NUM_THREADS=1 $(BIN)/pytest -n auto tests/fuzz
 
 soak: $(VENV)/.installed-dev
-	OPSIN_SOAK=100 OMP_NUM_THREADS=1 $(BIN)/pytest tests/engine/test_soak.py tests/engine/test_resume.py
+	OPSIN_SOAK=100 OMP_NUM_THREADS=1 $(BIN)/pytest tests/engine/test_soak.py tests/engine/test_resume.py \
+		tests/engine/test_own_networks.py tests/test_docs.py
 
 serve: $(VENV)/.installed-dev
 	$(BIN)/mkdocs serve

@@ -233,6 +233,7 @@ def free_port() -> int:
         return opened.getsockname()[1]
 
 
+@pytest.mark.skipif("OPSIN_SOAK" not in os.environ, reason="half a minute beside the test of Slurm: make soak")
 def test_several_machines_of_the_page_on_gpus_train_together(tmp_path: Path):
     page = (DOCS / "gpus.md").read_text(encoding="utf-8").replace("\\\n", "")
     (first,) = re.findall(r"^torchrun --nnodes 2 .*$", page, re.MULTILINE)

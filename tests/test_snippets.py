@@ -66,6 +66,25 @@ NOT_RUN: Mapping[tuple[str, str], str] = {
     ("docs/blocks/scratch.md", "python -c"): "ten times the command above",
     ("docs/tutorial.md", "opsin train classify --model resnet18"): "twenty epochs: a step of it is README.md's",
     ("docs/tutorial_tracking.md", "opsin train yolov3_scenes"): "an hour; a run stands in for it",
+    (
+        "docs/tutorial_tracking.md",
+        "opsin track moving/crowd_train --truth",
+    ): "twenty trials: tests/track/test_tuning.py",
+    (
+        "docs/tutorial_tracking.md",
+        "opsin track moving/crowd_test --truth moving/crowd_test --tracker tuned",
+    ): "of those",
+    ("docs/adaptation/parameters.md", "opsin adapt --source a/ --method linear"): "tests/adapt/test_methods.py",
+    (
+        "docs/adaptation/parameters.md",
+        "opsin adapt --source a/ --bridge",
+    ): "three trainings: tests/adapt/test_methods.py",
+    (
+        "docs/adaptation/instances.md",
+        "opsin adapt --source a/ --target c/ --method trad",
+    ): "tests/adapt/test_transfer_losses.py",
+    ("docs/adaptation/tutorial.md", "opsin adapt --source a/ --target c/ --method cdan"): "as the line before it",
+    ("docs/adaptation/generalisation.md", "opsin adapt --source a/ --source b/ --method"): "as the line below it",
     ("docs/tutorial_views.md", "opsin train render"): "a minute; a run stands in for it",
     ("docs/necks.md", "python benchmarks/necks.py"): "trains every neck, for minutes",
     ("docs/segmenters/fcn.md", "opsin train "): "thousands of masks each: tests/segment/test_fcn.py trains in stages",

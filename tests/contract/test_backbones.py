@@ -190,7 +190,7 @@ def test_output_and_features_are_as_declared(name: str, monkeypatch: pytest.Monk
         assert map_.shape[2] <= -(-height // stride) and map_.shape[3] <= -(-width // stride)
 
 
-@pytest.mark.parametrize("name", WALKED)
+@pytest.mark.parametrize("name", [name for name in WALKED if name not in SMALL])  # of those none is zero, see below
 def test_every_parameter_gets_a_gradient(name: str) -> None:
     model = on_meta(name)
     size = input_of(name)[1]

@@ -161,7 +161,7 @@ def test_every_family_has_a_small_network() -> None:
 def test_published_facts(name: str) -> None:
     published = registry.find_model(name).published
     assert count_parameters(on_meta(name)) == published.params
-    if published.macs is not None:
+    if published.macs is not None and name in WALKED:
         assert count_macs(on_meta(name), published.input) == pytest.approx(published.macs, rel=0.005)
     assert published.paper and published.idea and published.source
     assert 1980 < published.year < 2100

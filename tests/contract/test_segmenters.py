@@ -302,7 +302,7 @@ def test_dropping_auxiliary_heads_leaves_the_logits(name: str) -> None:
 
 
 # Those that segment/test_segment_export.py does not write to files: to trace a network takes seconds.
-@pytest.mark.parametrize("name", ["deeplabv1", "deeplabv2_resnet101", "deeplabv3", "semantic_fpn"])
+@pytest.mark.parametrize("name", ["fcn8s", "deeplabv1", "deeplabv2_resnet101", "deeplabv3", "semantic_fpn"])
 def test_exports_with_any_batch_and_size(name: str) -> None:
     model = copy.deepcopy(small(name))
     model.drop_aux_heads()

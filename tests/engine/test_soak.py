@@ -158,6 +158,7 @@ print(look.seen[500] - look.seen[100], memory() - before)
 """
 
 
+@pytest.mark.skipif("OPSIN_SOAK" not in os.environ, reason="minutes: make soak")
 def test_memory_stays_flat(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", USE, str(tmp_path / "run")], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -27,7 +27,6 @@ NETWORKS: dict[str, tuple[dict[str, Any], tuple[int, int]]] = {
     "unet": ({"width": 4}, (32, 48)),
     "unet_valid": ({"width": 4}, (204, 220)),
     "deeplabv3plus": ({"backbone": "resnet18"}, (64, 64)),
-    "fcn8s": ({"backbone": "resnet18"}, (64, 64)),
 }
 
 
@@ -46,7 +45,7 @@ def save(folder: Path, name: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "unet"])  # which the runtimes below take
+@pytest.mark.parametrize("name", ["unet_valid", "deeplabv3plus"])
 def test_files_take_images_of_any_size(segmenters: None, name: str, tmp_path: Path) -> None:
     run = save(tmp_path / "run", name)
     written = export(run, "onnx")

@@ -104,7 +104,7 @@ def _strides(network: nn.Module, input_size: tuple[int, int, int], growth: int) 
         return module.register_forward_hook(lambda _, inputs, output: note(name, inputs, output))
 
     channels, height, width = input_size
-    like = next(network.parameters())
+    like = next(network.parameters(), torch.empty(0))
     trained = [module for module in network.modules() if module.training]
     hooks = [hook(name, module) for name, module in network.named_modules()]
     with torch.no_grad():
