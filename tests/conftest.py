@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import os
 import runpy
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from _pytest.faulthandler import fault_handler_stderr_fd_key
 
 _OFFLINE = str(Path(__file__).parent / "offline")
 
@@ -25,6 +27,13 @@ def pytest_collection_finish() -> None:
     """What was imported and collected is no garbage: it is not looked through again with every tenth test."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A crash of native code says where: trainings reset the handlers of all signals when they end."""
+    if (kept := item.config.stash.get(fault_handler_stderr_fd_key, None)) is not None:
+        faulthandler.disable()
+        faulthandler.enable(file=kept)
 
 
 def pytest_sessionfinish() -> None:
