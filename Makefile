@@ -60,11 +60,12 @@ types: $(VENV)/.installed-dev
 	$(BIN)/pyright
 
 # One thread a process: the processes share the cores. In three parts, each with processes of its own: what has imported
-# and trained everything holds gigabytes. A part that fails does not keep the others from running.
+# and trained everything holds gigabytes. A part that fails does not keep the others from running. What serves and what is
+# stopped by signals comes first in its part.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
 tests: $(VENV)/.installed-dev
 	failed=0; $(PYTEST) tests/[a-d]*/ || failed=1; $(PYTEST) tests/[e-r]*/ || failed=1; \
-		$(PYTEST) tests/[s-z]*/ tests/test_*.py || failed=1; exit $$failed
+		$(PYTEST) tests/serve/ tests/track/ tests/[s-z]*/ tests/test_*.py || failed=1; exit $$failed
 
 docs: $(VENV)/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
