@@ -70,13 +70,14 @@ tests: $(VENV)/.installed-dev
 docs: $(VENV)/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-# What the tests do a little of, at length: thousands of damaged files, a hundred kills, several machines.
+# What the tests do a little of, at length: thousands of damaged files, a hundred kills, several machines,
+# the multiply-adds of every network.
 fuzz: $(VENV)/.installed-dev
 	OPSIN_FUZZ=25 OMP_NUM_THREADS=1 $(BIN)/pytest -n auto tests/fuzz
 
 soak: $(VENV)/.installed-dev
 	OPSIN_SOAK=100 OMP_NUM_THREADS=1 $(BIN)/pytest tests/engine/test_soak.py tests/engine/test_resume.py \
-		tests/engine/test_own_networks.py tests/test_docs.py
+		tests/engine/test_own_networks.py tests/test_docs.py tests/contract
 
 serve: $(VENV)/.installed-dev
 	$(BIN)/mkdocs serve

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import os
 from typing import Any
 
 import pytest
@@ -97,6 +98,7 @@ def smallest_of_each_structure() -> list[str]:
 
 
 WALKED = smallest_of_each_structure()
+COUNTED = NAMES if "OPSIN_SOAK" in os.environ else WALKED  # whose multiply-adds are held against the published ones
 
 
 # Each operation that some network has and others have not: gates, shuffles, joins, pools of several sizes, padding.
@@ -156,7 +158,7 @@ def test_published_counts(name: str) -> None:
     entry, model = registry.find_model(name), on_meta(name)
     published, trained = entry.published, training_options(entry.options)
     assert count_parameters(build_on_meta(name, **trained) if trained else model) == published.params
-    if published.macs is not None and name in WALKED:
+    if published.macs is not None and name in COUNTED:
         assert count_macs(model, published.input) == pytest.approx(published.macs, rel=0.005)
 
 

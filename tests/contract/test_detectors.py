@@ -7,6 +7,7 @@ structure, made small by its own options.
 from __future__ import annotations
 
 import functools
+import os
 import re
 from dataclasses import replace
 from typing import Any
@@ -27,6 +28,7 @@ _BY_REGIONS = {"rcnn", "spp_net", "fast_rcnn", "faster_rcnn", "rpn"}
 NAMES = registry.list_models(task="detect")
 # A size alone makes these from others that are walked.
 WALKED = [name for name in NAMES if not re.search(r"efficientdet_d[2-7]|m2det(512|800)|_spp$", name)]
+COUNTED = NAMES if "OPSIN_SOAK" in os.environ else WALKED  # whose multiply-adds are held against the published ones
 _MOBILE: dict[str, Any] = {"backbone": "mobilenet_v3_small", "backbone_options": {"width": 0.35}}
 _YOLO: dict[str, Any] = {**_MOBILE, "width": 0.0625}
 SMALL: dict[str, dict[str, Any]] = {
@@ -161,7 +163,7 @@ def test_every_family_has_a_small_network() -> None:
 def test_published_facts(name: str) -> None:
     published = registry.find_model(name).published
     assert count_parameters(on_meta(name)) == published.params
-    if published.macs is not None and name in WALKED:
+    if published.macs is not None and name in COUNTED:
         assert count_macs(on_meta(name), published.input) == pytest.approx(published.macs, rel=0.005)
     assert published.paper and published.idea and published.source
     assert 1980 < published.year < 2100

@@ -111,10 +111,9 @@ class EmbedTask(Task):
         """After the first epoch: raise JobError if no batch of it held a triplet, warn if some held none."""
         batches, idle = self._compared_batches, self._idle_batches
         self._compared_batches = self._idle_batches = 0
-        images, train = own_section(self.recipe).images_per_identity, self.recipe.train
-        remedy = f"set a train.batch_size larger than {train.batch_size}"
-        if images is None:
-            remedy = f"set embed.images_per_identity=4, or {remedy[4:]}"
+        larger = f"a train.batch_size larger than {self.recipe.train.batch_size}"
+        apart = own_section(self.recipe).images_per_identity is None  # nothing puts images of an identity together
+        remedy = f"set embed.images_per_identity=4, or {larger}" if apart else f"set {larger}"
         if batches and idle == batches:
             raise JobError(
                 f"none of the epoch's {batches:,} batches held two images of an identity and one of another, so that "

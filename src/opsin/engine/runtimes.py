@@ -20,12 +20,10 @@ def import_onnxruntime() -> Any:
 
 def import_openvino() -> Any:
     """OpenVINO. The import alone sends an event where its reporting package is found; without, it has a stand-in."""
-    if "openvino" not in sys.modules and _REPORTER not in sys.modules:
-        sys.modules[_REPORTER] = None  # type: ignore[assignment]  # as if it were not installed
-        try:
-            import openvino
-        finally:
+    sys.modules.setdefault(_REPORTER, None)  # type: ignore[arg-type]  # as if it were not installed
+    try:
+        import openvino
+    finally:
+        if sys.modules[_REPORTER] is None:
             del sys.modules[_REPORTER]
-    import openvino
-
     return openvino
