@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import faulthandler
 import gc
 import os
 import runpy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from _pytest.faulthandler import fault_handler_stderr_fd_key
 
 _OFFLINE = str(Path(__file__).parent / "offline")
 
@@ -29,11 +28,22 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """A crash of native code says where: trainings reset the handlers of all signals when they end."""
-    if (kept := item.config.stash.get(fault_handler_stderr_fd_key, None)) is not None:
-        faulthandler.disable()
-        faulthandler.enable(file=kept)
+@pytest.fixture(scope="module", autouse=True)
+def charts_are_not_rendered(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Five charts of a report take longer than a tiny training: they are drawn, but rendered only where marked."""
+    if request.node.get_closest_marker("rendered"):
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("opsin.engine.charts.svg", _drawn_only)
+        yield
+
+
+def _drawn_only(draw: Callable[[Any], None], width: float = 6.0, height: float = 3.4) -> bytes:
+    from matplotlib.figure import Figure
+
+    draw(Figure(figsize=(width, height), layout="constrained"))
+    return b'<svg xmlns="http://www.w3.org/2000/svg"></svg>'
 
 
 def pytest_sessionfinish() -> None:

@@ -24,6 +24,8 @@ from opsin.data.drawing import Line, add_caption
 from opsin.engine import charts
 from opsin.errors import is_printable, printable
 
+pytestmark = pytest.mark.rendered
+
 NAMES = [
     b"plain",
     "caf\u00e9 <b>&\"'".encode(),

@@ -14,6 +14,8 @@ from opsin.engine import trainings
 from opsin.engine.trainings import Trained, Wanted
 from opsin.errors import InputError, JobError
 
+pytestmark = pytest.mark.rendered
+
 
 def quiet(line: str) -> None:
     pass

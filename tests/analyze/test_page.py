@@ -29,6 +29,8 @@ from opsin.engine.report import Table, Text
 from opsin.errors import InputError
 from opsin.nn.counting import short_count
 
+pytestmark = pytest.mark.rendered
+
 HOSTILE = "<script>alert('1')</script> & \"quotes\""
 ADVICE = Advice("rule", "A title", "What is there.", "Why.", "What to do.", "A paper", ("a", "b"), {"n": 1.0}, {"n": 0})
 MEMORY = Memory(

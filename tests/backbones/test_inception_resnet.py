@@ -13,7 +13,7 @@ from opsin.backbones import inception_resnet
 from opsin.backbones.googlenet import Branches
 from opsin.backbones.inception_resnet import InceptionResNet, ScaledResidual
 from opsin.errors import InputError
-from opsin.nn.counting import count_parameters
+from opsin.nn.counting import count_macs, count_parameters
 
 
 def test_v2_equals_timm(assert_equal: Callable[..., None]) -> None:
@@ -73,6 +73,37 @@ def test_scales_of_the_stages_and_the_last_module(
         expected = [scale for scale, depth in zip(scales, depths, strict=True) for _ in range(depth)]
         assert [module.scale for module in residuals(model)] == [*expected, 1.0]
         assert [isinstance(m.activation, nn.ReLU) for m in residuals(model)] == [True] * sum(depths) + [False]
+
+
+def test_v1_as_printed_is_one_module_less() -> None:
+    model = on_meta(inception_resnet.inception_resnet_v1_2016)
+    assert [module.scale for module in residuals(model)] == [0.17] * 5 + [0.10] * 10 + [0.20] * 5
+    assert all(isinstance(module.activation, nn.ReLU) for module in residuals(model))
+    pointwise, rows = 1792 * 192, 192 * 192 * 3
+    module = 2 * (pointwise + 2 * 192) + 2 * (rows + 2 * 192) + 384 * 1792 + 1792  # figure 13, with batch norm
+    assert count_parameters(model) == 24_357_096 - module
+
+
+def test_v2_as_printed_is_the_sum_of_its_figures() -> None:
+    # (times, in, out, kernel's area, places) of every convolution of figures 3, 7 and 16 to 19 for images of 299
+    a, b, c = 35 * 35, 17 * 17, 8 * 8
+    stem = [(1, 3, 32, 9, 149**2), (1, 32, 32, 9, 147**2), (1, 32, 64, 9, 147**2), (1, 64, 96, 9, 73**2)]
+    stem += [(1, 160, 64, 1, 73**2), (1, 64, 96, 9, 71**2), (1, 192, 192, 9, a)]
+    stem += [(1, 160, 64, 1, 73**2), (2, 64, 64, 7, 73**2), (1, 64, 96, 9, 71**2)]
+    at35 = [(15, 384, 32, 1, a), (5, 32, 32, 9, a), (5, 32, 48, 9, a), (5, 48, 64, 9, a)]
+    to17 = [(1, 384, 384, 9, b), (1, 384, 256, 1, a), (1, 256, 256, 9, a), (1, 256, 384, 9, b)]
+    at17 = [(10, 1152, 192, 1, b), (10, 1152, 128, 1, b), (10, 128, 160, 7, b), (10, 160, 192, 7, b)]
+    to8 = [(3, 1152, 256, 1, b), (1, 256, 384, 9, c), (1, 256, 288, 9, c), (1, 256, 288, 9, b), (1, 288, 320, 9, c)]
+    at8 = [(10, 2144, 192, 1, c), (5, 192, 224, 3, c), (5, 224, 256, 3, c)]
+    convolutions = [*stem, *at35, *to17, *at17, *to8, *at8]
+    linear = [(5, 128, 384, 1, a), (10, 384, 1152, 1, b), (5, 448, 2144, 1, c), (1, 2144, 1000, 1, 1)]
+    parameters = sum(times * (m * n * area + 2 * n) for times, m, n, area, _ in convolutions)  # with batch norm
+    parameters += sum(times * (m * n * area + n) for times, m, n, area, _ in linear)
+    macs = sum(times * m * n * area * places for times, m, n, area, places in [*convolutions, *linear])
+    model = on_meta(inception_resnet.inception_resnet_v2_2016)
+    assert (count_parameters(model), count_macs(model, (3, 299, 299))) == (parameters, macs)
+    assert [module.scale for module in residuals(model)] == [0.17] * 5 + [0.10] * 10 + [0.20] * 5
+    assert all(isinstance(module.activation, nn.ReLU) for module in residuals(model))
 
 
 def test_residual_switch_changes_no_parameter() -> None:

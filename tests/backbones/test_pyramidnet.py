@@ -48,6 +48,19 @@ def test_the_pyramid_ends_where_its_readme_says(widening: Any, alpha: float, las
         assert widths[26] == round(16 * alpha**0.5)
 
 
+def test_the_paper_rounds_down() -> None:
+    # by hand: 16 + 10 k / 4 and 16 * 2 ** (k / 4) = 19.03, 22.63, 26.91, 32
+    assert pyramid(16, 4, 10) == [18, 21, 24, 26] and pyramid(16, 4, 10, rounding="down") == [18, 21, 23, 26]
+    assert pyramid(16, 4, 2, "multiplicative", "nearest") == [19, 23, 27, 32]
+    assert pyramid(16, 4, 2, "multiplicative", "down") == [19, 22, 26, 32]
+    assert pyramid(16, 54, 48, rounding="down")[-1] == 64  # not 63, for a sum of 63.99999...
+    with torch.device("meta"):
+        nearest, down = (pyramidnet.pyramidnet110_a48(rounding=r) for r in ("nearest", "down"))
+    assert count_parameters(nearest) == 1_772_706 and 1_700_000 <= count_parameters(down) < 1_772_706
+    with pytest.raises(InputError, match="up"):
+        pyramid(16, 4, 10, rounding="up")  # type: ignore[arg-type]
+
+
 def test_every_stage_widens() -> None:
     with torch.device("meta"):
         model = pyramidnet.pyramidnet164_a48()

@@ -14,6 +14,8 @@ from opsin.classify.metrics import Evaluation, evaluate
 from opsin.engine.report import Figure, Gallery, Section, Table, Text
 from opsin.errors import InputError
 
+pytestmark = pytest.mark.rendered
+
 
 class Images:
     """A split of grey squares, of which some may be lost."""

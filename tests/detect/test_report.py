@@ -13,6 +13,8 @@ from opsin.detect.metrics import Evaluation, evaluate
 from opsin.engine.report import Gallery, Text
 from opsin.structures import Instances
 
+pytestmark = pytest.mark.rendered
+
 Curve = Callable[[int], tuple[list[float], list[float]]]
 
 

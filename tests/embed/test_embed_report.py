@@ -24,6 +24,8 @@ from opsin.errors import InputError
 
 from .tiny_people import write_people
 
+pytestmark = pytest.mark.rendered
+
 
 def test_principal_components_are_scikit_learns() -> None:
     points = np.random.RandomState(0).randn(40, 6) * np.array([5, 3, 1, 1, 0.5, 0.1]) + 7

@@ -30,6 +30,8 @@ from opsin.engine.recipe import load_recipe
 from opsin.engine.trainings import Trained, Wanted, run_all
 from opsin.errors import InputError, JobError
 
+pytestmark = pytest.mark.rendered
+
 ROOMS = Path(__file__).parents[1] / "rooms"
 SHORT = {"train.epochs": 1, "data.limit": 40}
 

@@ -19,6 +19,8 @@ from opsin.engine.recipe import load_recipe, read_recipe
 from opsin.engine.run import RunFolder
 from opsin.errors import InputError
 
+pytestmark = pytest.mark.rendered
+
 RECIPE: dict[str, Any] = {
     "model": {"name": "lenet5"},
     "data": {"source": "digits", "limit": 400},

@@ -35,6 +35,8 @@ from opsin.engine.report import (
 )
 from opsin.errors import JobError
 
+pytestmark = pytest.mark.rendered
+
 HOSTILE = "<script>alert('1')</script> & \"quotes\""
 HISTORY = [
     {"epoch": e, "step": 10 * e, "lr": 0.1 / e, "train_loss": 2 / e, "val_loss": 1 + 1 / e, "val_accuracy": accuracy}

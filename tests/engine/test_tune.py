@@ -29,6 +29,8 @@ from opsin.engine.search import Search, Settings, Trial
 from opsin.engine.trial import Job, Outcome
 from opsin.errors import InputError, JobError
 
+pytestmark = pytest.mark.rendered
+
 optuna = pytest.importorskip("optuna")
 
 SPACE = {"optim.lr": "log:1e-4..1e-1", "optim.name": "choice:sgd,adamw"}

@@ -47,6 +47,20 @@ def test_equals_its_formula(name: str) -> None:
     assert torch.autograd.gradcheck(create_activation(name).double(), x)
 
 
+@pytest.mark.parametrize("learned", [False, True])
+def test_swish_of_any_beta(learned: bool) -> None:
+    layer = create_activation("swish", beta=2.5, learned=learned).double()
+    expected = torch.tensor([x * sigmoid(2.5 * x) for x in X.tolist()], dtype=torch.float64)
+    torch.testing.assert_close(layer(X), expected)
+    assert [tuple(p.shape) for p in layer.parameters()] == [()] * learned
+    layer(X).sum().backward() if learned else None
+    for parameter in layer.parameters():  # d/dbeta of x s(beta x) is x^2 s (1 - s)
+        slopes = [x * x * sigmoid(2.5 * x) * (1 - sigmoid(2.5 * x)) for x in X.tolist()]
+        assert parameter.grad is not None and float(parameter.grad) == pytest.approx(sum(slopes))
+    assert isinstance(create_activation("swish"), torch.nn.SiLU)
+    torch.testing.assert_close(create_activation("swish", beta=0)(X.float()), X.float() / 2)
+
+
 def test_softmax_is_over_channels() -> None:
     x = torch.randn(2, 5, 3, 4)
     torch.testing.assert_close(create_activation("softmax")(x).sum(dim=1), torch.ones(2, 3, 4))

@@ -29,6 +29,8 @@ from opsin.read.score import read_texts, score
 from . import tiny_words
 from .conftest import TinyReader
 
+pytestmark = pytest.mark.rendered
+
 
 def test_the_most_probable_word_of_the_images_own_list_is_taken(run: Path) -> None:
     images, texts = tiny_words.draw(40, seed=9)

@@ -24,6 +24,8 @@ from opsin.render.ray_batches import ray_batches
 from opsin.render.shape_evaluation import euler_number, measure_surface
 from opsin.render.watching import RayWatch
 
+pytestmark = pytest.mark.rendered
+
 _SMALL = {
     "nerf": {"depth": 2, "width": 8, "coarse_samples": 4, "fine_samples": 4},
     "fast_nerf": {"resolution": 12, "cells": 8, "steps": 16},

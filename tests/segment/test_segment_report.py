@@ -15,6 +15,8 @@ from opsin.segment.borders import ErrorsByDistance
 from opsin.segment.evaluate import WorstMaps
 from opsin.segment.metrics import Counts, confusion_matrix, evaluate
 
+pytestmark = pytest.mark.rendered
+
 CLASSES = ["sky", "road", "never"]
 
 

@@ -22,6 +22,8 @@ from opsin.sequence.reach import gates_of, gradient_by_step, longest_places
 from opsin.sequence.report import alignment
 from opsin.sequence.truth import SequenceTruth
 
+pytestmark = pytest.mark.rendered
+
 
 def test_a_plain_cell_halves_the_gradient_at_each_step() -> None:
     model: Any = registry.create_model("sequence_regressor", trunk="rnn", hidden=1)

@@ -15,6 +15,8 @@ from tests.browser import Browser
 
 import opsin
 
+pytestmark = pytest.mark.rendered
+
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 pytest.importorskip("uvicorn", reason="the extra serve is not installed")
 

@@ -23,6 +23,8 @@ from opsin.track.sort import Sort
 from opsin.track.track_files import Asked
 from opsin.track.tracks import Tracks
 
+pytestmark = pytest.mark.rendered
+
 Row = tuple[int, int, Sequence[float]]  # frame, identity, box
 LEFT, RIGHT = [0.0, 0.0, 20.0, 40.0], [100.0, 0.0, 120.0, 40.0]
 

@@ -10,12 +10,15 @@ FaceNet and pytorchcv have.
 inception_resnet_v2: of the cost of v4, in the form of the released TensorFlow network, which timm, Cadene and pytorchcv
 share. It has v3's stem, 10, 20 and 10 modules and other widths than the paper's figures.
 The last module of each is without scale and ReLU; in v1 it comes on top of the paper's five.
+inception_resnet_v1_2016, inception_resnet_v2_2016: as the figures print them, with 5, 10 and 5 modules that are all
+alike, and v4's stem in v2. Where figures 17 and 19 print 1154 and 2048 maps, their inputs have 1152 and 2144, as
+reductions of these widths give, and a sum needs as many.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -24,6 +27,7 @@ from torch import Tensor, nn
 
 from opsin.backbones.backbone import Backbone
 from opsin.backbones.googlenet import Branches, Conv, chain, convolution, initialize_he
+from opsin.backbones.inception_v4 import inception_v4_stem, last_of_stem
 from opsin.errors import InputError
 from opsin.registry import Published, register
 
@@ -35,8 +39,9 @@ class Plan:
     """What differs between v1 and v2: modules of each stage before the last one, and channels.
 
     block_a, block_b, block_c, reduction_a: widths of their convolutions that differ. reduction_b: of those behind its
-    three 1x1 of 256. last: channels of a convolution behind the last stage, or 0. wide: v2's first module stands before
-    the residual ones.
+    three 1x1 of 256. last: channels of a convolution behind the last stage, or 0. start: what stands before the
+    residual modules: a convolution, v2's module of v3's kind, or the end of v4's stem, which then is the stem.
+    linear_end: one more module follows, without scale and ReLU.
     """
 
     depths: tuple[int, int, int]
@@ -47,13 +52,16 @@ class Plan:
     reduction_b: tuple[int, int, int, int]
     block_c: tuple[int, int, int]
     last: int
-    wide: bool
+    start: Literal["conv", "mixed", "v4"]
+    linear_end: bool = True
 
 
 _V1 = Plan((5, 10, 5), (256, 896, 1792), (32, 32), (192, 192, 256), (128, 128, 128, 128), (384, 256, 256, 256),
-           (192, 192, 192), 0, wide=False)  # fmt: skip
+           (192, 192, 192), 0, "conv")  # fmt: skip
 _V2 = Plan((10, 20, 9), (320, 1088, 2080), (48, 64), (256, 256, 384), (192, 128, 160, 192), (384, 288, 288, 320),
-           (192, 224, 256), 1536, wide=True)  # fmt: skip
+           (192, 224, 256), 1536, "mixed")  # fmt: skip
+_V1_PRINTED = replace(_V1, linear_end=False)
+_V2_PRINTED = replace(_V2, depths=(5, 10, 5), channels=(384, 1152, 2144), last=0, start="v4", linear_end=False)
 
 
 class ScaledResidual(nn.Module):
@@ -107,18 +115,14 @@ class InceptionResNet(Backbone):
         conv = convolution(norm)
         self.strides = (8, 16, 32)
         self.channels = (*plan.channels[:2], plan.last or plan.channels[2])
-        self.stem = nn.Sequential(
-            chain(conv, in_channels, (32, 3, 2, 0), (32, 3, 1, 0), (64, 3)),
-            nn.MaxPool2d(3, 2),
-            chain(conv, 64, (80, 1), (192, 3, 1, 0)),
-        )
-        first: list[nn.Module] = [nn.MaxPool2d(3, 2), _mixed(conv)] if plan.wide else [conv(192, 256, 3, 2, border=0)]
+        self.stem, first = _start(conv, plan, in_channels)
         modules = [partial(block, conv, plan) for block in (_block_a, _block_b, _block_c)]
         a, b, c = (
             [_residual(module, plan.channels[stage], scale, residual) for _ in range(depth)]
             for stage, (module, depth, scale) in enumerate(zip(modules, depths or plan.depths, scales, strict=True))
         )
-        c.append(_residual(modules[2], plan.channels[2], 1.0, residual, activate=False))
+        if plan.linear_end:
+            c.append(_residual(modules[2], plan.channels[2], 1.0, residual, activate=False))
         last = [conv(plan.channels[2], plan.last, 1)] if plan.last else []
         self.stages = nn.ModuleList(
             [
@@ -129,6 +133,20 @@ class InceptionResNet(Backbone):
         )
         self.head = _head(self.channels[-1], embedding, num_classes, dropout)
         initialize_he(self)
+
+
+def _start(conv: Conv, plan: Plan, in_channels: int) -> tuple[nn.Module, list[nn.Module]]:
+    """The stem, and the layers of the first stage before its residual modules. Figures 3 and 14."""
+    if plan.start == "v4":
+        return inception_v4_stem(conv, in_channels), [last_of_stem(conv)]
+    stem = nn.Sequential(
+        chain(conv, in_channels, (32, 3, 2, 0), (32, 3, 1, 0), (64, 3)),
+        nn.MaxPool2d(3, 2),
+        chain(conv, 64, (80, 1), (192, 3, 1, 0)),
+    )
+    if plan.start == "mixed":
+        return stem, [nn.MaxPool2d(3, 2), _mixed(conv)]
+    return stem, [conv(192, 256, 3, 2, border=0)]
 
 
 def _residual(
@@ -247,3 +265,26 @@ def inception_resnet_v1_512(**options: Any) -> InceptionResNet:
 )
 def inception_resnet_v2(**options: Any) -> InceptionResNet:
     return InceptionResNet(_V2, **options)
+
+
+_PRINTED = "derived: the widths of the paper's figures"
+
+
+@register(
+    "inception_resnet_v1_2016",
+    task="classify",
+    network=InceptionResNet,
+    published=_published(22_756_328, 6_206_361_696, _PRINTED),
+)
+def inception_resnet_v1_2016(**options: Any) -> InceptionResNet:
+    return InceptionResNet(_V1_PRINTED, **options)
+
+
+@register(
+    "inception_resnet_v2_2016",
+    task="classify",
+    network=InceptionResNet,
+    published=_published(32_433_928, 9_257_953_632, _PRINTED),
+)
+def inception_resnet_v2_2016(**options: Any) -> InceptionResNet:
+    return InceptionResNet(_V2_PRINTED, **options)

@@ -38,14 +38,11 @@ class InceptionV4(Backbone):
         super().__init__(num_classes, in_channels)
         conv = convolution(norm)
         self.channels, self.strides = (384, 1024, 1536), (8, 16, 32)
-        self.stem = _stem(conv, in_channels)
+        self.stem = inception_v4_stem(conv, in_channels)
         at35, at17, at8 = depths
         self.stages = nn.ModuleList(
             [
-                nn.Sequential(
-                    Branches([chain(conv, 192, (192, 3, 2, 0)), nn.MaxPool2d(3, 2)]),
-                    *(_inception_a(conv) for _ in range(at35)),
-                ),
+                nn.Sequential(last_of_stem(conv), *(_inception_a(conv) for _ in range(at35))),
                 nn.Sequential(_reduction_a(conv), *(_inception_b(conv) for _ in range(at17))),
                 nn.Sequential(_reduction_b(conv), *(_inception_c(conv) for _ in range(at8))),
             ]
@@ -56,8 +53,8 @@ class InceptionV4(Backbone):
         initialize_he(self)
 
 
-def _stem(conv: Conv, in_channels: int) -> nn.Sequential:
-    """Figure 3 but for its last halving, with which the first stage begins."""
+def inception_v4_stem(conv: Conv, in_channels: int) -> nn.Sequential:
+    """Figure 3 but for its last halving, with which the first stage begins. (B, C, 299, 299) -> (B, 192, 71, 71)."""
     return nn.Sequential(
         chain(conv, in_channels, (32, 3, 2, 0), (32, 3, 1, 0), (64, 3)),
         Branches([nn.MaxPool2d(3, 2), chain(conv, 64, (96, 3, 2, 0))]),
@@ -68,6 +65,11 @@ def _stem(conv: Conv, in_channels: int) -> nn.Sequential:
             ]
         ),
     )
+
+
+def last_of_stem(conv: Conv) -> Branches:
+    """The last halving of figure 3, to 384 maps."""
+    return Branches([chain(conv, 192, (192, 3, 2, 0)), nn.MaxPool2d(3, 2)])
 
 
 def _pooled(conv: Conv, in_channels: int, out_channels: int) -> nn.Sequential:

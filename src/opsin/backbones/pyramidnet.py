@@ -8,12 +8,14 @@ maps, a mean of 2x2 where the image is halved. Additive widening adds alpha maps
 multiplicative widening multiplies by alpha in all, in equal ratios.
 
 pyramidnet110_a48 is 110 layers with alpha=48, and so on. 110 has basic blocks, all others bottlenecks, four times as
-many maps as the pyramid's. *_mul_* widen by a factor. The paper rounds down (eq. 2 and 3); the authors' code rounds,
-pytorchcv and we with it, which is why their README's parameters differ from ours only by how they are cut off.
+many maps as the pyramid's. *_mul_* widen by a factor. The paper rounds down (eq. 2 and 3), which is rounding="down"
+here; the authors' code rounds to the nearest, pytorchcv and we with it, which is why their README's parameters differ
+from ours only by how they are cut off.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -27,6 +29,8 @@ from opsin.errors import InputError, unknown
 from opsin.registry import Published, register
 
 Widening: TypeAlias = Literal["additive", "multiplicative"]
+Rounding: TypeAlias = Literal["nearest", "down"]
+_NOISE = 1e-9  # of sums that should be whole
 
 
 class PyramidBlock(nn.Module):
@@ -51,8 +55,8 @@ class PyramidNet(Backbone):
     small_images: a 3x3 stem of 16 maps that keeps the size, instead of one of 64 maps and stride 4.
 
     alpha, widening: "additive" ends with alpha more maps than the stem's (times four in bottlenecks), "multiplicative"
-    with alpha times as many. alpha=0, or 1, is a net of one width. residual=False leaves the shortcuts out: a plain
-    net. dropout: before the linear layer.
+    with alpha times as many. alpha=0, or 1, is a net of one width. rounding: of the maps of each block, to the
+    "nearest" or "down". residual=False leaves the shortcuts out: a plain net. dropout: before the linear layer.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class PyramidNet(Backbone):
         *,
         alpha: float = 48,
         widening: Widening = "additive",
+        rounding: Rounding = "nearest",
         num_classes: int = 1000,
         in_channels: int = 3,
         residual: bool = True,
@@ -71,7 +76,7 @@ class PyramidNet(Backbone):
         super().__init__(num_classes, in_channels)
         check_probability("dropout", dropout)
         width = 16 if small_images else 64
-        widths = iter(pyramid(width, sum(depths), alpha, widening))
+        widths = iter(pyramid(width, sum(depths), alpha, widening, rounding))
         self.stem = _stem(in_channels, width, small_images)
         self.stages = nn.ModuleList()
         outputs = []
@@ -100,17 +105,23 @@ class PyramidNet(Backbone):
         initialize(self)
 
 
-def pyramid(width: int, blocks: int, alpha: float, widening: Widening = "additive") -> list[int]:
-    """The maps of each block, in a pyramid on a stem of `width`. Eq. 2 and 3, rounded to the nearest."""
+def pyramid(
+    width: int, blocks: int, alpha: float, widening: Widening = "additive", rounding: Rounding = "nearest"
+) -> list[int]:
+    """The maps of each block, in a pyramid on a stem of `width`. Eq. 2 and 3, whose sums are rounded once, at the end.
+
+    Rounded down at every step, as they are printed, steps of less than one map would never widen anything.
+    """
+    if rounding not in ("nearest", "down"):
+        raise unknown("rounding", rounding, ("nearest", "down"))
     if widening not in ("additive", "multiplicative"):
         raise unknown("widening", widening, ("additive", "multiplicative"))
     least = 0 if widening == "additive" else 1
     if alpha < least:
         raise InputError(f"alpha must be at least {least} in {widening} widening, got {alpha}")
     shares = [(block + 1) / blocks for block in range(blocks)]
-    if widening == "additive":
-        return [round(width + alpha * share) for share in shares]
-    return [round(width * alpha**share) for share in shares]
+    exact = [width + alpha * share if widening == "additive" else width * alpha**share for share in shares]
+    return [math.floor(maps + _NOISE) if rounding == "down" else round(maps) for maps in exact]
 
 
 def _stem(in_channels: int, width: int, small_images: bool) -> nn.Sequential:

@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from opsin.errors import InputError
+from opsin.nn.activation import Swish
 from opsin.nn.counting import count_macs, count_parameters, meta_twin
 
 InputSize = tuple[int, int, int]
@@ -28,7 +29,7 @@ Network = TypeVar("Network", bound=nn.Module)
 # What does the same to each number wherever it stands, in a vector or in a map.
 _ELEMENTWISE = (
     *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SiLU, nn.Mish, nn.GELU, nn.Hardswish, nn.Hardsigmoid),
-    *(nn.Sigmoid, nn.Tanh, nn.Dropout, nn.Identity),
+    *(nn.Sigmoid, nn.Tanh, nn.Dropout, nn.Identity, Swish),
 )
 # Up to about here a matrix product over cut-out windows is faster than torch's convolution, which on a CPU first orders
 # the weights anew, at every call: VGG-16's fc6 in 0.02 s instead of 0.34 for one window, 0.11 for 36 (one core).
