@@ -60,13 +60,13 @@ types: $(VENV)/.installed-dev
 	$(BIN)/pyright
 
 # One thread a process: the processes share the cores. In three parts, each with processes of its own: what has imported
-# and trained everything holds gigabytes. A part that fails does not keep the others from running. What serves and what is
-# stopped by signals comes first in its part. A crash of native code says where: trainings put back, when they end, the
-# handlers of signals that Python knows, and it knows none of those that are set before it begins.
+# and trained everything holds gigabytes. A part that fails does not keep the others from running. A crash of native code
+# says where: trainings put back, when they end, the handlers of the signals that Python knows, and it knows none of those
+# that are set before it begins.
 PYTEST := OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 $(BIN)/pytest -n auto --dist worksteal
 tests: $(VENV)/.installed-dev
 	failed=0; $(PYTEST) tests/[a-d]*/ || failed=1; $(PYTEST) tests/[e-r]*/ || failed=1; \
-		$(PYTEST) tests/serve/ tests/track/ tests/[s-z]*/ tests/test_*.py || failed=1; exit $$failed
+		$(PYTEST) tests/[s-z]*/ tests/test_*.py || failed=1; exit $$failed
 
 docs: $(VENV)/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

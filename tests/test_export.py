@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from tests.processes import run_python
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
@@ -26,6 +27,7 @@ from opsin.engine.export import export
 from opsin.engine.export_comparison import TOLERANCE
 from opsin.engine.recipe import load_recipe
 from opsin.engine.recipe_data import create_preprocessing
+from opsin.engine.runtimes import openvino_core
 from opsin.errors import InputError, JobError
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -182,7 +184,7 @@ def test_torch_loads_its_program_without_opsin(runs: dict[str, Path], tmp_path: 
 def test_openvino_agrees_and_nothing_is_reported(
     runs: dict[str, Path], kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("openvino")
     telemetry = pytest.importorskip("openvino_telemetry")
 
     def refuse(*_: object, **__: object) -> None:
@@ -191,7 +193,7 @@ def test_openvino_agrees_and_nothing_is_reported(
     monkeypatch.setattr(telemetry.Telemetry, "__init__", refuse)
     written = export(runs[kind], "openvino", tmp_path / "found" / "model.xml")
     assert sorted(path.name for path in written.path.parent.iterdir()) == ["model.bin", "model.xml"]
-    core = openvino.Core()
+    core = openvino_core()
     model = core.read_model(written.path)
     assert json.loads(model.get_rt_info(["opsin", "classes"]).astype(str))[2] == "crème brûlée"
     images = make_images(kind, 3)
@@ -199,6 +201,23 @@ def test_openvino_agrees_and_nothing_is_reported(
     found = compiled({"images": images.numpy()})
     for name, array in run_onnx(runs[kind] / "model.onnx", images).items():
         np.testing.assert_allclose(found[name], array, atol=1e-5 if name == "scores" else 1e-3, rtol=1e-4)
+
+
+def test_signals_arrive_when_programs_of_openvino_are_let_go(runs: dict[str, Path], tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    written = export(runs["classifier"], "openvino", tmp_path / "model.xml")
+    code = f"""
+import gc, os, pathlib, signal
+from opsin.engine.exported import open_program
+signal.signal(signal.SIGUSR1, lambda *_: print("heard"))
+first, second = (open_program(pathlib.Path({str(written.path)!r}), "openvino", ["images"]) for _ in range(2))
+for name in ("first", "second"):  # in the order in which they were opened
+    del globals()[name]
+    gc.collect()
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+    done = run_python(["-c", code], tmp_path)
+    assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr
 
 
 def test_real_images_are_compared_or_noise_and_it_says_so(runs: dict[str, Path], tmp_path: Path) -> None:

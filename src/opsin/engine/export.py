@@ -40,7 +40,7 @@ from opsin.engine.own_networks import twin_of
 from opsin.engine.predict import Predictor, load
 from opsin.engine.program import FreeSides, Program
 from opsin.engine.recipe_data import open_data
-from opsin.engine.runtimes import import_openvino
+from opsin.engine.runtimes import import_openvino, openvino_core
 from opsin.errors import InputError, JobError, say, unknown
 from opsin.files import atomic
 from opsin.nn.capabilities import example_input, saved_values
@@ -357,7 +357,7 @@ def _write_openvino(traced: ExportedProgram, program: Program, file: Path, metad
     onnx = file.with_suffix(".onnx")
     _write_onnx(traced, replace(program, half=False), onnx, {})
     try:
-        model = openvino.Core().read_model(onnx)
+        model = openvino_core().read_model(onnx)
     except RuntimeError as error:  # a report, the summary last
         raise JobError(f"OpenVINO cannot read this network: {str(error).strip().splitlines()[-1]}") from error
     for name, text in metadata.items():

@@ -14,7 +14,7 @@ from torch import Tensor
 from opsin.data import Preprocessing
 from opsin.engine.checkpoint import Facts
 from opsin.engine.recipe import load_recipe
-from opsin.engine.runtimes import import_onnxruntime, import_openvino
+from opsin.engine.runtimes import import_onnxruntime, openvino_core
 from opsin.errors import InputError
 from opsin.files import load_json
 
@@ -79,9 +79,7 @@ def _read_onnx(path: Path) -> tuple[Run, dict[str, str]]:
 
 
 def _read_openvino(path: Path) -> tuple[Run, dict[str, str]]:
-    openvino = import_openvino()
-
-    model = openvino.Core().read_model(path)
+    model = openvino_core().read_model(path)
     texts = {key: model.get_rt_info(["opsin", key]).astype(str) for key in model.get_rt_info(["opsin"]).value}
     return _run_openvino(model, [model.inputs[0].any_name]), texts
 
@@ -96,9 +94,7 @@ def open_program(file: Path, format: str, names: Sequence[str]) -> Run:
         return torch.export.load(file).module()
     if format == "onnx":
         return _run_onnx(_onnx_session(file), names)
-    openvino = import_openvino()
-
-    return _run_openvino(openvino.Core().read_model(file), names)
+    return _run_openvino(openvino_core().read_model(file), names)
 
 
 def _run_onnx(session: Any, inputs: Sequence[str]) -> Run:
@@ -112,9 +108,7 @@ def _run_onnx(session: Any, inputs: Sequence[str]) -> Run:
 
 
 def _run_openvino(model: Any, inputs: Sequence[str]) -> Run:
-    openvino = import_openvino()
-
-    compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
     def infer(*tensors: Tensor) -> dict[str, Tensor]:
         found = compiled({name: value.numpy() for name, value in zip(inputs, tensors, strict=True)})

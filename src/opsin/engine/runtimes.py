@@ -1,9 +1,10 @@
-"""The runtimes of exported files, imported so that they report nothing of their use to their makers."""
+"""The runtimes of exported files: they report nothing of their use to their makers, and leave signals alone."""
 
 from __future__ import annotations
 
 import os
 import sys
+from functools import cache
 from typing import Any
 
 _REPORTER = "openvino_telemetry"
@@ -27,3 +28,14 @@ def import_openvino() -> Any:
         if sys.modules[_REPORTER] is None:
             del sys.modules[_REPORTER]
     return openvino
+
+
+@cache
+def openvino_core() -> Any:
+    """OpenVINO's Core, one for the process.
+
+    A Core that compiles for the CPU gives its thread another stack for signals, and takes it back when it ends. Of two
+    that end in the order in which they began, the second puts back the first one's, which is gone: the next signal,
+    Ctrl-C or the end of a process that loads data, is a crash.
+    """
+    return import_openvino().Core()
