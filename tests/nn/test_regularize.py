@@ -8,7 +8,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from opsin.errors import InputError
-from opsin.nn.regularize import DropConnectConv2d, DropConnectLinear, create_regularizer, list_regularizers
+from opsin.nn.regularize import (
+    DropConnectConv2d,
+    DropConnectLinear,
+    create_regularizer,
+    gaussian_inference,
+    list_regularizers,
+)
 
 OPTIONS = {"dropout": {"p": 0.3}, "stochastic_depth": {"p": 0.3}, "drop_block": {"p": 0.2, "block_size": 3}}
 
@@ -77,6 +83,20 @@ def test_drop_connect_has_the_moments_it_says(per_example: bool) -> None:
         # five standard errors of the mean of 4000; the variance's own spread is larger
         assert ((draws.mean(0) - mean).abs() <= 5 * (variance / 4000).sqrt() + 1e-12).all()
         torch.testing.assert_close(draws.var(0), variance, rtol=0.2, atol=1e-3)
+
+
+def test_gaussian_inference_is_the_mean_over_masks() -> None:
+    """Of many inputs, so that u is near normal; the mean over drawn masks is the truth, relu(mean of u) is not it."""
+    torch.manual_seed(0)
+    layer = DropConnectLinear(200, 8, p=0.5).double()
+    x = torch.randn(3, 200).double()
+    found = gaussian_inference(layer, x, torch.relu, 4000, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        drawn = torch.stack([layer.train()(x).relu() for _ in range(4000)])
+        assert ((found - drawn.mean(0)).abs() <= 6 * (2 * drawn.var(0) / 4000).sqrt() + 1e-3).all()
+        assert (layer.eval()(x).relu() - found).abs().max() > 0.05
+    with pytest.raises(InputError, match="samples"):
+        gaussian_inference(layer, x, torch.relu, 0)
 
 
 def test_drop_connect_masks_each_example_alone() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from opsin.checks import check_probability
+from opsin.checks import check_count, check_probability
 from opsin.errors import InputError, unknown
 from opsin.nn.naming import build, check_map
 
@@ -19,7 +19,7 @@ class DropConnectLinear(nn.Linear):
     """A linear layer each of whose weights and biases is dropped with probability p in training. Wan et al. 2013.
 
     "Regularization of Neural Networks using DropConnect", ICML, section 3. What is kept is divided by 1 - p, and
-    evaluation uses the mean; the paper's draws from a Gaussian of `moments`. (B, ..., in) -> (B, ..., out).
+    evaluation uses the mean; the paper's is `gaussian_inference`. (B, ..., in) -> (B, ..., out).
     per_example: a mask of its own for each example, as in the paper, at the price of B copies of the weights; else one
     for the batch.
     """
@@ -87,6 +87,27 @@ class DropConnectConv2d(nn.Conv2d):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, p={self.p}, per_example={self.per_example}"
+
+
+def gaussian_inference(
+    layer: DropConnectLinear | DropConnectConv2d,
+    x: Tensor,
+    activation: Callable[[Tensor], Tensor],
+    samples: int = 1000,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """The mean of activation(u) over the masks of a layer, with u taken to be normal: the paper's algorithm 2.
+
+    A layer in evaluation has activation(mean of u) instead, which differs where the activation bends. Of the shape of
+    activation(layer(x)). samples: draws of u. Raises InputError for less than one.
+    """
+    check_count("samples", samples)
+    mean, variance = layer.moments(x)
+    deviation, total = variance.sqrt(), torch.zeros((), device=mean.device)
+    for _ in range(samples):
+        drawn = torch.empty_like(mean).normal_(generator=generator)
+        total = total + activation(mean + deviation * drawn)
+    return total / samples
 
 
 def _dropped(bias: Tensor | None, p: float) -> Tensor | None:
