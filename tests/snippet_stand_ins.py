@@ -308,7 +308,7 @@ RUNS: Mapping[str, Callable[[Path], None]] = {
     "fast_rcnn": lambda folder: detector(
         folder, "bccd", "fast_rcnn", **SMALL, proposals="sliding_windows", proposal_options={"limit": 50}
     ),
-    "streets": lambda folder: segmenter(folder, "streets", "deeplabv3plus", **SMALL, channels=16),
+    "streets": lambda folder: segmenter(folder, "streets", "deeplabv3plus", backbone="resnet18", channels=16),
     "scans": lambda folder: segmenter(folder, "scans", "unet", width=4, names=["membrane", "interior"]),
     "faces": embedder,
     "points": lambda folder: train(

@@ -115,6 +115,18 @@ ONE_STEP = (
     *("docs/models.md", "docs/weights.md", "docs/finetuning.md"),
 )
 OF_A_HUB = ("docs/data.md", "docs/models.md", "docs/weights.md")
+# Keys that make the images of a page's trainings small, where its own would take minutes.
+SMALL: Mapping[str, Mapping[str, Any]] = {
+    "docs/data.md": {"data.limit": 40, "data.size": 64},  # of ten classes
+    "docs/detectors/ctpn.md": {"data.limit": 2, "data.size": "[192,160]"},
+    "docs/detectors/rcnn.md": {"data.size": 64},
+    "docs/finetuning.md": {"data.size": 64},
+    "docs/models.md": {"data.size": 64},
+    "docs/segmentation.md": {"data.size": 64},
+    "docs/tutorial_bccd.md": {"data.size": 64},
+    "docs/tutorial_camvid.md": {"data.size": 64},
+    "docs/weights.md": {"data.size": 64},
+}
 LEAVE_RUNS = (
     "docs/detectors/ctpn.md",
     "docs/detectors/fast_rcnn.md",
@@ -162,7 +174,7 @@ def test_every_block_is_run_or_of_a_kind_that_is_not() -> None:
     assert not hidden, "commands are sh, so that they are run"
     stale = [key for key in NOT_RUN if not any(f"\n{key[1]}" in f"\n{block.code}" for block in runnable(key[0]))]
     assert not stale, "no page has these blocks any more"
-    assert {*RUNS, *AS_WRITTEN, *LEAVE_RUNS} <= {*PAGES}
+    assert {*RUNS, *AS_WRITTEN, *LEAVE_RUNS, *SMALL} <= {*PAGES}
 
 
 @pytest.fixture(scope="session")
@@ -303,7 +315,7 @@ def test_a_page_runs(
     if page not in AS_WRITTEN:
         without_the_rest(monkeypatch, page)
     skipped = tuple(start for name, start in NOT_RUN if name == page)
-    short = {**SHORT, "data.limit": 40} if page == "docs/data.md" else SHORT  # of ten classes
+    short = {**SHORT, **SMALL.get(page, {})}
     reader = Reader(folder, monkeypatch, {} if page in AS_WRITTEN else short, tuple(IGNORED), skipped)
     said = ""
     with hub() if page in OF_A_HUB else nullcontext():
