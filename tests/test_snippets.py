@@ -120,12 +120,10 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
     "docs/data.md": {"data.limit": 40, "data.size": 64},  # of ten classes
     "docs/detectors/ctpn.md": {"data.limit": 2, "data.size": "[192,160]"},
     "docs/detectors/rcnn.md": {"data.size": 64},
-    "docs/finetuning.md": {"data.size": 64},
     "docs/models.md": {"data.size": 64},
     "docs/segmentation.md": {"data.size": 64},
     "docs/tutorial_bccd.md": {"data.size": 64},
     "docs/tutorial_camvid.md": {"data.size": 64},
-    "docs/weights.md": {"data.size": 64},
 }
 LEAVE_RUNS = (
     "docs/detectors/ctpn.md",

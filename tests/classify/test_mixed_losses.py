@@ -18,7 +18,11 @@ from opsin.errors import InputError
 def task(**keys: Any) -> Any:
     overrides = {"data.limit": 20, **{f"mixing.{key}": value for key, value in keys.items()}}
     torch.manual_seed(0)
-    return prepare(load_recipe("lenet5_digits", overrides), lambda line: None)[0].eval()
+    made = prepare(load_recipe("lenet5_digits", overrides), lambda line: None)[0].eval()
+    with torch.no_grad():
+        for parameter in made.model.parameters():
+            parameter *= 3  # or it says the same of every image
+    return made
 
 
 def loss(one: Any, seed: int) -> torch.Tensor:
@@ -32,6 +36,12 @@ def test_by_losses_and_by_labels() -> None:
     by_labels, by_losses = task(mixup=0.4), task(mixup=0.4, by="losses")
     for seed in range(3):  # the same share is drawn
         assert loss(by_labels, seed).item() == pytest.approx(loss(by_losses, seed).item(), abs=1e-5)
+
+    ordered = task(mixup=0.4, partners="permutation"), task(mixup=0.4, partners="permutation", by="losses")
+    for seed in range(3):
+        assert loss(ordered[0], seed).item() == pytest.approx(loss(ordered[1], seed).item(), abs=1e-5)
+
+    assert max(abs(loss(ordered[0], seed).item() - loss(by_labels, seed).item()) for seed in range(3)) > 1e-3
 
     class Squared(nn.Module):  # is not linear in its targets
         def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -48,6 +58,8 @@ def test_by_losses_and_by_labels() -> None:
 
 
 def test_it_is_of_mixup_alone() -> None:
+    with pytest.raises(InputError, match=r"mixing.partners=permutation is of MixUp; set mixing.mixup"):
+        task(cutmix=1.0, partners="permutation")
     for keys in ({"by": "losses"}, {"by": "losses", "mixup": 0.2, "cutmix": 1.0}):
         with pytest.raises(InputError, match=r"mixing.by=losses is of MixUp alone; set mixing.mixup"):
             task(**keys)

@@ -12,7 +12,7 @@ from torch import Tensor
 from opsin import registry
 from opsin.backbones.backbone import training_options
 from opsin.data import Preprocessing, Source, create_mixing
-from opsin.data.transforms.batch_mixing import draw_share, mix_images
+from opsin.data.transforms.batch_mixing import draw_partners, draw_share, mix_images
 from opsin.engine.checkpoint import Facts
 from opsin.engine.recipe import Recipe, own_section
 from opsin.engine.task import Task
@@ -29,7 +29,9 @@ class ClassifyTask(Task):
         mixing = facts.recipe.mixing
         if mixing.by == "losses" and (mixing.cutmix or not mixing.mixup):
             raise InputError("mixing.by=losses is of MixUp alone; set mixing.mixup, and mixing.cutmix=0")
-        self.mixing = create_mixing(mixing.mixup, mixing.cutmix, len(facts.classes))
+        if mixing.partners == "permutation" and not mixing.mixup:
+            raise InputError("mixing.partners=permutation is of MixUp; set mixing.mixup")
+        self.mixing = create_mixing(mixing.mixup, mixing.cutmix, len(facts.classes), mixing.partners)
 
     @classmethod
     def options(cls, recipe: Recipe, preprocessing: Preprocessing | None, source: Source) -> dict[str, Any]:
@@ -68,8 +70,9 @@ class ClassifyTask(Task):
         """MixUp as its authors' code has it: the losses of both labels, each with its image's share."""
         (images,), labels = self.inputs(batch), batch["label"]
         share = draw_share(self.recipe.mixing.mixup)
-        outputs, found = self.model(mix_images(images, share)), dict[str, Tensor]()
-        for part, one in ((share, labels), (1 - share, labels.roll(1, 0))):
+        partners = draw_partners(len(images), self.recipe.mixing.partners).to(labels.device)
+        outputs, found = self.model(mix_images(images, share, partners)), dict[str, Tensor]()
+        for part, one in ((share, labels), (1 - share, labels[partners])):
             for name, loss in self.model.loss(outputs, one).items():
                 found[name] = found.get(name, 0) + part * loss
         return found

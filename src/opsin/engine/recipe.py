@@ -180,6 +180,10 @@ class MixingSection(RecipeSection):
         default=0.0, description="Alpha of CutMix, which pastes a part of another image; 0 is off."
     )
     by: Literal["labels", "losses"] = Field(default="labels", description="What MixUp mixes beside the images.")
+    partners: Literal["neighbour", "permutation"] = Field(
+        default="neighbour",
+        description="What MixUp mixes an image with: the one before it in the batch, or one of a random order.",
+    )
 
 
 class LossSection(_Named):

@@ -54,7 +54,27 @@ def test_by_hand_and_as_the_trainer_mixes() -> None:
     assert torch.allclose(mixed, mix_images(images, share)) and torch.allclose(soft, mix_labels(labels, share, 3))
 
 
+def test_partners_in_a_random_order() -> None:
+    images, labels = torch.tensor([1.0, 3.0, 5.0]).view(3, 1, 1, 1), torch.tensor([0, 1, 2])
+    order = torch.tensor([0, 2, 1])  # the first meets itself
+    assert mix_images(images, 0.75, order).flatten().tolist() == [1.0, 3.5, 4.5]
+    assert mix_labels(labels, 0.75, 3, order).tolist() == [[1, 0, 0], [0, 0.75, 0.25], [0, 0.25, 0.75]]
+    mixing = create_mixing(mixup=1.0, num_classes=32, partners="permutation")
+    assert mixing is not None
+    torch.manual_seed(0)
+    many = torch.arange(32)
+    mixed, soft = mixing(many.float().view(32, 1, 1, 1), many)
+    assert torch.allclose(mixed.flatten(), soft @ many.float(), atol=1e-4)  # of each the labels of what is in it
+    met = [row.nonzero().flatten().tolist() for row in soft]
+    others = [next((j for j in row if j != i), i) for i, row in enumerate(met)]
+    assert sorted(others) == many.tolist() and others != many.roll(1).tolist()
+
+
 def test_what_cannot_be_mixed() -> None:
+    with pytest.raises(InputError, match="needs num_classes"):
+        create_mixing(mixup=1.0, partners="permutation")
+    with pytest.raises(InputError, match="permutation"):
+        create_mixing(mixup=1.0, num_classes=3, partners="permuted")  # type: ignore[arg-type]
     for options in ({"mixup": -1.0}, {"cutmix": float("nan")}, {"mixup": float("inf")}):
         with pytest.raises(InputError, match=r"mixing\.\w+ is .*; expected alpha above 0"):
             create_mixing(num_classes=3, **options)
