@@ -29,13 +29,17 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def charts_are_not_rendered(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Five charts of a report take longer than a tiny training: they are drawn, but rendered only where marked."""
-    if request.node.get_closest_marker("rendered"):
-        yield
-        return
+def trainings_are_short(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What takes longer than a tiny training is left out of it where no mark asks for it.
+
+    The five charts of a report are drawn, but not rendered; images are read without a process that reads ahead, which
+    is forked from one of gigabytes.
+    """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("opsin.engine.charts.svg", _drawn_only)
+        if not request.node.get_closest_marker("rendered"):
+            patch.setattr("opsin.engine.charts.svg", _drawn_only)
+        if not request.node.get_closest_marker("reads_ahead"):
+            patch.setattr("opsin.engine.automatic._MOST", 0)
         yield
 
 

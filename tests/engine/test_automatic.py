@@ -16,6 +16,8 @@ from opsin.engine.recipe import load_recipe, read_recipe
 from opsin.errors import InputError
 from opsin.nn.capabilities import SizeLimits, size_limits
 
+pytestmark = pytest.mark.reads_ahead
+
 FLAGS: dict[str, Any] = {"model": {"name": "lenet5"}, "data": {"source": "digits", "limit": 40}}
 YOLO = SizeLimits((8, 16, 32), divisor=32)
 RESNET = SizeLimits((4, 8, 16, 32))

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 from torch.utils.data import DataLoader
 
+from opsin.errors import InputError
 from opsin.optim import (
+    FilterClipping,
     GradientCentralization,
     Lookahead,
     create_optimizer,
@@ -29,6 +31,7 @@ COMPOSED: dict[str, dict[str, Any]] = {
     "adagrad, lookahead": {"name": "adagrad", "lookahead": True},
     "plain sgd, lookahead": {"name": "sgd", "momentum": 0.0, "lookahead": True},
     "nesterov, centralised": {"name": "nesterov", "gradient_centralization": True},
+    "heavy ball, within a radius": {"name": "heavy_ball", "filter_rms": 0.3},
     "adamw, both, two groups": {
         "name": "adamw",
         "lookahead": True,
@@ -132,6 +135,27 @@ def test_centralised_weights_keep_their_sums() -> None:
     descend(model, create_optimizer(model, "sgd", lr=0.1), range(5))
     after = [p.detach().flatten(1).sum(1) for p in model.parameters() if p.ndim > 1]
     assert not torch.allclose(before[0], after[0], atol=1e-3)
+
+
+def test_filters_are_brought_back_to_the_radius() -> None:
+    filters = nn.Parameter(torch.tensor([[3.0, 4.0], [0.03, -0.04], [0.0, 0.0]]).view(3, 2, 1, 1))
+    linear = nn.Parameter(torch.tensor([[3.0, 4.0]]))
+    for one in (filters, linear):
+        one.grad = torch.zeros_like(one)
+    FilterClipping(SGD([filters, linear], lr=1.0), 0.1).step()
+    length = 0.1 * math.sqrt(2)  # of two weights whose root mean square is 0.1
+    expected = torch.tensor([[0.6 * length, 0.8 * length], [0.03, -0.04], [0.0, 0.0]])
+    torch.testing.assert_close(
+        filters.detach().flatten(1), expected
+    )  # the second is short enough, the third stays zero
+    assert linear.tolist() == [[3.0, 4.0]]
+    model = net()
+    descend(model, create_optimizer(model, "sgd", lr=0.5, filter_rms=0.2), range(3))
+    largest = model[0].weight.detach().square().mean(dim=(1, 2, 3)).sqrt().max()  # type: ignore[operator, union-attr]
+    assert float(largest) == pytest.approx(0.2)
+    for wrong in (0, -1.0, "small"):
+        with pytest.raises(InputError, match="filter_rms must be"):
+            create_optimizer(model, "sgd", lr=0.1, filter_rms=wrong)  # type: ignore[arg-type]
 
 
 def test_ranger_is_its_authors() -> None:

@@ -14,7 +14,7 @@ from opsin import objects
 from opsin.checks import check_number, check_share, check_within
 from opsin.errors import InputError, unknown
 from opsin.optim.heavy_ball import HeavyBall
-from opsin.optim.wrapping import GradientCentralization, Lookahead
+from opsin.optim.wrapping import FilterClipping, GradientCentralization, Lookahead
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ _OPTIMIZERS: Mapping[str, _Entry] = MappingProxyType(
     }
 )
 
-_OWN = {"layer_decay", "layer_rates", "lookahead", "gradient_centralization"}  # options of any optimizer
+_OWN = {"layer_decay", "layer_rates", "lookahead", "gradient_centralization", "filter_rms"}  # options of any optimizer
 
 
 def create_optimizer(
@@ -66,6 +66,7 @@ def create_optimizer(
     layer_rates: Mapping[str, float] | None = None,
     lookahead: bool | Mapping[str, Any] | None = None,
     gradient_centralization: bool | None = None,
+    filter_rms: float | None = None,
     **options: Any,
 ) -> optim.Optimizer:
     """An optimizer over every parameter of a model that requires a gradient, its criterion's included, each once.
@@ -78,6 +79,7 @@ def create_optimizer(
     decay_norm_and_bias=False keeps it off biases and normalisation (He et al. 2019, arXiv:1812.01187, section 3.1).
     layer_decay, layer_rates: see `parameter_groups`. lookahead: {k, alpha} or True puts `Lookahead` around any of them,
     and gradient_centralization=True `GradientCentralization`; False takes them away from a name that has them.
+    filter_rms: the radius of `FilterClipping`, None for none.
     Raises InputError for an unknown name or option and for values that the optimizer refuses.
     """
     entry = _find_entry(name)
@@ -103,8 +105,9 @@ def create_optimizer(
         raise InputError(f"gradient_centralization must be true or false, got {centralized!r}")
     if centralized:
         optimizer = GradientCentralization(optimizer)
-    ahead = _lookahead_options(entry, lookahead)
-    return optimizer if ahead is None else Lookahead(optimizer, **ahead)
+    if (ahead := _lookahead_options(entry, lookahead)) is not None:
+        optimizer = Lookahead(optimizer, **ahead)
+    return optimizer if filter_rms is None else FilterClipping(optimizer, filter_rms)
 
 
 def _find_entry(name: str) -> _Entry:

@@ -1,4 +1,4 @@
-"""Optimizers around another optimizer: Lookahead, and gradient centralisation."""
+"""Optimizers around another optimizer: Lookahead, gradient centralisation, and filters held within a radius."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from opsin.checks import check_count, check_share
+from opsin.checks import check_count, check_share, check_within
+from opsin.errors import InputError
 
 
 class _Around(Optimizer):
@@ -86,6 +87,32 @@ class GradientCentralization(_Around):
                 if parameter.grad is not None:
                     centralize(parameter.grad)
         self.optimizer.step()
+        return loss
+
+
+class FilterClipping(_Around):
+    """After every step, brings filters whose root mean square is above `radius` back to it. Zeiler and Fergus 2013.
+
+    "Visualizing and Understanding Convolutional Networks", arXiv:1311.2901, section 3.1: a few filters of the first
+    layer came to dominate. A filter is what makes one output channel of a convolution, its input channels together;
+    linear layers and biases are left alone. radius: 0.1 in the paper.
+    """
+
+    def __init__(self, optimizer: Optimizer, radius: float = 0.1) -> None:
+        if check_within("filter_rms", radius, 0) == 0:
+            raise InputError("filter_rms must be above 0, or every filter is zero")
+        super().__init__(optimizer, {"filter_rms": radius})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step of the optimizer inside; then no filter is longer than the radius allows."""
+        loss = _evaluate(closure)
+        self.optimizer.step()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.ndim > 2:
+                    mean_square = parameter.square().mean(dim=tuple(range(1, parameter.ndim)), keepdim=True)
+                    parameter.mul_((group["filter_rms"] * mean_square.rsqrt()).clamp(max=1))
         return loss
 
 
