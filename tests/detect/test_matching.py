@@ -128,8 +128,8 @@ def test_nothing_certain_and_no_places() -> None:
     assert len(choose(boxes[:0], scores[:0], Selection())) == 0
 
 
-@pytest.mark.parametrize("method", ["linear", "gaussian"])
-def test_soft_suppression(method: str) -> None:
+@pytest.mark.parametrize("method", ["diou", "linear", "gaussian"])
+def test_other_suppressions(method: str) -> None:
     boxes, scores = predictions(200, 2, 4)
     selection = Selection(0.05, 0.3, candidates=10**6, limit=30, suppression=method)  # type: ignore[arg-type]
     expected, found = select(boxes, scores, selection), choose(boxes, scores, selection)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
 from opsin import create_model, registry
+from opsin.detect.postprocess import suppress
 from opsin.detect.yolov4 import YOLOv4
 from opsin.errors import InputError
 from opsin.losses import ciou_loss
@@ -107,6 +109,17 @@ def test_the_smoothed_class_targets() -> None:
     model = create_model("yolov4", num_classes=2, label_smoothing=0.1, match_threshold=None, **SMALL).eval()
     loss = model.loss(make_outputs(1, 64, 21), [Instances(torch.tensor([[20.0, 10, 40, 50]]), torch.tensor([1]))])  # type: ignore[operator]
     assert loss["class"].item() == pytest.approx(2 * math.log(2), rel=1e-5)  # at a logit of 0 every target costs this
+
+
+def test_suppression_by_the_distance_of_centres() -> None:
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 16]])  # IoU 0.625, less 9 / 356
+    with torch.device("meta"):
+        plain, other = create_model("yolov4", **SMALL), create_model("yolov4", suppression="diou", **SMALL)
+    found = []
+    for model in (plain, other):
+        selection = replace(model.selection, iou_threshold=0.61)  # type: ignore[arg-type, type-var]
+        found.append(len(suppress(boxes, torch.zeros(2).long(), torch.tensor([0.9, 0.8]), selection)))
+    assert found == [1, 2]
 
 
 def test_errors() -> None:

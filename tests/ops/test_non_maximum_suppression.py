@@ -11,7 +11,7 @@ import torchvision
 from torch import Tensor
 
 from opsin.errors import InputError
-from opsin.ops import batched_nms, nms, non_maximum_suppression, overlapping_pairs, pairwise_iou, soft_nms
+from opsin.ops import batched_nms, diou_nms, nms, non_maximum_suppression, overlapping_pairs, pairwise_iou, soft_nms
 from opsin.ops.iou import numpy_columns
 
 THRESHOLDS = [0.0, 0.04, 0.1, 0.25, 1 / 3, 0.5, 0.7, 0.75, 0.95, 1.0]
@@ -190,6 +190,35 @@ def test_soft_nms_within_groups() -> None:
     indices, values = soft_nms(boxes, torch.tensor([0.9, 0.8, 0.7]), "linear", groups=torch.tensor([0, 1, 0]))
     assert (indices.tolist(), values.tolist()) == ([0, 1], pytest.approx([0.9, 0.8]))
     assert [len(part) for part in soft_nms(torch.zeros(0, 4), torch.zeros(0))] == [0, 0]
+
+
+@pytest.mark.parametrize("beta", [1.0, 0.6])
+def test_diou_nms_is_the_plain_loop(beta: float) -> None:
+    """Box by box, with torchvision's DIoU where beta is 1: IoU - d^2 / c^2."""
+    random = np.random.default_rng(6)
+    for kind in KINDS:
+        boxes, scores = scene(kind, 60, random).double(), torch.rand(60, generator=torch.Generator().manual_seed(0))
+        groups = torch.from_numpy(random.integers(0, 2, 60))
+        overlap = pairwise_iou(boxes, boxes)
+        apart = (overlap - torchvision.ops.distance_box_iou(boxes, boxes)).clamp(min=0) ** beta
+        left, expected = scores.argsort(descending=True, stable=True).tolist(), []
+        while left:
+            best = left.pop(0)
+            expected.append(best)
+            left = [i for i in left if groups[i] != groups[best] or not overlap[best, i] - apart[best, i] > 0.3]
+        assert diou_nms(boxes, scores, 0.3, groups=groups, beta=beta).tolist() == expected
+
+
+def test_diou_nms_keeps_another_centre() -> None:
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 16], [0, 0, 10, 10]])  # IoU 10 / 16, d^2 / c^2 = 9 / 356
+    scores = torch.tensor([0.9, 0.8, 0.7])
+    assert nms(boxes, scores, 0.61).tolist() == [0]
+    assert diou_nms(boxes, scores, 0.61).tolist() == [0, 1]
+    assert diou_nms(boxes, scores, 0.59).tolist() == [0]
+    assert diou_nms(torch.zeros(0, 4), torch.zeros(0), 0.5).tolist() == []
+    assert diou_nms(torch.ones(2, 4), torch.ones(2), 0.5).tolist() == [0, 1]  # of no size, as nms has it
+    with pytest.raises(InputError, match="beta must be above 0"):
+        diou_nms(boxes, scores, 0.5, beta=0)
 
 
 @pytest.mark.parametrize("function", [nms, lambda b, s, t: batched_nms(b, s, torch.zeros(len(s)).long(), t)])

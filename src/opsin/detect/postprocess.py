@@ -1,4 +1,4 @@
-"""From dense predictions to instances: threshold, non-maximum suppression or soft-NMS, and the best of what is left.
+"""From dense predictions to instances: threshold, suppression, hard or soft, and the best of what is left.
 
 `select` does so with all predictions of an image, `select_candidates` gives the same without a look at most of them:
 suppression takes boxes by falling score, and whether one is kept depends on better ones only. So the best `limit` that
@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from opsin.ops import batched_nms, clip_boxes, decode_boxes, soft_nms
+from opsin.ops import batched_nms, clip_boxes, decode_boxes, diou_nms, soft_nms
 from opsin.structures import Instances
 
 # Places looked at first, in multiples of the instances wanted. Of a trained network's that pass the threshold, some
@@ -31,14 +31,20 @@ class Selection:
     """How dense predictions become instances.
 
     score_threshold: less certain ones are dropped. iou_threshold: of the suppression within a class. candidates: the
-    best so many go into it. limit: instances of an image. suppression: "hard" or soft-NMS, "linear" or "gaussian".
+    best so many go into it. limit: instances of an image. suppression: "hard"; "diou", which keeps what overlaps with
+    another centre, see `opsin.ops.diou_nms`; or soft-NMS, "linear" or "gaussian".
     """
 
     score_threshold: float = 0.05
     iou_threshold: float = 0.5
     candidates: int = 1000
     limit: int = 100
-    suppression: Literal["hard", "linear", "gaussian"] = "hard"
+    suppression: Literal["hard", "diou", "linear", "gaussian"] = "hard"
+
+    @property
+    def soft(self) -> bool:
+        """Whether scores are lowered, so that every candidate has a say in them."""
+        return self.suppression in ("linear", "gaussian")
 
 
 def select(boxes: Tensor, scores: Tensor, selection: Selection) -> Instances:
@@ -61,6 +67,9 @@ def suppressed(boxes: Tensor, labels: Tensor, scores: Tensor, selection: Selecti
     """Places (n,) of the candidates that `suppress` leaves, best first, and their scores, which soft-NMS lowers."""
     if selection.suppression == "hard":
         kept = batched_nms(boxes, scores, labels, selection.iou_threshold)[: selection.limit]
+        return kept, scores[kept]
+    if selection.suppression == "diou":
+        kept = diou_nms(boxes, scores, selection.iou_threshold, groups=labels)[: selection.limit]
         return kept, scores[kept]
     kept, lowered = soft_nms(
         boxes,
@@ -111,7 +120,7 @@ def select_candidates(
     levels: (A,), the group of each place; None makes each class a group, as SSD does.
     """
     threshold = selection.score_threshold
-    count = _FIRST * selection.limit if selection.suppression == "hard" else len(best)
+    count = len(best) if selection.soft else _FIRST * selection.limit
     while True:
         highest, places = best.topk(min(count, len(best)))
         passing = int((highest > threshold * (1 - _SLACK)).sum())

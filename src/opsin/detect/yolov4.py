@@ -8,7 +8,8 @@ shape overlaps it by more than 0.213). Mosaic is a step of `augment` in a recipe
 
 Darknet multiplies what it calls the gradient of CIoU by 0.07, but leaves the sigmoid and the size of the grid out of
 it. The loss whose true gradient is as large, on a grid of 26 cells, weighs 0.07 * 26 / 0.25, about 7; on coarser ones
-less. `box_weight` is 5. `label_smoothing` is a switch, off as in the authors' cfg.
+less. `box_weight` is 5. `label_smoothing` is a switch, off as in the authors' cfg, and so is suppression="diou", which
+the paper chose and the cfg of the published figures leaves to a plain one.
 
 yolov4_tiny: two levels, on a backbone of three blocks of which each sends half of its maps through two convolutions.
 """
@@ -16,8 +17,9 @@ yolov4_tiny: two levels, on a backbone of three blocks of which each sends half 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -114,11 +116,12 @@ def yolov4(
     box_weight: float = 5.0,
     ignore_threshold: float = 0.7,
     match_threshold: float | None = 0.213,
+    suppression: Literal["hard", "diou", "linear", "gaussian"] = "hard",
     **options: Any,
 ) -> YOLOv4:
     if backbone_options is None and backbone == "cspdarknet53":
         backbone_options = _MISH
-    return YOLOv4(
+    model = YOLOv4(
         backbone=backbone,
         backbone_options=backbone_options,
         neck=neck,
@@ -130,6 +133,8 @@ def yolov4(
         match_threshold=match_threshold,
         **options,
     )
+    model.selection = replace(model.selection, suppression=suppression)
+    return model
 
 
 @register(

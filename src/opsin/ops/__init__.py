@@ -12,10 +12,10 @@ from opsin.ops.language import CharacterModel, Lexicon
 from opsin.ops.sequence import edit_distance, edit_distances
 
 if TYPE_CHECKING:
-    from opsin.ops.non_maximum_suppression import batched_nms, nms, soft_nms
+    from opsin.ops.non_maximum_suppression import batched_nms, diou_nms, nms, soft_nms
 
 # They need torchvision, whose import takes over a second.
-_LATE: dict[str, str] = dict.fromkeys(("batched_nms", "nms", "soft_nms"), "non_maximum_suppression")
+_LATE: dict[str, str] = dict.fromkeys(("batched_nms", "diou_nms", "nms", "soft_nms"), "non_maximum_suppression")
 __getattr__, __dir__ = lazy_modules(__name__, __file__, _LATE)
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "ctc_greedy",
     "ctc_prefix_beam",
     "decode_boxes",
+    "diou_nms",
     "edit_distance",
     "edit_distances",
     "encode_boxes",
