@@ -78,7 +78,8 @@ fuzz: $(VENV)/.installed-dev
 
 soak: $(VENV)/.installed-dev
 	OPSIN_SOAK=100 OMP_NUM_THREADS=1 $(BIN)/pytest tests/engine/test_soak.py tests/engine/test_resume.py \
-		tests/engine/test_own_networks.py tests/test_docs.py tests/contract
+		tests/engine/test_own_networks.py tests/test_docs.py tests/contract tests/backbones/test_dilation.py \
+		tests/sequence/test_sequence_export.py tests/segment/test_segment_export.py
 
 serve: $(VENV)/.installed-dev
 	$(BIN)/mkdocs serve

@@ -30,6 +30,8 @@ from opsin.detect.proposals import (
 from opsin.errors import InputError
 from opsin.structures import Instances
 
+pytestmark = pytest.mark.rendered
+
 
 def images(count: int, side: int = 24, seed: int = 0) -> Split:
     """Noise, with an object each in the middle; every second one has another size below it."""
