@@ -10,6 +10,7 @@ import torch
 
 from opsin import create_model, registry
 from opsin.detect.yolov2 import VOC_ANCHORS, YOLOv2
+from opsin.errors import InputError
 from opsin.nn.counting import count_parameters
 from opsin.ops import pairwise_iou
 from opsin.structures import Instances
@@ -48,6 +49,27 @@ def test_an_image_by_hand(small: YOLOv2) -> None:
     free = (small.assign(outputs, [target])[0].matched == -1).sum().item()
     expected = (5 * (0.5 - overlap) ** 2 + free * 0.25) / 2
     assert losses["objectness"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_boxes_are_pulled_to_their_anchors_at_first() -> None:
+    anchors = [[16, 16], [32, 48], [64, 64]]
+    model = create_model("yolov2", num_classes=2, anchors=anchors, anchor_pull=3, **SMALL)
+    assert isinstance(model, YOLOv2)
+    target = truth([[24, 0, 56, 32]], [1])  # the second anchor's in cell (1, 0): see above
+    outputs = make_outputs(2, 64, 21, 1.0, strides=(32,))
+    assert "pull" not in model.eval().loss(outputs, [target] * 2)  # a validation is no training
+    found = model.train().loss(outputs, [target] * 2)["pull"].item()
+    expected = 0.0
+    for image in range(2):
+        for place in plain.places(outputs, image, model.anchors, model.strides, model.scales):
+            x, y, w, h = place.raw[:4]
+            if (place.anchor, place.x, place.y) != ((32.0, 48.0), 1, 0):
+                expected += 0.01 * ((plain.sigmoid(x) - 0.5) ** 2 + (plain.sigmoid(y) - 0.5) ** 2 + w**2 + h**2) / 2
+    assert found == pytest.approx(expected / 2, rel=1e-5)
+    assert "pull" in model.loss(outputs, [target] * 2) and "pull" not in model.loss(outputs, [target] * 2)
+    assert model.state_dict()["images_seen"] == 6  # kept over a resume
+    with pytest.raises(InputError, match="anchor_pull"):
+        create_model("yolov2", anchor_pull=-1, **SMALL)
 
 
 def test_classes_exclude_each_other_and_boxes_are_those_of_plain_loops(small: YOLOv2) -> None:

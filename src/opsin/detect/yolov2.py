@@ -8,8 +8,9 @@ passthrough, every 2x2 places of which become channels of one.
 The loss is a sum of squared errors as in v1, with Darknet's weights: 1 for the offsets (times 2 - the truth's share of
 the input), 5 for the objectness of what is matched to a truth, whose target is its IoU, and 1 for that of what overlaps
 none by more than 0.6. Classes exclude each other: a softmax. Darknet squares their errors by name, but its gradient is
-that of cross-entropy, so it is cross-entropy here. For the first 12,800 images it also pulls every box to its anchor;
-here the layer that predicts starts with small weights, so the boxes start there.
+that of cross-entropy, so it is cross-entropy here. For the first 12,800 images it also pulls every box to its anchor,
+which is anchor_pull=12800; here it is 0, since the layer that predicts starts with small weights, so that the boxes
+start there.
 
 Section 4: an image may say what it shows and not where, as those of a recipe's `detect.joint` do. Then the box most
 certain of the class learns it, and that it is an object. The paper's WordTree, which puts 9,418 classes into a
@@ -29,10 +30,12 @@ from torch import Tensor, nn
 
 from opsin.backbones.darknet import he_initialize
 from opsin.backbones.extraction import create_extractor
+from opsin.checks import check_count
 from opsin.detect.detector import Outputs
 from opsin.detect.yolo import (
     GridDetector,
     Level,
+    Positives,
     Rows,
     Sizes,
     check_anchors,
@@ -85,7 +88,8 @@ class YOLOv2(GridDetector):
     backbone, backbone_options, backbone_weights, width: as in `YOLOv3`; the paper's has 1,024 channels above it.
     passthrough=False leaves the finer map out. anchors: in pixels; `opsin.ops.kmeans_anchors` finds those of other
     data. iou_target=False makes the target of objectness 1. object_weight: of those that are matched to a truth.
-    ignore_threshold, prior: see `GridDetector`.
+    anchor_pull: for so many images of the training, counted in each process, every box that is not matched learns a
+    little to be its anchor. ignore_threshold, prior: see `GridDetector`.
     """
 
     learns_somewhere: ClassVar[bool] = True
@@ -104,6 +108,7 @@ class YOLOv2(GridDetector):
         object_weight: float = 5.0,
         ignore_threshold: float = 0.6,
         iou_target: bool = True,
+        anchor_pull: int = 0,
         prior: float = 0.01,
     ) -> None:
         super().__init__(
@@ -122,6 +127,9 @@ class YOLOv2(GridDetector):
         if not 0 < width <= 4:
             raise InputError(f"width is the share of the paper's channels, above 0 and at most 4; got {width!r}")
         self.object_weight, self.iou_target = object_weight, iou_target
+        self.anchor_pull = check_count("anchor_pull", anchor_pull, least=0)
+        self.images_seen: Tensor | None
+        self.register_buffer("images_seen", torch.zeros((), dtype=torch.int64) if anchor_pull else None)
         self.backbone_name = backbone
         self.backbone = create_extractor(
             backbone, (16, 32), in_channels=in_channels, weights=backbone_weights, **(backbone_options or {})
@@ -168,6 +176,10 @@ class YOLOv2(GridDetector):
             "objectness": (weights * l2_loss(logits.sigmoid(), wanted, reduction="none")).sum() / 2 / images,
             "class": softmax_cross_entropy(rows.raw[:, 5:], truths.labels[positives.truth], reduction="sum") / images,
         }
+        if self.training and self.images_seen is not None:
+            if int(self.images_seen) < self.anchor_pull:
+                losses["pull"] = _to_anchors(levels[0], positives) / images
+            self.images_seen += len(logits)
         if not told.all():
             losses["somewhere"] = self._somewhere(levels[0], targets, unplaced) / images
         return losses
@@ -198,6 +210,21 @@ def _offset_errors(rows: Rows, boxes: Tensor, size: tuple[int, int]) -> Tensor:
     shifts, growths = encode_offsets(rows, boxes)
     errors = torch.cat([rows.raw[:, :2].sigmoid() - shifts, rows.raw[:, 2:4] - growths], dim=1).square()
     return (errors.sum(dim=1) * small_boxes_more(boxes, size)).sum() / 2
+
+
+_PULL = 0.01  # the weight of Darknet's
+
+
+def _to_anchors(level: Level, positives: Positives) -> Tensor:
+    """Half the squared errors of boxes that should be their anchors, centred in their cells, times 0.01.
+
+    Those that are matched to a truth have it to learn.
+    """
+    raw = level.rows.permute(0, 1, 3, 4, 2).flatten(1, 3)[..., :4].float()
+    errors = torch.cat([raw[..., :2].sigmoid() - 0.5, raw[..., 2:]], dim=-1).square().sum(dim=-1)
+    free = torch.ones_like(errors)
+    free[positives.image, positives.place] = 0
+    return _PULL * (errors * free).sum() / 2
 
 
 _IDEA = "YOLO as a convolution: anchors from k-means, centres kept in their cells, a passthrough of the finer map"
