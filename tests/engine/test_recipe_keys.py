@@ -46,7 +46,9 @@ def test_types_are_in_words():
 
 def test_keys_are_found_by_part_pattern_and_meaning():
     assert [key.key for key in list_keys("optim.LR")] == ["optim.lr"]
-    assert {key.key for key in list_keys("mixing.*")} == {"mixing.mixup", "mixing.cutmix", "mixing.by"}
+    assert {key.key for key in list_keys("mixing.*")} == {
+        f"mixing.{key}" for key in ("mixup", "cutmix", "by", "partners")
+    }
     assert [key.key for key in list_keys("unreadable")] == ["data.skip_bad"]
     assert not list_keys("nothing like it")
     assert {part.name for part in list_parts() if part.open} == {"model", "loss", "optim", "schedule"}

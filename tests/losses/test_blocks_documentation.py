@@ -15,6 +15,8 @@ from opsin.losses import list_losses
 from opsin.nn.activation import list_activations
 from opsin.nn.norm import list_norms
 
+pytestmark = pytest.mark.rendered
+
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = {"losses": list_losses(), "activations": list_activations(), "normalisation": list_norms()}
 
