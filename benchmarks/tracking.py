@@ -262,12 +262,13 @@ MEASURES: dict[str, Callable[..., list[dict[str, Any]]]] = {
 def main() -> None:
     """Measure what is asked for, and print it as a table or as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", default=["speed"], choices=tuple(MEASURES))
+    parser.add_argument("what", nargs="*", default="speed", choices=tuple(MEASURES), help="speed unless given")
     parser.add_argument("--frames", type=int, default=150)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    rows = {what: speed(arguments.frames) if what == "speed" else MEASURES[what]() for what in arguments.what}
+    chosen = [arguments.what] if isinstance(arguments.what, str) else arguments.what
+    rows = {what: speed(arguments.frames) if what == "speed" else MEASURES[what]() for what in chosen}
     if arguments.json:
         print(json.dumps(rows, indent=1))
         return
