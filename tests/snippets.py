@@ -98,10 +98,6 @@ def commands(code: str, folder: Path, ignored: Sequence[str]) -> list[list[str]]
 
 def shortened(words: Sequence[str], short: Mapping[str, Any]) -> list[str]:
     """A command whose trainings take one step; short: keys of the recipe that make it so."""
-    if short and words[1] == "explain" and "--measure" in words:
-        return [*words, "--batch", "2"]
-    if short and words[1] == "data" and "--augmented" in words:
-        return [*words, "--set", "data.source=scenes"]  # of a recipe with thousands of them
     verb = next((word for word in words[1:] if word in ("train", "tune", "adapt")), None)
     if verb is None or not short or (verb == "adapt" and "--source" not in words):
         return list(words)

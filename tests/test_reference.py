@@ -8,9 +8,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 import yaml
 
 import opsin
+
+pytestmark = pytest.mark.rendered  # and so with all of its functions as they are
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

@@ -54,8 +54,13 @@ NOT_RUN: Mapping[tuple[str, str], str] = {
     ("docs/formats.md", "python -m venv datumaro"): "installs another library, and reads data that it is given",
     ("docs/design/add_a_task.md", "opsin --import rule"): "tests/rooms/test_rooms.py",
     ("docs/design/add_a_task.md", "opsin --import dots"): "tests/rooms/test_rooms.py",
+    (
+        "docs/explain.md",
+        "opsin explain resnet50 mobilenet_v2",
+    ): "trains three large networks: tests/analyze/test_explain.py",
     ("docs/finetuning.md", "(ulimit -v 4500000"): "holds the memory of a process, which would be that of the tests",
     ("docs/gpus.md", "opsin train lenet5_digits --set train.devices=2"): "processes: tests/engine/test_distributed.py",
+    ("docs/data.md", "opsin data retinanet_scenes --augmented"): "makes 7,000 scenes: tests/engine/test_augmented.py",
     ("docs/data.md", "opsin train resnet18 --data hf:"): "another package: tests/data/test_hub_data.py",
     (
         "docs/tracking.md",

@@ -44,6 +44,7 @@ RECIPES = Path(__file__).parents[1] / "recipes"
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 # "auto" stands in a recipe until its training begins, which replaces it; what reads a recipe meets numbers alone.
@@ -173,16 +174,11 @@ class DataSection(RecipeSection):
 class MixingSection(RecipeSection):
     """Batch mixing, after collate. The value is the Beta distribution's alpha; 0 is off."""
 
-    mixup: Annotated[float, Field(ge=0)] = Field(
-        default=0.0, description="Alpha of MixUp, which blends two images; 0 is off."
-    )
-    cutmix: Annotated[float, Field(ge=0)] = Field(
-        default=0.0, description="Alpha of CutMix, which pastes a part of another image; 0 is off."
-    )
+    mixup: NotNegative = Field(default=0.0, description="Alpha of MixUp, which blends two images; 0 is off.")
+    cutmix: NotNegative = Field(default=0.0, description="Alpha of CutMix, which pastes a part of an image; 0 is off.")
     by: Literal["labels", "losses"] = Field(default="labels", description="What MixUp mixes beside the images.")
     partners: Literal["neighbour", "permutation"] = Field(
-        default="neighbour",
-        description="What MixUp mixes an image with: the one before it in the batch, or one of a random order.",
+        default="neighbour", description="What MixUp mixes an image with: the one before it, or one of a random order."
     )
 
 

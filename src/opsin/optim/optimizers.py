@@ -100,6 +100,17 @@ def create_optimizer(
         optimizer = entry.kind(groups, **{**rates, **entry.defaults, **values})
     except (TypeError, ValueError) as error:
         raise InputError(f"{name} cannot work with {options}: {error}") from error
+    return _wrapped(optimizer, entry, lookahead, gradient_centralization, filter_rms)
+
+
+def _wrapped(
+    optimizer: optim.Optimizer,
+    entry: _Entry,
+    lookahead: bool | Mapping[str, Any] | None,
+    gradient_centralization: bool | None,
+    filter_rms: float | None,
+) -> optim.Optimizer:
+    """The optimizer in what was asked for, or what its name has."""
     centralized = entry.gradient_centralization if gradient_centralization is None else gradient_centralization
     if not isinstance(centralized, bool):
         raise InputError(f"gradient_centralization must be true or false, got {centralized!r}")
