@@ -1,7 +1,8 @@
 """What every registered classification network must keep, whatever its family.
 
-Published counts are those of every name. What else needs no numbers runs on the meta device for one name of each
-structure; the rest on one network of each family and kind of block, made small by its own options.
+Published parameters are those of every name. What else needs no numbers runs on the meta device; the rest on networks
+made small by their own options. Both for one network of each family and kind of block, and in the soak for one of each
+structure.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ def smallest_of_each_structure() -> list[str]:
     return sorted({*found.values(), *SMALL})
 
 
-WALKED = smallest_of_each_structure()
+WALKED = smallest_of_each_structure() if "OPSIN_SOAK" in os.environ else sorted(SMALL)
 COUNTED = NAMES if "OPSIN_SOAK" in os.environ else WALKED  # whose multiply-adds are held against the published ones
 
 
