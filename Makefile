@@ -57,7 +57,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check
 
 types: $(VENV)/.installed-dev
-	$(BIN)/pyright
+	$(BIN)/pyright --threads
 
 # One thread a process: the processes share the cores. In three parts, each with processes of its own: what has imported
 # and trained everything holds gigabytes. A part that fails does not keep the others from running. A crash of native code

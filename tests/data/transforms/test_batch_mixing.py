@@ -77,7 +77,7 @@ def test_what_cannot_be_mixed() -> None:
         create_mixing(mixup=1.0, num_classes=3, partners="permuted")  # type: ignore[arg-type]
     for options in ({"mixup": -1.0}, {"cutmix": float("nan")}, {"mixup": float("inf")}):
         with pytest.raises(InputError, match=r"mixing\.\w+ is .*; expected alpha above 0"):
-            create_mixing(num_classes=3, **options)
+            create_mixing(num_classes=3, **options)  # type: ignore[arg-type]
     for labels in ([0, 3], [-1, 0]):
         with pytest.raises(InputError, match=r"labels from -?\d to \d cannot be mixed as 3 classes"):
             mix_labels(torch.tensor(labels), 0.5, 3)
