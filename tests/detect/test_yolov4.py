@@ -123,5 +123,7 @@ def test_suppression_by_the_distance_of_centres() -> None:
 
 
 def test_errors() -> None:
+    with torch.device("meta"), pytest.raises(InputError, match="unknown suppression 'dious'; did you mean diou"):
+        create_model("yolov4", suppression="dious", **SMALL)
     with torch.device("meta"), pytest.raises(InputError, match="grid_scales are 3 numbers from 1 to 2"):
         create_model("yolov4", grid_scales=[0.5, 1, 1])

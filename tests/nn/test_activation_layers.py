@@ -59,6 +59,8 @@ def test_swish_of_any_beta(learned: bool) -> None:
         assert parameter.grad is not None and float(parameter.grad) == pytest.approx(sum(slopes))
     assert isinstance(create_activation("swish"), torch.nn.SiLU)
     torch.testing.assert_close(create_activation("swish", beta=0)(X.float()), X.float() / 2)
+    with pytest.raises(InputError, match="swish cannot be built"):
+        create_activation("swish", beta="large")
 
 
 def test_softmax_is_over_channels() -> None:

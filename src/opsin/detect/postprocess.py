@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
+from opsin.errors import unknown
 from opsin.ops import batched_nms, clip_boxes, decode_boxes, diou_nms, soft_nms
 from opsin.structures import Instances
 
@@ -26,20 +27,27 @@ _FIRST, _GROWTH = 4, 4
 _SLACK = 1e-5
 
 
+Suppression: TypeAlias = Literal["hard", "diou", "linear", "gaussian"]
+
+
 @dataclass(frozen=True)
 class Selection:
     """How dense predictions become instances.
 
     score_threshold: less certain ones are dropped. iou_threshold: of the suppression within a class. candidates: the
     best so many go into it. limit: instances of an image. suppression: "hard"; "diou", which keeps what overlaps with
-    another centre, see `opsin.ops.diou_nms`; or soft-NMS, "linear" or "gaussian".
+    another centre, see `opsin.ops.diou_nms`; or soft-NMS, "linear" or "gaussian". Raises InputError for another.
     """
 
     score_threshold: float = 0.05
     iou_threshold: float = 0.5
     candidates: int = 1000
     limit: int = 100
-    suppression: Literal["hard", "diou", "linear", "gaussian"] = "hard"
+    suppression: Suppression = "hard"
+
+    def __post_init__(self) -> None:
+        if self.suppression not in get_args(Suppression):
+            raise unknown("suppression", self.suppression, get_args(Suppression))
 
     @property
     def soft(self) -> bool:

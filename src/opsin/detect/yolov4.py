@@ -19,12 +19,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from opsin.backbones.darknet import he_initialize
+from opsin.detect.postprocess import Suppression
 from opsin.detect.yolo import BoxLoss, Sizes
 from opsin.detect.yolov3 import TinyYOLO, YOLOv3, leaky
 from opsin.necks import ConcatPANet
@@ -116,7 +117,7 @@ def yolov4(
     box_weight: float = 5.0,
     ignore_threshold: float = 0.7,
     match_threshold: float | None = 0.213,
-    suppression: Literal["hard", "diou", "linear", "gaussian"] = "hard",
+    suppression: Suppression = "hard",
     **options: Any,
 ) -> YOLOv4:
     if backbone_options is None and backbone == "cspdarknet53":

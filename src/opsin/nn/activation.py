@@ -22,7 +22,7 @@ class Swish(nn.Module):
 
     def __init__(self, beta: float = 1.0, learned: bool = False) -> None:
         super().__init__()
-        self.beta: nn.Parameter | float = nn.Parameter(torch.tensor(float(beta))) if learned else beta
+        self.beta: nn.Parameter | float = nn.Parameter(torch.tensor(float(beta))) if learned else float(beta)
 
     def forward(self, x: Tensor) -> Tensor:
         return x * torch.sigmoid(self.beta * x)
