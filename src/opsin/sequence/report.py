@@ -26,7 +26,7 @@ _MEANING = {
     "exact_match": "the share of sequences without a single error",
     "accuracy": "the share of sequences whose class is right",
     "token_accuracy": "of the true symbols the share that was the most probable, the true ones before them given",
-    "bleu": "BLEU of all texts together, as sacreBLEU computes it by default",
+    "bleu": "BLEU of all texts together, as sacreBLEU computes it by default; 0 where no text has four words",
     "cer": "insertions, deletions and substitutions of characters over the true ones",
     "wer": "the same of words, parted at white space",
     "perplexity": "the exponential of the mean loss of a symbol",
